@@ -145,11 +145,13 @@ class Hardware:
     kernels: str = "tinygrad"  # tinygrad | native (cgpt/kernels: OpenBLAS and one C file)
     timing: str = "measured"  # measured | modeled
     peak_flops_per_s: float | None = None
+    sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
     memory_bytes: int | None = None
     bandwidth_bytes_per_s: float | None = None
     power_w: float | None = None
     resources: Resources = Resources()
     sources: tuple[str, ...] = ()
     EXECUTION: ClassVar[tuple[str, ...]] = (
-        "description", "peak_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w", "resources", "sources",
+        "description", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w",
+        "resources", "sources",
     )  # fmt: skip
