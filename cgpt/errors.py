@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Iterable
+from pathlib import Path
+from typing import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -21,3 +24,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return "known: " + ", ".join(known) if known else "none is defined"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a full disk, or a place that may not be read or written, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{folder}: no disk space is left; free some, then run again") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"{error.filename or folder}: {error.strerror}; change its permissions") from None
+        raise
