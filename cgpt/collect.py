@@ -1,0 +1,230 @@
+"""The rows of an experiment: its plan's runs joined with the records they left. Tables and figures both start here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Iterable
+
+from cgpt.errors import UserError
+from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
+from cgpt.spec import Experiment
+
+if TYPE_CHECKING:
+    from cgpt.plan import Plan, Run
+
+Row = dict[str, Any]
+
+# A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
+COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
+
+CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
+
+# Where a key of an experiment's `vary:` block is found: (stage, section of that stage's spec).
+_VARIED = {
+    "train": ("pretrain", "train"),
+    "finetune": ("finetune", "finetune"),
+    "data": ("tokenize", None),
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`runs`: RUN_COLUMNS, one row per trained model; `scores`: SCORE_COLUMNS, one row per evaluation and metric."""
+
+    runs: list[Row]
+    scores: list[Row]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds. `sd` is the sample standard deviation, None for one seed; `se` the mean over the seeds of the
+    metric's standard error over test documents, None where the metric has none."""
+
+    value: float
+    sd: float | None
+    se: float | None
+    n: int
+
+
+def mean(values: Iterable[float], standard_errors: Iterable[float | None] = ()) -> Mean:
+    """The mean of one value per seed."""
+    values, errors = list(values), [error for error in standard_errors if error is not None]
+    sd = stdev(values) if len(values) > 1 else None
+    return Mean(fmean(values), sd, fmean(errors) if errors else None, len(values))
+
+
+def grouped(rows: Iterable[Row], keys: Iterable[str]) -> dict[tuple, list[Row]]:
+    """Rows that differ in nothing but their seed, by their values of `keys`. Raises UserError where two of a group have
+    the same seed, because their mean would mix two settings."""
+    keys, groups = tuple(keys), {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    for group, members in groups.items():
+        if len({row["seed"] for row in members}) < len(members):
+            name = members[0]["experiment"]
+            raise UserError(f"{name}: two results share {group} and the seed; they differ in more than a mean may hide")
+    return groups
+
+
+def column_names(rows: Iterable[Row]) -> dict[tuple, str]:
+    """A name for each model column (COLUMN_KEYS), from small to large; it says only what differs between columns."""
+    columns = {column_key(row): row for row in rows}
+    told = [key for key in ("data", "setting", "hardware", "timing") if len({row[key] for row in columns.values()}) > 1]
+    sizes = Counter(model for model, _ in {(row["model"], row["n_parameters"]) for row in columns.values()})
+    names = {}
+    for column, row in columns.items():
+        parts = [row["model"], *(str(row[key]) for key in told if row[key])]
+        parts += [short(row["n_parameters"])] if sizes[row["model"]] > 1 else []
+        names[column] = ", ".join(parts)
+    return names
+
+
+def column_key(row: Row) -> tuple:
+    """The row's values of COLUMN_KEYS."""
+    return tuple(row[key] for key in COLUMN_KEYS)
+
+
+def short(count: float | None) -> str:
+    """A count with three digits and K, M, B or T: 1234567 is `1.23 M`."""
+    if count is None:
+        return ""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return f"{count:.0f}"
+
+
+def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
+    """Read every record that the plan names. Raises UserError with all problems of all files."""
+    by_id = {(run.stage, run.id): run for run in plan.runs}
+    problems: list[str] = []
+    runs: dict[str, Row] = {}
+    scores: list[Row] = []
+    for run in plan.runs:
+        if run.stage not in ("pretrain", "finetune"):
+            continue
+        try:
+            record = _own(run, read_run(results / "runs" / run.stage / run.id / "run.json"))
+            runs[run.id] = _run_row(experiment, _chain(run, by_id), record)
+        except UserError as error:
+            problems += error.problems
+    for run in plan.runs:
+        if run.stage not in ("evaluate", "baseline"):
+            continue
+        try:
+            record = _own(run, read_scores(results / "runs" / run.stage / run.id / "scores.json"))
+            scores += _score_rows(experiment, _chain(run, by_id), record, runs)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return Rows(sorted(runs.values(), key=_size_order), sorted(scores, key=_size_order))
+
+
+def _own(run: Run, record: Any) -> Any:
+    if record.run != run.id:
+        where = f"runs/{run.stage}/{run.id}"
+        raise UserError(f"{where}: run: is '{record.run}'; delete the folder, so that it is done again")
+    return record
+
+
+def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
+    """The run and what it was made from, by stage."""
+    chain = {run.stage: run}
+    for stage, upstream in run.needs.items():
+        if (stage, upstream) in by_id:
+            chain = {**_chain(by_id[stage, upstream], by_id), **chain}
+    return chain
+
+
+def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
+    """`train.lr=0.001, ...`: this run's values of the keys that the experiment varies."""
+    found = []
+    for key in experiment.vary:
+        section, _, name = key.partition(".")
+        stage, inside = _VARIED.get(section, ("pretrain", section))
+        if stage in chain:
+            spec = chain[stage].spec
+            values = spec.get(inside, {}) if inside else spec
+            if name in values:
+                found.append(f"{key}={values[name]}")
+    return ", ".join(found)
+
+
+def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
+    row = dict.fromkeys(RUN_COLUMNS)
+    return {**row, **asdict(record), "experiment": experiment.name, "setting": _setting(experiment, chain)}
+
+
+def _score_rows(
+    experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]
+) -> list[Row]:
+    if record.stage == "baseline":
+        trained: Row = {"model": "bag of words", "n_labels": chain["baseline"].spec.get("n_labels")}
+    else:
+        checkpoint = chain.get(record.stage)
+        if checkpoint is None or checkpoint.id not in runs:
+            checkpoint_id = f"{record.stage} '{record.checkpoint}'"
+            raise UserError(f"{record.run}: checkpoint: no record of {checkpoint_id}; run it first")
+        trained = runs[checkpoint.id]
+    spec = chain.get("evaluate", chain.get("baseline")).spec  # type: ignore[union-attr]
+    primary = primary_metric(spec["task"], record.scores)
+    ids = {stage: run.id for stage, run in chain.items()}
+    return [
+        {
+            "experiment": experiment.name,
+            "setting": _setting(experiment, chain),
+            **{key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")},
+            "hardware": trained.get("hardware", record.hardware),
+            "condition": _condition(record, trained),
+            **{key: getattr(record, key) for key in ("stage", "task", "task_version", "n_shot", "n_samples")},
+            **asdict(score),
+            "primary": score is primary,
+            **{f"{stage}_run": ids.get(stage) for stage in ("evaluate", "finetune", "pretrain")},
+        }
+        for score in record.scores
+    ]
+
+
+def _condition(record: ScoresRecord, trained: Row) -> str:
+    if record.stage == "baseline":
+        return "bag of words"
+    if record.stage == "finetune":
+        return "fine-tuned" if trained["start"] == "pretrained" else "from scratch"
+    return "few-shot" if record.n_shot else "zero-shot"
+
+
+def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
+    """The metric that stands in the table: the first of the task's `metric_list`, else `acc`, else the first."""
+    listed = [entry["metric"] for entry in task.get("metric_list") or ()]
+    wanted = [*listed, "acc", scores[0].metric]
+    return next(score for name in wanted for score in scores if score.metric == name)
+
+
+def series(row: Row) -> str:
+    """What a score's row of the table, or line of a figure, is called: `fine-tuned, 100 labels`."""
+    details = [f"{row['n_labels']} labels"] if row["n_labels"] is not None else []
+    details += [f"{row['n_shot']} examples"] if row["condition"] == "few-shot" else []
+    return ", ".join([row["condition"], *details])
+
+
+def series_order(row: Row) -> tuple:
+    """Conditions in the order of CONDITIONS, few labels before many."""
+    labels = math.inf if row["n_labels"] is None else row["n_labels"]
+    return CONDITIONS.index(row["condition"]), labels, row["n_shot"]
+
+
+def _size_order(row: Row) -> tuple:
+    """Models from small to large; the rest only so that files come out the same every time."""
+    keys = ("model", "setting", "hardware", "timing", "data", "task", "start", "condition", "metric", "filter")
+    return (
+        row.get("n_parameters") or 0,
+        *(str(row.get(key) or "") for key in keys),
+        math.inf if row["n_labels"] is None else row["n_labels"],
+        row["seed"] if row["seed"] is not None else -1,
+    )

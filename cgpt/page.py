@@ -1,0 +1,120 @@
+"""A page of tables, as Markdown and as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Sequence
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`note` is what belongs to the value but is not the value: in brackets, or small below it."""
+
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` are as long as `header`. Where `in_groups`, rows with the same first cell follow each other and belong
+    together: the cell's note is then told once."""
+
+    title: str
+    header: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    in_groups: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """`facts` are (word, explanation) pairs above the tables."""
+
+    title: str
+    question: str
+    facts: Sequence[tuple[str, str]]
+    tables: Sequence[Table]
+
+
+def markdown(page: Page) -> str:
+    """The page as GitHub Markdown."""
+    lines = [f"# {page.title}", "", f"> {_flat(page.question)}", ""]
+    lines += [f"- **{word}**: {_flat(text)}" for word, text in page.facts]
+    for table in page.tables:
+        lines += ["", f"## {table.title}", ""]
+        lines += [_markdown_row(table.header), "|" + " --- |" * len(table.header)]
+        for before, row in zip([None, *table.rows], table.rows):
+            again = table.in_groups and before is not None and before[0] == row[0]
+            lines.append(_markdown_row([Cell(row[0].text), *row[1:]] if again else row))
+    return "\n".join(lines) + "\n"
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file: no script, nothing loaded from elsewhere, readable on a phone and on paper."""
+    facts = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>\n" for word, text in page.facts)
+    tables = "\n".join(_html_table(table) for table in page.tables)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(page.title)}</h1>\n<p class=question>{escape(page.question)}</p>\n"
+        f"{tables}\n<h2>How to read it</h2>\n<dl>\n{facts}</dl>\n</body>\n</html>\n"
+    )
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown_row(row: Sequence[Cell]) -> str:
+    cells = [_flat(f"{cell.text} ({cell.note})" if cell.note else cell.text).replace("|", "\\|") for cell in row]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _html_table(table: Table) -> str:
+    skipped = 1 if table.in_groups else 0
+    head = "".join(f"<th scope=col>{_html_cell(cell)}</th>" for cell in table.header[skipped:])
+    groups = [(cell, list(rows)) for cell, rows in groupby(table.rows, key=lambda row: row[0] if skipped else None)]
+    body = ""
+    for cell, rows in groups:
+        body += "<tbody>\n"
+        if cell is not None:
+            width = len(table.header) - 1
+            body += f"<tr class=group><th scope=rowgroup colspan={width}><span>{_html_cell(cell)}</span></th></tr>\n"
+        for first, *rest in (row[skipped:] for row in rows):
+            values = "".join(f"<td>{_html_cell(value)}</td>" for value in rest)
+            body += f"<tr><th scope=row>{_html_cell(first)}</th>{values}</tr>\n"
+        body += "</tbody>\n"
+    table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}</table>"
+    return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>"
+
+
+def _html_cell(cell: Cell) -> str:
+    return escape(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
+
+
+_STYLE = """
+body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: 0 auto;
+  padding: 1rem; }
+h1 { font-size: 1.5rem; margin: 0.5rem 0; }
+h2 { font-size: 1.1rem; margin: 1.8rem 0 0.5rem; }
+.question { font-size: 1.1rem; margin: 0; max-width: 45rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.35rem 0.8rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+thead th { border-bottom: 2px solid #1a1a1a; }
+tbody th { font-weight: normal; }
+tbody tr { border-bottom: 1px solid #e2e2e2; }
+tr.group th { font-weight: bold; background: #f3f3f3; }
+tr.group span { position: sticky; left: 0.8rem; }
+tr.group small { display: inline; margin-left: 0.6em; }
+small { display: block; font-weight: normal; font-size: 0.8rem; color: #595959; }
+dl { max-width: 45rem; }
+dt { font-weight: bold; }
+dd { margin: 0 0 0.5rem; }
+@media (max-width: 40rem) { th, td { padding: 0.3rem 0.5rem; font-size: 0.9rem; } }
+@media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
+  th, td { padding: 0.2rem 0.4rem; } tbody { break-inside: avoid; } }
+"""

@@ -1,0 +1,219 @@
+"""Results as figures: loss curves, scores before and after fine-tuning, loss against compute.
+
+Each is an SVG and a PNG, and equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
+
+from cgpt.collect import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, series, series_order, short
+from cgpt.records import LABELS, read_loss, write_whole
+from cgpt.spec import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cgpt.plan import Plan
+
+# Okabe and Ito's colours, told apart in every common form of colour blindness; their yellow is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+_GREY = "#595959"
+_CHANCE: dict[str, Any] = {"color": _GREY, "linestyle": "--", "linewidth": 1.0}
+_STYLE = {
+    "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6,
+    "lines.markersize": 4.5, "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 200,
+}  # fmt: skip
+
+
+def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
+    """Write figures/loss, scores and compute of an experiment, each as .svg and .png. Raises UserError."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    rows = collect(experiment, plan, results)
+    pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
+    curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
+    figures: dict[str, Callable[[], Figure]] = {
+        "loss": lambda: loss_figure(pretrained, curves),
+        "scores": lambda: scores_figure([row for row in rows.scores if row["primary"]], experiment.tasks),
+        "compute": lambda: compute_figure(pretrained),
+    }
+    for name, draw in figures.items():
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **_STYLE}):
+            _save(draw(), results / experiment.name / "figures" / name)
+
+
+def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
+    """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
+    figure, (axes,) = _figure()
+    names = column_names(runs)
+    styles = _styles(list(names))
+    for row in runs:
+        style = styles[column_key(row)]
+        for key, line in (
+            ("train_loss", {"color": style["color"], "linewidth": 0.7, "alpha": 0.45}),
+            ("validation_loss", {**style, "markersize": 3.5}),
+        ):
+            steps = [step for step in curves[row["run"]] if step[key] is not None and step["tokens"]]
+            axes.plot([step["tokens"] for step in steps], [step[key] for step in steps], **line)
+    axes.set_xscale("log")
+    _log_ticks(axes)
+    axes.set_xlabel(LABELS["tokens"])
+    axes.set_ylabel("loss (nats per token)")
+    handles = [_handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
+    handles += [_handle("validation", color=_GREY, marker="o"), _handle("training", color=_GREY, linewidth=0.7)]
+    axes.legend(handles=handles)
+    return figure
+
+
+def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
+    """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
+    if not scores:
+        return _note("This experiment has no tasks.")
+    tasks = [task for task in task_order if any(row["task"] == task for row in scores)]
+    tasks += sorted({row["task"] for row in scores} - set(tasks))
+    across = min(len(tasks), 3 if len(tasks) != 4 else 2)
+    down = math.ceil(len(tasks) / across)
+    figure, panels = _figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
+    looks = _looks(scores)
+    models = column_names([row for row in scores if row["condition"] != "bag of words"])
+    for axes, task in zip(panels, tasks):
+        _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+        axes.set_xticks(range(len(models)), list(models.values()), fontsize=9, **slanted)
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    handles = [_handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5 if across > 2 else 3))
+    return figure
+
+
+def compute_figure(runs: list[Row]) -> Figure:
+    """Validation loss against training FLOPs: a point per model, its mean over seeds, with their sd as the bar."""
+    known = [row for row in runs if row["validation_loss"] is not None]
+    if not known:
+        return _note("No run has a validation loss.")
+    figure, (axes,) = _figure()
+    names = column_names(known)
+    styles = _styles(list(names))
+    for key, seeds in grouped(known, COLUMN_KEYS).items():
+        flops = mean([row["flops"] for row in seeds]).value
+        loss = mean([row["validation_loss"] for row in seeds])
+        axes.errorbar(flops, loss.value, yerr=loss.sd, capsize=3, **styles[key])
+        label = f"{names[key]}, {short(key[0])}, n={loss.n}"
+        axes.annotate(label, (flops, loss.value), xytext=(7, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.15)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high * (high / low) ** 0.28)  # room for the last point's label
+    _log_ticks(axes)
+    axes.set_xlabel(LABELS["flops"])
+    axes.set_ylabel(LABELS["validation_loss"])
+    return figure
+
+
+def _looks(scores: list[Row]) -> dict[str, dict[str, Any]]:
+    """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
+    looks: dict[str, dict[str, Any]] = {}
+    for row in sorted(scores, key=series_order):
+        if series(row) not in looks:
+            place = len(looks) % len(COLOURS)
+            points = {"linestyle": "", "marker": MARKERS[place]}
+            line = {"linestyle": ":"}
+            looks[series(row)] = {"color": COLOURS[place], **(line if row["condition"] == "bag of words" else points)}
+    return looks
+
+
+def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], models: list[tuple]) -> None:
+    """One task's scores; conditions stand side by side at each model, so that no error bar hides another."""
+    here = [name for name in looks if any(series(row) == name for row in rows)]
+    points = [name for name in here if "marker" in looks[name]]
+    for name in here:
+        of_name = [row for row in rows if series(row) == name]
+        if name not in points:
+            axes.axhline(mean([row["value"] for row in of_name]).value, **looks[name])
+            continue
+        shift = min(0.14, 0.7 / len(points)) * (points.index(name) - (len(points) - 1) / 2)
+        for key, seeds in grouped(of_name, COLUMN_KEYS).items():
+            score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
+            error = score.sd if score.sd is not None else score.se
+            axes.errorbar(models.index(key) + shift, score.value, yerr=error, capsize=2, elinewidth=1.2, **looks[name])
+    if rows[0]["chance"] is not None:
+        axes.axhline(rows[0]["chance"], **_CHANCE)
+    axes.set_title(rows[0]["task"], fontweight="bold")
+    axes.set_ylabel(rows[0]["metric"] + ("" if rows[0]["higher_is_better"] else " (lower is better)"))
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    axes.set_xlim(-0.5, len(models) - 0.5)
+
+
+def _figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """A figure of that size in inches, and its panels row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(down, across, squeeze=False).flat)
+
+
+def _note(text: str) -> Figure:
+    figure, (axes,) = _figure()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def _styles(columns: list[tuple]) -> dict[tuple, dict[str, str]]:
+    """A colour and a marker per model; after seven models the colours come again with other markers."""
+    many = len(COLOURS)
+    return {
+        column: {"color": COLOURS[place % many], "marker": MARKERS[(place + place // many) % many]}
+        for place, column in enumerate(columns)
+    }
+
+
+def _named(column: tuple, name: str, runs: list[Row]) -> str:
+    seeds = sum(column_key(row) == column for row in runs)
+    return f"{name}, {short(column[0])} parameters" + (f", n={seeds}" if seeds > 1 else "")
+
+
+def _handle(label: str, **look: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], markersize=4, label=label, **look)
+
+
+def _log_ticks(axes: Axes) -> None:
+    """Numbers at 1, 2 and 5 where the axis spans less than two decades, else at each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(_power_of_ten if high >= 1e13 else lambda value, _: _brief(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _brief(value: float) -> str:
+    return short(value).replace(".00", "").replace(".0", "")
+
+
+def _power_of_ten(value: float, _position: Any) -> str:
+    """2e13 as 2·10^13, and 1e13 as 10^13."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = round(value / 10**exponent)
+    return rf"$10^{{{exponent}}}$" if factor == 1 else rf"${factor}\cdot10^{{{exponent}}}$"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Both formats without date and program name, so that equal results give equal bytes."""
+    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        write_whole(path.with_name(f"{path.name}.{kind}"), content.getvalue())

@@ -1,0 +1,233 @@
+"""What a result file holds: the one list of columns, read strictly.
+
+`run.json` is one flat record per pretrained or fine-tuned model, `scores.json` one per evaluation, `loss.csv` one row
+per optimizer step. A file with a missing or an extra key, or a value of the wrong type, is refused, one line a problem.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Sequence, get_args, get_type_hints
+
+from cgpt.errors import UserError, did_you_mean
+
+TIMINGS = ("measured", "modeled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecord:
+    """run.json of a pretrained model. None means unknown, and prints as an empty cell."""
+
+    run: str
+    stage: str
+    model: str
+    data: str
+    seed: int
+    hardware: str
+    timing: str  # measured | modeled: where seconds, tokens_per_s and energy_j come from
+    n_parameters: int
+    n_parameters_non_embedding: int
+    tokens: int
+    steps: int
+    flops_6nd: float
+    flops: float  # analytic, attention included
+    train_loss: float | None  # nats per token, as is validation_loss
+    validation_loss: float | None
+    validation_bits_per_byte: float | None
+    seconds: float | None
+    tokens_per_s: float | None
+    compile_s: float | None
+    peak_memory_bytes: int | None
+    host_cpu: str | None
+    threads: int
+    compiler: str | None
+    versions: dict
+    code_sha256: str
+    commit: str | None
+    date: str
+    energy_j: float | None = None  # the only key that a file may leave out
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecord(PretrainRecord):
+    """run.json of a fine-tuned model."""
+
+    task: str
+    start: str  # pretrained | scratch
+    n_labels: int | None  # None: the whole training split
+    n_train_examples: int
+    best_epoch: int | None
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one evaluation. `stderr` is over the test documents, `chance` None where undefined."""
+
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    higher_is_better: bool
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class ScoresRecord:
+    """scores.json. `stage` names the checkpoint's stage: pretrain, finetune, or baseline (no language model)."""
+
+    run: str
+    task: str
+    task_version: int | float | str | None
+    checkpoint: str | None
+    stage: str
+    n_shot: int
+    n_samples: int
+    hardware: str
+    prompt_example: str
+    seconds: float | None
+    samples_sha256: str
+    lm_eval_version: str
+    scores: list  # of Score
+
+
+LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
+                "tokens_per_s", "seconds")  # fmt: skip
+
+RUN_COLUMNS = ("experiment", "setting", *(field.name for field in fields(FinetuneRecord)))
+
+SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
+                 "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
+                 "stderr", "higher_is_better", "chance", "n_samples", "evaluate_run", "finetune_run",
+                 "pretrain_run")  # fmt: skip
+
+# The same words for the same column in every table header and on every axis.
+LABELS = {
+    "model": "model",
+    "seed": "seed",
+    "data": "data",
+    "hardware": "hardware",
+    "setting": "setting",
+    "n_parameters": "parameters",
+    "tokens": "training tokens",
+    "flops": "training FLOPs",
+    "train_loss": "training loss (nats per token)",
+    "validation_loss": "validation loss (nats per token)",
+    "validation_bits_per_byte": "validation bits per byte",
+    "seconds": "training time (s)",
+    "tokens_per_s": "tokens per second",
+    "peak_memory_bytes": "peak memory (GiB)",
+    "energy_j": "energy (J)",
+    "host_cpu": "host",
+}
+
+
+def read_run(path: Path) -> PretrainRecord:
+    """Read a run.json; its `stage` decides which keys it must have. Raises UserError."""
+    raw = _read_object(path)
+    record = _parse(FinetuneRecord if raw.get("stage") == "finetune" else PretrainRecord, raw, str(path))
+    problems = [
+        f"{path}: {key}: '{getattr(record, key)}' is not one of {', '.join(known)}; write one of them"
+        for key, known in (("stage", ("pretrain", "finetune")), ("timing", TIMINGS))
+        if getattr(record, key) not in known
+    ]
+    if problems:
+        raise UserError(*problems)
+    return record
+
+
+def read_scores(path: Path) -> ScoresRecord:
+    """Read a scores.json, its `scores` as Score objects. Raises UserError."""
+    record = _parse(ScoresRecord, _read_object(path), str(path))
+    if not record.scores or not all(isinstance(raw, dict) for raw in record.scores):
+        raise UserError(f"{path}: scores: is empty or holds no objects; expected one object per metric")
+    return replace(record, scores=[_parse(Score, raw, f"{path}: scores.{n}") for n, raw in enumerate(record.scores)])
+
+
+def read_loss(path: Path) -> list[dict[str, float | None]]:
+    """Read a loss.csv into one dict per step; an empty cell (not evaluated at that step) is None. Raises UserError."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != LOSS_COLUMNS:
+                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(LOSS_COLUMNS)}")
+            return [{key: float(line[key]) if line[key] else None for key in LOSS_COLUMNS} for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
+
+
+def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_whole(path, (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows with exactly these columns; None becomes an empty cell, a dict `key value; key value`."""
+    lines = [",".join(columns)]
+    for row in rows:
+        if set(row) != set(columns):
+            raise ValueError(f"{path}: columns differ: {sorted(set(row) ^ set(columns))}")
+        lines.append(",".join(_csv_cell(row[column]) for column in columns))
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name beside it, then move it, so that no half file has the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run its stage first (snakemake does when asked for a table)") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is not JSON ({error}); delete its folder, so that the run is done again") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds {type(raw).__name__}; expected one JSON object")
+    return raw
+
+
+def _parse(kind: type, raw: dict[str, Any], where: str) -> Any:
+    """Make `kind` from exactly its keys; every missing key, extra key and wrong type is one line."""
+    types = get_type_hints(kind)
+    required = [field.name for field in fields(kind) if field.default is MISSING]
+    problems = [f"{where}: {key}: is missing; every result has this key" for key in required if key not in raw]
+    for key, value in raw.items():
+        if key not in types:
+            problems.append(f"{where}: {key}: is not a key of {kind.__name__}; {did_you_mean(key, types)}")
+        elif not _fits(value, types[key]):
+            wanted = getattr(types[key], "__name__", str(types[key]))
+            problems.append(f"{where}: {key}: {value!r} does not fit; expected {wanted}")
+    if problems:
+        raise UserError(*problems)
+    return kind(**raw)
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """A bool is no number here, a whole number is also a float, and NaN or infinity is no result."""
+    kinds = get_args(wanted) or (wanted,)
+    if isinstance(value, bool):
+        return bool in kinds
+    if isinstance(value, (int, float)):
+        return math.isfinite(value) and (float in kinds or type(value) in kinds)
+    return type(value) in kinds
