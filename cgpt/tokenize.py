@@ -1,0 +1,196 @@
+"""Text to tokens: train or load a byte-level BPE, then write the train and the validation shard in one streaming pass."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from cgpt.documents import Piece, pieces
+from cgpt.errors import UserError, writing
+from cgpt.records import write_whole
+from cgpt.shards import ShardWriter
+
+END_OF_TEXT = "<|endoftext|>"
+SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
+GPT2_DATASET = "gpt2_tokenizer"
+BATCH_CHARS = 1 << 21  # text encoded at once: enough pieces for every core, and some 200 MB at its peak
+SPLITS = ("train", "validation")
+
+
+def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
+    """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json into the folder `out`.
+
+    `spec` has corpus (names of data sets), datasets (name -> its entry, of which `documents` is read), tokenizer (bpe or
+    gpt2), vocab_size (bpe only) and validation_fraction; `data_root` holds a folder per fetched data set. Documents keep
+    their order, and each is followed by one end-of-text token; that token's spelling inside a document is plain text.
+    Runs on all cores (or RAYON_NUM_THREADS). Returns what tokens.json says. Raises UserError for an unfetched, empty or
+    binary corpus and for a vocabulary that does not fit it.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
+    content = tokenizer.to_str(pretty=True).encode()
+    digest, size = hashlib.sha256(content).hexdigest(), tokenizer.get_vocab_size()
+    with writing(out):
+        write_whole(out / "tokenizer.json", content)
+    train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
+    with train, validation:
+        _encode(tokenizer, _corpus(spec, data_root, "tokenize"), {"train": train, "validation": validation})
+        if train.header["n_documents"] == 0:
+            raise UserError(_nothing_to_train_on(spec))
+        if validation.header["n_documents"] == 0:
+            n = train.header["n_documents"]
+            raise UserError(
+                f"data.validation_fraction: {spec['validation_fraction']} of {n} documents is none; "
+                f"write {math.ceil(1e4 / n) / 1e4} or more, or name a data set with a validation file"
+            )
+    record = {
+        "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
+        "end_of_text_id": tokenizer.token_to_id(END_OF_TEXT), "train": train.header, "validation": validation.header,
+    }  # fmt: skip
+    with writing(out):
+        write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def _gpt2(folder: Path) -> Tokenizer:
+    """Return the tokenizer of GPT-2 from its published files encoder.json and vocab.bpe."""
+    vocabulary, merges = folder / "encoder.json", folder / "vocab.bpe"
+    for path in (vocabulary, merges):
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
+    tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
+    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return tokenizer
+
+
+def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
+    """Train a byte-level BPE on the training documents. The same text gives the same tokenizer on every machine."""
+    asked = spec["vocab_size"]
+    if asked < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"data.vocab_size: {asked} is too small: 256 bytes and the end-of-text token need {SMALLEST_VOCABULARY}; "
+            f"write {SMALLEST_VOCABULARY} or more"
+        )
+    corpus = _corpus(spec, data_root, "train tokenizer")
+    texts = (piece.text for split, piece in corpus if split == "train")
+    first = next(texts, None)
+    if first is None:
+        raise UserError(_nothing_to_train_on(spec))
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=asked,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    if (size := tokenizer.get_vocab_size()) < asked:
+        raise UserError(
+            f"data.vocab_size: {asked} is more than this corpus gives; write {size} or less, or take a larger corpus"
+        )
+    return tokenizer
+
+
+def _byte_level(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _nothing_to_train_on(spec: dict[str, Any]) -> str:
+    names = ", ".join(spec["corpus"])
+    return f"data.corpus: {names} has no training text; name a data set whose files of split train or all hold text"
+
+
+def _encode(tokenizer: Tokenizer, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]) -> None:
+    """Append the corpus's tokens to the writer of each piece's split."""
+    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+    tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
+    for batch in _batches(corpus):
+        encodings = tokenizer.encode_batch_fast([piece.text for _, piece in batch], add_special_tokens=False)
+        for split, writer in writers.items():
+            tokens: list[int] = []
+            n_bytes = n_documents = 0
+            for (of_split, piece), encoding in zip(batch, encodings):
+                if of_split == split:
+                    tokens += encoding.ids
+                    n_bytes += len(piece.text.encode())
+                    if piece.ends_document:
+                        tokens.append(end_of_text)
+                        n_documents += 1
+            writer.append(tokens, n_bytes, n_documents)
+
+
+def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Piece]]]:
+    batch: list[tuple[str, Piece]] = []
+    size = 0
+    for split, piece in corpus:
+        batch.append((split, piece))
+        size += len(piece.text)
+        if size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _corpus(spec: dict[str, Any], data_root: Path, title: str) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, piece) for the data sets in their order, with a progress bar."""
+    files = {name: _fetched_files(data_root / name) for name in spec["corpus"]}
+    total = sum(path.stat().st_size for by_split in files.values() for paths in by_split.values() for path in paths)
+    with tqdm(total=total, unit="B", unit_scale=True, desc=title) as bar:
+        for name, by_split in files.items():
+            documents = spec["datasets"][name].get("documents", "file")
+            yield from _split(by_split, documents, spec["validation_fraction"], bar.update)
+
+
+def _fetched_files(folder: Path) -> dict[str, list[Path]]:
+    """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
+    record = folder / "fetched.json"
+    if not record.is_file():
+        raise UserError(f"{record}: is missing; run `python -m cgpt fetch {folder.name}` first")
+    by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for file in json.loads(record.read_text())["files"]:
+        split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
+        if split not in SPLITS:
+            continue
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise UserError(f"{path}: is missing or not as it was fetched; delete {record} and fetch again")
+        by_split[split].append(path)
+    return by_split
+
+
+def _split(
+    by_split: dict[str, list[Path]], documents: str, fraction: float, progress: Callable[[int], object]
+) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, piece) of one data set.
+
+    With a validation file of its own, that is the validation split. Otherwise every (1 / fraction)-th document is, or,
+    where there are too few files with documents `file` for that, the last `fraction` of each file.
+    """
+    for path in by_split["validation"]:
+        for piece in pieces(path, documents, 0.0, progress):
+            yield "validation", piece
+    fraction = 0.0 if by_split["validation"] else fraction
+    tail = fraction if documents == "file" and len(by_split["train"]) * fraction < 1 else 0.0
+    n_before = 0
+    for path in by_split["train"]:
+        for piece in pieces(path, documents, tail, progress):
+            held_out = piece.in_tail if tail else _is_held_out(n_before, fraction)
+            yield ("validation" if held_out else "train"), piece
+            n_before += piece.ends_document
+
+
+def _is_held_out(n_before: int, fraction: float) -> bool:
+    """True for a `fraction` of the documents, evenly spread: where round(n x fraction) steps up."""
+    return math.floor((n_before + 1) * fraction + 0.5) > math.floor(n_before * fraction + 0.5)
