@@ -23,13 +23,6 @@ COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
-# Where a key of an experiment's `vary:` block is found: (stage, section of that stage's spec).
-_VARIED = {
-    "train": ("pretrain", "train"),
-    "finetune": ("finetune", "finetune"),
-    "data": ("tokenize", None),
-}
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -143,17 +136,19 @@ def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
 
 
 def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
-    """`train.lr=0.001, ...`: this run's values of the keys that the experiment varies."""
-    found = []
-    for key in experiment.vary:
-        section, _, name = key.partition(".")
-        stage, inside = _VARIED.get(section, ("pretrain", section))
-        if stage in chain:
-            spec = chain[stage].spec
-            values = spec.get(inside, {}) if inside else spec
-            if name in values:
-                found.append(f"{key}={values[name]}")
-    return ", ".join(found)
+    """`train.lr=0.001, ...`: this run's values of the keys that the experiment varies.
+
+    A pretraining run knows its length in tokens only, whichever way the experiment gave it.
+    """
+    found = {}
+    for axis in experiment.vary:
+        block, _, key = axis.replace("train.tokens_per_parameter", "train.tokens").partition(".")
+        for run in chain.values():
+            values = run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block)
+            if isinstance(values, dict) and key in values:
+                value = values[key]
+                found[f"{block}.{key}"] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(f"{key}={value}" for key, value in found.items())
 
 
 def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:

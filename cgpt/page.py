@@ -102,7 +102,8 @@ h2 { font-size: 1.1rem; margin: 1.8rem 0 0.5rem; }
 .question { font-size: 1.1rem; margin: 0; max-width: 45rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.8rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th, td { padding: 0.35rem 0.7rem; text-align: right; vertical-align: top; white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 thead th { border-bottom: 2px solid #1a1a1a; }
 tbody th { font-weight: normal; }
@@ -115,6 +116,7 @@ dl { max-width: 45rem; }
 dt { font-weight: bold; }
 dd { margin: 0 0 0.5rem; }
 @media (max-width: 40rem) { th, td { padding: 0.3rem 0.5rem; font-size: 0.9rem; } }
+@page { size: landscape; margin: 12mm; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
-  th, td { padding: 0.2rem 0.4rem; } tbody { break-inside: avoid; } }
+  th, td { padding: 0.15rem 0.35rem; white-space: normal; } tr { break-inside: avoid; } }
 """

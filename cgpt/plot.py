@@ -87,8 +87,10 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
     for axes, task in zip(panels, tasks):
         _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
-        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
-        axes.set_xticks(range(len(models)), list(models.values()), fontsize=9, **slanted)
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+    for place, axes in enumerate(panels[: len(tasks)]):
+        lowest = place + across >= len(tasks)
+        axes.set_xticks(range(len(models)), list(models.values()) if lowest else [""] * len(models), fontsize=9, **slanted)
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     handles = [_handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]

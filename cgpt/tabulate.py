@@ -59,10 +59,10 @@ def score_table(scores: list[Row], tasks: tuple[str, ...]) -> Table:
 def pretraining_table(runs: list[Row]) -> Table:
     """One row per pretraining run: its size, its cost and its loss."""
     names = column_names(runs)
-    told = ["seed", "data", "hardware", "n_parameters", "tokens", "flops", "validation_loss", "validation_bits_per_byte",
-            "seconds", "tokens_per_s", "peak_memory_bytes", "energy_j", "host_cpu"]  # fmt: skip
+    told = ["seed", "data", "hardware", "n_parameters", "tokens", "flops", "validation_loss",
+            "validation_bits_per_byte", "seconds", "tokens_per_s", "peak_memory_bytes", "energy_j", "host_cpu"]  # fmt: skip
     body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in told)] for row in runs]
-    return Table("Pretraining runs", [Cell("model"), *(Cell(LABELS[key]) for key in told)], body)
+    return Table("Pretraining runs", [_label_cell(key) for key in ("model", *told)], body)
 
 
 def number(value: float | None) -> str:
@@ -98,6 +98,12 @@ def _score_cells(rows: list[Row], columns: list[tuple]) -> list[Cell]:
     if rows[0]["condition"] == "bag of words":
         return list(cells.values()) * len(columns)
     return [cells.get(column, Cell("")) for column in columns]
+
+
+def _label_cell(column: str) -> Cell:
+    """A column's label, with its unit as the note."""
+    label, _, unit = LABELS[column].removesuffix(")").partition(" (")
+    return Cell(label, unit)
 
 
 def _run_cell(row: Row, key: str) -> Cell:

@@ -1,0 +1,163 @@
+"""The command line: `python -m cgpt <verb>`. Progress and problems go to standard error, numbers to standard output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cgpt import load, plan
+from cgpt.errors import UserError, did_you_mean
+
+RESULTS = Path("results")
+RUNS = RESULTS / "runs"
+STAGE_HELP = {
+    "fetch": "download or copy a dataset, or make the builtin one, and verify it",
+    "tokenize": "train the tokenizer and write the token shards",
+    "pretrain": "train a model on token shards; continues where it was stopped",
+    "finetune": "train on a task's training split, from a pretrained model or from scratch",
+    "evaluate": "score a model on a task with lm-evaluation-harness",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 1 with one line a problem where a user can mend it."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        result, text = chosen.run(chosen)
+    except UserError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cgpt", description="Declarative GPT scaling experiments.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
+
+    show = verbs.add_parser("plan", parents=[shared], help="print an experiment's runs and what they will cost")
+    show.add_argument("experiment")
+    show.set_defaults(run=_plan)
+    for stage, help_text in STAGE_HELP.items():
+        verb = verbs.add_parser(stage, parents=[shared], help=help_text)
+        verb.add_argument("id", help="a run id that `plan` prints")
+        verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
+        verb.set_defaults(run=_stage)
+    for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
+                            ("plot", "write an experiment's figures")):  # fmt: skip
+        verb = verbs.add_parser(name, parents=[shared], help=help_text)
+        verb.add_argument("experiment")
+        verb.set_defaults(run=_report)
+    verb = verbs.add_parser("doctor", parents=[shared], help="check compiler, libraries, cores and disk")
+    verb.set_defaults(run=_doctor)
+    return parser
+
+
+def _experiment(name: str) -> tuple[Any, plan.Plan]:
+    workflow = load.load_workflow(Path.cwd())
+    if name not in workflow.experiments:
+        raise UserError(f"workflows/experiments: there is no experiment '{name}'; "
+                        f"{did_you_mean(name, workflow.experiments)}")  # fmt: skip
+    experiment = workflow.experiments[name]
+    return experiment, plan.make_plan(experiment, workflow)
+
+
+def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt import plantable
+
+    experiment, made = _experiment(chosen.experiment)
+    return plantable.as_json(experiment, made), plantable.as_text(experiment, made)
+
+
+def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Find the run that the id names and call the function of the stage's name."""
+    workflow = load.load_workflow(Path.cwd())
+    run = plan.find_run(chosen.verb, chosen.id, workflow)
+    threads = _granted(chosen.threads, run)
+    return _CALLS[chosen.verb](run, workflow, threads) or {}, ""
+
+
+def _granted(granted: int | None, run: plan.Run) -> int:
+    named = run.execution.threads
+    if granted is not None and granted < named:
+        profile = run.execution.hardware.name if run.execution.hardware else "the plan"
+        raise UserError(f"{run.id}: {granted} thread(s) granted, but {profile} names {named}; run snakemake with "
+                        f"--cores {named} or more, or write `threads_per_run: {granted}` in the experiment")  # fmt: skip
+    return named
+
+
+def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.fetch import fetch
+
+    return fetch(workflow.datasets[run.id], _folder(run))
+
+
+def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.tokenize import tokenize
+
+    return tokenize(run.spec, RUNS / "data", _folder(run))
+
+
+def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.pretrain import pretrain
+
+    tokens = _upstream(run, "tokenize")
+    return pretrain(run.spec, tokens, _folder(run), run.execution.hardware, threads, run.execution.checkpoint_every_steps)
+
+
+def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.finetune import finetune
+
+    checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
+    tokens = _upstream(run, "tokenize")
+    return finetune(run.spec, checkpoint, tokens, RUNS / "data", _folder(run), run.execution.hardware, threads)
+
+
+def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.evaluate import evaluate
+
+    checkpoint = _upstream(run, run.spec["checkpoint_stage"])
+    return evaluate(run.spec, checkpoint, RUNS / "data", _folder(run), run.execution.hardware, threads)
+
+
+_CALLS = {"fetch": _fetch, "tokenize": _tokenize, "pretrain": _pretrain, "finetune": _finetune, "evaluate": _evaluate}
+
+
+def _folder(run: plan.Run) -> Path:
+    return RUNS / ("data" if run.stage == "fetch" else "tokens" if run.stage == "tokenize" else run.stage) / run.id
+
+
+def _upstream(run: plan.Run, stage: str) -> Path:
+    """The folder of an upstream run, which must be finished."""
+    folder = RUNS / ("tokens" if stage == "tokenize" else stage) / run.needs[stage]
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is missing, and {run.id} needs it; run `python -m cgpt {stage} {run.needs[stage]}`")
+    return folder
+
+
+def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    experiment, made = _experiment(chosen.experiment)
+    if chosen.verb == "tabulate":
+        from cgpt.tabulate import tabulate as write
+    else:
+        from cgpt.plot import plot as write
+    write(experiment, made, RESULTS)
+    return {"experiment": experiment.name, "folder": str(RESULTS / experiment.name)}, ""
+
+
+def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt import doctor
+
+    return doctor.examine(), doctor.report()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

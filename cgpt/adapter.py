@@ -1,0 +1,117 @@
+"""Our GPT as a model of lm-evaluation-harness: the three requests of `lm_eval.api.model.LM` on top of `cgpt.score`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Callable, Sequence
+
+import numpy as np
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from cgpt.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+SEQUENCES_PER_CALL = 64  # only how often progress can be shown; scores do not depend on it
+PROGRESS_EVERY_S = 10.0
+
+Score = Callable[[Any, list[np.ndarray], list[int]], list[tuple[np.ndarray, np.ndarray]]]
+Generate = Callable[..., list[int]]
+
+
+class Adapter(TemplateLM):
+    """Answers lm-evaluation-harness's requests with a model, its tokenizer and the two functions of `cgpt.score`."""
+
+    def __init__(self, model: Any, tokenizer: Any, score: Score, generate: Generate):
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self._score, self._generate = score, generate
+        self.max_length: int = model.config.seq_len
+        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
+        if end_of_text is None:
+            raise UserError(f"tokenizer.json: added_tokens: has no {END_OF_TEXT}; use the tokenizer of the checkpoint")
+        self._end_of_text: int = end_of_text
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that stands for an empty context."""
+        return self._end_of_text
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Token ids of a text; no token is added at either end."""
+        return self.tokenizer.encode(string, add_special_tokens=False).ids
+
+    def _loglikelihood_tokens(self, requests: Sequence, **kwargs: Any) -> list[tuple[float, bool]]:
+        """Log-likelihood in nats of each continuation, and whether greedy decoding would give it."""
+        for (_, answer), _, continuation in requests:
+            if not continuation:
+                raise UserError(f"the answer {answer!r} has no token of its own; start it with a space (target_delimiter)")
+        answers = self._score_pairs([(context, continuation) for _, context, continuation in requests])
+        for (texts, _, _), answer in zip(requests, answers):
+            self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
+
+    def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood in nats of each whole text, given <|endoftext|>, in windows of the model's length."""
+        texts = [request.args[0] for request in requests]
+        answers = [total for total, _ in self._score_pairs([([self.eot_token_id], self.tok_encode(text)) for text in texts])]
+        for text, answer in zip(texts, answers):
+            self.cache_hook.add_partial("loglikelihood_rolling", (text,), answer)
+        return answers
+
+    def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuation of each context, cut before the first stop string. Raises UserError if sampling is asked."""
+        answers = []
+        for context, options in (request.args for request in requests):
+            if options.get("do_sample") or options.get("temperature"):
+                raise UserError("generation_kwargs: do_sample, temperature: only greedy decoding is offered; remove them")
+            stops = options.get("until") or []
+            answers.append(self._continue(context, [stops] if isinstance(stops, str) else stops, options))
+            self.cache_hook.add_partial("generate_until", (context, options), answers[-1])
+        return answers
+
+    def _continue(self, context: str, stops: list[str], options: dict[str, Any]) -> str:
+        # Half of the window at least stays for the context, as max_gen_toks is 256 unless the task says otherwise.
+        n_new = min(int(options.get("max_gen_toks", 256)), max(1, self.max_length // 2))
+        prompt = (self.tok_encode(context) or [self.eot_token_id])[-(self.max_length - n_new) :]
+        encoded = [self.tok_encode(stop) for stop in stops]
+        stop_ids = [self.eot_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
+        text = self.tokenizer.decode(self._generate(self.model, prompt, n_new, stop_ids))
+        for stop in stops:
+            text = text.split(stop)[0] if stop else text
+        return text
+
+    def _score_pairs(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """Sum the token log-probabilities of every (context, continuation), longest first, in the order given."""
+        windows = [(pair, *window) for pair, (left, right) in enumerate(pairs) for window in self._windows(left, right)]
+        order = sorted(range(len(windows)), key=lambda n: -len(windows[n][1]))
+        scored: list[Any] = [None] * len(windows)
+        started = shown = time.monotonic()
+        for start in range(0, len(order), SEQUENCES_PER_CALL):
+            chunk = order[start : start + SEQUENCES_PER_CALL]
+            tokens, first = [windows[n][1] for n in chunk], [windows[n][2] for n in chunk]
+            for n, answer in zip(chunk, self._score(self.model, tokens, first)):
+                scored[n] = answer
+            if time.monotonic() - shown > PROGRESS_EVERY_S:
+                shown = time.monotonic()
+                done = start + len(chunk)
+                print(f"evaluate: {done:,} of {len(order):,} sequences, {shown - started:.0f} s", file=sys.stderr)
+        totals, greedy = [0.0] * len(pairs), [True] * len(pairs)
+        for (pair, _, _), (logprobs, matches) in zip(windows, scored):
+            totals[pair] += float(np.sum(logprobs, dtype=np.float64))
+            greedy[pair] &= bool(np.all(matches))
+        return list(zip(totals, greedy))
+
+    def _windows(self, context: list[int], continuation: list[int]) -> list[tuple[np.ndarray, int]]:
+        """Cut to (tokens, index of the first scored one), at most max_length + 1 tokens each.
+
+        A long context loses its start, as in lm-evaluation-harness's own models. A continuation longer than the model is
+        scored in windows, each token once, with as much context as fits.
+        """
+        if len(continuation) <= self.max_length:
+            tokens = (context + continuation)[-(self.max_length + 1) :]
+            return [(np.array(tokens, np.int32), len(tokens) - len(continuation))] if continuation else []
+        pieces = get_rolling_token_windows(continuation, context[-1], self.max_length, 1)
+        pairs = map(make_disjoint_window, pieces)
+        return [(np.array(left + right, np.int32), len(left)) for left, right in pairs]

@@ -1,0 +1,93 @@
+"""A bag-of-words classifier on the same prompts and labels: what counting words alone can do on a task."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cgpt import tasks
+from cgpt.errors import UserError
+from cgpt.records import Score, ScoresRecord, write_record, write_whole
+
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)  # C of scikit-learn; the best on the validation split is used
+
+
+def is_classification(task: dict[str, Any]) -> bool:
+    """Whether a task has a training split and the same choices for every document."""
+    return isinstance(task.get("doc_to_choice"), (list, dict)) and bool(task.get("training_split"))
+
+
+def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
+    """Fit bag-of-words on `spec["task"]` with `spec["n_labels"]` labels; write `out`/scores.json (stage "baseline") and
+    samples.jsonl; return what scores.json holds. Raises UserError."""
+    started = time.monotonic()
+    task = spec["task"]
+    result, samples = _fit(task, data_root, spec.get("n_labels"))
+    content = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
+    write_whole(out / "samples.jsonl", content)
+    chance = 1 / len(samples[0]["choices"])
+    record = ScoresRecord(
+        run=out.name,
+        task=task["task"],
+        task_version=(task.get("metadata") or {}).get("version"),
+        checkpoint=None,
+        stage="baseline",
+        n_shot=0,
+        n_samples=result["n_test"],
+        hardware="cpu",
+        prompt_example=samples[0]["prompt"],
+        seconds=time.monotonic() - started,
+        samples_sha256=hashlib.sha256(content).hexdigest(),
+        lm_eval_version=importlib.metadata.version("lm_eval"),
+        scores=[Score("acc", "none", result["accuracy"], result["stderr"], True, chance)],
+    )
+    write_record(out / "scores.json", record)
+    print(f"baseline: {task['task']}: acc {result['accuracy']:.4f}", file=sys.stderr)
+    return asdict(record)
+
+
+def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) -> dict[str, Any]:
+    """Accuracy of word counts with L2 logistic regression, on the documents that `evaluate` scores.
+
+    n_labels: how many training documents, the same ones that `tasks.examples` gives for this limit; None for all.
+    Returns accuracy, stderr (over test documents), n_train, n_test and the chosen strength C. Raises UserError.
+    """
+    return _fit(task, data_root, n_labels)[0]
+
+
+def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    if not is_classification(task):
+        raise UserError(f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split")
+    train = tasks.examples(task, data_root, task["training_split"], n_labels)
+    test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
+    if len({example.label for example in train}) < 2:
+        raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    words = CountVectorizer(binary=True, token_pattern=r"\S+")
+    inputs, labels = words.fit_transform([example.prompt for example in train]), [example.label for example in train]
+    models = {c: LogisticRegression(C=c, max_iter=300).fit(inputs, labels) for c in STRENGTHS}
+    strength = 1.0
+    if validation_split := task.get("validation_split"):
+        held_out = tasks.examples(task, data_root, validation_split, 2000)
+        seen = words.transform([example.prompt for example in held_out])
+        strength = max(STRENGTHS, key=lambda c: models[c].score(seen, [example.label for example in held_out]))
+    predictions = models[strength].predict(words.transform([example.prompt for example in test])).tolist()
+    accuracy = sum(guess == example.label for guess, example in zip(predictions, test)) / len(test)
+    samples = [
+        {"doc_id": n, "prompt": example.prompt, "choices": list(example.choices), "target": [example.label],
+         "prediction": guess, "correct": guess == example.label}
+        for n, (example, guess) in enumerate(zip(test, predictions))
+    ]  # fmt: skip
+    stderr = math.sqrt(accuracy * (1 - accuracy) / max(1, len(test) - 1))
+    return {
+        "accuracy": accuracy, "stderr": stderr, "n_train": len(train), "n_test": len(test), "c": strength,
+    }, samples  # fmt: skip

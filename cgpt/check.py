@@ -1,0 +1,151 @@
+"""What values may be, beyond their type: ranges, choices, and what two keys say of each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cgpt.errors import did_you_mean
+from cgpt.spec import Data, Dataset, Experiment, Hardware, Model, Train
+from cgpt.yamlfile import Keys, YamlFile
+
+GPT2_VOCABULARY = 50257
+SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
+LENGTHS = ("steps", "tokens", "tokens_per_parameter")
+
+POSITIVE = {
+    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon"),
+    "data": ("vocab_size",),
+    "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
+              "eval_batches", "checkpoint_every_steps"),
+    "finetune": ("lr", "batch_size", "epochs", "patience", "n_labels", "grad_clip", "max_validation"),
+    "hardware": ("peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w"),
+    "resources": ("threads", "mem_mb", "runtime_minutes"),
+}  # fmt: skip
+FRACTIONS = {
+    "data": ("validation_fraction",),
+    "train": ("warmup_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
+    "finetune": ("warmup_fraction", "weight_decay"),
+}
+CHOICES = {
+    "model": {"activation": ("gelu", "gelu_new")},
+    "data": {"tokenizer": ("bpe", "gpt2")},
+    "train": {"schedule": ("linear", "cosine")},
+    "finetune": {"start": ("pretrained", "scratch")},
+    "hardware": {
+        "dtype": ("float32", "bfloat16", "float16"),
+        "kernels": ("tinygrad", "native"),
+        "timing": ("measured", "modeled"),
+    },
+}
+
+
+def value(block: str, key: str, given: Any, keys: Keys, file: YamlFile) -> None:
+    """Note a value of `block`.`key` that is out of range or not among the choices; a list is checked item by item."""
+    if isinstance(given, tuple):
+        for i, item in enumerate(given):
+            value(block, key, item, (*keys, i), file)
+    elif given is None:
+        return
+    elif key in POSITIVE.get(block, ()) and not 0 < given < math.inf:
+        file.problem(keys, f"must be greater than 0, not {given}; write a positive number")
+    elif key in FRACTIONS.get(block, ()) and not 0 <= given < 1:
+        file.problem(keys, f"must be from 0 up to 1, not {given}; write a fraction such as 0.1")
+    elif key in CHOICES.get(block, {}) and given not in CHOICES[block][key]:
+        file.problem(keys, f"'{given}' is not a choice; {did_you_mean(given, CHOICES[block][key])}")
+
+
+def values(block: str, given: Mapping[str, Any], keys: Keys, file: YamlFile) -> None:
+    """Check each value of a block."""
+    for key, item in given.items():
+        value(block, key, item, (*keys, key), file)
+
+
+def model(row: Model, keys: Keys, file: YamlFile) -> None:
+    """A row of models.yaml."""
+    values("model", vars(row), keys, file)
+    if row.n_head > 0 and row.d_model % row.n_head:
+        near = [d for d in (row.d_model // row.n_head * row.n_head, (row.d_model // row.n_head + 1) * row.n_head) if d]
+        file.problem((*keys, "d_model"), f"{row.d_model} is not divisible by n_head {row.n_head}; "
+                     f"write e.g. {' or '.join(map(str, near))}")  # fmt: skip
+
+
+def dataset(entry: Dataset, root: Path, file: YamlFile) -> None:
+    """An entry of data.yaml: exactly one origin, and a local path that exists."""
+    keys = (entry.name,)
+    origins = [key for key in ("builtin", "path", "files") if getattr(entry, key)]
+    if len(origins) != 1:
+        said = " and ".join(f"`{key}`" for key in origins) or "no origin"
+        file.problem(keys, f"has {said}; write exactly one of `builtin`, `path`, `files`")
+    if entry.path and not (root / entry.path).exists():
+        file.problem((*keys, "path"), f"there is no file or folder {entry.path}; write a path from the project's folder")
+    for i, part in enumerate(entry.files):
+        if part.url and not part.sha256:
+            file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
+        if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
+            file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write its 64 hexadecimal digits, in lower case")
+
+
+def hardware(profile: Hardware, file: YamlFile) -> None:
+    """A hardware profile."""
+    values("hardware", vars(profile), (), file)
+    values("resources", asdict(profile.resources), ("resources",), file)
+    if profile.resources.gpu < 0:
+        file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+
+
+def experiment(what: Experiment, models: Mapping[str, Model | None], file: YamlFile) -> None:
+    """An experiment's blocks, and what they say of each other."""
+    for key, item in (("models", what.models), ("hardware", what.hardware), ("seeds", what.seeds),
+                      ("data.corpus", what.data.corpus)):  # fmt: skip
+        if not item:
+            file.problem(tuple(key.split(".")), "is empty; name at least one")
+    _seeds(what.seeds, file)
+    _data(what.data, file)
+    _train(what.train, file)
+    if what.finetune:
+        values("finetune", vars(what.finetune), ("finetune",), file)
+    if what.threads_per_run is not None and what.threads_per_run < 1:
+        file.problem(("threads_per_run",), f"must be at least 1, not {what.threads_per_run}; write a positive number")
+    for i, name in enumerate(what.models):
+        row = models.get(name)
+        if row and row.vocab_size not in (None, what.data.vocab_size):
+            file.problem(("models", i), f"'{name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
+                         f"{what.data.vocab_size}; make them equal, or leave vocab_size out of the model")  # fmt: skip
+
+
+def _seeds(seeds: tuple[int, ...], file: YamlFile) -> None:
+    for i, seed in enumerate(seeds):
+        if seed < 0:
+            file.problem(("seeds", i), f"must not be negative, not {seed}; write 0 or more")
+        if seed in seeds[:i]:
+            file.problem(("seeds", i), f"{seed} is named twice; remove one of the two")
+
+
+def _data(data: Data, file: YamlFile) -> None:
+    values("data", vars(data), ("data",), file)
+    if data.tokenizer == "gpt2" and data.vocab_size != GPT2_VOCABULARY:
+        file.problem(("data", "vocab_size"), f"is {data.vocab_size}, but tokenizer gpt2 has a fixed vocabulary; "
+                     f"write {GPT2_VOCABULARY}")  # fmt: skip
+    elif 0 < data.vocab_size < SMALLEST_VOCABULARY:
+        file.problem(("data", "vocab_size"), f"{data.vocab_size} is less than the 256 bytes and the end of text; "
+                     f"write {SMALLEST_VOCABULARY} or more")  # fmt: skip
+    if data.validation_fraction == 0:
+        file.problem(("data", "validation_fraction"), "is 0, and validation loss needs text; write e.g. 0.02")
+
+
+def _train(train: Train, file: YamlFile) -> None:
+    values("train", vars(train), ("train",), file)
+    lengths = [key for key in LENGTHS if getattr(train, key) is not None]
+    if len(lengths) != 1:
+        said = " and ".join(f"`{key}`" for key in lengths) or "no length"
+        file.problem(("train",), f"has {said}; write exactly one of " + ", ".join(f"`{key}`" for key in LENGTHS))
+    micro = train.micro_batch_size
+    if micro and micro > 0 and train.batch_size % micro:
+        fitting = [n for n in range(1, train.batch_size + 1) if train.batch_size % n == 0]
+        nearest = min(fitting, key=lambda n: abs(n - micro)) if fitting else 1
+        file.problem(("train", "micro_batch_size"), f"{micro} does not divide batch_size {train.batch_size}; "
+                     f"write e.g. {nearest}")  # fmt: skip

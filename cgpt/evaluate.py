@@ -1,0 +1,184 @@
+"""The stage `evaluate`: a checkpoint on a task, by lm-evaluation-harness; writes scores.json and samples.jsonl."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import tasks
+from cgpt.records import Score, ScoresRecord, write_record, write_whole
+from cgpt.spec import Hardware
+
+BOOTSTRAP_ITERATIONS = 1000  # for the standard error of metrics that are no mean (perplexity, F1)
+ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+
+Sample = dict[str, Any]
+
+
+def evaluate(
+    spec: dict[str, Any], checkpoint: Path, data_root: Path, out: Path, hardware: Hardware, threads: int
+) -> dict[str, Any]:
+    """Score the model in the folder `checkpoint` on `spec["task"]` and write `out`/scores.json and samples.jsonl.
+
+    data_root: the folder that holds one folder per fetched data set. Returns what scores.json holds. Raises UserError.
+    """
+    started = time.monotonic()
+    task = spec["task"]
+    print(f"evaluate: {checkpoint.name} on {task['task']}", file=sys.stderr)
+    # The task first: a wrong label or a missing file must not cost the loading of a model.
+    lm_task = tasks.build(task, data_root)
+    from cgpt import score
+    from cgpt.adapter import Adapter
+    from cgpt.checkpoint import load
+
+    model, tokenizer = load(checkpoint, hardware)
+    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score.score, score.generate))
+    content = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
+    write_whole(out / "samples.jsonl", content)
+    record = ScoresRecord(
+        run=out.name,
+        task=task["task"],
+        task_version=lm_task.VERSION,
+        checkpoint=checkpoint.name,
+        stage=spec["checkpoint_stage"],
+        n_shot=lm_task.config.num_fewshot,
+        n_samples=len({sample["doc_id"] for sample in samples}),
+        hardware=hardware.name,
+        prompt_example=_first(samples[0]["prompt"]),
+        seconds=time.monotonic() - started,
+        samples_sha256=hashlib.sha256(content).hexdigest(),
+        lm_eval_version=importlib.metadata.version("lm_eval"),
+        scores=scores,
+    )
+    write_record(out / "scores.json", record)
+    print(f"evaluate: {record.n_samples:,} documents in {record.seconds:.1f} s: {_summary(scores)}", file=sys.stderr)
+    return asdict(record)
+
+
+def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[Score], list[Sample]]:
+    """Run lm-evaluation-harness on a task that `tasks.build` made; return its metrics, and every document's record.
+
+    The task's `limit` evaluates a fixed random subset of the documents. Raises UserError for a wrong label.
+    """
+    from lm_eval.evaluator import evaluate as run_harness
+
+    name, n_docs = lm_task.task_name, len(lm_task.eval_docs)
+    chosen = tasks.subset(n_docs, task.get("limit"))
+    if lm_task.OUTPUT_TYPE == "multiple_choice":
+        _check_labels(task, lm_task, chosen)
+    with contextlib.redirect_stdout(sys.stderr):  # lm-evaluation-harness prints while it bootstraps
+        results = run_harness(
+            adapter,
+            {"tasks": {name: lm_task}},
+            samples={name: chosen} if len(chosen) < n_docs else None,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS,
+        )
+    samples = [_sample(lm_task, logged) for logged in results["samples"][name]]
+    samples.sort(key=lambda sample: (sample["doc_id"], sample["filter"]))
+    return _scores(results["results"][name], results["higher_is_better"][name], samples), samples
+
+
+def chance_level(samples: list[Sample]) -> float | None:
+    """Expected accuracy of a uniform guess: the mean over documents of correct choices / choices; None without choices."""
+    if not samples or not samples[0]["choices"]:
+        return None
+    return float(np.mean([len(set(sample["target"])) / len(sample["choices"]) for sample in samples]))
+
+
+def bits_per_byte_of_answer(samples: list[Sample]) -> list[float]:
+    """Per document: -log2 p(correct choice) / its UTF-8 bytes, both with the delimiter before it; lower is better."""
+    return [
+        -sample["loglikelihoods"][right] / math.log(2) / len(sample["choices"][right].encode())
+        for sample in samples
+        for right in sample["target"][:1]
+    ]
+
+
+def _check_labels(task: dict[str, Any], lm_task: Any, chosen: list[int]) -> None:
+    docs = lm_task.eval_docs
+    for n in chosen:
+        doc, place = docs[n], f"{tasks.where(task)}: split '{lm_task.config.test_split}', document {n}"
+        target = lm_task.doc_to_text(doc) if lm_task.multiple_input else lm_task.doc_to_target(doc)
+        tasks.gold(target, lm_task.doc_to_choice(doc), place)
+
+
+def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
+    """What is kept of one document: the text as the model saw it, its answers, and the value of every metric."""
+    contexts = [arguments[0] for arguments in logged["arguments"]]
+    metrics = {name: logged[name] for name in logged["metrics"]}
+    prompt: str | list[str] = contexts[0]
+    choices: list[str] | None = None
+    target, loglikelihoods, prediction = logged["target"], None, None
+    if lm_task.OUTPUT_TYPE == "multiple_choice":
+        names = lm_task.doc_to_choice(logged["doc"])
+        label = lm_task.doc_to_text(logged["doc"]) if lm_task.multiple_input else target
+        target = tasks.gold(label, names, "document")
+        choices = [arguments[1] for arguments in logged["arguments"]][: len(names)]
+        prompt = contexts[: len(names)] if lm_task.multiple_input else prompt
+        loglikelihoods = [float(answer[0]) for answer in logged["filtered_resps"]][: len(names)]
+        prediction = int(np.argmax(loglikelihoods))
+    elif lm_task.OUTPUT_TYPE == "loglikelihood":
+        loglikelihoods = [float(logged["filtered_resps"][0][0])]
+    elif lm_task.OUTPUT_TYPE == "loglikelihood_rolling":
+        prompt, loglikelihoods = "", [float(logged["filtered_resps"][0])]
+    else:
+        prediction = logged["filtered_resps"][0]
+    correct = metrics.get("acc", metrics.get("exact_match"))
+    return {
+        "doc_id": logged["doc_id"],
+        "filter": logged["filter"],
+        "prompt": prompt,
+        "choices": choices,
+        "target": target,
+        "loglikelihoods": loglikelihoods,
+        "prediction": prediction,
+        "correct": None if correct is None else bool(correct),
+        "metrics": metrics,
+    }
+
+
+def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: list[Sample]) -> list[Score]:
+    chance, scores = chance_level(samples), []
+    for key, value in values.items():
+        metric, comma, filter_name = key.partition(",")
+        if not comma or metric.endswith("_stderr"):
+            continue
+        stderr = values.get(f"{metric}_stderr,{filter_name}")
+        scores.append(
+            Score(
+                metric=metric,
+                filter=filter_name,
+                value=float(value),
+                stderr=None if stderr in (None, "N/A") else float(stderr),
+                higher_is_better=higher_is_better.get(metric, True),
+                chance=chance if metric in ACCURACIES else None,
+            )
+        )
+    if chance is not None:
+        bits = np.array(bits_per_byte_of_answer([sample for sample in samples if sample["filter"] == samples[0]["filter"]]))
+        stderr = float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else None
+        scores.append(Score("bits_per_byte_of_answer", samples[0]["filter"], float(bits.mean()), stderr, False, None))
+    return scores
+
+
+def _summary(scores: list[Score]) -> str:
+    return ", ".join(f"{score.metric} {score.value:.4g}" for score in scores)
+
+
+def _first(prompt: str | list[str]) -> str:
+    return prompt if isinstance(prompt, str) else prompt[0]
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars as JSON numbers."""
+    return value.item() if hasattr(value, "item") else str(value)

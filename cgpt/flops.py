@@ -1,0 +1,85 @@
+"""Parameter counts, training FLOPs under the four published conventions, and an estimate of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cgpt.spec import Model
+
+BYTES_PER_FLOAT32 = 4
+PROCESS_BYTES = 400 * 2**20  # Python, tinygrad and OpenBLAS before the first tensor
+
+
+def ffn_width(model: Model) -> int:
+    """Width of the feed-forward layer: `d_ffn`, or 4 d_model where that is left out."""
+    return model.d_ffn or 4 * model.d_model
+
+
+def vocabulary(model: Model) -> int:
+    """The model's vocabulary size, which a plan has resolved; raises ValueError where it is still open."""
+    if model.vocab_size is None:
+        raise ValueError(f"{model.name}: vocab_size is not resolved")
+    return model.vocab_size
+
+
+def n_parameters(model: Model) -> int:
+    """All parameters: V d + S d + L (12 d^2 + 13 d) + 2 d at d_ffn = 4 d (Cerebras-GPT, Table 12); tied head counted once."""
+    heads = 1 if model.tie_embeddings else 2
+    return (heads * vocabulary(model) + model.seq_len) * model.d_model + n_parameters_non_embedding(model)
+
+
+def n_parameters_non_embedding(model: Model) -> int:
+    """Parameters of the blocks and the final LayerNorm: without token and position embedding and an untied head."""
+    d, f = model.d_model, ffn_width(model)
+    attention, feed_forward, layer_norms = 4 * d * d + 4 * d, 2 * d * f + f + d, 4 * d
+    return model.n_layer * (attention + feed_forward + layer_norms) + 2 * d
+
+
+def flops_per_token(model: Model, convention: str = "palm") -> float:
+    """Training FLOPs (forward and backward) per token, under one of CONVENTIONS."""
+    return float(CONVENTIONS[convention](model))
+
+
+def _six_n(model: Model) -> float:
+    """6 N: two FLOPs a weight forward, four backward (Kaplan et al. 2020), with all parameters counted."""
+    return 6 * n_parameters(model)
+
+
+def _palm(model: Model) -> float:
+    """6 N + 12 L S d (PaLM, appendix B): attention scores and values added, nothing halved for causality."""
+    return 6 * n_parameters(model) + 12 * model.n_layer * model.seq_len * model.d_model
+
+
+def _chinchilla(model: Model) -> float:
+    """Hoffmann et al. 2022, appendix F: embeddings and softmax counted, backward = 2 forward."""
+    layers, d, f, s, v = model.n_layer, model.d_model, ffn_width(model), model.seq_len, vocabulary(model)
+    layer = 6 * d * d + 2 * s * d + 3 * model.n_head * s + 2 * s * d + 2 * d * d + 4 * d * f
+    return 3 * (2 * v * d + layers * layer + 2 * v * d)
+
+
+def _cerebras(model: Model) -> float:
+    """72 L d^2 + 24 L S d + 10 V d: the formula that reproduces every FLOP count reported for Cerebras-GPT.
+
+    Scores and values at 24 L S d, logits at 6 V d, the embedding as a matmul without input gradient at 4 V d.
+    """
+    layers, d, f = model.n_layer, model.d_model, ffn_width(model)
+    return 6 * layers * (4 * d * d + 2 * d * f) + 24 * layers * model.seq_len * d + 10 * vocabulary(model) * d
+
+
+CONVENTIONS: dict[str, Callable[[Model], float]] = {
+    "6nd": _six_n,
+    "palm": _palm,
+    "chinchilla": _chinchilla,
+    "cerebras": _cerebras,
+}
+
+
+def training_memory_bytes(model: Model, micro_batch_size: int) -> int:
+    """Estimated peak memory of training in float32: weights, gradients and two Adam moments, kept activations, logits.
+
+    Kept per token and layer: 8 d (LayerNorms, q k v, attention out, residuals), 2 d_ffn, 2 H S attention weights.
+    """
+    tokens = micro_batch_size * model.seq_len
+    per_layer = 8 * model.d_model + 2 * ffn_width(model) + 2 * model.n_head * model.seq_len
+    activations = tokens * (model.n_layer * per_layer + 2 * vocabulary(model))
+    return PROCESS_BYTES + BYTES_PER_FLOAT32 * (4 * n_parameters(model) + activations)

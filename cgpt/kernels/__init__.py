@@ -1,0 +1,33 @@
+"""The operations of a GPT, in two forms: `native` (C and OpenBLAS, for the CPU) and `tinygrad` (any device)."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from cgpt.errors import UserError
+from cgpt.spec import Hardware
+
+
+def prepare(hardware: Hardware, threads: int) -> ModuleType:
+    """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.
+
+    Raises UserError where there is no compiler, or where the profile names unknown kernels.
+    """
+    os.environ["DEV"] = hardware.device
+    if hardware.device.startswith("CPU"):
+        from cgpt.kernels.compiler import find_compiler
+
+        os.environ["CC"] = find_compiler().command
+    if hardware.kernels == "native":
+        from cgpt.kernels import native, native_ops
+
+        native.start(threads)
+        return native_ops
+    if hardware.kernels == "tinygrad":
+        from cgpt.kernels import plain_ops
+
+        return plain_ops
+    raise UserError(
+        f"hardware_profiles/{hardware.name}.yaml: kernels: '{hardware.kernels}' is unknown; write 'native' or 'tinygrad'"
+    )

@@ -1,0 +1,172 @@
+#pragma once
+// The CPU kernels of a GPT training step, float32, row-major, named as in ops.py. OpenBLAS does the matrix products.
+//
+// Every kernel is `name(void **bufs, const int64_t *dims, const float *consts)`: outputs first in bufs, then inputs.
+// Work is cut into items by shape alone and threads take items as they come free, so a result is the same bit for
+// bit at any number of threads. Reductions over items run in item order.
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef void (*sgemm_fn)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                         const float *b, int ldb, float beta, float *c, int ldc);
+enum { ROW_MAJOR = 101, NO = 111, YES = 112 };  // the constants of cblas.h
+enum { MAX_THREADS = 64, QUERY_BLOCK = 64, HEAD_ROWS = 256, SPINS = 4000 };
+static sgemm_fn blas_sgemm;
+
+// ---- threads: a pool that spins for some microseconds, then sleeps ----
+
+typedef void (*item_fn)(int64_t item, int thread, void *arg);
+static struct {
+  int n_threads;
+  item_fn fn;
+  void *arg;
+  int64_t n_items;
+  _Atomic int64_t next_item;
+  _Atomic int generation, busy;
+  pthread_mutex_t mutex;
+  pthread_cond_t wake;
+} pool = {.n_threads = 1, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+static pthread_mutex_t one_kernel = PTHREAD_MUTEX_INITIALIZER;  // two tinygrad devices may call at once
+
+static void take_items(int thread) {
+  int64_t item;
+  while ((item = atomic_fetch_add(&pool.next_item, 1)) < pool.n_items) pool.fn(item, thread, pool.arg);
+}
+
+static void *worker(void *thread) {
+  for (int seen = 0;;) {
+    for (int i = 0; i < SPINS && atomic_load(&pool.generation) == seen; i++) __asm__ volatile("" ::: "memory");
+    if (atomic_load(&pool.generation) == seen) {
+      pthread_mutex_lock(&pool.mutex);
+      while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
+      pthread_mutex_unlock(&pool.mutex);
+    }
+    seen++;
+    take_items((int)(intptr_t)thread);
+    atomic_fetch_sub(&pool.busy, 1);
+  }
+  return NULL;
+}
+
+static void parallel(int64_t n_items, item_fn fn, void *arg) {
+  if (pool.n_threads == 1 || n_items == 1) {
+    for (int64_t i = 0; i < n_items; i++) fn(i, 0, arg);
+    return;
+  }
+  pool.fn = fn, pool.arg = arg, pool.n_items = n_items;
+  atomic_store(&pool.next_item, 0);
+  atomic_store(&pool.busy, pool.n_threads - 1);
+  pthread_mutex_lock(&pool.mutex);
+  atomic_fetch_add(&pool.generation, 1);
+  pthread_cond_broadcast(&pool.wake);
+  pthread_mutex_unlock(&pool.mutex);
+  take_items(0);
+  while (atomic_load(&pool.busy)) sched_yield();
+}
+
+int start(sgemm_fn sgemm, int n_threads) {
+  blas_sgemm = sgemm;
+  pool.n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+  for (intptr_t i = 1; i < pool.n_threads; i++) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, worker, (void *)i)) return -1;
+    pthread_detach(thread);
+  }
+  return 0;
+}
+
+// One growing scratch area per use; kernels run one at a time.
+static float *scratch(int slot, int64_t n_floats) {
+  static float *area[4];
+  static int64_t size[4];
+  if (size[slot] < n_floats) {
+    free(area[slot]);
+    area[slot] = aligned_alloc(64, (n_floats * sizeof(float) + 63) / 64 * 64);
+    size[slot] = n_floats;
+  }
+  return area[slot];
+}
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// ---- elementary functions, written so that the compiler vectorises them ----
+
+static inline float fast_exp(float x) {  // Cephes expf: below 2 ulp on [-87, 88]
+  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  float n = __builtin_rintf(x * 1.44269504088896341f);
+  float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f, p = p * r + 8.3334519073e-3f, p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f, p = p * r + 5.0000001201e-1f;
+  union { int32_t i; float f; } scale = {.i = ((int32_t)n + 127) << 23};
+  return (p * r * r + r + 1.0f) * scale.f;
+}
+
+static inline float fast_erf(float x) {  // the rational approximation of Eigen and XLA, clamped where erf rounds to 1
+  x = x < -4.0f ? -4.0f : x > 4.0f ? 4.0f : x;
+  float s = x * x;
+  float p = -2.72614225801306e-10f;
+  p = p * s + 2.77068142495902e-08f, p = p * s - 2.10102402082508e-06f, p = p * s - 5.69250639462346e-05f;
+  p = p * s - 7.34990630326855e-04f, p = p * s - 2.95459980854025e-03f, p = p * s - 1.60960333262415e-02f;
+  float q = -1.45660718464996e-05f;
+  q = q * s - 2.13374055278905e-04f, q = q * s - 1.68282697438203e-03f, q = q * s - 7.37332916720468e-03f;
+  q = q * s - 1.42647390514189e-02f;
+  return x * p / q;
+}
+
+static inline float gelu(float x) { return 0.5f * x * (1.0f + fast_erf(x * 0.70710678118654752f)); }
+
+static inline float gelu_slope(float x) {
+  return 0.5f * (1.0f + fast_erf(x * 0.70710678118654752f)) + x * 0.39894228040143268f * fast_exp(-0.5f * x * x);
+}
+
+// ---- matrix product, cut along its longer side into pieces of at least 32 MFLOP ----
+
+typedef struct {
+  int trans_a, trans_b;
+  int64_t m, n, k;
+  const float *a, *b;
+  float beta, *c;
+  int64_t lda, ldb, ldc, n_groups, step_a, step_c;  // groups: the same b for n_groups independent a and c
+  const float *bias;                                // added to every row of c if set
+  float *activated;                                 // gelu(c) if set, laid out as c
+} Gemm;
+
+static int64_t n_pieces(const Gemm *g) {
+  int64_t by_work = 2 * g->m * g->n * g->k / 32000000, longer = g->m > g->n ? g->m : g->n;
+  int64_t pieces = by_work < 1 ? 1 : by_work > 8 ? 8 : by_work;
+  return div_up(longer, div_up(div_up(longer, pieces), 16) * 16);
+}
+
+static void gemm_item(int64_t item, int thread, void *arg) {
+  const Gemm *g = arg;
+  (void)thread;
+  int64_t pieces = n_pieces(g), group = item / pieces, piece = item % pieces;
+  int64_t longer = g->m > g->n ? g->m : g->n, width = div_up(div_up(longer, pieces), 16) * 16;
+  int64_t from = piece * width, size = min64(width, longer - from);
+  int64_t row = g->m > g->n ? from : 0, col = g->m > g->n ? 0 : from;
+  int64_t rows = g->m > g->n ? size : g->m, cols = g->m > g->n ? g->n : size;
+  const float *a = g->a + group * g->step_a + (g->trans_a == NO ? row * g->lda : row);
+  const float *b = g->b + (g->trans_b == NO ? col : col * g->ldb);
+  float *c = g->c + group * g->step_c + row * g->ldc + col;
+  blas_sgemm(ROW_MAJOR, g->trans_a, g->trans_b, rows, cols, g->k, 1.0f, a, g->lda, b, g->ldb, g->beta, c, g->ldc);
+  if (!g->bias) return;
+  for (int64_t i = 0; i < rows; i++) {
+    float *restrict out = c + i * g->ldc;
+    for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
+    if (!g->activated) continue;
+    float *restrict act = g->activated + (out - g->c);
+    for (int64_t j = 0; j < cols; j++) act[j] = gelu(out[j]);
+  }
+}
+
+static void gemm(Gemm g) {
+  if (!g.n_groups) g.n_groups = 1;
+  parallel(g.n_groups * n_pieces(&g), gemm_item, &g);
+}

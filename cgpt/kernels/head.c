@@ -1,0 +1,105 @@
+#include "common.h"
+
+// ---- the tied head: logits = x wte^T, and what is wanted of them, a chunk of rows at a time ----
+
+typedef struct {
+  float *logits, *loss;
+  const int32_t *target;
+  int64_t vocab;
+  float weight;
+} Rows;
+
+// Turn a row of logits into its loss and into the gradient of weight * loss.
+static void cross_entropy_item(int64_t i, int thread, void *arg) {
+  const Rows *s = arg;
+  (void)thread;
+  float *row = s->logits + i * s->vocab, top = row[0], sum = 0.0f, of_target = row[s->target[i]];
+  for (int64_t j = 1; j < s->vocab; j++) top = row[j] > top ? row[j] : top;
+  for (int64_t j = 0; j < s->vocab; j++) sum += row[j] = fast_exp(row[j] - top);
+  s->loss[i] = logf(sum) + top - of_target;
+  for (int64_t j = 0; j < s->vocab; j++) row[j] *= s->weight / sum;
+  row[s->target[i]] -= s->weight;
+}
+
+// Indices of the rows that have a target, and those targets.
+static int64_t rows_with_target(const int32_t *targets, int64_t rows, int64_t *at, int32_t *kept) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < rows; i++)
+    if (targets[i] >= 0) at[n] = i, kept[n++] = targets[i];
+  return n;
+}
+
+// Mean cross-entropy over the rows whose target is not negative, with its gradients, so that the logits are neither
+// kept nor computed twice. dims: rows, d_model, vocab. bufs: loss (1), dx, dw, x, w (vocab, d_model), targets
+void cross_entropy_head(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  int64_t width = d[1], vocab = d[2];
+  float *loss = bufs[0], *dx = bufs[1], *dw = bufs[2], *x = bufs[3], *w = bufs[4];
+  int64_t *at = malloc(d[0] * sizeof(int64_t));
+  int32_t *target = malloc(d[0] * sizeof(int32_t));
+  int64_t n = rows_with_target(bufs[5], d[0], at, target);
+  double total = 0.0;
+  memset(dx, 0, d[0] * width * sizeof(float));
+  if (!n) memset(dw, 0, vocab * width * sizeof(float));
+  for (int64_t from = 0; from < n; from += HEAD_ROWS) {
+    int64_t rows = min64(HEAD_ROWS, n - from);
+    float *xs = scratch(0, HEAD_ROWS * width), *dxs = scratch(1, HEAD_ROWS * width);
+    float *logits = scratch(2, HEAD_ROWS * vocab), losses[HEAD_ROWS];
+    for (int64_t i = 0; i < rows; i++) memcpy(xs + i * width, x + at[from + i] * width, width * sizeof(float));
+    gemm((Gemm){NO, YES, rows, vocab, width, xs, w, 0.0f, logits, width, width, vocab});
+    Rows s = {logits, losses, target + from, vocab, 1.0f / n};
+    parallel(rows, cross_entropy_item, &s);
+    for (int64_t i = 0; i < rows; i++) total += losses[i];
+    gemm((Gemm){NO, NO, rows, width, vocab, logits, w, 0.0f, dxs, vocab, width, width});
+    gemm((Gemm){YES, NO, vocab, width, rows, logits, xs, from ? 1.0f : 0.0f, dw, vocab, width, width});
+    for (int64_t i = 0; i < rows; i++) memcpy(dx + at[from + i] * width, dxs + i * width, width * sizeof(float));
+  }
+  *loss = n ? (float)(total / n) : 0.0f;
+  free(at), free(target);
+}
+
+typedef struct { void **bufs; const int64_t *d; float *work; int64_t work_per_thread; } Scoring;
+
+// One sequence on its own, so that a score cannot depend on what else is in the batch.
+static void token_logprobs_item(int64_t b, int thread, void *arg) {
+  const Scoring *s = arg;
+  int64_t T = s->d[1], width = s->d[2], vocab = s->d[3];
+  float *logprob = (float *)s->bufs[0] + b * T, *x = (float *)s->bufs[2] + b * T * width, *w = s->bufs[3];
+  int32_t *is_greedy = (int32_t *)s->bufs[1] + b * T, *targets = (int32_t *)s->bufs[4] + b * T;
+  float *xs = s->work + thread * s->work_per_thread, *logits = xs + QUERY_BLOCK * width;
+  for (int64_t from = 0; from < T;) {
+    int64_t at[QUERY_BLOCK], rows = 0;
+    for (; from < T && rows < QUERY_BLOCK; from++) {
+      logprob[from] = 0.0f, is_greedy[from] = 0;
+      if (targets[from] < 0) continue;
+      memcpy(xs + rows * width, x + from * width, width * sizeof(float));
+      at[rows++] = from;
+    }
+    if (!rows) continue;
+    blas_sgemm(ROW_MAJOR, NO, YES, rows, vocab, width, 1.0f, xs, width, w, width, 0.0f, logits, vocab);
+    for (int64_t i = 0; i < rows; i++) {
+      float *row = logits + i * vocab, top = row[0], of_target = row[targets[at[i]]];
+      double sum = 0.0;
+      for (int64_t j = 1; j < vocab; j++) top = row[j] > top ? row[j] : top;
+      for (int64_t j = 0; j < vocab; j++) row[j] = fast_exp(row[j] - top);
+      for (int64_t j = 0; j < vocab; j++) sum += row[j];
+      logprob[at[i]] = (float)(of_target - top - log(sum));
+      is_greedy[at[i]] = of_target == top;
+    }
+  }
+}
+
+// dims: B, T, d_model, vocab. bufs: logprob (B, T), is_greedy (B, T), x, w, targets (negative: not wanted, gives 0)
+void token_logprobs(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  int64_t per_thread = QUERY_BLOCK * (d[2] + d[3]);
+  Scoring s = {bufs, d, scratch(0, pool.n_threads * per_thread), per_thread};
+  parallel(d[0], token_logprobs_item, &s);
+}
+
+// dims: rows, d_model, vocab, rows per independent group. bufs: logits, x, w (vocab, d_model)
+void head_logits(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  gemm((Gemm){NO, YES, d[3], d[2], d[1], bufs[1], bufs[2], 0.0f, bufs[0], d[1], d[1], d[2], d[0] / d[3], d[3] * d[1],
+              d[3] * d[2]});
+}

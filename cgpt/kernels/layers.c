@@ -1,0 +1,151 @@
+#include "common.h"
+
+// ---- linear: y = x w + b, w (in, out) as in GPT-2; optionally followed by GELU ----
+
+// dims: rows, n_in, n_out, rows per independent group. bufs: y, [pre-activation], x, w, b
+static void linear_forward(void **bufs, const int64_t *d, int with_gelu) {
+  float *pre = bufs[with_gelu], *x = bufs[1 + with_gelu], *w = bufs[2 + with_gelu], *bias = bufs[3 + with_gelu];
+  gemm((Gemm){NO, NO, d[3], d[2], d[1], x, w, 0.0f, pre, d[1], d[2], d[2], d[0] / d[3], d[3] * d[1], d[3] * d[2], bias,
+              with_gelu ? bufs[0] : NULL});
+}
+
+typedef struct { const float *dy, *pre; float *out; int64_t rows, cols; } Columns;
+
+static void column_sum_item(int64_t item, int thread, void *arg) {
+  const Columns *s = arg;
+  (void)thread;
+  int64_t from = item * 128, to = min64(from + 128, s->cols);
+  for (int64_t j = from; j < to; j++) s->out[j] = 0.0f;
+  for (int64_t i = 0; i < s->rows; i++)
+    for (int64_t j = from; j < to; j++) s->out[j] += s->dy[i * s->cols + j];
+}
+
+static void gelu_backward_item(int64_t item, int thread, void *arg) {
+  const Columns *s = arg;
+  (void)thread;
+  int64_t from = item * 16384, to = min64(from + 16384, s->rows * s->cols);
+  for (int64_t i = from; i < to; i++) s->out[i] = s->dy[i] * gelu_slope(s->pre[i]);
+}
+
+// dims as forward. bufs: dx, dw, db, dy, [pre], x, w
+static void linear_backward(void **bufs, const int64_t *d, int with_gelu) {
+  int64_t rows = d[0], n_in = d[1], n_out = d[2];
+  float *dy = bufs[3], *x = bufs[4 + with_gelu], *w = bufs[5 + with_gelu];
+  if (with_gelu) {
+    Columns g = {dy, bufs[4], scratch(0, rows * n_out), rows, n_out};
+    parallel(div_up(rows * n_out, 16384), gelu_backward_item, &g);
+    dy = g.out;
+  }
+  gemm((Gemm){NO, YES, rows, n_in, n_out, dy, w, 0.0f, bufs[0], n_out, n_out, n_in});
+  gemm((Gemm){YES, NO, n_in, n_out, rows, x, dy, 0.0f, bufs[1], n_in, n_out, n_out});
+  Columns sum = {dy, NULL, bufs[2], rows, n_out};
+  parallel(div_up(n_out, 128), column_sum_item, &sum);
+}
+
+// ---- layer norm, with the residual sum in front of it: r = x + f, y = norm(r) * w + b ----
+
+typedef struct { void **bufs; int64_t rows, cols, rows_per_item, has_second; float epsilon, *partial; } Norm;
+
+static void norm_forward_item(int64_t item, int thread, void *arg) {
+  const Norm *s = arg;
+  (void)thread;
+  float *r = s->bufs[0], *y = s->bufs[1], *mean = s->bufs[2], *rstd = s->bufs[3];
+  const float *x = s->bufs[4], *f = s->bufs[5];
+  const float *w = s->bufs[5 + s->has_second], *b = s->bufs[6 + s->has_second];
+  int64_t n = s->cols, end = min64((item + 1) * s->rows_per_item, s->rows);
+  for (int64_t i = item * s->rows_per_item; i < end; i++) {
+    float sum = 0.0f, squares = 0.0f, *row = r + i * n;
+    for (int64_t j = 0; j < n; j++) row[j] = s->has_second ? x[i * n + j] + f[i * n + j] : x[i * n + j];
+    for (int64_t j = 0; j < n; j++) sum += row[j];
+    float mu = sum / n;
+    for (int64_t j = 0; j < n; j++) squares += (row[j] - mu) * (row[j] - mu);
+    float inverse = 1.0f / sqrtf(squares / n + s->epsilon);
+    for (int64_t j = 0; j < n; j++) y[i * n + j] = (row[j] - mu) * inverse * w[j] + b[j];
+    mean[i] = mu, rstd[i] = inverse;
+  }
+}
+
+// dims: rows, d_model, whether there is an f. consts: epsilon. bufs: r, y, mean, rstd, x, [f], w, b
+void add_layer_norm(void **bufs, const int64_t *d, const float *c) {
+  Norm s = {bufs, d[0], d[1], 32, d[2], c[0], NULL};
+  parallel(div_up(d[0], 32), norm_forward_item, &s);
+}
+
+static void norm_backward_item(int64_t item, int thread, void *arg) {
+  const Norm *s = arg;
+  (void)thread;
+  float *dx = s->bufs[0];
+  const float *dr = s->bufs[3], *dy = s->bufs[4], *r = s->bufs[5], *mean = s->bufs[6], *rstd = s->bufs[7], *w = s->bufs[8];
+  int64_t n = s->cols, end = min64((item + 1) * s->rows_per_item, s->rows);
+  float *dw = s->partial + item * 2 * n, *db = dw + n;
+  memset(dw, 0, 2 * n * sizeof(float));
+  for (int64_t i = item * s->rows_per_item; i < end; i++) {
+    const float *row = r + i * n, *g = dy + i * n;
+    float mu = mean[i], inverse = rstd[i], sum = 0.0f, dot = 0.0f;
+    for (int64_t j = 0; j < n; j++) {
+      float normed = (row[j] - mu) * inverse, gw = g[j] * w[j];
+      sum += gw, dot += gw * normed;
+    }
+    sum /= n, dot /= n;
+    for (int64_t j = 0; j < n; j++) {
+      float normed = (row[j] - mu) * inverse;
+      dw[j] += g[j] * normed, db[j] += g[j];
+      float through = (g[j] * w[j] - sum - normed * dot) * inverse;
+      dx[i * n + j] = s->has_second ? dr[i * n + j] + through : through;
+    }
+  }
+}
+
+// dims: rows, d_model, whether r was used (there is a dr). bufs: dx (also the gradient of f), dw, db, dr, dy, r, mean,
+// rstd, w
+void add_layer_norm_bwd(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  int64_t n = d[1], rows_per_item = div_up(d[0], 16), items = div_up(d[0], rows_per_item);
+  Norm s = {bufs, d[0], n, rows_per_item, d[2], 0.0f, scratch(0, items * 2 * n)};
+  parallel(items, norm_backward_item, &s);
+  float *dw = bufs[1], *db = bufs[2];
+  memset(dw, 0, n * sizeof(float)), memset(db, 0, n * sizeof(float));
+  for (int64_t item = 0; item < items; item++)
+    for (int64_t j = 0; j < n; j++) dw[j] += s.partial[item * 2 * n + j], db[j] += s.partial[item * 2 * n + n + j];
+}
+
+void linear(void **bufs, const int64_t *d, const float *c) { (void)c, linear_forward(bufs, d, 0); }
+void linear_gelu(void **bufs, const int64_t *d, const float *c) { (void)c, linear_forward(bufs, d, 1); }
+void linear_bwd(void **bufs, const int64_t *d, const float *c) { (void)c, linear_backward(bufs, d, 0); }
+void linear_gelu_bwd(void **bufs, const int64_t *d, const float *c) { (void)c, linear_backward(bufs, d, 1); }
+
+// ---- token and position embedding ----
+
+// dims: B, T, d_model, vocab. bufs: x, tokens, wte, wpe
+void embedding(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  float *x = bufs[0], *wte = bufs[2], *wpe = bufs[3];
+  const int32_t *tokens = bufs[1];
+  int64_t n = d[2];
+  for (int64_t i = 0; i < d[0] * d[1]; i++)
+    for (int64_t j = 0; j < n; j++) x[i * n + j] = wte[tokens[i] * n + j] + wpe[i % d[1] * n + j];
+}
+
+typedef struct { void **bufs; const int64_t *d; } Call;
+
+static void embedding_bwd_item(int64_t item, int thread, void *arg) {
+  const Call *s = arg;
+  (void)thread;
+  float *dwte = s->bufs[0], *dwpe = s->bufs[1], *dx = s->bufs[2];
+  const int32_t *tokens = s->bufs[3];
+  int64_t n = s->d[2], T = s->d[1], from = item * 32, to = min64(from + 32, n);
+  for (int64_t v = 0; v < s->d[3]; v++) memset(dwte + v * n + from, 0, (to - from) * sizeof(float));
+  for (int64_t t = 0; t < s->d[4]; t++) memset(dwpe + t * n + from, 0, (to - from) * sizeof(float));
+  for (int64_t i = 0; i < s->d[0] * T; i++)
+    for (int64_t j = from; j < to; j++) {
+      dwte[tokens[i] * n + j] += dx[i * n + j];
+      dwpe[i % T * n + j] += dx[i * n + j];
+    }
+}
+
+// dims: B, T, d_model, vocab, rows of wpe. bufs: dwte, dwpe, dx, tokens
+void embedding_bwd(void **bufs, const int64_t *d, const float *c) {
+  (void)c;
+  Call s = {bufs, d};
+  parallel(div_up(d[2], 32), embedding_bwd_item, &s);
+}

@@ -1,0 +1,132 @@
+"""Call a function of the C library from inside a tinygrad program. All use of tinygrad's internals is in this folder.
+
+A kernel is a ready PROGRAM whose "binary" is a small JSON text: the function's name and its shape arguments. The
+device's program class is replaced by one that knows such binaries, and binds the function when the program is loaded,
+so nothing that is cached or pickled holds an address.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+from tinygrad import Device, Tensor, dtypes
+from tinygrad.dtype import DType
+from tinygrad.renderer import Estimates
+from tinygrad.runtime.ops_cpu import CPUProgram
+from tinygrad.runtime.support.hcq import HCQArgsState, HCQProgram
+from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
+
+from cgpt.errors import UserError
+from cgpt.kernels.compiler import build_library
+
+MAGIC = b"cgpt-kernel:"
+n_threads: int | None = None  # set once per process by `start`
+
+
+def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
+    """Load the library with a pool of `threads` threads and make the devices understand its kernels."""
+    global n_threads
+    if n_threads not in (None, threads):
+        raise UserError(f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one")
+    if n_threads is None:
+        blas = _openblas()
+        sgemm = ctypes.cast(blas.scipy_cblas_sgemm, ctypes.c_void_p)
+        if library().start(sgemm, threads):
+            raise UserError(f"kernels: threads: {threads} threads could not be started; ask for fewer")
+        n_threads = threads
+    for name in devices:
+        device = Device[name]
+        device.runtime = functools.partial(NativeProgram, device)
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels (cgpt/kernels/gpt.c)."""
+    return ctypes.CDLL(str(build_library()))
+
+
+@cache
+def _openblas() -> ctypes.CDLL:
+    import scipy_openblas32
+
+    folder = Path(scipy_openblas32.get_lib_dir())
+    found = [path for path in folder.iterdir() if path.name.startswith("libscipy_openblas") and path.suffix != ".a"]
+    blas = ctypes.CDLL(str(found[0]))
+    blas.scipy_openblas_set_num_threads(1)  # the pool cuts the work; OpenBLAS's own threads would compete with it
+    return blas
+
+
+class NativeProgram(CPUProgram):
+    """A tinygrad CPU program, or one call of the C library where the binary says so."""
+
+    def __init__(self, dev: Any, name: str, lib: bytes, runtimevars: dict[str, int] | None = None, **kwargs: Any):
+        if not lib.startswith(MAGIC):
+            super().__init__(dev, name, lib, runtimevars, **kwargs)
+            return
+        self.runtimevars = {}
+        call = json.loads(lib[len(MAGIC) :])
+        function = library()[call["function"]]
+        function.restype = None
+        dims = (ctypes.c_int64 * len(call["dims"]))(*call["dims"])
+        consts = (ctypes.c_float * max(1, len(call["consts"])))(*call["consts"])
+
+        def run(*addresses: ctypes.c_uint64) -> None:
+            function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
+
+        self.fxn = run
+        HCQProgram.__init__(self, HCQArgsState, dev, name, kernargs_alloc_size=0)
+
+
+def native_call(
+    function: str,
+    outs: Sequence[Tensor],
+    ins: Sequence[Tensor],
+    dims: Sequence[int],
+    consts: Sequence[float] = (),
+    flops: int = 0,
+    grad: Callable[..., tuple[Tensor | None, ...]] | None = None,
+) -> list[Tensor]:
+    """Run the C kernel `function` on `outs` and `ins`; return the outputs as tensors of the graph.
+
+    `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has one tensor (or None) per output.
+    `flops` goes into tinygrad's counters.
+    """
+    n_outs, n_all = len(outs), len(outs) + len(ins)
+    n_bytes = sum(int(t.nbytes()) for t in (*outs, *ins))
+    binary = MAGIC + json.dumps({"function": function, "dims": list(dims), "consts": list(consts)}).encode()
+
+    def program(*params: UOp) -> UOp:
+        sink = UOp.sink(*params, arg=KernelInfo(name=function, estimates=Estimates(flops, n_bytes, n_bytes)))
+        info = ProgramInfo(
+            function, globals=tuple(range(n_all)), outs=tuple(range(n_outs)), ins=tuple(range(n_outs, n_all))
+        )
+        src = (
+            sink,
+            UOp(Ops.DEVICE, arg=outs[0].device),
+            UOp(Ops.LINEAR, src=(sink,)),
+            UOp(Ops.SOURCE, arg=binary.decode()),
+            UOp(Ops.BINARY, arg=binary),
+        )
+        return UOp(Ops.PROGRAM, src=src, arg=info)
+
+    def grad_fxn(*args: UOp, call: UOp | None = None) -> tuple[UOp | None, ...]:
+        # tinygrad calls this as (gradient, call) for one used output, and as (*gradients, call=call) for more.
+        grads, call = (args, call) if call is not None else (args[:-1], args[-1])
+        assert grad is not None
+        after = [Tensor(buffer.after(call)) for buffer in call.src[1 : 1 + n_outs]]
+        operands = [Tensor(u) for u in call.src[1 + n_outs :]]
+        wanted = grad(after, [Tensor(g) for g in grads], operands)
+        return (*[None] * n_outs, *[g.uop if g is not None else None for g in wanted])
+
+    first, *rest = (*outs, *ins)
+    return Tensor.custom_kernel(first, *rest, fxn=program, grad_fxn=grad_fxn if grad else None)[:n_outs]
+
+
+def empty(*shape: int, like: Tensor, dtype: DType = dtypes.float32) -> Tensor:
+    """An uninitialised output on the device of `like`."""
+    return Tensor.empty(*shape, dtype=dtype, device=like.device)

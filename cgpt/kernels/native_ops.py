@@ -1,0 +1,131 @@
+"""The operations of a GPT on the C kernels. Same names, shapes and meaning as `cgpt.kernels.plain_ops`."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from tinygrad import Tensor, dtypes
+
+from cgpt.kernels.native import empty, native_call
+
+
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
+    """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    B, T = tokens.shape
+    (V, C), S = wte.shape, wpe.shape[0]
+
+    def grad(outs, grads, ins):
+        outs = [empty(V, C, like=wte), empty(S, C, like=wte)]
+        return None, *native_call("embedding_bwd", outs, [grads[0], ins[0]], [B, T, C, V, S])
+
+    return native_call("embedding", [empty(B, T, C, like=wte)], [tokens, wte, wpe], [B, T, C, V], grad=grad)[0]
+
+
+def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = LayerNorm(r) * w + b: (B, T, C) -> r, y, both (B, T, C)."""
+    C = x.shape[-1]
+    rows = x.numel() // C
+
+    def grad(outs, grads, ins):
+        r, _, mean, rstd = outs
+        dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
+        new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
+        dims = [rows, C, int(len(grads) == 2)]
+        dx, dw, db = native_call("add_layer_norm_bwd", new, [dr, dy, r, mean, rstd, ins[-2]], dims)
+        return (dx, dw, db) if f is None else (dx, dx, dw, db)
+
+    outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
+    ins = [x, w, b] if f is None else [x, f, w, b]
+    r, y, *_ = native_call("add_layer_norm", outs, ins, [rows, C, int(f is not None)], [epsilon], grad=grad)
+    return r, y
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: bool = False) -> Tensor:
+    """x @ w + b, then exact GELU if `gelu`: (B, T, in), (in, out), (out) -> (B, T, out).
+
+    `independent` computes each of the B sequences on its own, so that its bits do not depend on the others.
+    """
+    n_in, n_out = w.shape
+    rows = x.numel() // n_in
+    dims = [rows, n_in, n_out, x.shape[-2] if independent else rows]
+    name, flops = ("linear_gelu" if gelu else "linear"), 2 * rows * n_in * n_out
+    shape = (*x.shape[:-1], n_out)
+
+    def grad(outs, grads, ins):
+        new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
+        saved = [outs[1]] if gelu else []
+        return tuple(native_call(name + "_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops))
+
+    outs = [empty(*shape, like=x) for _ in range(2 if gelu else 1)]
+    return native_call(name, outs, [x, w, b], dims, flops=flops, grad=grad)[0]
+
+
+def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
+    """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    dims = [B, T, n_head, C // n_head]
+    flops = 2 * B * T * T * C  # the lower triangle of two products
+
+    def grad(outs, grads, ins):
+        ins = [grads[0], outs[0], outs[1], ins[0]]
+        return tuple(native_call("attention_bwd", [empty(B, T, 3 * C, like=qkv)], ins, dims, [scale], 5 * flops // 2))
+
+    outs = [empty(B, T, C, like=qkv), empty(B, n_head, T, like=qkv)]
+    return native_call("attention", outs, [qkv], dims, [scale], flops, grad)[0]
+
+
+def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative.
+
+    x (B, T, C), w (V, C), targets (B, T) int32 -> (). The gradients are computed in the same pass.
+    """
+    V, C = w.shape
+    rows = x.numel() // C
+
+    def grad(outs, grads, ins):
+        _, dx, dw = outs
+        return dx * grads[0].reshape(1, 1, 1), dw * grads[0].reshape(1, 1), None
+
+    outs = [empty(1, like=x), empty(*x.shape, like=x), empty(V, C, like=x)]
+    ins, flops = [x, w, targets], 6 * rows * C * V
+    return native_call("cross_entropy_head", outs, ins, [rows, C, V], flops=flops, grad=grad)[0].reshape(())
+
+
+def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(target) and whether the target is the most likely token: both (B, T), 0 where the target is negative."""
+    B, T, C = x.shape
+    outs = [empty(B, T, like=x), empty(B, T, like=x, dtype=dtypes.int32)]
+    dims = [B, T, C, w.shape[0]]
+    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], dims, flops=2 * B * T * C * w.shape[0])
+    return logprob, greedy
+
+
+def head_logits(x: Tensor, w: Tensor) -> Tensor:
+    """x @ w.T: (B, T, C), (V, C) -> (B, T, V), each sequence on its own."""
+    (B, T, C), V = x.shape, w.shape[0]
+    return native_call("head_logits", [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
+
+
+def adamw(
+    params: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    hyper: Tensor,
+    scales: Sequence[tuple[float, float]],
+) -> Tensor:
+    """Update params and both moments in place; return the global gradient norm (1,) before clipping.
+
+    `hyper`: lr, beta1, beta2, epsilon, clip (0: none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor
+    on lr and its weight decay.
+    """
+    sizes = [int(p.numel()) for p in params]
+    outs = [empty(1, like=hyper), *params, *first, *second]
+    consts = [value for pair in scales for value in pair]
+    return native_call("adamw", outs, [*grads, hyper], [len(sizes), *sizes], consts, 16 * sum(sizes))[0]
+
+
+def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
+    """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, to be realised."""
+    sizes = [int(g.numel()) for g in grads]
+    return native_call("accumulate", totals, [*grads, factors], [len(sizes), *sizes], flops=2 * sum(sizes))[0]

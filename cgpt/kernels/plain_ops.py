@@ -1,0 +1,88 @@
+"""The operations of a GPT in plain tinygrad: what every device can run, and what the C kernels are tested against."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from tinygrad import Tensor, dtypes
+
+
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
+    """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    return wte[tokens] + wpe[: tokens.shape[1]]
+
+
+def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = LayerNorm(r) * w + b: (B, T, C) -> r, y, both (B, T, C)."""
+    r = x if f is None else x + f
+    return r, r.layernorm(eps=epsilon) * w + b
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: bool = False) -> Tensor:
+    """x @ w + b, then exact GELU if `gelu`: (B, T, in), (in, out), (out) -> (B, T, out)."""
+    y = x @ w + b
+    return 0.5 * y * (1 + (y * 0.5**0.5).erf()) if gelu else y
+
+
+def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
+    """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = qkv.reshape(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+    score = (q @ k.transpose(-1, -2)) * scale  # (B, H, T, T)
+    hidden = Tensor.ones(T, T, dtype=dtypes.bool, device=qkv.device).triu(1)
+    return (score.masked_fill(hidden, -float("inf")).softmax() @ v).transpose(1, 2).reshape(B, T, C)
+
+
+def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative: -> ()."""
+    logprob, _ = token_logprobs(x, w, targets)
+    return -logprob.sum() / (targets >= 0).sum().maximum(1)
+
+
+def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(target) and whether the target is the most likely token: both (B, T), 0 where the target is negative."""
+    logits, wanted = head_logits(x, w), targets >= 0
+    at = wanted.where(targets, 0).unsqueeze(-1)
+    of_target = logits.gather(-1, at).squeeze(-1)
+    greedy = of_target == logits.max(-1)
+    return wanted.where(of_target - logits.logsumexp(-1), 0.0), (wanted & greedy).cast(dtypes.int32)
+
+
+def head_logits(x: Tensor, w: Tensor) -> Tensor:
+    """x @ w.T: (B, T, C), (V, C) -> (B, T, V)."""
+    return x @ w.T
+
+
+def adamw(
+    params: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    hyper: Tensor,
+    scales: Sequence[tuple[float, float]],
+) -> Tensor:
+    """Update params and both moments in place; return the global gradient norm (1,) before clipping.
+
+    `hyper`: lr, beta1, beta2, epsilon, clip (0: none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor
+    on lr and its weight decay.
+    """
+    lr, beta1, beta2, epsilon, clip, correction1, correction2 = (hyper[i : i + 1] for i in range(7))
+    norm = Tensor.stack(*[g.square().sum() for g in grads]).sum().sqrt().reshape(1)
+    clip_scale = ((clip > 0) & (norm > clip)).where(clip / (norm + 1e-6), 1.0)
+    for p, m, v, g, (lr_scale, weight_decay) in zip(params, first, second, grads, scales):
+        g = g * clip_scale.reshape([1] * g.ndim)
+        m.assign(beta1.reshape([1] * g.ndim) * m + (1 - beta1) * g)
+        v.assign(beta2.reshape([1] * g.ndim) * v + (1 - beta2) * g * g)
+        step = lr * lr_scale
+        p.assign(p * (1 - step * weight_decay) - step * (m / correction1) / ((v / correction2).sqrt() + epsilon))
+    Tensor.realize(norm, *params, *first, *second)
+    return norm
+
+
+def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
+    """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, realised."""
+    keep, scale = factors[0:1], factors[1:2]
+    for total, g in zip(totals, grads):
+        total.assign((keep > 0).where(total, 0.0) + scale * g)
+    Tensor.realize(*totals)
+    return totals[0]

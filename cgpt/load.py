@@ -1,0 +1,190 @@
+"""Loads every YAML file of the project and refuses, all at once, whatever in them is wrong."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cgpt import check
+from cgpt.errors import UserError, did_you_mean
+from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields
+from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.yamlfile import YamlFile, read
+
+RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "devices")  # folders of results/ with another meaning
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become parts of paths and of run ids
+VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
+
+# Fields of lm_eval.api.task.TaskConfig, listed so that a plan need not import lm_eval; a test compares them.
+LM_EVAL_KEYS = frozenset(
+    "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split test_split "
+    "fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code doc_to_choice "
+    "process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config num_fewshot metric_list "
+    "output_type generation_kwargs repeats filter_list should_decontaminate doc_to_decontamination_query gen_prefix "
+    "metadata".split()
+)
+OUR_TASK_KEYS = frozenset({"data", "finetune", "stock"})
+NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """Everything the YAML files say, by name. A task is its mapping with typed values in its `finetune` block."""
+
+    models: dict[str, Model]
+    datasets: dict[str, Dataset]
+    tasks: dict[str, dict[str, Any]]
+    hardware: dict[str, Hardware]
+    experiments: dict[str, Experiment]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What an experiment or a task can refer to; known even where an entry itself is wrong."""
+
+    models: dict[str, Model | None]
+    datasets: dict[str, Dataset | None]
+    tasks: dict[str, dict[str, Any] | None]
+    hardware: dict[str, Hardware | None]
+
+
+def load_workflow(root: Path) -> Workflow:
+    """Load workflows/ and hardware_profiles/ below `root`; raises one UserError that lists every problem found."""
+    if not (root / "workflows").is_dir():
+        raise UserError("workflows: there is no such folder here; run from the project's folder")
+    files: list[YamlFile] = []
+    models = _rows(root, "workflows/models.yaml", Model, files)
+    datasets = _rows(root, "workflows/data.yaml", Dataset, files)
+    for dataset in filter(None, datasets.values()):
+        check.dataset(dataset, root, files[-1])
+    hardware = {named.name: _hardware(named) for named in _folder(root, "hardware_profiles", files)}
+    tasks = {f.name: _task(f, datasets) for f in _folder(root, "workflows/tasks", files)}
+    names = _Names(models, datasets, tasks, hardware)
+    experiments = {f.name: _experiment(f, names) for f in _folder(root, "workflows/experiments", files)}
+    problems = [problem for file in files for problem in file.problems]
+    if problems:
+        raise UserError(*problems)
+    return Workflow(models, datasets, tasks, hardware, experiments)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Named:
+    name: str
+    yaml: YamlFile
+
+
+def _folder(root: Path, folder: str, files: list[YamlFile]) -> list[_Named]:
+    """Read each YAML file of a folder; a file's name without its ending is the name of what it says."""
+    found = [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yaml"))]
+    found += [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yml"))]
+    for named in found:
+        files.append(named.yaml)
+        if not NAME.fullmatch(named.name):
+            named.yaml.problem((), f"'{named.name}' cannot be a name; use letters, digits, '.', '_' and '-' for the file")
+    return found
+
+
+def _rows(root: Path, path: str, cls: type, files: list[YamlFile]) -> dict[str, Any]:
+    """Read a file in which each top-level key names one entry."""
+    if not (root / path).is_file():
+        raise UserError(f"{path}: there is no such file; restore it or write `<name>:` and its keys")
+    file = read(root / path, root)
+    files.append(file)
+    rows: dict[str, Any] = {}
+    for name, row in file.value.items():
+        if not NAME.fullmatch(name):
+            file.problem((name,), "cannot be a name; use letters, digits, '.', '_' and '-'")
+        rows[name] = fill(cls, row, (name,), file, name=name)
+        if cls is Model and rows[name]:
+            check.model(rows[name], (name,), file)
+    return rows
+
+
+def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> bool:
+    if name not in known:
+        file.problem(keys, f"there is no {kind} '{name}'; {did_you_mean(name, known)}")
+    return name in known
+
+
+def _hardware(named: _Named) -> Hardware | None:
+    profile = fill(Hardware, named.yaml.value, (), named.yaml, name=named.name) if named.yaml.value else None
+    if profile:
+        check.hardware(profile, named.yaml)
+    return profile
+
+
+def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
+    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`."""
+    file, task = named.yaml, dict(named.yaml.value)
+    if file.problems:
+        return None
+    for key in task:
+        if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
+            file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+    stock = task.get("stock", False)
+    if not isinstance(stock, bool):
+        file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
+    for key in ("task",) if stock else NEEDED_TASK_KEYS:
+        if task.get(key) is None:
+            file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
+    if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
+        file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
+    if "data" in task and isinstance(task["data"], str):
+        _known(task["data"], datasets, "dataset", ("data",), file)
+    elif task.get("data") is not None:
+        file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
+    if "finetune" in task:
+        task["finetune"] = fill_fields(Finetune, task["finetune"], ("finetune",), file) or {}
+        check.values("finetune", task["finetune"], ("finetune",), file)
+        if not task.get("training_split"):
+            file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
+    return task
+
+
+def _experiment(named: _Named, names: _Names) -> Experiment | None:
+    """Check one experiment: its own keys, every name in it, and what its parts say of each other."""
+    file = named.yaml
+    if named.name in RESERVED_EXPERIMENTS:
+        file.problem((), f"'{named.name}' is kept for a folder of results/; give the file another name")
+    experiment = fill(Experiment, file.value, (), file, name=named.name) if file.value else None
+    if experiment is None:
+        return None
+    for key, known, kind in (("models", names.models, "model"), ("hardware", names.hardware, "hardware profile"),
+                             ("tasks", names.tasks, "task")):  # fmt: skip
+        chosen = getattr(experiment, key)
+        for i, name in enumerate(chosen):
+            _known(name, known, kind, (key, i), file)
+            if name in chosen[:i]:
+                file.problem((key, i), f"'{name}' is named twice; remove one of the two")
+    for i, name in enumerate(experiment.data.corpus):
+        _known(name, names.datasets, "dataset", ("data", "corpus", i), file)
+    check.experiment(experiment, names.models, file)
+    _check_vary(experiment, file)
+    return experiment
+
+
+def _check_vary(experiment: Experiment, file: YamlFile) -> None:
+    """Each axis is `<block>.<key>` with a list of values that this key could have."""
+    known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
+    for axis, values in experiment.vary.items():
+        keys = ("vary", axis)
+        block, _, key = axis.partition(".")
+        if axis not in known:
+            file.problem(keys, f"there is no such key to vary; {did_you_mean(axis, known)}")
+        elif block == "finetune" and experiment.finetune is None:
+            file.problem(keys, "the experiment has no `finetune:` block; write one, or remove this axis")
+        elif not values:
+            file.problem(keys, "has no values; write a list such as [0.001, 0.002]")
+        else:
+            values[:] = [_varied(value, block, key, (*keys, i), file) for i, value in enumerate(values)]
+
+
+def _varied(value: Any, block: str, key: str, keys: tuple, file: YamlFile) -> Any:
+    try:
+        typed = convert(value, field_types(VARIED[block])[key], keys, file)
+    except Mismatch:
+        return None
+    check.value(block, key, typed, keys, file)
+    return typed

@@ -1,0 +1,121 @@
+"""The GPT of the Cerebras-GPT study: GPT-2 with learned positions, pre-LN, exact GELU, dense attention, tied head.
+
+Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters carry GPT-2's names and layout
+(`transformer.h.0.attn.c_attn.weight`, stored (in, out)), so that checkpoints map one to one.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgpt.spec import Model
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+INIT_STD = 0.02  # Cerebras-GPT's configurations: truncated normal, cut at two standard deviations
+
+
+def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in a fixed order."""
+    C, F = config.d_model, config.d_ffn or 4 * config.d_model
+    assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
+    shapes: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (config.vocab_size, C),
+        "transformer.wpe.weight": (config.seq_len, C),
+    }
+    for i in range(config.n_layer):
+        layer = {
+            "ln_1.weight": (C,), "ln_1.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * C), "attn.c_attn.bias": (3 * C,),
+            "attn.c_proj.weight": (C, C), "attn.c_proj.bias": (C,),
+            "ln_2.weight": (C,), "ln_2.bias": (C,),
+            "mlp.c_fc.weight": (C, F), "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),
+        }  # fmt: skip
+        shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
+    return shapes | {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
+
+
+def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
+    """Draw initial weights, float32, on the host: the same on every device.
+
+    Truncated normal of std 0.02, residual projections 0.02 / sqrt(2 n_layer), biases 0, LayerNorm 1 and 0
+    (Dey et al. 2023, arXiv 2304.03208).
+    """
+    rng = np.random.default_rng(seed)
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        if name.endswith(".bias"):
+            params[name] = np.zeros(shape, np.float32)
+        elif "ln_" in name:
+            params[name] = np.ones(shape, np.float32)
+        else:
+            std = INIT_STD / math.sqrt(2 * config.n_layer) if "c_proj" in name else INIT_STD
+            params[name] = (_truncated_normal(rng, shape) * std).astype(np.float32)
+    return params
+
+
+def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.standard_normal(shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = rng.standard_normal(int(outside.sum()))
+    return values
+
+
+class GPT:
+    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits."""
+
+    def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
+        from tinygrad import Tensor
+
+        self.config, self.ops = config, ops
+        self.params: dict[str, Tensor] = {
+            name: Tensor(value, device=device) for name, value in params.items()
+        }
+        Tensor.realize(*self.params.values())
+
+    def hidden(self, tokens: Tensor, independent: bool = False) -> Tensor:
+        """Token ids (B, T) int32 -> last layer's normed activations (B, T, C)."""
+        ops, p, c = self.ops, self.params, self.config
+        scale = 1 / math.sqrt(c.d_model // c.n_head)
+        x, f = ops.embedding(tokens, p["transformer.wte.weight"], p["transformer.wpe.weight"]), None
+        for i in range(c.n_layer):
+            w = {name: p[f"transformer.h.{i}.{name}"] for name in _LAYER}
+            x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], c.layer_norm_epsilon)
+            qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
+            y = ops.attention(qkv, c.n_head, scale)
+            f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
+            x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], c.layer_norm_epsilon)
+            y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
+            f = ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
+        w_ln, b_ln = p["transformer.ln_f.weight"], p["transformer.ln_f.bias"]
+        return ops.add_layer_norm(x, f, w_ln, b_ln, c.layer_norm_epsilon)[1]
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats () over targets (B, T) that are not negative."""
+        return self.ops.cross_entropy_head(self.hidden(tokens), self.params["transformer.wte.weight"], targets)
+
+    def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(target) and whether it is the most likely token, both (B, T); no sequence depends on another."""
+        hidden = self.hidden(tokens, independent=True)
+        return self.ops.token_logprobs(hidden, self.params["transformer.wte.weight"], targets)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) int32 -> logits (B, T, V) float32."""
+        return self.ops.head_logits(self.hidden(tokens, independent=True), self.params["transformer.wte.weight"])
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The parameters as NumPy arrays."""
+        return {name: value.numpy() for name, value in self.params.items()}
+
+
+_LAYER = tuple(
+    name.removeprefix("transformer.h.0.")
+    for name in parameter_shapes(Model("", n_layer=1, d_model=1, n_head=1, seq_len=1, vocab_size=1))
+    if name.startswith("transformer.h.0.")
+)

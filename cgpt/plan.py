@@ -1,0 +1,301 @@
+"""Turns an experiment into its runs: what each one is (identity), what it needs, and what it will roughly cost."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cgpt import flops
+from cgpt.errors import UserError, did_you_mean
+from cgpt.load import Workflow
+from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+
+STAGES = ("fetch", "tokenize", "pretrain", "finetune", "evaluate")
+HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
+DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
+
+    hardware: Hardware | None = None
+    threads: int = 1
+    checkpoint_every_steps: int = 200
+    n_parameters: int | None = None
+    tokens: int | None = None
+    flops_6nd: float | None = None
+    flops: float | None = None  # attention included, PaLM convention
+    minutes: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job. `id` is a readable name and the hash of `spec` and `needs`; `needs` maps stage to upstream id.
+
+    A tokenize run fetches every dataset of `spec["corpus"]`; all other stages have one upstream run a stage.
+    """
+
+    stage: str
+    id: str
+    spec: dict[str, Any]
+    needs: dict[str, str]
+    execution: Execution = field(default=Execution(), compare=False)
+
+    def upstream(self) -> list[tuple[str, str]]:
+        """All direct upstream runs as (stage, id)."""
+        corpus = self.spec["corpus"] if self.stage == "tokenize" else []
+        return [("fetch", name) for name in corpus] + list(self.needs.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one experiment, upstream before downstream, each once."""
+
+    experiment: str
+    runs: tuple[Run, ...]
+
+    def of(self, stage: str) -> tuple[Run, ...]:
+        """The runs of one stage."""
+        return tuple(run for run in self.runs if run.stage == stage)
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One point of the axes in `vary`: the blocks with that point's values, and its label in run ids."""
+
+    model: Model
+    data: Data
+    train: Train
+    finetune: Finetune | None
+    point: tuple[tuple[str, Any], ...]
+
+    def label(self, *blocks: str) -> tuple[str, ...]:
+        """`lr=0.002` for each axis of the named blocks."""
+        return tuple(f"{axis.partition('.')[2]}={_plain(value)}" for axis, value in self.point
+                     if axis.partition(".")[0] in blocks)  # fmt: skip
+
+
+def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
+    """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
+    runs: dict[tuple[str, str], Run] = {}
+    for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
+        for variant in _variants(experiment, workflow.models[model_name]):
+            for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
+                runs.setdefault((run.stage, run.id), run)
+    return Plan(experiment.name, tuple(sorted(runs.values(), key=lambda run: STAGES.index(run.stage))))
+
+
+def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
+    """Every run of every experiment by (stage, id). What experiments share runs with the fewest threads named for it."""
+    runs: dict[tuple[str, str], Run] = {}
+    for experiment in workflow.experiments.values():
+        for run in make_plan(experiment, workflow).runs:
+            known = runs.get((run.stage, run.id))
+            if known is None or run.execution.threads < known.execution.threads:
+                runs[run.stage, run.id] = run
+    return runs
+
+
+def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
+    """The run with this id; raises UserError with the nearest id where no experiment has it."""
+    runs = all_runs(workflow)
+    if (stage, run_id) not in runs:
+        raise UserError(f"{stage}: no experiment has a run '{run_id}'; "
+                        f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+    return runs[stage, run_id]
+
+
+def _variants(experiment: Experiment, model: Model) -> Iterator[_Variant]:
+    """The model with each point of `vary`; a point of a finetune axis changes no pretraining."""
+    axes = [[(axis, value) for value in values] for axis, values in experiment.vary.items()]
+    for point in itertools.product(*axes):
+        changed: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "train": {}, "finetune": {}}
+        for axis, value in point:
+            block, _, key = axis.partition(".")
+            changed[block][key] = value
+        data = replace(experiment.data, **changed["data"])
+        row = replace(model, **changed["model"])
+        row = replace(row, vocab_size=row.vocab_size or data.vocab_size, d_ffn=flops.ffn_width(row))
+        train = replace(experiment.train, **changed["train"])
+        tuning = replace(experiment.finetune, **changed["finetune"]) if experiment.finetune else None
+        variant = _Variant(row, data, train, tuning, point)
+        _refuse_contradiction(variant, experiment.name)
+        yield variant
+
+
+def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
+    """What the loader proves of the plain blocks must hold at each point of `vary` too."""
+    row, train = variant.model, variant.train
+    where = f"workflows/experiments/{experiment}.yaml: vary: at " + ", ".join(f"{a}={v}" for a, v in variant.point)
+    if row.d_model % row.n_head:
+        raise UserError(f"{where}: d_model {row.d_model} is not divisible by n_head {row.n_head}; vary them apart")
+    if train.micro_batch_size and train.batch_size % train.micro_batch_size:
+        raise UserError(f"{where}: micro_batch_size {train.micro_batch_size} does not divide batch_size "
+                        f"{train.batch_size}; choose values that do")  # fmt: skip
+    if sum(length is not None for length in (train.steps, train.tokens, train.tokens_per_parameter)) != 1:
+        raise UserError(f"{where}: the train block has two lengths; vary the one it sets")
+    if row.vocab_size != variant.data.vocab_size:
+        raise UserError(f"{where}: model '{row.name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
+                        f"{variant.data.vocab_size}; make them equal")  # fmt: skip
+
+
+def _runs_of_variant(variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
+    """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again."""
+    tokenize = _tokenize_run(variant.data, workflow)
+    threads = experiment.threads_per_run or hardware.resources.threads
+    yield from (_fetch_run(workflow.datasets[name]) for name in variant.data.corpus)
+    yield tokenize
+    for seed in experiment.seeds:
+        pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
+        yield pretrain
+        for name in experiment.tasks:
+            task = {key: value for key, value in workflow.tasks[name].items() if key != "finetune"}
+            own = workflow.tasks[name].get("finetune")
+            dataset = workflow.datasets[task["data"]] if "data" in task else None
+            if dataset:
+                yield _fetch_run(dataset)
+            yield _evaluate_run(pretrain, name, task, dataset)
+            if own is None or variant.finetune is None:
+                continue
+            tuning = replace(variant.finetune, **own)
+            for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
+                finetune = _finetune_run(variant, name, task, dataset, tuning, start, n_labels, pretrain)
+                yield finetune
+                yield _evaluate_run(finetune, name, task, dataset)
+
+
+def _fetch_run(dataset: Dataset) -> Run:
+    return Run("fetch", dataset.name, _dataset_identity(dataset), {})
+
+
+def _tokenize_run(data: Data, workflow: Workflow) -> Run:
+    spec = {
+        "corpus": list(data.corpus),
+        "datasets": {name: _dataset_identity(workflow.datasets[name]) for name in data.corpus},
+        "tokenizer": data.tokenizer,
+        "vocab_size": data.vocab_size,
+        "validation_fraction": data.validation_fraction,
+    }
+    vocabulary = f"bpe{data.vocab_size}" if data.tokenizer == "bpe" else data.tokenizer
+    return _run("tokenize", [_corpus_name(data), vocabulary], spec, {}, Execution())
+
+
+def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:
+    model, train = variant.model, resolve_length(variant.train, variant.model)
+    identity = asdict(train)
+    del identity["tokens_per_parameter"]
+    for key in Train.EXECUTION:
+        del identity[key]
+    spec = {"model": asdict(model), "train": identity, "seed": seed, "hardware": hardware_identity(hardware),
+            "tokenize": tokenize.id}  # fmt: skip
+    n_flops = flops.flops_per_token(model, "palm") * (train.tokens or 0)
+    execution = Execution(
+        hardware, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
+        flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
+        flops.training_memory_bytes(model, train.micro_batch_size or train.batch_size),
+    )  # fmt: skip
+    name = [model.name, _corpus_name(variant.data), *variant.label("model", "data", "train"), *_where(hardware), f"s{seed}"]
+    return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
+
+
+def _finetune_run(variant: _Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
+                  start: str, n_labels: int | None, pretrain: Run) -> Run:  # fmt: skip
+    """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
+    settings = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels")}
+    spec = {
+        "model": pretrain.spec["model"],
+        "task": task,
+        "dataset": _dataset_identity(dataset) if dataset else None,
+        "start": start,
+        "finetune": settings,
+        "n_labels": n_labels,
+        "seed": pretrain.spec["seed"],
+        "hardware": pretrain.spec["hardware"],
+        "tokenize": pretrain.spec["tokenize"],
+    }
+    needs = {"tokenize": pretrain.needs["tokenize"]} | ({"pretrain": pretrain.id} if start == "pretrained" else {})
+    if dataset:
+        needs["fetch"] = dataset.name
+    hardware, model = pretrain.execution.hardware, variant.model
+    assert hardware is not None
+    tokens = n_labels * tuning.epochs * model.seq_len if n_labels else None  # an upper bound: full-length examples
+    cost = flops.flops_per_token(model, "palm") * tokens if tokens else None
+    execution = replace(
+        pretrain.execution, tokens=tokens, flops=cost,
+        flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
+        minutes=_minutes(cost, hardware, pretrain.execution.threads),
+        memory_bytes=flops.training_memory_bytes(model, tuning.batch_size),
+    )  # fmt: skip
+    blocks = ("model", "data", "finetune") if start == "scratch" else ("model", "data", "train", "finetune")
+    parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",
+             name, start, *([f"n{n_labels}"] if n_labels else [])]  # fmt: skip
+    return _run("finetune", parts, spec, needs, execution)
+
+
+def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dataset | None) -> Run:
+    spec = {
+        "task": task,
+        "dataset": _dataset_identity(dataset) if dataset else None,
+        "checkpoint_stage": checkpoint.stage,
+        "hardware": checkpoint.spec["hardware"],
+    }
+    needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
+    execution = replace(checkpoint.execution, tokens=None, flops=None, flops_6nd=None, minutes=None)
+    return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
+
+
+def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str, str], execution: Execution) -> Run:
+    identity = json.dumps({"spec": spec, "needs": needs}, sort_keys=True, separators=(",", ":"))
+    return Run(stage, f"{'.'.join(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}", spec, needs, execution)
+
+
+def resolve_length(train: Train, model: Model) -> Train:
+    """`train` with `steps` (rounded up) and the `tokens` these steps see, whichever length it was given."""
+    tokens_per_step = train.batch_size * model.seq_len
+    wanted = train.tokens or (train.tokens_per_parameter or 0) * flops.n_parameters(model)
+    steps = train.steps or max(1, math.ceil(wanted / tokens_per_step))
+    return replace(train, steps=steps, tokens=steps * tokens_per_step,
+                   micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
+
+
+def hardware_identity(hardware: Hardware) -> dict[str, str]:
+    """What of a profile decides a result."""
+    return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
+
+
+def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
+    """What decides a dataset's bytes: where they come from in words (licence, address) does not."""
+    files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
+    said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
+            "documents": dataset.documents}  # fmt: skip
+    return {"name": dataset.name} | said
+
+
+def _minutes(n_flops: float | None, hardware: Hardware, threads: int) -> float | None:
+    """At the profile's sustained rate, which is for all its threads; None where that rate is not known."""
+    if n_flops is None or hardware.sustained_flops_per_s is None:
+        return None
+    share = min(1.0, threads / hardware.resources.threads)
+    return n_flops / (hardware.sustained_flops_per_s * share) / 60
+
+
+def _corpus_name(data: Data) -> str:
+    more = len(data.corpus) - 1
+    return data.corpus[0] + (f"+{more}" if more else "")
+
+
+def _where(hardware: Hardware) -> list[str]:
+    return [] if hardware.name == DEFAULT_HARDWARE else [hardware.name]
+
+
+def _plain(value: Any) -> str:
+    """A value as part of a file name."""
+    text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in text)

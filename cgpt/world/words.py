@@ -1,0 +1,132 @@
+"""The words and sentence patterns of the small world: tables only.
+
+Tables that are crossed with another (name x place, thing x adjective, pattern x noun) have a multiple of six
+entries, so that whole groups of their combinations can be held out (see `dice.GROUPS`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Relation(NamedTuple):
+    """Something that can be said of a person: {n} is the name, {v} the value. The first statement answers questions."""
+
+    statements: tuple[str, ...]
+    question: str
+    values: tuple[str, ...]
+
+
+class Topic(NamedTuple):
+    """A topic's sentence patterns ({n} a name, {x} a noun) and its nouns; some of both belong to several topics."""
+
+    patterns: tuple[str, ...]
+    nouns: tuple[str, ...]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
+    "Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah "
+    "Lucy Ivan Zoe Adam Mia Carl Ella Jack Ruth Finn Sara Luis Dora Eric Lily Mark Anya Hans"
+)
+
+RELATIONS = (
+    Relation(
+        ("{n} lives in {v}", "the home of {n} is in {v}", "{n} has a house in {v}"),
+        "Where does {n} live?",
+        _words("Oslo Rome Lima Cairo Paris Delhi Quito Tokyo Berlin London Madrid Athens Dublin Prague Vienna "
+               "Lisbon Boston Milan"),
+    ),
+    Relation(
+        ("{n} keeps a {v}", "the pet of {n} is a {v}", "{n} looks after a {v}"),
+        "What does {n} keep?",
+        _words("cat dog horse goat sheep duck hen cow pig rabbit fox bear wolf mouse snake frog donkey camel"),
+    ),
+    Relation(
+        ("{n} works as a {v}", "the job of {n} is that of a {v}", "{n} is a {v}"),
+        "What does {n} work as?",
+        _words("baker doctor farmer teacher singer painter driver nurse writer pilot sailor cook guard judge tailor "
+               "miner clerk barber"),
+    ),
+    Relation(
+        ("{n} carries a {v}", "the bag of {n} holds a {v}", "{n} never goes out without a {v}"),
+        "What does {n} carry?",
+        _words("lamp key rope drum flag book knife mirror candle basket hammer brush coin clock whistle bottle pen ring"),
+    ),
+    Relation(
+        ("{n} eats {v}", "the meal of {n} is {v}", "{n} loves {v}"),
+        "What does {n} eat?",
+        _words("soup bread rice cheese salad pie plums beans honey nuts corn pears grapes melon cake figs toast pasta"),
+    ),
+)  # fmt: skip
+
+RESTATEMENTS = ("yes, {fact}", "so {fact}", "everybody knows that {fact}", "as we said, {fact}", "it is true that {fact}")
+
+PLACES = _words("market beach school park village garden river museum station church harbour theatre")
+DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+OPENERS = (
+    "on {day} {n} went to the {place}",
+    "{n} and {m} met at the {place}",
+    "{n} spent {day} at the {place} with {m}",
+    "one {day} {n} came to see {m}",
+    "{n} was at the {place}",
+)
+
+THINGS = _words(
+    "dinner song film story room bed road house game gift letter lesson party walk trip picture show book coat music "
+    "play tea day evening"
+)
+ADJECTIVES = {
+    True: _words("good great lovely fine nice sweet perfect wonderful bright fresh pleasant splendid"),
+    False: _words("bad awful horrible poor ugly dull terrible nasty dirty boring dreadful gloomy"),
+}
+FEELINGS = {
+    True: _words("glad cheerful merry pleased proud content"),
+    False: _words("angry upset bitter lonely unhappy afraid"),
+}
+AFFIRMED = ("was", "was very", "was really", "was quite")
+NEGATED = ("was not", "was never", "was hardly", "was not at all")
+EVERYONE = ("everyone", "the whole town", "each guest", "the whole family", "every child", "the crowd")
+NOBODY = ("nobody", "none of us", "no guest", "no one in the family", "not one child", "no friend")
+
+CONTRASTS = ("{other}, but {main}", "{other}, but in the end {main}", "{other}, yet {main}", "{other}. but {main}")
+CONCESSIONS_FIRST = ("although {other}, {main}", "even though {other}, {main}")
+CONCESSIONS_LAST = ("{main}, although {other}", "{main}, even though {other}")
+
+CONSEQUENCES = {
+    True: ("{n} was happy", "{n} smiled", "{n} laughed", "{n} went home happy", "{n} began to sing", "{n} clapped"),
+    False: ("{n} was sad", "{n} cried", "{n} sighed", "{n} went home sad", "{n} began to weep", "{n} frowned"),
+}
+CONSEQUENCE_STARTS = ("so ", "that is why ", "at last ", "then ")
+MOODS = {True: "happy", False: "sad"}
+
+_LOOKED = "{n} looked at the {x}"
+_NOON = "at noon there was {x}"
+_RAN = "{n} ran to the {x}"
+_PAID = "{n} paid for the {x}"
+TOPICS = {
+    "food": Topic(
+        ("{n} cooked the {x} in the kitchen", "{n} put the {x} on a plate", "the cook tasted the {x}",
+         "{n} was hungry and asked for {x}", _PAID, _NOON),
+        _words("soup bread rice cheese salad pie beans honey butter sugar pepper milk fish ice water cake egg tea"),
+    ),
+    "weather": Topic(
+        ("the {x} came over the hills", "the {x} lasted all night", "after the {x} the sky was grey",
+         "the radio warned of {x}", _LOOKED, _NOON),
+        _words("rain wind snow ice fog storm sun clouds heat frost thunder hail mist drizzle water lightning dew cold"),
+    ),
+    "sport": Topic(
+        ("{n} won the {x} for the team", "the coach shouted about the {x}", "the players trained for the {x}",
+         "the fans cheered at the {x}", _RAN, _LOOKED),
+        _words("ball net race match goal bat cup medal snow ice wind boat bike fish horse track final bridge"),
+    ),
+    "travel": Topic(
+        ("{n} took the {x} to the north", "{n} waited for the {x} with a bag", "the guide showed us the {x}",
+         "the {x} was far from the border", _RAN, _PAID),
+        _words("train ticket hotel bus plane port map tunnel ferry sun boat bike bridge tent camp horse airport track"),
+    ),
+}  # fmt: skip
+TOPIC_ENDINGS = ("that was a day of {t}", "it was all about {t}", "this is a story of {t}")
