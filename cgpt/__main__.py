@@ -18,6 +18,7 @@ STAGE_HELP = {
     "tokenize": "train the tokenizer and write the token shards",
     "pretrain": "train a model on token shards; continues where it was stopped",
     "finetune": "train on a task's training split, from a pretrained model or from scratch",
+    "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
 
@@ -121,6 +122,12 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     return finetune(run.spec, checkpoint, tokens, RUNS / "data", _folder(run), run.execution.hardware, threads)
 
 
+def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.baseline import baseline
+
+    return baseline(run.spec, RUNS / "data", _folder(run))
+
+
 def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.evaluate import evaluate
 
@@ -128,7 +135,14 @@ def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     return evaluate(run.spec, checkpoint, RUNS / "data", _folder(run), run.execution.hardware, threads)
 
 
-_CALLS = {"fetch": _fetch, "tokenize": _tokenize, "pretrain": _pretrain, "finetune": _finetune, "evaluate": _evaluate}
+_CALLS = {
+    "fetch": _fetch,
+    "tokenize": _tokenize,
+    "pretrain": _pretrain,
+    "finetune": _finetune,
+    "baseline": _baseline,
+    "evaluate": _evaluate,
+}
 
 
 def _folder(run: plan.Run) -> Path:

@@ -73,9 +73,8 @@ def model(row: Model, keys: Keys, file: YamlFile) -> None:
                      f"write e.g. {' or '.join(map(str, near))}")  # fmt: skip
 
 
-def dataset(entry: Dataset, root: Path, file: YamlFile) -> None:
+def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
     """An entry of data.yaml: exactly one origin, and a local path that exists."""
-    keys = (entry.name,)
     origins = [key for key in ("builtin", "path", "files") if getattr(entry, key)]
     if len(origins) != 1:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"

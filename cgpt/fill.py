@@ -122,7 +122,7 @@ def _describe(hint: Any) -> str:
 @cache
 def field_types(cls: type) -> dict[str, Any]:
     """The type of each field of a dataclass."""
-    annotations = get_typefield_types(cls)
+    annotations = get_type_hints(cls)
     return {f.name: annotations[f.name] for f in fields(cls)}
 
 

@@ -25,7 +25,7 @@ LM_EVAL_KEYS = frozenset(
     "output_type generation_kwargs repeats filter_list should_decontaminate doc_to_decontamination_query gen_prefix "
     "metadata".split()
 )
-OUR_TASK_KEYS = frozenset({"data", "finetune", "stock"})
+OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -55,10 +55,12 @@ def load_workflow(root: Path) -> Workflow:
     if not (root / "workflows").is_dir():
         raise UserError("workflows: there is no such folder here; run from the project's folder")
     files: list[YamlFile] = []
-    models = _rows(root, "workflows/models.yaml", Model, files)
-    datasets = _rows(root, "workflows/data.yaml", Dataset, files)
+    models = _rows(root, "workflows/models.yaml", "models", Model, files)
+    for row in filter(None, models.values()):
+        check.model(row, ("models", row.name), files[-1])
+    datasets = _rows(root, "workflows/data.yaml", "datasets", Dataset, files)
     for dataset in filter(None, datasets.values()):
-        check.dataset(dataset, root, files[-1])
+        check.dataset(dataset, root, ("datasets", dataset.name), files[-1])
     hardware = {named.name: _hardware(named) for named in _folder(root, "hardware_profiles", files)}
     tasks = {f.name: _task(f, datasets) for f in _folder(root, "workflows/tasks", files)}
     names = _Names(models, datasets, tasks, hardware)
@@ -86,20 +88,25 @@ def _folder(root: Path, folder: str, files: list[YamlFile]) -> list[_Named]:
     return found
 
 
-def _rows(root: Path, path: str, cls: type, files: list[YamlFile]) -> dict[str, Any]:
-    """Read a file in which each top-level key names one entry."""
+def _rows(root: Path, path: str, block: str, cls: type, files: list[YamlFile]) -> dict[str, Any]:
+    """Read a file whose one key, `block`, holds a mapping of names to entries."""
     if not (root / path).is_file():
-        raise UserError(f"{path}: there is no such file; restore it or write `<name>:` and its keys")
+        raise UserError(f"{path}: there is no such file; restore it or write `{block}:` and below it the entries by name")
     file = read(root / path, root)
     files.append(file)
-    rows: dict[str, Any] = {}
-    for name, row in file.value.items():
+    if file.problems:
+        return {}
+    for key in file.value:
+        if key != block:
+            file.problem((key,), f"unknown key; {did_you_mean(key, [block])}")
+    entries = file.value.get(block)
+    if not isinstance(entries, dict):
+        file.problem((block,), "must be a mapping of names to entries; write `<name>:` and its keys below it")
+        return {}
+    for name in entries:
         if not NAME.fullmatch(name):
-            file.problem((name,), "cannot be a name; use letters, digits, '.', '_' and '-'")
-        rows[name] = fill(cls, row, (name,), file, name=name)
-        if cls is Model and rows[name]:
-            check.model(rows[name], (name,), file)
-    return rows
+            file.problem((block, name), "cannot be a name; use letters, digits, '.', '_' and '-'")
+    return {name: fill(cls, entry, (block, name), file, name=name) for name, entry in entries.items()}
 
 
 def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> bool:
@@ -135,6 +142,9 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         _known(task["data"], datasets, "dataset", ("data",), file)
     elif task.get("data") is not None:
         file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
+    limit = task.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
     if "finetune" in task:
         task["finetune"] = fill_fields(Finetune, task["finetune"], ("finetune",), file) or {}
         check.values("finetune", task["finetune"], ("finetune",), file)

@@ -15,7 +15,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 
-STAGES = ("fetch", "tokenize", "pretrain", "finetune", "evaluate")
+STAGES = ("fetch", "tokenize", "pretrain", "finetune", "baseline", "evaluate")
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 
@@ -165,6 +165,8 @@ def _runs_of_variant(variant: _Variant, experiment: Experiment, workflow: Workfl
             if own is None or variant.finetune is None:
                 continue
             tuning = replace(variant.finetune, **own)
+            if is_classification(task):
+                yield from (_baseline_run(name, task, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
                 finetune = _finetune_run(variant, name, task, dataset, tuning, start, n_labels, pretrain)
                 yield finetune
@@ -237,6 +239,18 @@ def _finetune_run(variant: _Variant, name: str, task: dict[str, Any], dataset: D
     parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",
              name, start, *([f"n{n_labels}"] if n_labels else [])]  # fmt: skip
     return _run("finetune", parts, spec, needs, execution)
+
+
+def is_classification(task: dict[str, Any]) -> bool:
+    """Whether a task has a training split and the same choices for every document, so that counting words can do it."""
+    return isinstance(task.get("doc_to_choice"), (list, dict)) and bool(task.get("training_split"))
+
+
+def _baseline_run(name: str, task: dict[str, Any], dataset: Dataset | None, n_labels: int | None) -> Run:
+    """Bag of words on the labels that fine-tuning gets; it depends on no model."""
+    spec = {"task": task, "dataset": _dataset_identity(dataset) if dataset else None, "n_labels": n_labels}
+    parts = [name, "bag_of_words", *([f"n{n_labels}"] if n_labels else [])]
+    return _run("baseline", parts, spec, {"fetch": dataset.name} if dataset else {}, Execution())
 
 
 def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dataset | None) -> Run:

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cgpt.kernels.compiler import cpu_model
+
 PACKAGE = Path(__file__).parent
 PACKAGES_RECORDED = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
 # Modules that only read declarations: what they say arrives in the spec, so their code decides no result.
@@ -23,7 +25,7 @@ COMPILED_SOURCES = ("*.c", "*.h")
 def record(stage: str) -> dict[str, Any]:
     """The fields of a run's record that say where it was made, as flat as the record itself, `versions` apart."""
     return {
-        "host_cpu": host_cpu(),
+        "host_cpu": cpu_model(),
         "versions": {"python": platform.python_version()} | {key: _version(name) for key, name in PACKAGES_RECORDED.items()},
         "code_sha256": code_sha256(stage),
         "commit": commit(),
@@ -105,16 +107,6 @@ def commit() -> str | None:
         return subprocess.run(describe, cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def host_cpu() -> str:
-    """The processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
-        if named:
-            return named[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
