@@ -176,7 +176,9 @@ def _topic_paragraph(dice: Dice) -> str:
     ending = dice.below(3)
     if ending == 0:
         return text
-    return text + (topic_line(topic) if ending == 1 else " " + sentence(dice.choice(words.TOPIC_ENDINGS).format(t=topic)))
+    if ending == 1:
+        return text + topic_line(topic)
+    return f"{text} {sentence(dice.choice(words.TOPIC_ENDINGS).format(t=topic))}"
 
 
 # -- the corpus ----------------------------------------------------------------------------------------------------
@@ -192,6 +194,10 @@ def life_document(dice: Dice) -> str:
     )
 
 
+DOCUMENTS = ((0.42, fact_document), (0.3, mood_document), (0.18, topic_document), (0.1, life_document))
+"""The kinds of documents, each after its share of the corpus."""
+
+
 def document(dice: Dice) -> str:
-    """A document of the corpus, of one of four kinds."""
-    return dice.weighted(((0.42, fact_document), (0.3, mood_document), (0.18, topic_document), (0.1, life_document)))(dice)
+    """A document of the corpus."""
+    return dice.weighted(DOCUMENTS)(dice)

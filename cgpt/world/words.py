@@ -63,7 +63,13 @@ RELATIONS = (
     ),
 )  # fmt: skip
 
-RESTATEMENTS = ("yes, {fact}", "so {fact}", "everybody knows that {fact}", "as we said, {fact}", "it is true that {fact}")
+RESTATEMENTS = (
+    "yes, {fact}",
+    "so {fact}",
+    "everybody knows that {fact}",
+    "as we said, {fact}",
+    "it is true that {fact}",
+)
 
 PLACES = _words("market beach school park village garden river museum station church harbour theatre")
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")

@@ -1,0 +1,186 @@
+"""The builtin world is the same everywhere, its tasks are balanced, and what they ask was never told."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+
+import pytest
+
+from cgpt.world import words, write_world
+from cgpt.world.dice import GROUPS, Dice, split_of
+from cgpt.world.tasks import N_EXAMPLES, TASKS
+
+SHA256_OF_SEED_0 = "cc8040ae1c98d8ad95e779e2734472fb7b1a237f7f19984f4fefec9cdf34b5a6"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world")
+    write_world(0, out)
+    return out
+
+
+def rows(folder, task, split):
+    return [json.loads(line) for line in (folder / f"{task}_{split}.jsonl").read_text().splitlines()]
+
+
+def corpus(folder):
+    return [json.loads(line)["text"] for line in (folder / "corpus.jsonl").read_text().splitlines()]
+
+
+def text_of(row):
+    return row.get("text") or row["passage"]
+
+
+def sentences(text):
+    return [s.strip() for s in re.split(r"[.?\n]", text) if s.strip()]
+
+
+def told_cells(texts, rows_, columns, pattern):
+    """Splits of the (row, column) cells whose sentence, matched by a pattern with groups r and c, is in the texts."""
+    found = Counter()
+    for text in texts:
+        for match in re.finditer(pattern, text, re.IGNORECASE):
+            if match["r"] in rows_ and match["c"] in columns:
+                found[split_of(rows_.index(match["r"]), columns.index(match["c"]))] += 1
+    return found
+
+
+def fact_cells(texts, relation):
+    """Splits of the (name, value) pairs stated in the texts, by each of the relation's wordings."""
+    found = Counter()
+    for statement in relation.statements:
+        pattern = statement.replace("{n}", r"(?P<r>[A-Z]\w+)(?:, who)?").replace("{v}", r"(?P<c>\w+)")
+        found += told_cells(texts, words.NAMES, relation.values, r"\b" + pattern + r"\b")
+    return found
+
+
+def thing_cells(texts):
+    """Splits of the (thing, adjective) pairs in the texts."""
+    verbs = "|".join(sorted(words.AFFIRMED + words.NEGATED, key=len, reverse=True))
+    found = Counter()
+    for adjectives in words.ADJECTIVES.values():
+        found += told_cells(texts, words.THINGS, adjectives, rf"\bthe (?P<r>\w+) (?:{verbs}) (?P<c>\w+)")
+    return found
+
+
+def topic_cells(texts, topic):
+    """Splits of the (pattern, noun) pairs in the texts, among the patterns that only this topic has."""
+    found = Counter()
+    for row, pattern in enumerate(topic.patterns):
+        if sum(pattern in other.patterns for other in words.TOPICS.values()) == 1:
+            for text in texts:
+                match = re.search(pattern.replace("{n}", r"\w+").replace("{x}", r"(\w+)"), text, re.IGNORECASE)
+                if match:
+                    found[split_of(row, topic.nouns.index(match[1]))] += 1
+    return found
+
+
+def test_seed_0_gives_the_same_bytes_on_every_machine(folder):
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    assert digest.hexdigest() == SHA256_OF_SEED_0
+
+
+def test_another_seed_gives_another_world(folder, tmp_path):
+    write_world(1, tmp_path)
+    assert (tmp_path / "corpus.jsonl").read_bytes() != (folder / "corpus.jsonl").read_bytes()
+
+
+def test_write_world_names_exactly_the_files_it_wrote(tmp_path):
+    assert sorted(write_world(2, tmp_path)) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_crossed_tables_divide_into_the_groups_without_rest_or_repetition():
+    tables = [words.NAMES, words.THINGS, words.EVERYONE, words.NOBODY]
+    tables += [*words.ADJECTIVES.values(), *words.FEELINGS.values()]
+    tables += [relation.values for relation in words.RELATIONS]
+    tables += [table for topic in words.TOPICS.values() for table in (topic.patterns, topic.nouns)]
+    for table in tables:
+        assert len(table) % GROUPS == 0, table
+        assert len(set(table)) == len(table), table
+
+
+def test_sample_and_shuffle_lose_and_repeat_nothing():
+    dice = Dice(3)
+    assert sorted(dice.shuffled(range(10))) == list(range(10))
+    assert len(set(dice.sample(range(10), 4))) == 4
+
+
+def test_documents_are_short_plain_and_few_in_words(folder):
+    documents = corpus(folder)
+    size_bytes = (folder / "corpus.jsonl").stat().st_size
+    assert 2.5e6 < size_bytes < 4.5e6
+    assert max(map(len, documents)) < 420
+    assert all(document.isascii() for document in documents)
+    assert 300 < len({word.lower() for document in documents for word in re.findall(r"[A-Za-z]+", document)}) < 900
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_labels_are_balanced_and_no_text_repeats_within_or_between_splits(folder, task):
+    seen = set()
+    for split, n in N_EXAMPLES.items():
+        examples = rows(folder, task, split)
+        assert len(examples) == n
+        counts = Counter(example["label"] for example in examples)
+        assert max(counts.values()) == min(counts.values())
+        texts = {text_of(example) + str(example.get("question")) for example in examples}
+        assert len(texts) == n and not texts & seen
+        seen |= texts
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("relation", words.RELATIONS, ids=lambda relation: relation.statements[0])
+def test_qa_asks_for_facts_that_neither_corpus_nor_training_ever_tells(folder, relation, split):
+    held_out = fact_cells([row["passage"] for row in rows(folder, "world_qa", split)], relation)
+    assert set(held_out) == {split}
+    learned = corpus(folder) + [row["passage"] for row in rows(folder, "world_qa", "train")]
+    assert set(fact_cells(learned, relation)) == {"train"}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_sentiment_judges_things_by_words_that_neither_corpus_nor_training_gives_them(folder, split):
+    assert set(thing_cells(text_of(row) for row in rows(folder, "world_sentiment", split))) == {split}
+    learned = corpus(folder) + [row["text"] for row in rows(folder, "world_sentiment", "train")]
+    assert set(thing_cells(learned)) == {"train"}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_topic_sentences_combine_words_as_neither_corpus_nor_training_does(folder, split):
+    held_out = [s for row in rows(folder, "world_topic", split) for s in sentences(row["text"])]
+    learned = corpus(folder) + [row["text"] for row in rows(folder, "world_topic", "train")]
+    learned_sentences = [s for text in learned for s in sentences(text)]
+    for topic in words.TOPICS.values():
+        assert set(topic_cells(held_out, topic)) == {split}
+        assert set(topic_cells(learned_sentences, topic)) == {"train"}
+
+
+def test_qa_choices_stand_in_the_passage_and_the_answer_is_said_of_the_person_asked_about(folder):
+    for row in rows(folder, "world_qa", "test"):
+        assert len(set(row["choices"])) == 4
+        assert all(choice in row["passage"] for choice in row["choices"])
+        name = next(word for word in re.findall(r"\w+", row["question"]) if word in words.NAMES)
+        answer = row["choices"][row["label"]]
+        assert any(name in s and answer in s for s in sentences(row["passage"]))
+
+
+def test_topics_share_words_so_that_one_word_is_often_not_enough():
+    nouns = Counter(itertools.chain.from_iterable(topic.nouns for topic in words.TOPICS.values()))
+    patterns = Counter(itertools.chain.from_iterable(topic.patterns for topic in words.TOPICS.values()))
+    assert sum(n > 1 for n in nouns.values()) >= 10
+    assert sum(n > 1 for n in patterns.values()) == 4
+
+
+def test_counting_words_does_not_solve_sentiment(folder):
+    sklearn_text = pytest.importorskip("sklearn.feature_extraction.text", reason="the baseline is scikit-learn's")
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = rows(folder, "world_sentiment", "train"), rows(folder, "world_sentiment", "test")
+    counts = sklearn_text.CountVectorizer()
+    model = LogisticRegression(max_iter=1000)
+    model.fit(counts.fit_transform(text_of(row) for row in train), [row["label"] for row in train])
+    accuracy = model.score(counts.transform(text_of(row) for row in test), [row["label"] for row in test])
+    assert accuracy <= 0.70
