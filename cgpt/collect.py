@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
 from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
@@ -53,7 +54,8 @@ def mean(values: Iterable[float], standard_errors: Iterable[float | None] = ()) 
 def grouped(rows: Iterable[Row], keys: Iterable[str]) -> dict[tuple, list[Row]]:
     """Rows that differ in nothing but their seed, by their values of `keys`. Raises UserError where two of a group have
     the same seed, because their mean would mix two settings."""
-    keys, groups = tuple(keys), {}
+    keys = tuple(keys)
+    groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     for group, members in groups.items():
@@ -156,9 +158,7 @@ def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainReco
     return {**row, **asdict(record), "experiment": experiment.name, "setting": _setting(experiment, chain)}
 
 
-def _score_rows(
-    experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]
-) -> list[Row]:
+def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:
     if record.stage == "baseline":
         trained: Row = {"model": "bag of words", "n_labels": chain["baseline"].spec.get("n_labels")}
     else:

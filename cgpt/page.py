@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
-from typing import Sequence
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def markdown(page: Page) -> str:
     for table in page.tables:
         lines += ["", f"## {table.title}", ""]
         lines += [_markdown_row(table.header), "|" + " --- |" * len(table.header)]
-        for before, row in zip([None, *table.rows], table.rows):
+        for before, row in zip([None, *table.rows[:-1]], table.rows, strict=True):
             again = table.in_groups and before is not None and before[0] == row[0]
             lines.append(_markdown_row([Cell(row[0].text), *row[1:]] if again else row))
     return "\n".join(lines) + "\n"
@@ -83,11 +83,15 @@ def _html_table(table: Table) -> str:
             width = len(table.header) - 1
             body += f"<tr class=group><th scope=rowgroup colspan={width}><span>{_html_cell(cell)}</span></th></tr>\n"
         for first, *rest in (row[skipped:] for row in rows):
-            values = "".join(f"<td>{_html_cell(value)}</td>" for value in rest)
+            values = "".join(f"<td{_wrapped(value)}>{_html_cell(value)}</td>" for value in rest)
             body += f"<tr><th scope=row>{_html_cell(first)}</th>{values}</tr>\n"
         body += "</tbody>\n"
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}</table>"
     return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>"
+
+
+def _wrapped(cell: Cell) -> str:
+    return " class=long" if len(cell.text) > 20 else ""
 
 
 def _html_cell(cell: Cell) -> str:
@@ -95,21 +99,22 @@ def _html_cell(cell: Cell) -> str:
 
 
 _STYLE = """
-body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 70rem; margin: 0 auto;
+body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 84rem; margin: 0 auto;
   padding: 1rem; }
 h1 { font-size: 1.5rem; margin: 0.5rem 0; }
 h2 { font-size: 1.1rem; margin: 1.8rem 0 0.5rem; }
 .question { font-size: 1.1rem; margin: 0; max-width: 45rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.7rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th, td { padding: 0.35rem 0.6rem; text-align: right; vertical-align: top; white-space: nowrap; }
+td.long { white-space: normal; min-width: 9rem; }
 thead th { white-space: normal; vertical-align: bottom; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 thead th { border-bottom: 2px solid #1a1a1a; }
 tbody th { font-weight: normal; }
 tbody tr { border-bottom: 1px solid #e2e2e2; }
 tr.group th { font-weight: bold; background: #f3f3f3; }
-tr.group span { position: sticky; left: 0.8rem; }
+tr.group span { position: sticky; left: 0.7rem; }
 tr.group small { display: inline; margin-left: 0.6em; }
 small { display: block; font-weight: normal; font-size: 0.8rem; color: #595959; }
 dl { max-width: 45rem; }
@@ -118,5 +123,5 @@ dd { margin: 0 0 0.5rem; }
 @media (max-width: 40rem) { th, td { padding: 0.3rem 0.5rem; font-size: 0.9rem; } }
 @page { size: landscape; margin: 12mm; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
-  th, td { padding: 0.15rem 0.35rem; white-space: normal; } tr { break-inside: avoid; } }
+  th, td { padding: 0.15rem 0.3rem; font-size: 9pt; } tr { break-inside: avoid; } }
 """

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from cgpt.collect import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, series, series_order, short
 from cgpt.records import LABELS, read_loss, write_whole
@@ -25,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 _GREY = "#595959"
 _CHANCE: dict[str, Any] = {"color": _GREY, "linestyle": "--", "linewidth": 1.0}
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6,
@@ -58,12 +59,10 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
     styles = _styles(list(names))
     for row in runs:
         style = styles[column_key(row)]
-        for key, line in (
-            ("train_loss", {"color": style["color"], "linewidth": 0.7, "alpha": 0.45}),
-            ("validation_loss", {**style, "markersize": 3.5}),
-        ):
-            steps = [step for step in curves[row["run"]] if step[key] is not None and step["tokens"]]
-            axes.plot([step["tokens"] for step in steps], [step[key] for step in steps], **line)
+        tokens, loss = _points(curves[row["run"]], "train_loss")
+        axes.plot(tokens, loss, color=style["color"], linewidth=0.7, alpha=0.45)
+        tokens, loss = _points(curves[row["run"]], "validation_loss")
+        axes.plot(tokens, loss, **{**style, "markersize": 3.5})
     axes.set_xscale("log")
     _log_ticks(axes)
     axes.set_xlabel(LABELS["tokens"])
@@ -85,12 +84,14 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     figure, panels = _figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
     looks = _looks(scores)
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
-    for axes, task in zip(panels, tasks):
+    for axes, task in zip(panels, tasks, strict=False):
         _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
-    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+    slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
     for place, axes in enumerate(panels[: len(tasks)]):
         lowest = place + across >= len(tasks)
-        axes.set_xticks(range(len(models)), list(models.values()) if lowest else [""] * len(models), fontsize=9, **slanted)
+        axes.set_xticks(
+            range(len(models)), list(models.values()) if lowest else [""] * len(models), fontsize=9, **slanted
+        )
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
     handles = [_handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
@@ -120,6 +121,13 @@ def compute_figure(runs: list[Row]) -> Figure:
     axes.set_xlabel(LABELS["flops"])
     axes.set_ylabel(LABELS["validation_loss"])
     return figure
+
+
+def _points(curve: list[dict[str, float | None]], key: str) -> tuple[list[float], list[float]]:
+    """Tokens and values of the steps that have one; step 0 has no place on a logarithmic axis."""
+    pairs = ((step["tokens"], step[key]) for step in curve)
+    kept = [(tokens, value) for tokens, value in pairs if tokens and value is not None]
+    return [tokens for tokens, _ in kept], [value for _, value in kept]
 
 
 def _looks(scores: list[Row]) -> dict[str, dict[str, Any]]:
@@ -172,7 +180,7 @@ def _note(text: str) -> Figure:
     return figure
 
 
-def _styles(columns: list[tuple]) -> dict[tuple, dict[str, str]]:
+def _styles(columns: list[tuple]) -> dict[tuple, dict[str, Any]]:
     """A colour and a marker per model; after seven models the colours come again with other markers."""
     many = len(COLOURS)
     return {

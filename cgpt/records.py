@@ -10,9 +10,10 @@ import csv
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Sequence, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
 
@@ -156,7 +157,10 @@ def read_loss(path: Path) -> list[dict[str, float | None]]:
             lines = csv.DictReader(file)
             if tuple(lines.fieldnames or ()) != LOSS_COLUMNS:
                 raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(LOSS_COLUMNS)}")
-            return [{key: float(line[key]) if line[key] else None for key in LOSS_COLUMNS} for line in lines]
+            rows = list(lines)
+        if any(None in line or None in line.values() for line in rows):
+            raise ValueError("a line has too few or too many cells")
+        return [{key: float(line[key]) if line[key] else None for key in LOSS_COLUMNS} for line in rows]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
 

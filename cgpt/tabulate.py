@@ -5,14 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.collect import COLUMN_KEYS, Mean, Row, Rows, collect, column_key, column_names, grouped, mean
-from cgpt.collect import series, series_order, short
+from cgpt.collect import (
+    COLUMN_KEYS,
+    Mean,
+    Row,
+    Rows,
+    collect,
+    column_key,
+    column_names,
+    grouped,
+    mean,
+    series,
+    series_order,
+    short,
+)
 from cgpt.page import Cell, Page, Table, html, markdown
 from cgpt.records import LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
     from cgpt.plan import Plan
+
+# The columns of the pretraining table after the model.
+_PRETRAINING = (
+    "seed", "data", "hardware", "n_parameters", "tokens", "flops", "validation_loss", "validation_bits_per_byte",
+    "seconds", "tokens_per_s", "peak_memory_bytes", "energy_j", "host_cpu",
+)  # fmt: skip
 
 # What a modeled run does not measure; these cells carry a `~` there.
 _MODELED = ("seconds", "tokens_per_s", "peak_memory_bytes", "energy_j")
@@ -59,10 +77,8 @@ def score_table(scores: list[Row], tasks: tuple[str, ...]) -> Table:
 def pretraining_table(runs: list[Row]) -> Table:
     """One row per pretraining run: its size, its cost and its loss."""
     names = column_names(runs)
-    told = ["seed", "data", "hardware", "n_parameters", "tokens", "flops", "validation_loss",
-            "validation_bits_per_byte", "seconds", "tokens_per_s", "peak_memory_bytes", "energy_j", "host_cpu"]  # fmt: skip
-    body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in told)] for row in runs]
-    return Table("Pretraining runs", [_label_cell(key) for key in ("model", *told)], body)
+    body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in _PRETRAINING)] for row in runs]
+    return Table("Pretraining runs", [_label_cell(key) for key in ("model", *_PRETRAINING)], body)
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,100 @@
+"""A small made-up experiment on disk, for the tests of tables and figures."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+from cgpt.records import LOSS_COLUMNS
+from cgpt.spec import Data, Experiment, Train
+
+SIZES = {"gpt-90k": 90_112, "gpt-350k": 352_256, "gpt-1m": 1_230_000}
+TASKS = ("topic", "mood", "passage")
+
+
+def run(stage: str, id: str, spec: dict | None = None, **needs: str) -> SimpleNamespace:
+    """A stand-in for cgpt.plan.Run."""
+    return SimpleNamespace(stage=stage, id=id, spec=spec or {}, needs=needs)
+
+
+def run_json(id: str, stage: str, model: str, seed: int, **changes: object) -> dict:
+    """A run.json as the contract between the stages has it."""
+    n, tokens = SIZES[model], SIZES[model] * 20
+    record: dict = dict(
+        run=id, stage=stage, model=model, data="world", seed=seed, hardware="cpu", timing="measured", n_parameters=n,
+        n_parameters_non_embedding=n // 2, tokens=tokens, steps=20, flops_6nd=6.0 * n * tokens, flops=7.0 * n * tokens,
+        train_loss=2.1, validation_loss=round(8 - 0.42 * len(str(n)) - n / 2e6 + 0.03 * seed, 4),
+        validation_bits_per_byte=1.234, seconds=61.5, tokens_per_s=12345.6, compile_s=9.0,
+        peak_memory_bytes=812_000_000, host_cpu="Some CPU @ 2.00GHz", threads=2, compiler="clang 19",
+        versions={"python": "3.11", "tinygrad": "0.13.0"},
+        code_sha256="0" * 64, commit="abc1234", date="2026-11-23T16:20:00+00:00",
+    )  # fmt: skip
+    if stage == "finetune":
+        record |= dict(task="topic", start="pretrained", n_labels=None, n_train_examples=900, best_epoch=2,
+                       validation_accuracy=0.8)  # fmt: skip
+    return record | changes
+
+
+def scores_json(id: str, task: str, stage: str, value: float, **changes: object) -> dict:
+    """A scores.json; its bits per byte are there to be kept out of the table."""
+    rest = {"filter": "none", "stderr": 0.015}
+    record = dict(
+        run=id, task=task, task_version=1.0, checkpoint="x", stage=stage, n_shot=0, n_samples=400, hardware="cpu",
+        prompt_example="Text: ...", seconds=3.0, samples_sha256="1" * 64, lm_eval_version="0.4.13",
+        scores=[
+            {"metric": "bits_per_byte_of_answer", "value": 0.9, "higher_is_better": False, "chance": None, **rest},
+            {"metric": "acc", "value": value, "higher_is_better": True, "chance": 0.25, **rest},
+        ],
+    )  # fmt: skip
+    return record | changes
+
+
+def write_json(results: Path, stage: str, id: str, name: str, record: dict) -> None:
+    folder = results / "runs" / stage / id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(record))
+
+
+def write_loss(results: Path, id: str, last_tokens: int, last_loss: float) -> None:
+    """A loss.csv of 20 steps; every fifth has a validation loss."""
+    noise = random.Random(id)
+    lines = [",".join(LOSS_COLUMNS)]
+    for step in range(1, 21):
+        loss = last_loss + 4 * (1 - step / 20) ** 2
+        validation = f"{loss + 0.05},{loss / 3}" if step % 5 == 0 else ","
+        train = loss + noise.gauss(0, 0.05)
+        lines.append(f"{step},{last_tokens * step // 20},{train},{validation},0.001,0.5,12000,{step}")
+    (results / "runs" / "pretrain" / id / "loss.csv").write_text("\n".join(lines) + "\n")
+
+
+def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experiment, SimpleNamespace]:
+    """Write every record of an experiment with three sizes, three tasks and some seeds; the plan names them all."""
+    runs = []
+    for place, model in enumerate(SIZES):
+        for seed in seeds:
+            base = f"{model}.world.s{seed}"
+            record = run_json(base, "pretrain", model, seed)
+            write_json(results, "pretrain", base, "run.json", record)
+            write_loss(results, base, record["tokens"], record["validation_loss"])
+            runs.append(run("pretrain", base, {"train": {"lr": 0.001}}, tokenize="t"))
+            for task in TASKS:
+                runs += _evaluate(results, base, "pretrain", task, 0.3 + 0.05 * place + 0.01 * seed)
+                for start, gain in (("pretrained", 0.5), ("scratch", 0.3)):
+                    id = f"{base}.{task}.{start}"
+                    tuned = run_json(id, "finetune", model, seed, task=task, start=start)
+                    write_json(results, "finetune", id, "run.json", tuned)
+                    runs.append(run("finetune", id, tokenize="t", **({"pretrain": base} if gain == 0.5 else {})))
+                    runs += _evaluate(results, id, "finetune", task, 0.25 + gain + 0.04 * place + 0.02 * seed)
+    experiment = Experiment(
+        name="made-up", question="Does a bigger model learn more from the same text?", data=Data(corpus=("world",)),
+        models=tuple(SIZES), train=Train(lr=0.001, batch_size=8, steps=20), seeds=seeds, tasks=TASKS,
+    )  # fmt: skip
+    return experiment, SimpleNamespace(runs=runs)
+
+
+def _evaluate(results: Path, model_run: str, stage: str, task: str, value: float) -> list[SimpleNamespace]:
+    id = f"{model_run}.{task}-e"
+    write_json(results, "evaluate", id, "scores.json", scores_json(id, task, stage, value, checkpoint=model_run))
+    return [run("evaluate", id, {"task": {"task": task, "metric_list": [{"metric": "acc"}]}}, **{stage: model_run})]

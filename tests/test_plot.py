@@ -1,0 +1,82 @@
+"""Figures: what is drawn is what the files say, and equal files give equal bytes."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import results_fixture as made
+
+from cgpt.collect import collect
+from cgpt.errors import UserError
+from cgpt.plot import compute_figure, loss_figure, plot, scores_figure
+from cgpt.records import read_loss
+
+
+def test_each_figure_is_an_svg_and_a_png_and_the_same_files_give_the_same_bytes(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    plot(experiment, plan, tmp_path)
+    folder = tmp_path / "made-up" / "figures"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(first) == sorted(
+        f"{name}.{kind}" for name in ("compute", "loss", "scores") for kind in ("png", "svg")
+    )
+    for name, content in first.items():
+        assert (
+            content[:4] == b"\x89PNG" if name.endswith("png") else ElementTree.fromstring(content).tag.endswith("svg")
+        )
+        assert b"<dc:date>" not in content
+    plot(experiment, plan, tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_the_loss_figure_draws_every_step_and_every_evaluation_of_every_seed(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    runs = [row for row in collect(experiment, plan, tmp_path).runs if row["stage"] == "pretrain"]
+    curves = {row["run"]: read_loss(tmp_path / "runs/pretrain" / row["run"] / "loss.csv") for row in runs}
+    (axes,) = loss_figure(runs, curves).axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [20, 4] * 6
+    assert list(axes.lines[1].get_xdata()) == [step * made.SIZES["gpt-90k"] for step in (5, 10, 15, 20)]
+    assert axes.get_xlabel() == "training tokens" and axes.get_ylabel() == "loss (nats per token)"
+
+
+def test_error_bars_are_the_sd_over_seeds_or_for_one_seed_the_standard_error(tmp_path) -> None:
+    for seeds, expected in (((0, 1), np.std([0.25 + 0.3, 0.25 + 0.3 + 0.02], ddof=1)), ((0,), 0.015)):
+        experiment, plan = made.make_results(tmp_path / str(len(seeds)), seeds)
+        scores = [row for row in collect(experiment, plan, tmp_path / str(len(seeds))).scores if row["primary"]]
+        figure = scores_figure(scores, experiment.tasks)
+        assert [axes.get_title() for axes in figure.axes] == list(made.TASKS)
+        bar = figure.axes[0].collections[0].get_segments()[0]  # from scratch, smallest model
+        assert (bar[1][1] - bar[0][1]) / 2 == pytest.approx(expected)
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == ["from scratch", "zero-shot", "fine-tuned", "chance"]
+        dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+        assert [line.get_ydata()[0] for line in dashed] == [0.25]
+
+
+def test_the_compute_figure_labels_each_mean_with_size_and_number_of_seeds(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    runs = [row for row in collect(experiment, plan, tmp_path).runs if row["stage"] == "pretrain"]
+    (axes,) = compute_figure(runs).axes
+    wanted = ["gpt-90k, 90.1 K, n=2", "gpt-350k, 352 K, n=2", "gpt-1m, 1.23 M, n=2"]
+    assert [text.get_text() for text in axes.texts] == wanted
+    for model, label in zip(made.SIZES, axes.texts, strict=True):
+        mine = [row for row in runs if row["model"] == model]
+        expected = np.mean([row["flops"] for row in mine]), np.mean([row["validation_loss"] for row in mine])
+        assert label.xy == pytest.approx(expected)
+    assert axes.get_xscale() == "log"
+
+
+def test_an_experiment_without_tasks_still_gets_its_three_figures(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    plan.runs = [run for run in plan.runs if run.stage == "pretrain"]
+    plot(experiment, plan, tmp_path)
+    assert len(list((tmp_path / "made-up" / "figures").iterdir())) == 6
+
+
+def test_a_missing_loss_csv_is_one_line(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    (tmp_path / "runs/pretrain/gpt-1m.world.s0/loss.csv").unlink()
+    with pytest.raises(UserError, match="gpt-1m.world.s0/loss.csv: cannot be read"):
+        plot(experiment, plan, tmp_path)
