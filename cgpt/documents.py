@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
 
 PIECE_CHARS = 32_768
 KINDS = ("file", "line", "paragraph", "wikitext", "jsonl:text")  # or a separator line
-WIKITEXT_TITLE = re.compile(r" ?= (?!=).*(?<!=) = ?$")  # ` = Title = `, while sections are ` = = Section = = `
+WIKITEXT_TITLE = re.compile(r" ?= (?!=).*(?<!=) = ?$")  # after a blank line; sections are ` = = Section = = `
 
 
 class Piece(NamedTuple):
@@ -73,6 +74,7 @@ def _fragments(
     """Yield (text, in tail) in order, with None as text where a document ends."""
     tail_start = path.stat().st_size * (1 - tail)
     in_tail = found_separator = False
+    after_blank = True
     for number, start, line in _lines(path, progress):
         if documents == "file":
             if tail and not in_tail and start >= tail_start:
@@ -85,9 +87,10 @@ def _fragments(
         elif documents == "paragraph":
             yield (line if line.strip() else None), False
         elif documents == "wikitext":
-            if WIKITEXT_TITLE.match(line):
+            if after_blank and WIKITEXT_TITLE.match(line):
                 yield None, False
             yield line, False
+            after_blank = not line.strip()
         elif documents.startswith("jsonl:"):
             if line.strip():
                 yield _json_field(line, documents.removeprefix("jsonl:"), f"{path}: line {number}"), False

@@ -31,8 +31,8 @@ SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z]
 def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
     """Fill the folder `out` with a data set's files, by their names without folder and without .gz.
 
-    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, documents, licence
-    and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
+    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence and
+    files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
     """
     if dataset.licence_status not in ("", "open"):
         print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
@@ -45,8 +45,8 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
         else:
             files = _get_listed(dataset, out)
         record = {
-            "name": dataset.name, "documents": dataset.documents, "licence": dataset.licence,
-            "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
+            "name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,
+            "licence": dataset.licence, "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
         }  # fmt: skip
         write_whole(out / "fetched.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return record
@@ -91,7 +91,8 @@ def _split_of(name: str) -> str:
 def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """Get every file of `files` from the mirror or its URL; the problems of all files come together."""
     _refuse_equal_names(f"workflows/data.yaml: {dataset.name}.files", [Path(file.path) for file in dataset.files])
-    placed, problems = [], []
+    placed: list[dict[str, Any]] = []
+    problems: list[str] = []
     for file in dataset.files:
         try:
             placed.append(_get(dataset, file, out / Path(file.path).name.removesuffix(".gz")))
@@ -136,8 +137,8 @@ def _download(url: str, download: Path, where: str, target: Path) -> None:
             HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)(url, str(download), None)
             return
         except requests.HTTPError as error:
-            problem = f"answered {error.response.status_code} {error.response.reason}"
-            if error.response.status_code < 500:
+            problem = f"is refused ({error})"
+            if error.response is not None and error.response.status_code < 500:
                 break
         except requests.RequestException as error:
             problem = f"cannot be reached ({type(error).__name__})"

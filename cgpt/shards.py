@@ -1,9 +1,8 @@
 """Token shards: a binary file of uint16 or uint32 tokens behind a header, written as a stream and read memory-mapped.
 
-    bytes 0-7      magic `CGPTSHRD`
-    bytes 8-1023   a JSON object padded with blanks: format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes (UTF-8
-                   bytes of the text, end-of-text tokens not counted), n_documents, dtype, sha256 (of the tokens' bytes)
-    bytes 1024-    tokens, little-endian
+Bytes 0-7 are the magic `CGPTSHRD`. Bytes 8-1023 are a JSON object padded with blanks: format_version, vocab_size,
+tokenizer_sha256, n_tokens, n_bytes (UTF-8 bytes of the text, end-of-text tokens not counted), n_documents, dtype, sha256
+(of the tokens' bytes). From byte 1024 on come the tokens, little-endian.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Iterable
+from typing import Any, Self
 
 import numpy as np
 
@@ -56,10 +56,12 @@ class ShardWriter:
         self.header["n_bytes"] += n_bytes
         self.header["n_documents"] += n_documents
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is not None:
             self._file.close()
             self.part.unlink()

@@ -7,8 +7,9 @@ import itertools
 import json
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
@@ -28,7 +29,7 @@ SPLITS = ("train", "validation")
 def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
     """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json into the folder `out`.
 
-    `spec` has corpus (names of data sets), datasets (name -> its entry, of which `documents` is read), tokenizer (bpe or
+    `spec` has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
     gpt2), vocab_size (bpe only) and validation_fraction; `data_root` holds a folder per fetched data set. Documents keep
     their order, and each is followed by one end-of-text token; that token's spelling inside a document is plain text.
     Runs on all cores (or RAYON_NUM_THREADS). Returns what tokens.json says. Raises UserError for an unfetched, empty or
@@ -38,11 +39,13 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
     content = tokenizer.to_str(pretty=True).encode()
     digest, size = hashlib.sha256(content).hexdigest(), tokenizer.get_vocab_size()
+    end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
     with writing(out):
         write_whole(out / "tokenizer.json", content)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     with train, validation:
-        _encode(tokenizer, _corpus(spec, data_root, "tokenize"), {"train": train, "validation": validation})
+        corpus = _corpus(spec, data_root, "tokenize")
+        _encode(tokenizer, end_of_text, corpus, {"train": train, "validation": validation})
         if train.header["n_documents"] == 0:
             raise UserError(_nothing_to_train_on(spec))
         if validation.header["n_documents"] == 0:
@@ -53,7 +56,7 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
             )
     record = {
         "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
-        "end_of_text_id": tokenizer.token_to_id(END_OF_TEXT), "train": train.header, "validation": validation.header,
+        "end_of_text_id": end_of_text, "train": train.header, "validation": validation.header,
     }  # fmt: skip
     with writing(out):
         write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
@@ -112,9 +115,10 @@ def _nothing_to_train_on(spec: dict[str, Any]) -> str:
     return f"data.corpus: {names} has no training text; name a data set whose files of split train or all hold text"
 
 
-def _encode(tokenizer: Tokenizer, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]) -> None:
+def _encode(
+    tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
+) -> None:
     """Append the corpus's tokens to the writer of each piece's split."""
-    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
     tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
     for batch in _batches(corpus):
         encodings = tokenizer.encode_batch_fast([piece.text for _, piece in batch], add_special_tokens=False)
@@ -146,21 +150,26 @@ def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Pi
 
 def _corpus(spec: dict[str, Any], data_root: Path, title: str) -> Iterator[tuple[str, Piece]]:
     """Yield (split, piece) for the data sets in their order, with a progress bar."""
-    files = {name: _fetched_files(data_root / name) for name in spec["corpus"]}
+    files = {name: _fetched_files(data_root / name, spec["datasets"][name]) for name in spec["corpus"]}
     total = sum(path.stat().st_size for by_split in files.values() for paths in by_split.values() for path in paths)
     with tqdm(total=total, unit="B", unit_scale=True, desc=title) as bar:
         for name, by_split in files.items():
-            documents = spec["datasets"][name].get("documents", "file")
-            yield from _split(by_split, documents, spec["validation_fraction"], bar.update)
+            yield from _split(by_split, spec["datasets"][name]["documents"], spec["validation_fraction"], bar.update)
 
 
-def _fetched_files(folder: Path) -> dict[str, list[Path]]:
+def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
     """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
     record = folder / "fetched.json"
     if not record.is_file():
         raise UserError(f"{record}: is missing; run `python -m cgpt fetch {folder.name}` first")
+    fetched = json.loads(record.read_text(encoding="utf-8"))
+    wanted = sorted(str(file["sha256"]) for file in entry["files"])
+    if any(fetched[key] != entry[key] for key in ("builtin", "seed", "path")) or (
+        wanted and wanted != sorted(file["sha256"] for file in fetched["files"])
+    ):
+        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; delete it and fetch again")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for file in json.loads(record.read_text())["files"]:
+    for file in fetched["files"]:
         split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
         if split not in SPLITS:
             continue
