@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
@@ -46,7 +47,9 @@ class Adapter(TemplateLM):
         """Log-likelihood in nats of each continuation, and whether greedy decoding would give it."""
         for (_, answer), _, continuation in requests:
             if not continuation:
-                raise UserError(f"the answer {answer!r} has no token of its own; start it with a space (target_delimiter)")
+                raise UserError(
+                    f"the answer {answer!r} has no token of its own; start it with a space (target_delimiter)"
+                )
         answers = self._score_pairs([(context, continuation) for _, context, continuation in requests])
         for (texts, _, _), answer in zip(requests, answers):
             self.cache_hook.add_partial("loglikelihood", texts, answer)
@@ -55,7 +58,9 @@ class Adapter(TemplateLM):
     def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of each whole text, given <|endoftext|>, in windows of the model's length."""
         texts = [request.args[0] for request in requests]
-        answers = [total for total, _ in self._score_pairs([([self.eot_token_id], self.tok_encode(text)) for text in texts])]
+        answers = [
+            total for total, _ in self._score_pairs([([self.eot_token_id], self.tok_encode(text)) for text in texts])
+        ]
         for text, answer in zip(texts, answers):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), answer)
         return answers
@@ -65,7 +70,9 @@ class Adapter(TemplateLM):
         answers = []
         for context, options in (request.args for request in requests):
             if options.get("do_sample") or options.get("temperature"):
-                raise UserError("generation_kwargs: do_sample, temperature: only greedy decoding is offered; remove them")
+                raise UserError(
+                    "generation_kwargs: do_sample, temperature: only greedy decoding is offered; remove them"
+                )
             stops = options.get("until") or []
             answers.append(self._continue(context, [stops] if isinstance(stops, str) else stops, options))
             self.cache_hook.add_partial("generate_until", (context, options), answers[-1])

@@ -14,14 +14,10 @@ from typing import Any
 
 from cgpt import tasks
 from cgpt.errors import UserError
+from cgpt.plan import is_classification
 from cgpt.records import Score, ScoresRecord, write_record, write_whole
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)  # C of scikit-learn; the best on the validation split is used
-
-
-def is_classification(task: dict[str, Any]) -> bool:
-    """Whether a task has a training split and the same choices for every document."""
-    return isinstance(task.get("doc_to_choice"), (list, dict)) and bool(task.get("training_split"))
 
 
 def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
@@ -64,7 +60,9 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
 
 def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not is_classification(task):
-        raise UserError(f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split")
+        raise UserError(
+            f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
+        )
     train = tasks.examples(task, data_root, task["training_split"], n_labels)
     test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
     if len({example.label for example in train}) < 2:

@@ -37,12 +37,12 @@ def evaluate(
     print(f"evaluate: {checkpoint.name} on {task['task']}", file=sys.stderr)
     # The task first: a wrong label or a missing file must not cost the loading of a model.
     lm_task = tasks.build(task, data_root)
-    from cgpt import score
     from cgpt.adapter import Adapter
     from cgpt.checkpoint import load
+    from cgpt.score import generate, score
 
     model, tokenizer = load(checkpoint, hardware)
-    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score.score, score.generate))
+    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
     content = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", content)
     record = ScoresRecord(
@@ -165,7 +165,9 @@ def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: 
             )
         )
     if chance is not None:
-        bits = np.array(bits_per_byte_of_answer([sample for sample in samples if sample["filter"] == samples[0]["filter"]]))
+        bits = np.array(
+            bits_per_byte_of_answer([sample for sample in samples if sample["filter"] == samples[0]["filter"]])
+        )
         stderr = float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else None
         scores.append(Score("bits_per_byte_of_answer", samples[0]["filter"], float(bits.mean()), stderr, False, None))
     return scores

@@ -92,7 +92,9 @@ def _read_csv(path: Path, options: Row, where: str) -> list[Row]:
     except pandas.errors.EmptyDataError:
         return []
     except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: {path.name}: {str(error).strip()}; check dataset_kwargs (sep, names, quoting)") from None
+        raise UserError(
+            f"{where}: {path.name}: {str(error).strip()}; check dataset_kwargs (sep, names, quoting)"
+        ) from None
     return [dict(zip(table.columns, values)) for values in table.astype(object).itertuples(index=False)]
 
 

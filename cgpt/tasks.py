@@ -9,9 +9,10 @@ import functools
 import logging
 import os
 import random
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt import taskdata
 from cgpt.errors import UserError, did_you_mean
@@ -64,7 +65,9 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     """
     lm_task = build(task, data_root, split)
     docs = lm_task.eval_docs
-    return [_example(lm_task, docs[n], f"{where(task)}: split '{split}', document {n}") for n in subset(len(docs), limit)]
+    return [
+        _example(lm_task, docs[n], f"{where(task)}: split '{split}', document {n}") for n in subset(len(docs), limit)
+    ]
 
 
 def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> ConfigurableTask:
@@ -87,14 +90,20 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Co
     _check_metrics(config, where(task))
     if "data" in task:
         source = {**config, "data": task["data"]}
-        rows = {name: taskdata.read_split(source, data_root, name, where(task)) for name in {split, config["fewshot_split"]}}
+        rows = {
+            name: taskdata.read_split(source, data_root, name, where(task)) for name in {split, config["fewshot_split"]}
+        }
         _check_fields(config, rows, where(task))
         config["custom_dataset"] = lambda **_: _datasets(rows, where(task))
     try:
         lm_task = ConfigurableTask(config=config)
     except IndexError:
-        raise UserError(f"{where(task)}: split '{split}', document 0: {_label_problem(config, rows[split][0])}") from None
-    except Exception as error:  # a template or a key can fail in any way; the reader needs the file's name and the reason
+        raise UserError(
+            f"{where(task)}: split '{split}', document 0: {_label_problem(config, rows[split][0])}"
+        ) from None
+    except (
+        Exception
+    ) as error:  # a template or a key can fail in any way; the reader needs the file's name and the reason
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{where(task)}: lm-evaluation-harness refuses it: {reason}; correct the named key") from error
     lm_task.set_fewshot_seed(FEWSHOT_SEED)
@@ -119,7 +128,9 @@ def prepare_environment(data_root: Path, online: bool = False) -> None:
     """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported."""
     os.environ.setdefault("HF_HOME", str((data_root / "_hub").absolute()))
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # a process pool for bootstrapping would outgrow the granted threads
+    os.environ.setdefault(
+        "DISABLE_MULTIPROC", "1"
+    )  # a process pool for bootstrapping would outgrow the granted threads
     if not online:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -143,7 +154,9 @@ def _example(lm_task: ConfigurableTask, doc: dict[str, Any], place: str) -> Exam
         first = target[0] if isinstance(target, list) else target
         return Example(prompt, lm_task.config.target_delimiter + str(first), (), None)
     if lm_task.multiple_input:
-        raise UserError(f"{place}: doc_to_text: gives a choice, not a prompt; fine-tuning needs one prompt per document")
+        raise UserError(
+            f"{place}: doc_to_text: gives a choice, not a prompt; fine-tuning needs one prompt per document"
+        )
     names = lm_task.doc_to_choice(doc)
     label = gold(target, names, place)[0]
     choices = tuple(lm_task.config.target_delimiter + name for name in names)
@@ -197,7 +210,9 @@ def _check_metrics(config: dict[str, Any], place: str) -> None:
     from lm_eval.api.registry import METRIC_REGISTRY
 
     entries = [] if config.get("process_results") else config.get("metric_list") or []
-    names = [entry["metric"] for entry in entries if isinstance(entry.get("metric"), str) and not entry.get("hf_evaluate")]
+    names = [
+        entry["metric"] for entry in entries if isinstance(entry.get("metric"), str) and not entry.get("hf_evaluate")
+    ]
     problems = [
         f"{place}: metric_list: no metric '{name}'; {did_you_mean(name, METRIC_REGISTRY)}"
         for name in names

@@ -1,0 +1,237 @@
+"""Evaluation through lm-evaluation-harness's real engine, with a bigram model in place of the GPT."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import bigram
+import numpy as np
+import pytest
+from test_tasks import ROWS, write_task
+
+from cgpt import tasks
+from cgpt.errors import UserError
+from cgpt.evaluate import chance_level, evaluate, score_task
+from cgpt.records import read_scores
+from cgpt.spec import Hardware
+
+TOKENIZER = bigram.make_tokenizer()
+MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
+END = TOKENIZER.token_to_id("<|endoftext|>")
+
+
+def adapter(model=MODEL):
+    from cgpt.adapter import Adapter
+
+    return Adapter(model, TOKENIZER, bigram.score, bigram.generate)
+
+
+def requests(*arguments: tuple) -> list[SimpleNamespace]:
+    return [SimpleNamespace(args=args) for args in arguments]
+
+
+def run(task: dict, root: Path):
+    scores, samples = score_task(task, tasks.build(task, root), adapter())
+    return {score.metric: score for score in scores}, samples
+
+
+def variable_choices(root: Path) -> dict:
+    rows = [
+        {"q": "who was here ?", "options": ["nobody", "a calm river"], "label": 0},
+        {"q": "is it so ?", "options": ["yes", "no", "a loud city", "é"], "label": 3},
+    ]
+    return write_task(root, {"test": rows}, doc_to_text="{{q}}", doc_to_choice="options", training_split=None)
+
+
+def test_loglikelihoods_accuracy_and_bits_per_byte_are_those_of_a_direct_computation(tmp_path):
+    scores, samples = run(variable_choices(tmp_path), tmp_path)
+    right, bits = [], []
+    for sample in samples:
+        direct = [bigram.direct(MODEL, TOKENIZER, sample["prompt"], choice) for choice in sample["choices"]]
+        assert sample["loglikelihoods"] == pytest.approx(direct, abs=1e-9)
+        assert sample["prediction"] == int(np.argmax(direct))
+        (label,) = sample["target"]
+        right.append(sample["prediction"] == label)
+        bits.append(-direct[label] / math.log(2) / len(sample["choices"][label].encode("utf-8")))
+    assert scores["acc"].value == pytest.approx(np.mean(right))
+    assert scores["bits_per_byte_of_answer"].value == pytest.approx(np.mean(bits))
+    assert [sample["correct"] for sample in samples] == right
+
+
+def test_chance_is_the_mean_of_one_over_the_number_of_choices(tmp_path):
+    scores, samples = run(variable_choices(tmp_path), tmp_path)
+    assert chance_level(samples) == scores["acc"].chance == (1 / 2 + 1 / 4) / 2
+    assert scores["bits_per_byte_of_answer"].chance is None
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_scores_are_the_same_at_every_batch_size(tmp_path, monkeypatch, batch):
+    task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]})
+    expected = run(task, tmp_path)
+    monkeypatch.setattr("cgpt.adapter.SEQUENCES_PER_CALL", batch)
+    assert run(task, tmp_path) == expected
+
+
+def test_sequences_are_scored_longest_first_and_answered_in_the_order_asked():
+    model = bigram.make_model(TOKENIZER.get_vocab_size())
+    pairs = [("the film", " is good"), ("a calm river and a loud city", " yes"), ("no", " no")]
+    answers = adapter(model).loglikelihood(requests(*pairs))
+    assert [total for total, _ in answers] == pytest.approx([bigram.direct(model, TOKENIZER, *pair) for pair in pairs])
+    assert model.calls == [sorted(model.calls[0], reverse=True)]
+
+
+def test_an_empty_context_is_the_end_of_text_token():
+    ((total, _),) = adapter().loglikelihood(requests(("", "yes")))
+    ids = [END, *TOKENIZER.encode("yes").ids]
+    assert total == pytest.approx(sum(MODEL.table[a, b] for a, b in itertools.pairwise(ids)))
+
+
+def test_spaces_at_the_end_of_a_context_belong_to_the_continuation():
+    moved, plain = adapter().loglikelihood(requests(("the film ", "is good"), ("the film", " is good")))
+    assert moved == plain
+
+
+def test_a_context_longer_than_the_model_loses_its_start():
+    recorded = []
+
+    def score(model, sequences, first):
+        recorded.extend(zip(sequences, first))
+        return bigram.score(model, sequences, first)
+
+    model = adapter()
+    model._score = score
+    context = "a calm river and a loud city . " * 40 + "yes"
+    model.loglikelihood(requests((context, " no")))
+    ((tokens, first),) = recorded
+    whole = TOKENIZER.encode(context + " no").ids
+    assert tokens.tolist() == whole[-65:] and first == 65 - (len(whole) - len(TOKENIZER.encode(context).ids))
+
+
+def test_a_text_or_an_answer_longer_than_the_model_is_scored_token_by_token_exactly_once():
+    text = "a calm river and a loud city . " * 40
+    ids = [END, *TOKENIZER.encode(text).ids]
+    assert len(ids) > 3 * 64
+    expected = sum(MODEL.table[a, b] for a, b in itertools.pairwise(ids))
+    assert adapter().loglikelihood_rolling(requests((text,))) == pytest.approx([expected])
+    ((total, _),) = adapter().loglikelihood(requests(("yes", " " + text)))
+    assert total == pytest.approx(bigram.direct(MODEL, TOKENIZER, "yes", " " + text))
+
+
+def test_greedy_is_true_only_for_the_most_likely_continuation():
+    ids = [int(MODEL.table[END].argmax())]
+    while len(ids) < 4:
+        ids.append(int(MODEL.table[ids[-1]].argmax()))
+    model = adapter()
+    answers = model._score_pairs([([END], ids), ([END], [ids[0] ^ 1, *ids[1:]])])
+    assert [greedy for _, greedy in answers] == [True, False]
+
+
+def test_generation_is_cut_before_the_stop_string_and_sampling_is_refused():
+    text = adapter().generate_until(requests(("the film", {"until": [], "max_gen_toks": 8})))[0]
+    stop = text[2:4]
+    assert (
+        adapter().generate_until(requests(("the film", {"until": [stop], "max_gen_toks": 8})))[0] == text.split(stop)[0]
+    )
+    with pytest.raises(UserError, match="only greedy decoding"):
+        adapter().generate_until(requests(("the film", {"do_sample": True})))
+
+
+def test_an_answer_without_a_token_is_refused():
+    with pytest.raises(UserError, match="has no token of its own"):
+        adapter().loglikelihood(requests(("the film", "")))
+
+
+def test_few_shot_examples_are_the_same_in_every_run_and_stand_in_the_prompt(tmp_path):
+    task = write_task(tmp_path, ROWS, num_fewshot=2)
+    first, second = run(task, tmp_path)[1], run(task, tmp_path)[1]
+    assert first == second
+    assert first[0]["prompt"].count("Sentiment:") == 3 and first[0]["prompt"].endswith("a good film\nSentiment:")
+
+
+def test_a_limit_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
+    task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, limit=7)
+    samples = run(task, tmp_path)[1]
+    assert [sample["doc_id"] for sample in samples] == tasks.subset(20, 7)
+    assert all(sample["prompt"].startswith(f"film {sample['doc_id']} is") for sample in samples)
+
+
+def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(tmp_path):
+    task = write_task(
+        tmp_path, {"test": [{"text": "the film is good"}, {"text": "the film is bad"}]}, output_type="loglikelihood",
+        training_split=None, doc_to_choice=None, doc_to_text="{{text.split(' ')[:-1]|join(' ')}}",
+        doc_to_target="{{' '+text.split(' ')[-1]}}",
+        metric_list=[
+            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        ],
+    )  # fmt: skip
+    scores, samples = run(task, tmp_path)
+    expected = [bigram.direct(MODEL, TOKENIZER, "the film is", word) for word in (" good", " bad")]
+    assert scores["perplexity"].value == pytest.approx(math.exp(-np.mean(expected)))
+    assert scores["acc"].chance is None and scores["perplexity"].stderr > 0
+    assert samples[0]["choices"] is None and samples[0]["loglikelihoods"] == pytest.approx(expected[:1])
+
+
+def test_a_generation_task_is_scored_by_exact_match(tmp_path):
+    task = write_task(
+        tmp_path, {"test": [{"q": "the film", "a": "?"}]}, output_type="generate_until", training_split=None, doc_to_choice=None,
+        doc_to_text="{{q}}", doc_to_target="a", generation_kwargs={"until": ["."], "max_gen_toks": 4},
+        metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    )  # fmt: skip
+    scores, samples = run(task, tmp_path)
+    assert scores["exact_match"].value == 0 and scores["exact_match"].chance is None
+    assert isinstance(samples[0]["prediction"], str) and samples[0]["correct"] is False
+
+
+def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
+    rows = [*ROWS["test"], {"sentence": "so so", "label": 2}]
+    with pytest.raises(UserError, match="split 'test', document 2: doc_to_target: label 2 is not among the choices"):
+        run(write_task(tmp_path, {"train": ROWS["train"], "test": rows}), tmp_path)
+
+
+def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
+    loaded = SimpleNamespace(load=lambda folder, hardware: (MODEL, TOKENIZER))
+    monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
+    monkeypatch.setitem(sys.modules, "cgpt.score", bigram)
+    spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
+    hardware = Hardware(name="cpu", description="", device="CPU")
+    out = tmp_path / "evaluate" / "toy-1"
+    record = evaluate(spec, tmp_path / "gpt-1", tmp_path / "data", out, hardware, 1)
+    read = read_scores(out / "scores.json")
+    assert (read.run, read.checkpoint, read.n_samples, read.task_version) == ("toy-1", "gpt-1", 2, 1.0)
+    assert read.prompt_example == "a good film\nSentiment:" and record["scores"][0]["metric"] == "acc"
+    lines = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert [line["choices"] for line in lines] == [[" bad", " good"]] * 2
+    assert sorted(path.name for path in out.iterdir()) == ["samples.jsonl", "scores.json"]
+
+
+def test_evaluation_touches_neither_the_network_nor_the_home_folder(tmp_path):
+    task = write_task(tmp_path / "data", ROWS)
+    code = f"""
+import socket, sys
+def refuse(*_): raise SystemExit("network")
+socket.socket.connect = refuse
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
+from pathlib import Path
+import bigram
+from cgpt import tasks, evaluate
+lm_task = tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
+from cgpt.adapter import Adapter
+tokenizer = bigram.make_tokenizer()
+model = bigram.make_model(tokenizer.get_vocab_size())
+evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer, bigram.score, bigram.generate))
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TQDM_"))}
+    clean["HOME"] = str(home)
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == [] and done.stdout == ""
