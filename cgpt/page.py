@@ -123,5 +123,6 @@ dd { margin: 0 0 0.5rem; }
 @media (max-width: 40rem) { th, td { padding: 0.3rem 0.5rem; font-size: 0.9rem; } }
 @page { size: landscape; margin: 12mm; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } .wide { overflow: visible; }
+  th:first-child { position: static; }
   th, td { padding: 0.15rem 0.3rem; font-size: 9pt; } tr { break-inside: avoid; } }
 """

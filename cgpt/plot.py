@@ -26,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 _GREY = "#595959"
 _CHANCE: dict[str, Any] = {"color": _GREY, "linestyle": "--", "linewidth": 1.0}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6,
@@ -38,7 +38,6 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
     """Write figures/loss, scores and compute of an experiment, each as .svg and .png. Raises UserError."""
     import matplotlib
 
-    matplotlib.use("Agg")
     rows = collect(experiment, plan, results)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
@@ -48,7 +47,9 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
         "compute": lambda: compute_figure(pretrained),
     }
     for name, draw in figures.items():
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "Agg", **_STYLE}):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
+            matplotlib.rcParams.update(_STYLE)
             _save(draw(), results / experiment.name / "figures" / name)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
+from cgpt.plan import Plan, Run
 from cgpt.records import LOSS_COLUMNS
 from cgpt.spec import Data, Experiment, Train
 
@@ -14,9 +14,9 @@ SIZES = {"gpt-90k": 90_112, "gpt-350k": 352_256, "gpt-1m": 1_230_000}
 TASKS = ("topic", "mood", "passage")
 
 
-def run(stage: str, id: str, spec: dict | None = None, **needs: str) -> SimpleNamespace:
-    """A stand-in for cgpt.plan.Run."""
-    return SimpleNamespace(stage=stage, id=id, spec=spec or {}, needs=needs)
+def run(stage: str, id: str, spec: dict | None = None, **needs: str) -> Run:
+    """A run with a short id instead of a hashed one."""
+    return Run(stage, id, spec or {}, needs)
 
 
 def run_json(id: str, stage: str, model: str, seed: int, **changes: object) -> dict:
@@ -69,7 +69,7 @@ def write_loss(results: Path, id: str, last_tokens: int, last_loss: float) -> No
     (results / "runs" / "pretrain" / id / "loss.csv").write_text("\n".join(lines) + "\n")
 
 
-def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experiment, SimpleNamespace]:
+def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experiment, Plan]:
     """Write every record of an experiment with three sizes, three tasks and some seeds; the plan names them all."""
     runs = []
     for place, model in enumerate(SIZES):
@@ -91,10 +91,10 @@ def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experi
         name="made-up", question="Does a bigger model learn more from the same text?", data=Data(corpus=("world",)),
         models=tuple(SIZES), train=Train(lr=0.001, batch_size=8, steps=20), seeds=seeds, tasks=TASKS,
     )  # fmt: skip
-    return experiment, SimpleNamespace(runs=runs)
+    return experiment, Plan(experiment.name, tuple(runs))
 
 
-def _evaluate(results: Path, model_run: str, stage: str, task: str, value: float) -> list[SimpleNamespace]:
+def _evaluate(results: Path, model_run: str, stage: str, task: str, value: float) -> list[Run]:
     id = f"{model_run}.{task}-e"
     write_json(results, "evaluate", id, "scores.json", scores_json(id, task, stage, value, checkpoint=model_run))
     return [run("evaluate", id, {"task": {"task": task, "metric_list": [{"metric": "acc"}]}}, **{stage: model_run})]

@@ -182,7 +182,7 @@ def test_two_results_that_differ_only_in_something_unknown_are_not_averaged(tmp_
 def test_a_bag_of_words_baseline_gets_a_row_of_its_own(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
     made.write_json(tmp_path, "baseline", "words", "scores.json", made.scores_json("words", "topic", "baseline", 0.61))
-    plan.runs.append(made.run("baseline", "words", {"task": {"task": "topic"}}))
+    plan = replace(plan, runs=(*plan.runs, made.run("baseline", "words", {"task": {"task": "topic"}})))
     tabulate(experiment, plan, tmp_path)
     table = markdown_tables(tmp_path / "made-up" / "table.md")[0]
     line = next(line for line in table if line["condition"] == "bag of words")
