@@ -1,0 +1,30 @@
+# Connects the runs of every experiment; each rule calls `python -m cgpt <stage> <run id>`, a line that a person can paste.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# The environment is the one that Snakemake runs in (`make setup`); this base image is used on request only, with --sdm.
+container: "docker://python:3.11"
+
+
+report: "workflows/report/workflow.rst"
+
+
+include: "workflows/rules/common.smk"
+
+
+rule quickstart:
+    default_target: True
+    input:
+        report_files("quickstart"),
+
+
+include: "workflows/rules/fetch.smk"
+include: "workflows/rules/tokenize.smk"
+include: "workflows/rules/pretrain.smk"
+include: "workflows/rules/finetune.smk"
+include: "workflows/rules/baseline.smk"
+include: "workflows/rules/evaluate.smk"
+include: "workflows/rules/tabulate.smk"
+include: "workflows/rules/plot.smk"

@@ -1,0 +1,18 @@
+# What counting words reaches with the same labels.
+rule baseline:
+    input:
+        upstream("baseline"),
+    output:
+        multiext("results/runs/baseline/{run}/", "scores.json", "samples.jsonl"),
+    log:
+        "results/runs/logs/baseline/{run}.log",
+    benchmark:
+        "results/runs/benchmarks/baseline/{run}.tsv"
+    wildcard_constraints:
+        run=ids("baseline"),
+    threads: 1
+    params:
+        spec=spec("baseline"),
+        code=provenance.code_sha256("baseline"),
+    shell:
+        "python -m cgpt baseline {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"

@@ -1,0 +1,105 @@
+# What the rules ask of the plan. Every YAML file is checked here, when Snakemake parses, also where all outputs exist.
+import json
+import re
+import sys
+from pathlib import Path
+
+from cgpt import load, plan, provenance
+from cgpt.errors import UserError
+
+# Jobs use the Python that runs Snakemake, whether or not its environment is activated.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+
+try:
+    WORKFLOW = load.load_workflow(Path.cwd())
+    PLANS = {name: plan.make_plan(what, WORKFLOW) for name, what in WORKFLOW.experiments.items()}
+    RUNS = plan.all_runs(WORKFLOW)
+except UserError as error:
+    print(*error.problems, sep="\n", file=sys.stderr)
+    sys.exit(1)
+
+FINISHED = {
+    "fetch": "results/runs/data/{}/fetched.json",
+    "tokenize": "results/runs/tokens/{}/tokens.json",
+    "pretrain": "results/runs/pretrain/{}/run.json",
+    "finetune": "results/runs/finetune/{}/run.json",
+    "baseline": "results/runs/baseline/{}/scores.json",
+    "evaluate": "results/runs/evaluate/{}/scores.json",
+}
+FIGURES = ("loss", "scores", "compute")
+
+
+def ids(stage):
+    """Wildcard constraint: the ids of the stage's runs."""
+    return "|".join(sorted(re.escape(run_id) for kind, run_id in RUNS if kind == stage)) or "none"
+
+
+def upstream(stage):
+    """Input: what shows that the run's upstream runs are finished."""
+    return lambda wildcards: [FINISHED[kind].format(run_id) for kind, run_id in RUNS[stage, wildcards.run].upstream()]
+
+
+def local_files(wildcards):
+    """Input: the files of a dataset that is a local file or folder."""
+    path = Path(WORKFLOW.datasets[wildcards.run].path or "")
+    files = [path] if path.is_file() else path.rglob("*") if path.name else []
+    return sorted(str(file) for file in files if file.is_file())
+
+
+def spec(stage):
+    """Parameter: what decides the run's result, so that Snakemake redoes it when that changes."""
+    return lambda wildcards: json.dumps(RUNS[stage, wildcards.run].spec, sort_keys=True)
+
+
+def threads(stage):
+    """Threads that the plan names for the run."""
+    return lambda wildcards: RUNS[stage, wildcards.run].execution.threads
+
+
+def mem_mb(stage):
+    """Memory: the hardware profile's, else the plan's estimate and half as much again."""
+
+    def asked(wildcards):
+        cost = RUNS[stage, wildcards.run].execution
+        return cost.hardware.resources.mem_mb or int(1.5 * (cost.memory_bytes or 0) / 1e6) or 1000
+
+    return asked
+
+
+def gpu(stage):
+    """Accelerators: the hardware profile's."""
+    return lambda wildcards: RUNS[stage, wildcards.run].execution.hardware.resources.gpu
+
+
+def runtime(stage):
+    """Minutes after which a cluster may stop the job: the hardware profile's, else a day."""
+    return lambda wildcards: RUNS[stage, wildcards.run].execution.hardware.resources.runtime_minutes or 1440
+
+
+def records(wildcards):
+    """Input: the records of every run of an experiment that has one."""
+    recorded = [run for run in PLANS[wildcards.experiment].runs if run.stage not in ("fetch", "tokenize")]
+    return [FINISHED[run.stage].format(run.id) for run in recorded]
+
+
+def curves(wildcards):
+    """Input: the loss curves of an experiment."""
+    trained = [run for run in PLANS[wildcards.experiment].runs if run.stage in ("pretrain", "finetune")]
+    return [f"results/runs/{run.stage}/{run.id}/loss.csv" for run in trained]
+
+
+def experiment_spec(wildcards):
+    """Parameter: what an experiment says and the runs it is made of."""
+    runs = [run.id for run in PLANS[wildcards.experiment].runs]
+    return json.dumps({"question": WORKFLOW.experiments[wildcards.experiment].question, "runs": runs})
+
+
+def report_files(experiment):
+    """The tables and figures of an experiment."""
+    tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv")]
+    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
+    return tables + figures
+
+
+wildcard_constraints:
+    experiment="|".join(re.escape(name) for name in PLANS),

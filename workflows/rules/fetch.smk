@@ -1,0 +1,18 @@
+# A dataset: downloaded or copied and verified, or made.
+rule fetch:
+    input:
+        local_files,
+    output:
+        "results/runs/data/{run}/fetched.json",
+    log:
+        "results/runs/logs/fetch/{run}.log",
+    benchmark:
+        "results/runs/benchmarks/fetch/{run}.tsv"
+    wildcard_constraints:
+        run=ids("fetch"),
+    threads: 1
+    params:
+        spec=spec("fetch"),
+        code=provenance.code_sha256("fetch"),
+    shell:
+        "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"

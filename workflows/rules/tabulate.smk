@@ -1,0 +1,23 @@
+# The tables of an experiment.
+rule tabulate:
+    input:
+        records,
+    output:
+        scores="results/{experiment}/scores.csv",
+        runs="results/{experiment}/runs.csv",
+        markdown="results/{experiment}/table.md",
+        html=report(
+            "results/{experiment}/table.html",
+            caption="../report/table.rst",
+            category="{experiment}",
+            labels={"shows": "table"},
+        ),
+    log:
+        "results/runs/logs/tabulate/{experiment}.log",
+    benchmark:
+        "results/runs/benchmarks/tabulate/{experiment}.tsv"
+    params:
+        spec=experiment_spec,
+        code=provenance.code_sha256("tabulate"),
+    shell:
+        "python -m cgpt tabulate {wildcards.experiment} 2>&1 | tee {log} >&2"

@@ -1,0 +1,18 @@
+# A tokenizer and the token shards of a corpus.
+rule tokenize:
+    input:
+        upstream("tokenize"),
+    output:
+        multiext("results/runs/tokens/{run}/", "tokens.json", "tokenizer.json", "train.bin", "validation.bin"),
+    log:
+        "results/runs/logs/tokenize/{run}.log",
+    benchmark:
+        "results/runs/benchmarks/tokenize/{run}.tsv"
+    wildcard_constraints:
+        run=ids("tokenize"),
+    threads: 8
+    params:
+        spec=spec("tokenize"),
+        code=provenance.code_sha256("tokenize"),
+    shell:
+        "python -m cgpt tokenize {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"
