@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -70,8 +71,7 @@ def test_the_compute_figure_labels_each_mean_with_size_and_number_of_seeds(tmp_p
 
 def test_an_experiment_without_tasks_still_gets_its_three_figures(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
-    plan.runs = [run for run in plan.runs if run.stage == "pretrain"]
-    plot(experiment, plan, tmp_path)
+    plot(experiment, replace(plan, runs=plan.of("pretrain")), tmp_path)
     assert len(list((tmp_path / "made-up" / "figures").iterdir())) == 6
 
 
