@@ -73,7 +73,7 @@ class GPT:
     def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
         from tinygrad import Tensor
 
-        self.config, self.ops = config, ops
+        self.config, self.ops, self.device = config, ops, device
         self.params: dict[str, Tensor] = {
             name: Tensor(value, device=device) for name, value in params.items()
         }

@@ -55,7 +55,7 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
                 f"write {math.ceil(1e4 / n) / 1e4} or more, or name a data set with a validation file"
             )
     record = {
-        "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
+        "corpus": list(spec["corpus"]), "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
         "end_of_text_id": end_of_text, "train": train.header, "validation": validation.header,
     }  # fmt: skip
     with writing(out):

@@ -1,0 +1,115 @@
+"""Checkpoint folders: config.json and model.safetensors with GPT-2's keys and names, tokenizer.json, run.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgpt import kernels
+from cgpt.errors import UserError, writing
+from cgpt.model import GPT, parameter_shapes
+from cgpt.records import write_whole
+from cgpt.spec import Hardware, Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+REMEDY = "delete its folder, so that its run is done again"
+CPU = Hardware("cpu", "", device="CPU", kernels="native")
+# Our names of what config.json calls by GPT-2's names.
+CONFIG_KEYS = {
+    "n_layer": "n_layer", "d_model": "n_embd", "n_head": "n_head", "seq_len": "n_positions", "d_ffn": "n_inner",
+    "vocab_size": "vocab_size", "activation": "activation_function", "layer_norm_epsilon": "layer_norm_epsilon",
+    "tie_embeddings": "tie_word_embeddings",
+}  # fmt: skip
+
+
+def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> None:
+    """Write a checkpoint that `load` and Hugging Face transformers open. `tokenizer` is a tokenizer.json to copy."""
+    from safetensors.numpy import save as to_bytes
+
+    written: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in CONFIG_KEYS.items()}
+    written |= {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "name": config.name}
+    written |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "scale_attn_weights": True}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.json", (json.dumps(written, indent=2) + "\n").encode())
+        part = folder / "tokenizer.json.part"
+        shutil.copyfile(tokenizer, part)
+        os.replace(part, folder / "tokenizer.json")
+        write_whole(folder / "model.safetensors", to_bytes(params, metadata={"format": "pt"}))
+
+
+def read_config(folder: Path) -> Model:
+    """The shapes in a checkpoint's config.json. Raises UserError when it is missing or foreign."""
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        values = {ours: raw[theirs] for ours, theirs in CONFIG_KEYS.items()}
+        return Model(name=raw.get("name", folder.name), **values)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]}: is missing, so this is no checkpoint of ours; {REMEDY}") from None
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"{path}: is no JSON object; {REMEDY}") from None
+
+
+def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
+    """The weights, float32, with exactly the names and shapes of `config`. Raises UserError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / "model.safetensors"
+    try:
+        params = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run its stage first") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {REMEDY}") from None
+    shapes = parameter_shapes(config)
+    problems = [f"{path}: {name}: is missing; {REMEDY}" for name in shapes if name not in params]
+    problems += [f"{path}: {name}: is no parameter of this model; {REMEDY}" for name in params if name not in shapes]
+    problems += [
+        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {REMEDY}"
+        for name, shape in shapes.items()
+        if name in params and params[name].shape != shape
+    ]
+    if problems:
+        raise UserError(*problems)
+    return {name: params[name].astype(np.float32, copy=False) for name in shapes}
+
+
+def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer of a checkpoint or token folder. Raises UserError when it is missing or has another vocabulary."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{path}: is missing; {REMEDY}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise UserError(f"{path}: is no tokenizer ({error}); {REMEDY}") from None
+    found = tokenizer.get_vocab_size()
+    if vocab_size is not None and found > vocab_size:
+        raise UserError(f"{path}: vocabulary: has {found} tokens, the model {vocab_size}; take the model's own tokenizer")
+    return tokenizer
+
+
+def load(folder: str | Path, hardware: Hardware | None = None, threads: int | None = None) -> tuple[GPT, Tokenizer]:
+    """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
+
+    Raises UserError for a missing, truncated or foreign checkpoint.
+    """
+    folder, hardware = Path(folder), hardware or CPU
+    config = read_config(folder)
+    params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
+    ops = kernels.prepare(hardware, threads or os.cpu_count() or 1)
+    return GPT(replace(config, d_ffn=config.d_ffn or 4 * config.d_model), params, ops, hardware.device), tokenizer

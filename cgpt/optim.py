@@ -1,0 +1,124 @@
+"""The training step: loss, gradients and AdamW, captured once per batch shape; and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+import numpy as np
+
+from cgpt.model import GPT
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Loshchilov and Hutter 2019; the defaults are Cerebras-GPT's."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    grad_clip: float = 1.0
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, schedule: str, min_ratio: float) -> float:
+    """Rate of step `step` (from 0): linear warm-up that reaches `peak` at its last step, then linear or cosine decay
+    to `min_ratio` of the peak at the last step."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    gone = (step - warmup_steps + 1) / max(1, steps - warmup_steps)
+    share = 1 - gone if schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2
+    return peak * (min_ratio + (1 - min_ratio) * share)
+
+
+class Trainer:
+    """A model with its AdamW moments. `step` makes one update and returns loss and gradient norm."""
+
+    def __init__(self, model: GPT, settings: AdamW):
+        from tinygrad import Tensor
+
+        self.model, self.settings = model, settings
+        self.n_updates = 0
+        self.params = list(model.params.values())
+        zeros = [np.zeros(p.shape, np.float32) for p in self.params]
+        self.first = [Tensor(z, device=model.device) for z in zeros]
+        self.second = [Tensor(z, device=model.device) for z in zeros]
+        self.totals: list[Tensor] = []  # sums of gradients, where a step has several micro-batches
+        Tensor.realize(*self.first, *self.second)
+        # Biases and LayerNorm are not decayed, embeddings are (Cerebras-GPT).
+        self.scales = [
+            (1.0, 0.0 if name.endswith(".bias") or "ln_" in name else settings.weight_decay) for name in model.params
+        ]
+        self._jits: dict[tuple, Callable] = {}
+
+    def step(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[float, float]:
+        """Update once from micro-batches of equal weight, each tokens and targets (B, T) int32; -1 is no target.
+
+        Returns the mean loss in nats and the gradient norm before clipping.
+        """
+        s, n = self.settings, self.n_updates + 1
+        hyper = [lr, s.beta1, s.beta2, s.epsilon, s.grad_clip, 1 - s.beta1**n, 1 - s.beta2**n]
+        if len(micro_batches) == 1:
+            loss, norm = self._run(self._fused, *micro_batches[0], np.array(hyper, np.float32))
+            losses = [loss.item()]
+        else:
+            losses = []
+            for i, (tokens, targets) in enumerate(micro_batches):
+                factors = np.array([float(i > 0), 1 / len(micro_batches)], np.float32)
+                losses.append(self._run(self._accumulate, tokens, targets, factors)[0].item())
+            norm = self._run(self._update, np.array(hyper, np.float32))[0]
+        self.n_updates = n
+        return float(np.mean(losses)), norm.item()
+
+    def _fused(self, tokens: Any, targets: Any, hyper: Any) -> tuple:
+        loss, grads = self._loss_and_grads(tokens, targets)
+        norm = self.model.ops.adamw(self.params, self.first, self.second, grads, hyper, self.scales)
+        return loss, norm.realize()
+
+    def _accumulate(self, tokens: Any, targets: Any, factors: Any) -> tuple:
+        loss, grads = self._loss_and_grads(tokens, targets)
+        return loss, self.model.ops.accumulate(self.totals, grads, factors).realize()
+
+    def _update(self, hyper: Any) -> tuple:
+        norm = self.model.ops.adamw(self.params, self.first, self.second, self.totals, hyper, self.scales)
+        return (norm.realize(),)
+
+    def _loss_and_grads(self, tokens: Any, targets: Any) -> tuple:
+        loss = self.model.loss(tokens, targets)
+        grads = loss.gradient(*self.params)
+        # Before the update writes to the parameters: a loss realised later would be that of the new ones.
+        loss.realize(*grads)
+        return loss, grads
+
+    def _run(self, function: Callable, *arrays: np.ndarray) -> tuple:
+        from tinygrad import Tensor, TinyJit
+
+        if function != self._fused and not self.totals:
+            self.totals = [Tensor(np.zeros(p.shape, np.float32), device=self.model.device) for p in self.params]
+            Tensor.realize(*self.totals)
+        key = (function.__name__, *(a.shape for a in arrays))
+        if key not in self._jits:
+            self._jits[key] = TinyJit(function)
+        return self._jits[key](*(Tensor(a, device=self.model.device) for a in arrays))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters, moments and the number of updates, as NumPy arrays."""
+        state = {"n_updates": np.array([self.n_updates], np.int64)}
+        for kind, tensors in (("p", self.params), ("m", self.first), ("v", self.second)):
+            state |= {f"{kind}.{name}": tensor.numpy() for name, tensor in zip(self.model.params, tensors)}
+        return state
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from what `state` returned."""
+        self.n_updates = int(state["n_updates"][0])
+        for kind, tensors in (("p", self.params), ("m", self.first), ("v", self.second)):
+            for name, tensor in zip(self.model.params, tensors):
+                write(tensor, state[f"{kind}.{name}"])
+
+
+def write(tensor: Any, value: np.ndarray) -> None:
+    """Overwrite a realised tensor in place, also under functions that have captured it."""
+    from tinygrad import Tensor
+
+    tensor.assign(Tensor(np.ascontiguousarray(value), device=tensor.device)).realize()

@@ -1,0 +1,186 @@
+"""The stage `pretrain`: train a GPT on token shards; resumable at any moment, the same bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import checkpoint, flops, kernels, provenance, shards
+from cgpt.errors import UserError
+from cgpt.kernels.compiler import find_compiler
+from cgpt.model import GPT, init_parameters
+from cgpt.optim import AdamW, Trainer, learning_rate
+from cgpt.records import PretrainRecord, write_record
+from cgpt.runstate import Clock, LossLog, Progress, RunState, StopSignal, peak_memory_bytes
+from cgpt.score import score
+from cgpt.spec import Hardware, Model, Train
+
+DIVERGED_NATS = 1.0  # a loss this far above the first one, after the warm-up, does not come back
+
+
+def pretrain(
+    spec: dict[str, Any], tokens: Path, out: Path, hardware: Hardware, threads: int, checkpoint_every_steps: int
+) -> dict[str, Any]:
+    """Train the model of `spec` and write a checkpoint folder with loss.csv and run.json; return the record.
+
+    `tokens` is a folder that tokenize wrote. The state to resume from is kept in `state/<run>` beside the stages'
+    folders, keyed by spec and code. Raises UserError for shards that do not fit, divergence or a full disk, and
+    KeyboardInterrupt, with the state saved, when told to stop.
+    """
+    run = PretrainRun(spec, tokens, out, hardware, threads)
+    run.train(checkpoint_every_steps)
+    return run.finish()
+
+
+class PretrainRun:
+    """One pretraining run: the model, where it stands, and what it leaves behind."""
+
+    def __init__(self, spec: dict[str, Any], tokens: Path, out: Path, hardware: Hardware, threads: int):
+        self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
+        self.config, self.settings = Model(**spec["model"]), Train(**spec["train"])
+        assert self.settings.steps is not None, "the plan resolves the number of steps"
+        self.steps = self.settings.steps
+        self.shard, self.validation = (open_split(tokens, name, self.config) for name in ("train", "validation"))
+        self.validation_header = shards.read_header(tokens / "validation.bin")
+        t = self.settings
+        ops = kernels.prepare(hardware, threads)
+        self.model = GPT(self.config, init_parameters(self.config, spec["seed"]), ops, hardware.device)
+        self.trainer = Trainer(self.model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
+        key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
+        self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())
+        self.log = LossLog(self.state.folder / "loss.csv")
+        if (saved := self.state.load()) is not None:
+            self.trainer.load_state(saved)
+        self.log.resume(self.trainer.n_updates)
+        self.clock = Clock(self.log.last("seconds") or 0.0)
+
+    def train(self, checkpoint_every_steps: int) -> None:
+        """Do the steps that are left, saving the state every so many of them and when told to stop."""
+        progress, first_loss = Progress(self.out.name), self.log.first("train_loss")
+        with StopSignal() as stop:
+            for step in range(self.trainer.n_updates, self.steps):
+                loss = self._step(step)
+                first_loss = loss if first_loss is None else first_loss
+                self._refuse_divergence(step, loss, first_loss)
+                progress.show(step + 1, self.steps, loss, self.clock, last=step + 1 == self.steps)
+                if stop.requested or (step + 1) % checkpoint_every_steps == 0:
+                    self.state.save(self.trainer.state())
+                if stop.requested:
+                    raise KeyboardInterrupt
+
+    def _step(self, step: int) -> float:
+        t = self.settings
+        warmup_steps = round(t.warmup_fraction * self.steps)
+        lr = learning_rate(step, self.steps, t.lr, warmup_steps, t.schedule, t.min_lr_ratio)
+        start = time.perf_counter()
+        batch = shards.batches(self.shard, self.config.seq_len, t.batch_size, self.spec["seed"], step)
+        parts = np.split(batch, t.batch_size // (t.micro_batch_size or t.batch_size))
+        micro_batches = [(np.ascontiguousarray(p[:, :-1]), np.ascontiguousarray(p[:, 1:])) for p in parts]
+        loss, grad_norm = self.trainer.step(micro_batches, lr)
+        self.clock.add(t.batch_size * self.config.seq_len, time.perf_counter() - start)
+        done = step + 1
+        evaluated = done % t.eval_every_steps == 0 or done == self.steps
+        nats = self.validation_loss() if evaluated and math.isfinite(loss) else None
+        bits = None if nats is None else shards.bits_per_byte(nats, self.validation_header)
+        self.log.append(
+            step=done, tokens=done * t.batch_size * self.config.seq_len, train_loss=loss, validation_loss=nats,
+            validation_bits_per_byte=bits, lr=lr, grad_norm=grad_norm, tokens_per_s=_rounded(self.clock.tokens_per_s),
+            seconds=_rounded(self.clock.seconds),
+        )  # fmt: skip
+        return loss
+
+    def _refuse_divergence(self, step: int, loss: float, first_loss: float) -> None:
+        warm = step >= round(self.settings.warmup_fraction * self.steps)
+        if math.isfinite(loss) and not (warm and loss > first_loss + DIVERGED_NATS):
+            return
+        self.state.remove()
+        raise UserError(
+            f"{self.out.name}: train.lr: the run diverged at step {step + 1} (loss {loss:.4g}, first loss {first_loss:.4g}); "
+            f"write a lower lr than {self.settings.lr}, or a longer warmup_fraction"
+        )
+
+    def validation_loss(self) -> float:
+        """Mean loss, nats per token, over fixed windows spread evenly over the validation shard."""
+        length, t = self.config.seq_len, self.settings
+        count = max(1, min(t.eval_batches * t.batch_size, (len(self.validation) - 1) // length))
+        starts = np.linspace(0, max(0, len(self.validation) - length - 1), count).astype(np.int64)
+        windows = [self.validation[at : at + length + 1].astype(np.int32) for at in starts]
+        logprobs = [logprob for logprob, _ in score(self.model, windows, [1] * len(windows))]
+        return -float(np.concatenate(logprobs).mean(dtype=np.float64))
+
+    def finish(self) -> dict[str, Any]:
+        """Write the checkpoint folder, run.json last, and drop the state."""
+        checkpoint.save(self.out, self.config, self.model.numpy(), self.tokens_folder / "tokenizer.json")
+        (self.out / "loss.csv").write_bytes(self.log.path.read_bytes())
+        record = PretrainRecord(
+            **common_record(self.out.name, "pretrain", self.spec, self.tokens_folder, self.config, self.hardware, self.threads),
+            tokens=self.steps * self.settings.batch_size * self.config.seq_len,
+            steps=self.steps,
+            **flops_of(self.config, self.steps * self.settings.batch_size * self.config.seq_len),
+            train_loss=self.log.last("train_loss"),
+            validation_loss=self.log.last("validation_loss"),
+            validation_bits_per_byte=self.log.last("validation_bits_per_byte"),
+            **cost_of(self.clock),
+        )
+        write_record(self.out / "run.json", record)
+        self.state.remove()
+        return asdict(record)
+
+
+def common_record(
+    run: str, stage: str, spec: dict[str, Any], tokens: Path, config: Model, hardware: Hardware, threads: int
+) -> dict[str, Any]:
+    """The fields of a run's record that say what it is and where it was made."""
+    return {
+        "run": run, "stage": stage, "model": config.name, "data": corpus_name(tokens), "seed": spec["seed"],
+        "hardware": hardware.name, "timing": hardware.timing, "threads": threads,
+        "n_parameters": flops.n_parameters(config),
+        "n_parameters_non_embedding": flops.n_parameters_non_embedding(config),
+        "compiler": find_compiler().version if hardware.device.startswith("CPU") else None,
+    } | provenance.record(stage)  # fmt: skip
+
+
+def flops_of(config: Model, n_tokens: int) -> dict[str, float]:
+    """Training FLOPs of so many tokens: 6 N D, and with attention (PaLM's convention)."""
+    return {
+        "flops_6nd": flops.flops_per_token(config, "6nd") * n_tokens,
+        "flops": flops.flops_per_token(config, "palm") * n_tokens,
+    }
+
+
+def cost_of(clock: Clock) -> dict[str, Any]:
+    """Seconds, speed and memory of this process's run."""
+    return {
+        "seconds": _rounded(clock.seconds),
+        "tokens_per_s": _rounded(clock.tokens_per_s),
+        "compile_s": _rounded(clock.compile_s),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def corpus_name(tokens: Path) -> str:
+    """The corpora of a token folder, joined by +."""
+    return "+".join(json.loads((tokens / "tokens.json").read_text(encoding="utf-8"))["corpus"])
+
+
+def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
+    """A token shard, checked against the model's vocabulary. Raises UserError."""
+    path = tokens / f"{name}.bin"
+    header = shards.read_header(path)
+    if header["vocab_size"] > (config.vocab_size or 0):
+        raise UserError(
+            f"{path}: vocab_size: has {header['vocab_size']} tokens, model '{config.name}' {config.vocab_size}; "
+            "give the model the tokenizer's vocab_size"
+        )
+    return shards.open_shard(path)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

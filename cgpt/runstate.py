@@ -1,0 +1,164 @@
+"""What a training run keeps while it runs: the state to resume from, its loss.csv, its clock and its progress line."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from cgpt.errors import writing
+from cgpt.records import LOSS_COLUMNS, write_whole
+
+PROGRESS_EVERY_S = 10.0  # where standard error is a file; a terminal is updated every half second
+
+
+class RunState:
+    """Arrays to resume from, in one file that is replaced whole. A file with another key is not ours and not used."""
+
+    def __init__(self, folder: Path, key: str):
+        self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self) -> dict[str, np.ndarray] | None:
+        """The arrays last saved under this key, or None."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                if (file.metadata() or {}).get("key") != self.key:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, OSError):
+            return None
+
+    def save(self, arrays: dict[str, np.ndarray]) -> None:
+        """Replace what is kept. Raises UserError when the disk is full."""
+        from safetensors.numpy import save
+
+        with writing(self.folder):
+            write_whole(self.path, save(arrays, metadata={"key": self.key}))
+
+    def remove(self) -> None:
+        """The run is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class LossLog:
+    """loss.csv, one line per step, written as the run goes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def resume(self, n_steps: int) -> None:
+        """Keep the lines of the first `n_steps` steps, drop what was done after the last checkpoint."""
+        if n_steps and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= n_steps]
+        lines = [",".join(LOSS_COLUMNS), *(",".join(str(row[c]) for c in LOSS_COLUMNS) for row in self.rows)]
+        with writing(self.path.parent):
+            write_whole(self.path, ("\n".join(lines) + "\n").encode())
+
+    def append(self, **row: Any) -> None:
+        """Add the line of one step; None is an empty cell."""
+        cells = {column: "" if row[column] is None else row[column] for column in LOSS_COLUMNS}
+        self.rows.append(cells)
+        with writing(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(str(value) for value in cells.values()) + "\n")
+
+    def last(self, column: str) -> float | None:
+        """The last value of a column, or None."""
+        return next((float(row[column]) for row in reversed(self.rows) if row[column] != ""), None)
+
+    def first(self, column: str) -> float | None:
+        """The first value of a column, or None."""
+        return float(self.rows[0][column]) if self.rows else None
+
+
+class Clock:
+    """Seconds of a run, over all its sessions, and the speed of its steps once they are captured."""
+
+    N_CAPTURING = 2  # tinygrad runs the first call of a function plainly and captures it at the second
+
+    def __init__(self, seconds_before: float = 0.0):
+        self._start = time.perf_counter() - seconds_before
+        self._steps: list[tuple[int, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, the time between sessions left out."""
+        return time.perf_counter() - self._start
+
+    def add(self, n_tokens: int, step_s: float) -> None:
+        """Note one step."""
+        self._steps.append((n_tokens, step_s))
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Of the training steps alone, without those that compile."""
+        steady = self._steps[self.N_CAPTURING :]
+        return sum(n for n, _ in steady) / sum(s for _, s in steady) if steady else None
+
+    @property
+    def compile_s(self) -> float | None:
+        """What the first steps took longer than the later ones."""
+        if self.tokens_per_s is None:
+            return None
+        return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._steps[: self.N_CAPTURING]))
+
+
+class Progress:
+    """One line on standard error: rewritten on a terminal, added every ten seconds elsewhere."""
+
+    def __init__(self, name: str):
+        self.name, self._last = name, 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, step: int, steps: int, loss: float, clock: Clock, last: bool = False) -> None:
+        """Step, loss in nats per token, tokens/s, memory and time left."""
+        now = time.perf_counter()
+        if not last and now - self._last < (0.5 if self._terminal else PROGRESS_EVERY_S):
+            return
+        self._last = now
+        rate = clock.tokens_per_s
+        left = (steps - step) * clock._steps[-1][1] if clock._steps else 0.0
+        line = (
+            f"{self.name}: step {step}/{steps}  loss {loss:.4f}  {f'{rate:,.0f}' if rate else '-'} tokens/s  "
+            f"{peak_memory_bytes() / 2**20:,.0f} MiB  {int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        end = "\n" if last or not self._terminal else ""
+        print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+class StopSignal:
+    """`with StopSignal() as stop:` SIGTERM and SIGINT set `stop.requested` instead of ending the process at once."""
+
+    requested = False
+
+    def __enter__(self) -> StopSignal:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
