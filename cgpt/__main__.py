@@ -10,9 +10,10 @@ from typing import Any
 
 from cgpt import load, plan
 from cgpt.errors import UserError, did_you_mean
+from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
-RUNS = RESULTS / "runs"
+DATA = plan.RUNS_FOLDER / "data"
 STAGE_HELP = {
     "fetch": "download or copy a dataset, or make the builtin one, and verify it",
     "tokenize": "train the tokenizer and write the token shards",
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _experiment(name: str) -> tuple[Any, plan.Plan]:
+def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
     workflow = load.load_workflow(Path.cwd())
     if name not in workflow.experiments:
         raise UserError(f"workflows/experiments: there is no experiment '{name}'; "
@@ -83,15 +84,21 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
+    missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
+    if missing:
+        raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "
+                          f"run `python -m cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
     return _CALLS[chosen.verb](run, workflow, threads) or {}, ""
 
 
 def _granted(granted: int | None, run: plan.Run) -> int:
+    """The threads that the plan names; with fewer granted, recorded speeds would be a lie."""
     named = run.execution.threads
     if granted is not None and granted < named:
-        profile = run.execution.hardware.name if run.execution.hardware else "the plan"
-        raise UserError(f"{run.id}: {granted} thread(s) granted, but {profile} names {named}; run snakemake with "
-                        f"--cores {named} or more, or write `threads_per_run: {granted}` in the experiment")  # fmt: skip
+        raise UserError(
+            f"{run.id}: the plan names {named} threads, {granted} granted; run snakemake with --cores {named}, "
+            f"or write `threads_per_run: {granted}` in the experiment"
+        )
     return named
 
 
@@ -104,35 +111,39 @@ def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.tokenize import tokenize
 
-    return tokenize(run.spec, RUNS / "data", _folder(run))
+    return tokenize(run.spec, DATA, _folder(run))
 
 
 def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
-    tokens = _upstream(run, "tokenize")
-    return pretrain(run.spec, tokens, _folder(run), run.execution.hardware, threads, run.execution.checkpoint_every_steps)
+    hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
+    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every)
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.finetune import finetune
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
-    tokens = _upstream(run, "tokenize")
-    return finetune(run.spec, checkpoint, tokens, RUNS / "data", _folder(run), run.execution.hardware, threads)
+    tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
+    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
 
 
 def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.baseline import baseline
 
-    return baseline(run.spec, RUNS / "data", _folder(run))
+    return baseline(run.spec, DATA, _folder(run))
 
 
 def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.evaluate import evaluate
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
-    return evaluate(run.spec, checkpoint, RUNS / "data", _folder(run), run.execution.hardware, threads)
+    return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
+
+
+def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:
+    return workflow.hardware[run.spec["hardware"]["name"]]
 
 
 _CALLS = {
@@ -146,15 +157,11 @@ _CALLS = {
 
 
 def _folder(run: plan.Run) -> Path:
-    return RUNS / ("data" if run.stage == "fetch" else "tokens" if run.stage == "tokenize" else run.stage) / run.id
+    return plan.last_file(run.stage, run.id).parent
 
 
 def _upstream(run: plan.Run, stage: str) -> Path:
-    """The folder of an upstream run, which must be finished."""
-    folder = RUNS / ("tokens" if stage == "tokenize" else stage) / run.needs[stage]
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is missing, and {run.id} needs it; run `python -m cgpt {stage} {run.needs[stage]}`")
-    return folder
+    return plan.last_file(stage, run.needs[stage]).parent
 
 
 def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -170,7 +177,11 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import doctor
 
-    return doctor.examine(), doctor.report()
+    found = doctor.examine()
+    if found["problems"] and not chosen.json:
+        print(doctor.as_text(found))
+        raise UserError(*found["problems"])
+    return found, doctor.as_text(found)
 
 
 if __name__ == "__main__":

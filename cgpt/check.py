@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import did_you_mean
-from cgpt.spec import Data, Dataset, Experiment, Hardware, Model, Train
+from cgpt.spec import Data, Dataset, Hardware, Model, Train
 from cgpt.yamlfile import Keys, YamlFile
 
 GPT2_VOCABULARY = 50257
@@ -30,7 +30,7 @@ FRACTIONS = {
     "train": ("warmup_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
     "finetune": ("warmup_fraction", "weight_decay"),
 }
-CHOICES = {
+CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "model": {"activation": ("gelu", "gelu_new")},
     "data": {"tokenizer": ("bpe", "gpt2")},
     "train": {"schedule": ("linear", "cosine")},
@@ -80,12 +80,12 @@ def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"
         file.problem(keys, f"has {said}; write exactly one of `builtin`, `path`, `files`")
     if entry.path and not (root / entry.path).exists():
-        file.problem((*keys, "path"), f"there is no file or folder {entry.path}; write a path from the project's folder")
+        file.problem((*keys, "path"), f"there is no {entry.path}; write a path from the project's folder")
     for i, part in enumerate(entry.files):
         if part.url and not part.sha256:
             file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
         if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
-            file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write its 64 hexadecimal digits, in lower case")
+            file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write 64 hexadecimal digits, in lower case")
 
 
 def hardware(profile: Hardware, file: YamlFile) -> None:
@@ -96,24 +96,26 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
 
 
-def experiment(what: Experiment, models: Mapping[str, Model | None], file: YamlFile) -> None:
-    """An experiment's blocks, and what they say of each other."""
-    for key, item in (("models", what.models), ("hardware", what.hardware), ("seeds", what.seeds),
-                      ("data.corpus", what.data.corpus)):  # fmt: skip
-        if not item:
-            file.problem(tuple(key.split(".")), "is empty; name at least one")
-    _seeds(what.seeds, file)
-    _data(what.data, file)
-    _train(what.train, file)
-    if what.finetune:
-        values("finetune", vars(what.finetune), ("finetune",), file)
-    if what.threads_per_run is not None and what.threads_per_run < 1:
-        file.problem(("threads_per_run",), f"must be at least 1, not {what.threads_per_run}; write a positive number")
-    for i, name in enumerate(what.models):
+def experiment(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:
+    """An experiment's values by key, as far as they have the right type, and what they say of each other."""
+    for key in ("models", "hardware", "seeds"):
+        if parts.get(key) == ():
+            file.problem((key,), "is empty; name at least one")
+    _seeds(parts.get("seeds", ()), file)
+    if "data" in parts:
+        _data(parts["data"], file)
+    if "train" in parts:
+        _train(parts["train"], file)
+    if parts.get("finetune"):
+        values("finetune", vars(parts["finetune"]), ("finetune",), file)
+    threads = parts.get("threads_per_run")
+    if threads is not None and threads < 1:
+        file.problem(("threads_per_run",), f"must be at least 1, not {threads}; write a positive number")
+    for i, name in enumerate(parts.get("models", ()) if "data" in parts else ()):
         row = models.get(name)
-        if row and row.vocab_size not in (None, what.data.vocab_size):
+        if row and row.vocab_size not in (None, parts["data"].vocab_size):
             file.problem(("models", i), f"'{name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
-                         f"{what.data.vocab_size}; make them equal, or leave vocab_size out of the model")  # fmt: skip
+                         f"{parts['data'].vocab_size}; make them equal, or leave the model's out")  # fmt: skip
 
 
 def _seeds(seeds: tuple[int, ...], file: YamlFile) -> None:
@@ -126,6 +128,8 @@ def _seeds(seeds: tuple[int, ...], file: YamlFile) -> None:
 
 def _data(data: Data, file: YamlFile) -> None:
     values("data", vars(data), ("data",), file)
+    if not data.corpus:
+        file.problem(("data", "corpus"), "is empty; name at least one dataset")
     if data.tokenizer == "gpt2" and data.vocab_size != GPT2_VOCABULARY:
         file.problem(("data", "vocab_size"), f"is {data.vocab_size}, but tokenizer gpt2 has a fixed vocabulary; "
                      f"write {GPT2_VOCABULARY}")  # fmt: skip

@@ -11,7 +11,7 @@ from cgpt.errors import did_you_mean
 from cgpt.yamlfile import NUMBER_READ_AS_TEXT, REFUSED, Keys, YamlFile
 
 T = TypeVar("T")
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_TYPE_NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class Mismatch(Exception):
@@ -23,21 +23,25 @@ def fill(cls: type[T], mapping: Any, keys: Keys, file: YamlFile, **given: Any) -
 
     Returns None where a problem was noted, so that a caller can go on and find the others.
     """
+    before = len(file.problems)
     values = fill_fields(cls, mapping, keys, file, tuple(given))
-    if values is None:
-        return None
-    missing = [f.name for f in fields(cls) if _required(f) and f.name not in values and f.name not in given]  # type: ignore[arg-type]
-    for name in missing:
-        if name not in mapping:
-            file.problem((*keys, name), f"is missing; write `{name}: <{_describe(field_types(cls)[name])}>`")
-    return None if missing or len(values) < len(mapping) else cls(**values, **given)
+    return None if len(file.problems) > before else cls(**values, **given)
 
 
-def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict | None:
-    """The typed values of the keys that are given, without those in which a problem was noted."""
+def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The typed values of the keys that are given and right; notes wrong, unknown and missing ones."""
+    values = fill_given(cls, mapping, keys, file, hidden)
+    for f in fields(cls):
+        if isinstance(mapping, dict) and f.name not in mapping and f.name not in hidden and _required(f):
+            file.problem((*keys, f.name), f"is missing; write `{f.name}: <{_describe(field_types(cls)[f.name])}>`")
+    return values
+
+
+def fill_given(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
+    """As `fill_fields`, where any key may be missing."""
     if not isinstance(mapping, dict):
         file.problem(keys, f"must be a mapping, not {_show(mapping)}; write `key: value` lines below it")
-        return None
+        return {}
     known = {name: hint for name, hint in field_types(cls).items() if name not in hidden}
     values = {}
     for key, value in mapping.items():

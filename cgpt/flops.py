@@ -23,7 +23,7 @@ def vocabulary(model: Model) -> int:
 
 
 def n_parameters(model: Model) -> int:
-    """All parameters: V d + S d + L (12 d^2 + 13 d) + 2 d at d_ffn = 4 d (Cerebras-GPT, Table 12); tied head counted once."""
+    """All parameters, a tied head counted once: V d + S d + L (12 d^2 + 13 d) + 2 d (Cerebras-GPT, Table 12)."""
     heads = 1 if model.tie_embeddings else 2
     return (heads * vocabulary(model) + model.seq_len) * model.d_model + n_parameters_non_embedding(model)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cgpt import check
 from cgpt.errors import UserError, did_you_mean
-from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields
+from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
@@ -19,10 +19,10 @@ VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  #
 
 # Fields of lm_eval.api.task.TaskConfig, listed so that a plan need not import lm_eval; a test compares them.
 LM_EVAL_KEYS = frozenset(
-    "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split test_split "
-    "fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code doc_to_choice "
-    "process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config num_fewshot metric_list "
-    "output_type generation_kwargs repeats filter_list should_decontaminate doc_to_decontamination_query gen_prefix "
+    "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split "
+    "test_split fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code "
+    "doc_to_choice process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config num_fewshot "
+    "metric_list output_type generation_kwargs repeats filter_list should_decontaminate doc_to_decontamination_query gen_prefix "
     "metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
@@ -84,14 +84,16 @@ def _folder(root: Path, folder: str, files: list[YamlFile]) -> list[_Named]:
     for named in found:
         files.append(named.yaml)
         if not NAME.fullmatch(named.name):
-            named.yaml.problem((), f"'{named.name}' cannot be a name; use letters, digits, '.', '_' and '-' for the file")
+            named.yaml.problem(
+                (), f"'{named.name}' cannot be a name; name the file with letters, digits, '.', '_', '-'"
+            )
     return found
 
 
 def _rows(root: Path, path: str, block: str, cls: type, files: list[YamlFile]) -> dict[str, Any]:
     """Read a file whose one key, `block`, holds a mapping of names to entries."""
     if not (root / path).is_file():
-        raise UserError(f"{path}: there is no such file; restore it or write `{block}:` and below it the entries by name")
+        raise UserError(f"{path}: there is no such file; write one with `{block}:` and below it the entries")
     file = read(root / path, root)
     files.append(file)
     if file.problems:
@@ -109,10 +111,9 @@ def _rows(root: Path, path: str, block: str, cls: type, files: list[YamlFile]) -
     return {name: fill(cls, entry, (block, name), file, name=name) for name, entry in entries.items()}
 
 
-def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> bool:
+def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
     if name not in known:
         file.problem(keys, f"there is no {kind} '{name}'; {did_you_mean(name, known)}")
-    return name in known
 
 
 def _hardware(named: _Named) -> Hardware | None:
@@ -146,7 +147,7 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
     if limit is not None and (type(limit) is not int or limit < 1):
         file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
     if "finetune" in task:
-        task["finetune"] = fill_fields(Finetune, task["finetune"], ("finetune",), file) or {}
+        task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         check.values("finetune", task["finetune"], ("finetune",), file)
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
@@ -158,32 +159,37 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
     file = named.yaml
     if named.name in RESERVED_EXPERIMENTS:
         file.problem((), f"'{named.name}' is kept for a folder of results/; give the file another name")
-    experiment = fill(Experiment, file.value, (), file, name=named.name) if file.value else None
-    if experiment is None:
+    if not file.value:
         return None
+    before = len(file.problems)
+    parts = fill_fields(Experiment, file.value, (), file, hidden=("name",))
     for key, known, kind in (("models", names.models, "model"), ("hardware", names.hardware, "hardware profile"),
                              ("tasks", names.tasks, "task")):  # fmt: skip
-        chosen = getattr(experiment, key)
-        for i, name in enumerate(chosen):
-            _known(name, known, kind, (key, i), file)
-            if name in chosen[:i]:
-                file.problem((key, i), f"'{name}' is named twice; remove one of the two")
-    for i, name in enumerate(experiment.data.corpus):
-        _known(name, names.datasets, "dataset", ("data", "corpus", i), file)
-    check.experiment(experiment, names.models, file)
-    _check_vary(experiment, file)
-    return experiment
+        _check_names(parts.get(key, ()), known, kind, (key,), file)
+    if "data" in parts:
+        _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
+    check.experiment(parts, names.models, file)
+    _check_vary(parts, file)
+    return Experiment(name=named.name, **parts) if len(file.problems) == before else None
 
 
-def _check_vary(experiment: Experiment, file: YamlFile) -> None:
+def _check_names(chosen: tuple[str, ...], known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
+    for i, name in enumerate(chosen):
+        if name in chosen[:i]:
+            file.problem((*keys, i), f"'{name}' is named twice; remove one of the two")
+        else:
+            _known(name, known, kind, (*keys, i), file)
+
+
+def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:
     """Each axis is `<block>.<key>` with a list of values that this key could have."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
-    for axis, values in experiment.vary.items():
+    for axis, values in parts.get("vary", {}).items():
         keys = ("vary", axis)
         block, _, key = axis.partition(".")
         if axis not in known:
             file.problem(keys, f"there is no such key to vary; {did_you_mean(axis, known)}")
-        elif block == "finetune" and experiment.finetune is None:
+        elif block == "finetune" and "finetune" not in parts:
             file.problem(keys, "the experiment has no `finetune:` block; write one, or remove this axis")
         elif not values:
             file.problem(keys, "has no values; write a list such as [0.001, 0.002]")

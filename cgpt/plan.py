@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from cgpt import flops
@@ -15,7 +16,16 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 
-STAGES = ("fetch", "tokenize", "pretrain", "finetune", "baseline", "evaluate")
+RUNS_FOLDER = Path("results/runs")
+LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
+    "fetch": "data/{}/fetched.json",
+    "tokenize": "tokens/{}/tokens.json",
+    "pretrain": "pretrain/{}/run.json",
+    "finetune": "finetune/{}/run.json",
+    "baseline": "baseline/{}/scores.json",
+    "evaluate": "evaluate/{}/scores.json",
+}
+STAGES = tuple(LAST_FILE)
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 
@@ -92,8 +102,13 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     return Plan(experiment.name, tuple(sorted(runs.values(), key=lambda run: STAGES.index(run.stage))))
 
 
+def last_file(stage: str, run_id: str) -> Path:
+    """The file that shows a run is finished; it stands in the run's folder."""
+    return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
+
+
 def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
-    """Every run of every experiment by (stage, id). What experiments share runs with the fewest threads named for it."""
+    """Every run of every experiment by (stage, id); a shared one has the fewest threads that are named for it."""
     runs: dict[tuple[str, str], Run] = {}
     for experiment in workflow.experiments.values():
         for run in make_plan(experiment, workflow).runs:
@@ -146,7 +161,9 @@ def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip
 
 
-def _runs_of_variant(variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
+def _runs_of_variant(
+    variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
+) -> Iterator[Run]:
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again."""
     tokenize = _tokenize_run(variant.data, workflow)
     threads = experiment.threads_per_run or hardware.resources.threads
@@ -203,7 +220,8 @@ def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int
         flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
         flops.training_memory_bytes(model, train.micro_batch_size or train.batch_size),
     )  # fmt: skip
-    name = [model.name, _corpus_name(variant.data), *variant.label("model", "data", "train"), *_where(hardware), f"s{seed}"]
+    axes = variant.label("model", "data", "train")
+    name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
     return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
 
 

@@ -22,7 +22,7 @@ def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
 
 
 def totals(plan: Plan) -> dict[str, Any]:
-    """Sums over the runs whose cost is known, the largest memory, and how many trained or scored runs have no estimate."""
+    """Sums over the runs whose cost is known, the largest memory, and how many runs on hardware have no estimate."""
     costs = [run.execution for run in plan.runs]
     return {
         "runs": len(plan.runs),
@@ -30,7 +30,7 @@ def totals(plan: Plan) -> dict[str, Any]:
         "flops": sum(cost.flops or 0 for cost in costs),
         "minutes": sum(cost.minutes or 0 for cost in costs),
         "memory_bytes": max((cost.memory_bytes or 0 for cost in costs), default=0),
-        "runs_without_minutes": sum(run.execution.hardware is not None and run.execution.minutes is None for run in plan.runs),
+        "runs_without_minutes": sum(cost.hardware is not None and cost.minutes is None for cost in costs),
     }
 
 
@@ -41,23 +41,29 @@ def as_text(experiment: Experiment, plan: Plan) -> str:
     lines = ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
                        for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
     total = totals(plan)
+    known = f"about {_minutes(total['minutes'])} minutes one after another"
+    minutes = known if total["minutes"] else "minutes not known"
     lines += [
         "",
         f"{experiment.name}: {experiment.question}",
-        f"{total['runs']} runs; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, about "
-        f"{_minutes(total['minutes']) or '0'} minutes one after another; largest run about {_mib(total['memory_bytes'])}",
+        f"{total['runs']} runs; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, {minutes}; "
+        f"largest run about {_mib(total['memory_bytes'])}",
     ]
     if total["runs_without_minutes"]:
-        lines.append(f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, or whose "
-                     "hardware profile names no sustained_flops_per_s")  # fmt: skip
-    lines.append("FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, activations of one micro batch")
+        lines.append(
+            f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, "
+            "or whose hardware profile names no sustained_flops_per_s"
+        )
+    lines.append(
+        "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
+    )
     return "\n".join(lines)
 
 
 def _row(run: Run) -> tuple[str, ...]:
     cost = run.execution
-    return (run.stage, run.id, _count(cost.n_parameters), _count(cost.tokens), _power(cost.flops), _minutes(cost.minutes),
-            _mib(cost.memory_bytes))  # fmt: skip
+    counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
+    return (run.stage, run.id, *counts, _minutes(cost.minutes), _mib(cost.memory_bytes))
 
 
 def _count(number: int | None) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import re
 import subprocess
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 from cgpt.kernels.compiler import cpu_model
 
 PACKAGE = Path(__file__).parent
-PACKAGES_RECORDED = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
+PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
 # Modules that only read declarations: what they say arrives in the spec, so their code decides no result.
 DECLARATIVE = frozenset({"", "__main__", "check", "errors", "fill", "load", "plan", "provenance", "spec", "yamlfile"})
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 COMPILED_SOURCES = ("*.c", "*.h")
 
 
@@ -26,10 +27,10 @@ def record(stage: str) -> dict[str, Any]:
     """The fields of a run's record that say where it was made, as flat as the record itself, `versions` apart."""
     return {
         "host_cpu": cpu_model(),
-        "versions": {"python": platform.python_version()} | {key: _version(name) for key, name in PACKAGES_RECORDED.items()},
+        "versions": {"python": platform.python_version()} | {key: _version(name) for key, name in PACKAGES.items()},
         "code_sha256": code_sha256(stage),
         "commit": commit(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
@@ -95,7 +96,7 @@ def _normalised(path: Path) -> str:
         return " ".join(text.split())
     tree = _tree(path)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 

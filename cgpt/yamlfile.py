@@ -93,7 +93,7 @@ def _scalar(node: yaml.Node, keys: Keys, file: YamlFile) -> Any:
     text, kind = str(node.value), node.tag.removeprefix(_TAG)
     if kind == "bool" and text.lower() not in ("true", "false"):
         meaning = "true" if text.lower() in ("yes", "on") else "false"
-        file.problem(keys, f"YAML reads {text} as {meaning}; write \"{text}\" in quotes for the word, or {meaning}")
+        file.problem(keys, f'YAML reads {text} as {meaning}; write "{text}" in quotes for the word, or {meaning}')
         return REFUSED
     if kind == "int" and (":" in text or re.fullmatch(r"[-+]?0[\d_]+", text)):
         file.problem(keys, f"YAML reads {text} as another number; write it in quotes, or as a plain decimal number")

@@ -18,14 +18,6 @@ except UserError as error:
     print(*error.problems, sep="\n", file=sys.stderr)
     sys.exit(1)
 
-FINISHED = {
-    "fetch": "results/runs/data/{}/fetched.json",
-    "tokenize": "results/runs/tokens/{}/tokens.json",
-    "pretrain": "results/runs/pretrain/{}/run.json",
-    "finetune": "results/runs/finetune/{}/run.json",
-    "baseline": "results/runs/baseline/{}/scores.json",
-    "evaluate": "results/runs/evaluate/{}/scores.json",
-}
 FIGURES = ("loss", "scores", "compute")
 
 
@@ -36,7 +28,7 @@ def ids(stage):
 
 def upstream(stage):
     """Input: what shows that the run's upstream runs are finished."""
-    return lambda wildcards: [FINISHED[kind].format(run_id) for kind, run_id in RUNS[stage, wildcards.run].upstream()]
+    return lambda wildcards: [str(plan.last_file(*run)) for run in RUNS[stage, wildcards.run].upstream()]
 
 
 def local_files(wildcards):
@@ -78,8 +70,8 @@ def runtime(stage):
 
 def records(wildcards):
     """Input: the records of every run of an experiment that has one."""
-    recorded = [run for run in PLANS[wildcards.experiment].runs if run.stage not in ("fetch", "tokenize")]
-    return [FINISHED[run.stage].format(run.id) for run in recorded]
+    runs = PLANS[wildcards.experiment].runs
+    return [str(plan.last_file(run.stage, run.id)) for run in runs if run.stage not in ("fetch", "tokenize")]
 
 
 def curves(wildcards):

@@ -1,0 +1,175 @@
+"""The loader reads good files in little time and refuses bad ones with a line that says what to write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from project import edit, write_project
+
+from cgpt import load
+from cgpt.errors import UserError
+
+MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
+QUICKSTART, TOPIC, CPU = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml", "hardware_profiles/cpu.yaml"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_project(tmp_path)
+
+
+def problems(root: Path) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load.load_workflow(root)
+    return list(caught.value.problems)
+
+
+def test_shipped_files_load_in_less_than_300_ms():
+    root = Path(__file__).parent.parent
+    load.load_workflow(root)
+    started = time.perf_counter()
+    workflow = load.load_workflow(root)
+    assert time.perf_counter() - started < 0.3
+    assert {"quickstart", "smoke", "real"} <= set(workflow.experiments)
+
+
+def test_a_good_project_gives_typed_values_and_defaults(root):
+    workflow = load.load_workflow(root)
+    assert workflow.experiments["quickstart"].data.corpus == ("world",)
+    assert workflow.experiments["quickstart"].train.lr == 0.003
+    assert workflow.models["small"].activation == "gelu"
+    assert workflow.hardware["cpu"].resources.threads == 2
+    assert workflow.tasks["topic"]["finetune"] == {"epochs": 2}
+
+
+def test_the_task_keys_are_those_of_lm_eval():
+    from lm_eval.api.task import TaskConfig
+
+    assert {f.name for f in fields(TaskConfig)} == load.LM_EVAL_KEYS
+
+
+BAD = [
+    (QUICKSTART, "models: [small]", "modles: [small]",
+     ["3: modles: unknown key; did you mean 'models'?", " models: is missing; write `models: <list>`"]),
+    (QUICKSTART, "models: [small]", "models: [smal]", ["3: models.0: there is no model 'smal'; did you mean 'small'?"]),
+    (QUICKSTART, "models: [small]", "models: small", ["3: models: must be a list, not 'small'; write a list, `[a, b]`"]),
+    (QUICKSTART, "models: [small]", "models: []", ["3: models: is empty; name at least one"]),
+    (QUICKSTART, "models: [small]", "models: [small, small]",
+     ["3: models.1: 'small' is named twice; remove one of the two"]),
+    (QUICKSTART, "models: [small]", "models:",
+     ["3: models: must be a list, not empty; write a list, `[a, b]`"]),
+    (QUICKSTART, "models: [small]", "models: [small]\nmodels: [large]",
+     ["3: models: is given twice, in lines 3 and 4; remove one of the two"]),
+    (QUICKSTART, "lr: 0.003", "lr: 3e-3",
+     ["4: train.lr: YAML reads 3e-3 as text, not as a number; write 0.003 or 3.0e-3"]),
+    (QUICKSTART, "steps: 10", "tokens: 1.25e17",
+     ["4: train.tokens: YAML reads 1.25e17 as text, not as a number; write 125000000000000000"]),
+    (QUICKSTART, "steps: 10", "tokens_per_parameter: 1.25e17",
+     ["4: train.tokens_per_parameter: YAML reads 1.25e17 as text, not as a number; write 1.25e+17"]),
+    (QUICKSTART, "steps: 10", "steps: 10.0", ["4: train.steps: must be a whole number, not 10.0; write 10"]),
+    (QUICKSTART, "steps: 10", "steps: ten", ["4: train.steps: must be a whole number, not 'ten'; write a whole number"]),
+    (QUICKSTART, "steps: 10", "steps: true", ["4: train.steps: must be a whole number, not true; write a whole number"]),
+    (QUICKSTART, "steps: 10", "steps: 1:30",
+     ["4: train.steps: YAML reads 1:30 as another number; write it in quotes, or as a plain decimal number"]),
+    (QUICKSTART, "steps: 10", "steps: 10, tokens: 640",
+     ["4: train: has `steps` and `tokens`; write exactly one of `steps`, `tokens`, `tokens_per_parameter`"]),
+    (QUICKSTART, ", steps: 10", "",
+     ["4: train: has no length; write exactly one of `steps`, `tokens`, `tokens_per_parameter`"]),
+    (QUICKSTART, "steps: 10", "steps: 10, micro_batch_size: 3",
+     ["4: train.micro_batch_size: 3 does not divide batch_size 4; write e.g. 2"]),
+    (QUICKSTART, "steps: 10", "steps: 10, schedule: cosin",
+     ["4: train.schedule: 'cosin' is not a choice; did you mean 'cosine'?"]),
+    (QUICKSTART, "lr: 0.003", "lr: -1", ["4: train.lr: must be greater than 0, not -1.0; write a positive number"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [no]",
+     ['6: tasks.0: YAML reads no as false; write "no" in quotes for the word, or false']),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topik]", ["6: tasks.0: there is no task 'topik'; did you mean 'topic'?"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nhardware: [wafer]",
+     ["7: hardware.0: there is no hardware profile 'wafer'; known: cpu"]),
+    (QUICKSTART, "corpus: [world]", "corpus: [wrld]",
+     ["2: data.corpus.0: there is no dataset 'wrld'; did you mean 'world'?"]),
+    (QUICKSTART, "vocab_size: 512", "vocab_size: 200",
+     ["2: data.vocab_size: 200 is less than the 256 bytes and the end of text; write 257 or more"]),
+    (QUICKSTART, "vocab_size: 512", "vocab_size: 512, tokenizer: gpt2",
+     ["2: data.vocab_size: is 512, but tokenizer gpt2 has a fixed vocabulary; write 50257"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.rl: [1]}",
+     ["7: vary.train.rl: there is no such key to vary; did you mean 'train.lr'?"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [fast]}",
+     ["7: vary.train.lr.0: must be a number, not 'fast'; write a number"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [0, -1, 0]",
+     ["7: seeds.1: must not be negative, not -1; write 0 or more", "7: seeds.2: 0 is named twice; remove one of the two"]),
+    (MODELS, "d_model: 32, n_head: 2", "d_model: 32, n_head: 3",
+     ["2: models.small.d_model: 32 is not divisible by n_head 3; write e.g. 30 or 33"]),
+    (MODELS, "seq_len: 16}\n  large", "seq_len: 16, vocab_size: 99}\n  large",
+     [":3: models.0: 'small' has vocab_size 99, but data.vocab_size is 512; make them equal, or leave the model's out"]),
+    (MODELS, "n_layer: 1", "n_layer: 0", ["2: models.small.n_layer: must be greater than 0, not 0; write a positive number"]),
+    (DATA, "path: notes.txt", "path: note.txt",
+     ["3: datasets.notes.path: there is no note.txt; write a path from the project's folder"]),
+    (DATA, "builtin: world", "builtin: world, path: notes.txt",
+     ["2: datasets.world: has `builtin` and `path`; write exactly one of `builtin`, `path`, `files`"]),
+    (DATA, "path: notes.txt", "files: [{path: a.txt, url: 'https://example.org/a.txt'}]",
+     ["3: datasets.notes.files.0.sha256: is missing, and a download needs it; write the file's SHA-256"]),
+    (CPU, "threads: 2", "thread: 2", ["3: resources.thread: unknown key; did you mean 'threads'?"]),
+    (TOPIC, "task: topic", "task: mood", ["1: task: 'mood' is not the file's name; write topic, or rename the file"]),
+    (TOPIC, "data: world", "data: word", ["2: data: there is no dataset 'word'; did you mean 'world'?"]),
+    (TOPIC, "output_type", "outputtype",
+     ["5: outputtype: unknown key; did you mean 'output_type'?",
+      " output_type: is missing; write it, or `stock: true` to name a task that lm-eval brings"]),
+    (TOPIC, "doc_to_choice: [sea, land]", "doc_to_choice: [no, 'yes']",
+     ['10: doc_to_choice.0: YAML reads no as false; write "no" in quotes for the word, or false']),
+    (TOPIC, "epochs: 2", "epoch: 2", ["11: finetune.epoch: unknown key; did you mean 'epochs'?"]),
+    (TOPIC, "training_split: train\n", "",
+     [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),
+    (TOPIC, 'doc_to_text: "{{text}}"', "doc_to_text: !function prompts.text",
+     ["8: doc_to_text: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
+    (TOPIC, "task: topic", "task: [topic", ["2: is not valid YAML (did not find expected ',' or ']'); "
+     "check indentation, colons, quotes"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new", "expected"), BAD, ids=[f"{b[0].split('/')[-1]}-{b[2][:30]}" for b in BAD])
+def test_bad_input_is_refused_with_file_key_and_what_to_write(root, name, old, new, expected):
+    edit(root, name, old, new)
+    found = problems(root)
+    for text in expected:
+        assert any(line.endswith(text) for line in found), found
+    assert all(line.startswith(("workflows/", "hardware_profiles/")) for line in found)
+
+
+def test_all_problems_of_all_files_come_at_once(root):
+    edit(root, MODELS, "n_head: 4", "n_heads: 4")
+    edit(root, CPU, "device: CPU\n", "")
+    edit(root, TOPIC, "label", "1e3")
+    edit(root, QUICKSTART, "lr: 0.003", "lr: 3e-3")
+    edit(root, QUICKSTART, "[small]", "[smal]")
+    (root / "workflows/experiments/broken.yaml").write_bytes(b"\xff\xfe")
+    (root / "workflows/experiments/empty.yaml").write_text("")
+    (root / "workflows/experiments/runs.yaml").write_text("question: why\n")
+    named = {line.split(":")[0] for line in problems(root)}
+    assert named == {MODELS, CPU, QUICKSTART, *(f"workflows/experiments/{n}.yaml" for n in ("broken", "empty", "runs"))}
+    assert len([line for line in problems(root) if line.startswith(QUICKSTART)]) == 2
+
+
+def test_a_reserved_name_is_refused_for_an_experiment(root):
+    (root / QUICKSTART).rename(root / "workflows/experiments/reference.yaml")
+    assert problems(root) == [
+        "workflows/experiments/reference.yaml:1: 'reference' is kept for a folder of results/; give the file another name"
+    ]
+
+
+def test_an_alias_that_contains_itself_is_refused(root):
+    (root / "workflows/tasks/loop.yaml").write_text("task: loop\nmetadata: &a [*a]\n")
+    assert problems(root) == [
+        "workflows/tasks/loop.yaml:2: metadata.0: the alias contains itself; write the value out"
+    ]  # fmt: skip
+
+
+def test_a_stock_task_needs_only_its_name(root):
+    (root / "workflows/tasks/lambada.yaml").write_text("task: lambada_openai\nstock: true\n")
+    assert load.load_workflow(root).tasks["lambada"] == {"task": "lambada_openai", "stock": True}
+
+
+def test_a_folder_without_a_project_is_named(tmp_path):
+    assert problems(tmp_path) == ["workflows: there is no such folder here; run from the project's folder"]

@@ -1,0 +1,216 @@
+"""The plan: which runs an experiment has, and what does and does not change a run's identity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from project import TASK, edit, write_project
+
+from cgpt import load
+from cgpt.__main__ import main
+from cgpt.errors import UserError
+from cgpt.plan import Plan, all_runs, find_run, make_plan
+
+QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_project(tmp_path)
+
+
+def planned(root: Path, experiment: str = "quickstart") -> Plan:
+    workflow = load.load_workflow(root)
+    return make_plan(workflow.experiments[experiment], workflow)
+
+
+def ids(plan: Plan, *stages: str) -> set[str]:
+    return {run.id for run in plan.runs if not stages or run.stage in stages}
+
+
+def names(plan: Plan, stage: str) -> list[str]:
+    """Run ids of a stage without their hashes."""
+    return [".".join(part.rsplit("-", 1)[0] if "-" in part else part for part in run.id.split("."))
+            for run in plan.of(stage)]  # fmt: skip
+
+
+def test_a_task_is_scored_zero_shot_and_after_fine_tuning_from_each_start(root):
+    plan = planned(root)
+    assert names(plan, "pretrain") == ["small.world.s0"]
+    assert names(plan, "finetune") == ["small.world.s0.topic.pretrained", "small.world.s0.topic.scratch"]
+    assert names(plan, "evaluate") == [
+        "small.world.s0.topic",
+        "small.world.s0.topic.pretrained.topic",
+        "small.world.s0.topic.scratch.topic",
+    ]
+    assert names(plan, "baseline") == ["topic.bag_of_words"]
+
+
+def test_every_need_is_an_earlier_run_of_the_plan(root):
+    seen = set()
+    for run in planned(root).runs:
+        assert set(run.upstream()) <= seen
+        seen.add((run.stage, run.id))
+
+
+def test_fine_tuning_from_scratch_needs_no_pretrained_model(root):
+    pretrained, scratch = planned(root).of("finetune")
+    assert "pretrain" in pretrained.needs
+    assert set(scratch.needs) == {"tokenize", "fetch"}
+
+
+def test_every_spec_is_plain_json_and_resolved(root):
+    for run in planned(root).runs:
+        assert json.loads(json.dumps(run.spec)) == run.spec
+    spec = planned(root).of("pretrain")[0].spec
+    assert spec["model"]["vocab_size"] == 512
+    assert spec["model"]["d_ffn"] == 4 * 32
+    assert (spec["train"]["steps"], spec["train"]["tokens"]) == (10, 10 * 4 * 16)
+    assert "checkpoint_every_steps" not in spec["train"]
+
+
+def test_tokens_per_parameter_sets_the_steps_rounded_up(root):
+    edit(root, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
+    run = planned(root).of("pretrain")[0]
+    wanted = 20 * run.execution.n_parameters
+    assert wanted <= run.spec["train"]["tokens"] < wanted + 4 * 16
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (QUICKSTART, "threads_per_run: 1", "threads_per_run: 2"),
+        (QUICKSTART, "Is larger better?", "Is it?"),
+        (QUICKSTART, "steps: 10", "steps: 10, checkpoint_every_steps: 7"),
+        (QUICKSTART, "models:", "# a comment\nmodels:"),
+        ("hardware_profiles/cpu.yaml", "a processor", "another word for it"),
+        ("hardware_profiles/cpu.yaml", "threads: 2", "threads: 2, mem_mb: 900"),
+        ("workflows/data.yaml", "builtin: world,", "builtin: world, licence: free,"),
+    ],
+)
+def test_what_is_only_execution_changes_no_id(root, name, old, new):
+    before = ids(planned(root))
+    edit(root, name, old, new)
+    assert ids(planned(root)) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "unchanged", "changed"),
+    [
+        (QUICKSTART, "lr: 0.003", "lr: 0.004", ["fetch", "tokenize", "baseline"], ["pretrain"]),
+        (QUICKSTART, "vocab_size: 512", "vocab_size: 600", ["fetch", "baseline"], ["tokenize", "pretrain", "finetune"]),
+        (TOPIC, "epochs: 2", "epochs: 3", ["tokenize", "pretrain", "baseline"], ["finetune"]),
+        (TOPIC, "sea, land", "sea, hill", ["tokenize", "pretrain"], ["finetune", "baseline", "evaluate"]),
+        ("hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nkernels: native", ["tokenize"], ["pretrain"]),
+        ("workflows/data.yaml", "builtin: world", "builtin: world, seed: 1", ["fetch"], ["tokenize", "evaluate"]),
+    ],
+)
+def test_what_decides_a_result_changes_its_id_and_those_downstream_only(root, name, old, new, unchanged, changed):
+    before = planned(root)
+    edit(root, name, old, new)
+    after = planned(root)
+    for stage in unchanged:
+        assert ids(before, stage) == ids(after, stage), stage
+    for stage in changed:
+        assert ids(before, stage) != ids(after, stage), stage
+
+
+def test_a_new_lr_leaves_fine_tuning_from_scratch_as_it_is(root):
+    before = planned(root).of("finetune")
+    edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
+    after = planned(root).of("finetune")
+    assert before[0].id != after[0].id
+    assert before[1].id == after[1].id
+
+
+def test_a_new_task_adds_only_its_own_runs(root):
+    before = ids(planned(root))
+    (root / "workflows/tasks/mood.yaml").write_text(TASK.replace("task: topic", "task: mood"))
+    edit(root, QUICKSTART, "tasks: [topic]", "tasks: [topic, mood]")
+    after = planned(root)
+    assert before < ids(after)
+    assert all("mood" in new for new in ids(after) - before)
+
+
+def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_in_its_id(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.epochs: [1, 2]}")
+    plan = planned(root)
+    assert [name.rsplit("-", 1)[0] for name in sorted(ids(plan, "pretrain"))] == [
+        "small.world.lr=0.001.s0",
+        "small.world.lr=0.01.s0",
+    ]
+    assert [run.spec["train"]["lr"] for run in plan.of("pretrain")] == [0.001, 0.01]
+    # The task's own `epochs` win over the axis, so that both its points are the same runs.
+    assert len({run.spec["finetune"]["epochs"] for run in plan.of("finetune")}) == 1
+
+
+def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {model.n_head: [2, 5]}")
+    with pytest.raises(UserError, match=r"quickstart.yaml: vary: at model.n_head=5: d_model 32 is not divisible"):
+        planned(root)
+
+
+def test_n_labels_gives_a_run_for_each_number_with_its_bag_of_words(root):
+    edit(root, TOPIC, "epochs: 2", "epochs: 2, n_labels: [8, 32]")
+    plan = planned(root)
+    assert [run.spec["n_labels"] for run in plan.of("finetune")] == [8, 32, 8, 32]
+    assert [run.spec["n_labels"] for run in plan.of("baseline")] == [8, 32]
+
+
+def test_experiments_share_runs_and_the_fewest_threads_count(root):
+    text = (root / QUICKSTART).read_text()
+    (root / "workflows/experiments/other.yaml").write_text(text.replace("threads_per_run: 1", "threads_per_run: 2"))
+    assert ids(planned(root)) == ids(planned(root, "other"))
+    runs = all_runs(load.load_workflow(root))
+    assert {run.execution.threads for run in runs.values()} == {1}
+
+
+def test_an_unknown_run_id_is_answered_with_the_nearest(root):
+    workflow = load.load_workflow(root)
+    known = make_plan(workflow.experiments["quickstart"], workflow).of("pretrain")[0].id
+    with pytest.raises(UserError, match=f"did you mean '{known}'"):
+        find_run("pretrain", known[:-1], workflow)
+
+
+def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):
+    assert planned(root).of("pretrain")[0].execution.minutes is None
+    edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
+    cost = planned(root).of("pretrain")[0].execution
+    assert cost.minutes == pytest.approx(cost.flops / (1e9 / 2) / 60)  # one of the profile's two threads
+
+
+def test_plan_prints_a_table_and_with_json_one_object(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstart"]) == 0
+    assert "9 runs; 640 tokens" in capsys.readouterr().out
+    assert main(["plan", "quickstart", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["totals"]["runs"] == len(said["runs"]) == 9
+
+
+def test_the_command_line_answers_a_mistake_with_one_line_and_exit_code_1(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstat"]) == 1
+    answered = capsys.readouterr()
+    assert answered.out == ""
+    assert answered.err == "workflows/experiments: there is no experiment 'quickstat'; did you mean 'quickstart'?\n"
+
+
+def test_fewer_threads_than_the_plan_names_stop_a_run(root, monkeypatch, capsys):
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2")
+    monkeypatch.chdir(root)
+    run = planned(root).of("pretrain")[0]
+    assert main(["pretrain", run.id, "--threads", "1"]) == 1
+    assert capsys.readouterr().err == (
+        f"{run.id}: the plan names 2 threads, 1 granted; run snakemake with --cores 2, "
+        "or write `threads_per_run: 1` in the experiment\n"
+    )
+
+
+def test_a_run_without_its_upstream_names_the_command_that_makes_it(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    run = planned(root).of("finetune")[0]
+    assert main(["finetune", run.id]) == 1
+    assert f"python -m cgpt pretrain {run.needs['pretrain']}" in capsys.readouterr().err
