@@ -14,7 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from cgpt.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
-SEQUENCES_PER_CALL = 64  # only how often progress can be shown; scores do not depend on it
+SEQUENCES_PER_CALL = 2048  # many, as each call batches by length; scores do not depend on it
 PROGRESS_EVERY_S = 10.0
 
 Score = Callable[[Any, list[np.ndarray], list[int]], list[tuple[np.ndarray, np.ndarray]]]
@@ -43,6 +43,10 @@ class Adapter(TemplateLM):
         """Token ids of a text; no token is added at either end."""
         return self.tokenizer.encode(string, add_special_tokens=False).ids
 
+    def loglikelihood(self, requests: Sequence, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """As in lm-evaluation-harness, without its progress bar."""
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
     def _loglikelihood_tokens(self, requests: Sequence, **kwargs: Any) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each continuation, and whether greedy decoding would give it."""
         for (_, answer), _, continuation in requests:
@@ -66,7 +70,7 @@ class Adapter(TemplateLM):
         return answers
 
     def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuation of each context, cut before the first stop string. Raises UserError if sampling is asked."""
+        """Greedy continuation of each context, cut before the first stop string. UserError where sampling is asked."""
         answers = []
         for context, options in (request.args for request in requests):
             if options.get("do_sample") or options.get("temperature"):
@@ -113,8 +117,8 @@ class Adapter(TemplateLM):
     def _windows(self, context: list[int], continuation: list[int]) -> list[tuple[np.ndarray, int]]:
         """Cut to (tokens, index of the first scored one), at most max_length + 1 tokens each.
 
-        A long context loses its start, as in lm-evaluation-harness's own models. A continuation longer than the model is
-        scored in windows, each token once, with as much context as fits.
+        A long context loses its start, as in lm-evaluation-harness's own models. A continuation longer than the model
+        is scored in windows, each token once, with as much context as fits.
         """
         if len(continuation) <= self.max_length:
             tokens = (context + continuation)[-(self.max_length + 1) :]

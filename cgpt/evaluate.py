@@ -41,7 +41,7 @@ def evaluate(
     from cgpt.checkpoint import load
     from cgpt.score import generate, score
 
-    model, tokenizer = load(checkpoint, hardware)
+    model, tokenizer = load(checkpoint, hardware, threads)
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
     content = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", content)
@@ -89,7 +89,7 @@ def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[S
 
 
 def chance_level(samples: list[Sample]) -> float | None:
-    """Expected accuracy of a uniform guess: the mean over documents of correct choices / choices; None without choices."""
+    """Expected accuracy of a uniform guess: the documents' mean of correct choices / choices; None without choices."""
     if not samples or not samples[0]["choices"]:
         return None
     return float(np.mean([len(set(sample["target"])) / len(sample["choices"]) for sample in samples]))

@@ -17,7 +17,7 @@ def read_split(task: dict[str, Any], data_root: Path, split: str, where: str) ->
     """Return the rows of one split of a task.
 
     `split` is a key of the task's `dataset_kwargs.data_files`, or a slice of one: `train[:90%]`, `train[5000:]`.
-    Raises UserError (each line starts with `where`) for a missing split or file, an empty one, or one that does not parse.
+    Raises UserError (each line starts with `where`) for a split or file that is missing, empty, or does not parse.
     """
     options = dict(task.get("dataset_kwargs") or {})
     data_files = options.pop("data_files", None)
@@ -64,19 +64,21 @@ def _bound(text: str, n_rows: int, default: int) -> int:
 def _read_json(path: Path, options: Row, where: str) -> list[Row]:
     """JSON lines; or, with `field`, one JSON object that holds the list of rows under that key."""
     field = options.get("field")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if field is not None:
+    text = _text(path, where)
+    if field is not None:
+        try:
             return json.loads(text)[field]
-        rows, number = [], 0
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                rows.append(json.loads(line))
-                if not isinstance(rows[-1], dict):
-                    raise ValueError("not an object")
-    except (ValueError, KeyError) as error:
-        place = f"field '{field}'" if field is not None else f"line {number}"
-        raise UserError(f"{where}: {path.name}: {place}: {error}; write one JSON object per line") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: {path.name}: field '{field}': {error}; give it a list of objects") from None
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            row = json.loads(line) if line.strip() else {}
+        except ValueError as error:
+            raise UserError(f"{where}: {path.name}: line {number}: {error}; write one JSON object per line") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: {path.name}: line {number}: is not an object; write one JSON object per line")
+        rows += [row] if row else []
     return rows
 
 
@@ -100,8 +102,12 @@ def _read_csv(path: Path, options: Row, where: str) -> list[Row]:
 
 def _read_text(path: Path, options: Row, where: str) -> list[Row]:
     """One row {"text": line} per line that is not empty."""
+    return [{"text": line} for line in _text(path, where).split("\n") if line.strip()]
+
+
+def _text(path: Path, where: str) -> str:
     try:
-        return [{"text": line} for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: {path.name}: is not UTF-8 text ({error}); convert the file to UTF-8") from None
 

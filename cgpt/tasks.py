@@ -41,7 +41,7 @@ def where(task: dict[str, Any]) -> str:
 
 
 def subset(n: int, limit: int | None) -> list[int]:
-    """Indices of at most `limit` of n documents: random, always the same, in order; a smaller limit is a part of a larger."""
+    """Indices of at most `limit` of n documents: random but fixed, in order; a smaller limit is a part of a larger."""
     order = list(range(n))
     if limit is None or limit >= n:
         return order
@@ -60,8 +60,9 @@ def evaluation_split(task: dict[str, Any]) -> str:
 def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | None = None) -> list[Example]:
     """Return documents of a split as (prompt, target, choices, label), zero-shot, for fine-tuning.
 
-    `split` is what the task names: `task["training_split"]`, `task["validation_split"]` or `task["test_split"]`. `limit` picks
-    a fixed random subset. Texts are those that `evaluate` scores. Raises UserError as `build` does, or for a wrong label.
+    `split` is what the task names: `task["training_split"]`, `task["validation_split"]` or `task["test_split"]`.
+    `limit` picks a fixed random subset. The texts are those that `evaluate` scores. Raises UserError as `build` does,
+    and for a wrong label.
     """
     lm_task = build(task, data_root, split)
     docs = lm_task.eval_docs
@@ -73,7 +74,7 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
 def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> ConfigurableTask:
     """Return the lm-evaluation-harness task over one split (default: the evaluation split) of the fetched data.
 
-    data_root: the folder that holds one folder per data set. Nothing is downloaded, except for a stock task without `data`.
+    data_root: the folder that holds one folder per data set. Only a stock task without `data` downloads anything.
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
     prepare_environment(data_root, online=bool(task.get("stock")) and "data" not in task)
@@ -111,7 +112,7 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Co
 
 
 def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
-    """The indices of the correct choices; one, except for tasks with several targets. Raises UserError for a wrong label."""
+    """The indices of the correct choices: one, unless a task has several targets. UserError for a wrong label."""
     found = []
     for value in target if isinstance(target, list) else [target]:
         index = choices.index(value) if isinstance(value, str) and value in choices else value
@@ -142,7 +143,7 @@ def _compile_templates_once() -> None:
     from lm_eval.utils import env
 
     if not hasattr(env.from_string, "cache_info"):
-        env.from_string = functools.cache(env.from_string)  # type: ignore[method-assign]
+        env.from_string = functools.cache(env.from_string)
 
 
 def _example(lm_task: ConfigurableTask, doc: dict[str, Any], place: str) -> Example:

@@ -181,7 +181,8 @@ def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(t
 
 def test_a_generation_task_is_scored_by_exact_match(tmp_path):
     task = write_task(
-        tmp_path, {"test": [{"q": "the film", "a": "?"}]}, output_type="generate_until", training_split=None, doc_to_choice=None,
+        tmp_path, {"test": [{"q": "the film", "a": "?"}]}, output_type="generate_until",
+        training_split=None, doc_to_choice=None,
         doc_to_text="{{q}}", doc_to_target="a", generation_kwargs={"until": ["."], "max_gen_toks": 4},
         metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     )  # fmt: skip
@@ -197,7 +198,7 @@ def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
 
 
 def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
-    loaded = SimpleNamespace(load=lambda folder, hardware: (MODEL, TOKENIZER))
+    loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
     monkeypatch.setitem(sys.modules, "cgpt.score", bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from cgpt import tasks
-from cgpt.baseline import bag_of_words
 from cgpt.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -150,11 +149,6 @@ def test_an_unknown_stock_task_is_refused_with_the_nearest_name(tmp_path):
         tasks.build({"task": "piqaa", "stock": True, "data": "toy"}, tmp_path)
 
 
-def test_bag_of_words_learns_a_task_that_single_words_decide(tmp_path):
-    result = bag_of_words(write_task(tmp_path, ROWS), tmp_path, None)
-    assert result["accuracy"] == 1.0 and result["n_train"] == 20 and result["n_test"] == 2
-
-
 @pytest.fixture(scope="module")
 def real_data(tmp_path_factory) -> Path:
     """The first lines of every real file, unpacked as the fetch stage leaves them."""
@@ -199,7 +193,8 @@ def test_prompts_and_metrics_are_those_of_the_stock_task(real_data, name):
 def test_hellaswag_on_the_official_columns_gives_the_stock_prompts(tmp_path):
     row = {
         "ind": 1, "activity_label": "Roof shingle removal", "ctx_a": "A man is sitting on a roof.", "ctx_b": "he",
-        "ctx": "A man is sitting on a roof. he", "endings": ["is [step] up.", "sits [title] Rest  now", "c.", "d."], "label": 3,
+        "ctx": "A man is sitting on a roof. he", "label": 3,
+        "endings": ["is [step] up.", "sits [title] Rest  now", "c.", "d."],
     }  # fmt: skip
     wikihow = row | {"ctx_a": "[header] How to rest [title] Sit down. [step] Take a chair.", "ctx_b": ""}
     wikihow["ctx"] = wikihow["ctx_a"]
