@@ -1,9 +1,9 @@
 """From text files to documents, a piece at a time, so that neither a file nor a document has to fit in memory.
 
-A document is a run of text between two end-of-text tokens. It comes as pieces of 32 to 64 thousand characters, cut only
-before a blank or a line end that follows a visible character. The GPT-2 splitting rule, with which byte-level BPE begins,
-always starts a new word there, so the tokens of the pieces, joined, are exactly the tokens of the whole document. (Where
-text goes on that long without a blank, it is cut anywhere.)
+A document is a run of text between two end-of-text tokens. It comes as pieces of 32 to 64 thousand characters, cut
+only before a blank or a line end that follows a visible character. The GPT-2 splitting rule, with which byte-level BPE
+begins, always starts a new word there, so the tokens of the pieces, joined, are exactly the tokens of the whole
+document. (Where text goes on that long without a blank, it is cut anywhere.)
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Piece(NamedTuple):
 def pieces(path: Path, documents: str, tail: float, progress: Callable[[int], object]) -> Iterator[Piece]:
     """Read a file's documents, which `documents` tells apart (see cgpt.spec.Dataset), as pieces in their order.
 
-    White space at a document's end and blank lines at its start are left out, and so are empty documents. With documents
-    `file`, the last `tail` of the bytes is a document of its own. `progress` is called with the number of bytes just read.
-    One line, and one field of a JSON line, must fit in memory. Raises UserError for binary files and broken JSON lines.
+    White space at a document's end and blank lines at its start are left out, and so are empty documents. With
+    documents `file`, the last `tail` of the bytes is a document of its own. `progress` is called with the number of
+    bytes just read. A line must fit in memory. Raises UserError for binary files and broken JSON lines.
     """
     text, started = "", False
     for fragment, in_tail in _fragments(path, documents, tail, progress):
@@ -102,8 +102,8 @@ def _fragments(
     yield None, in_tail
     if documents.isidentifier() and documents not in KINDS and not found_separator:
         raise UserError(
-            f"workflows/data.yaml: documents: '{documents}' is no known way, and no line of {path} is such a separator; "
-            f"write a separator line or one of {', '.join(KINDS)} ({did_you_mean(documents, KINDS)})"
+            f"workflows/data.yaml: documents: '{documents}' is no known way, and no line of {path} is such a separator; write "
+            f"a separator line or one of {', '.join(KINDS)} ({did_you_mean(documents, KINDS)})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked; fetched.json, written last, lists its files."""
+"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked; fetched.json, written last, lists it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z]
 def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
     """Fill the folder `out` with a data set's files, by their names without folder and without .gz.
 
-    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence and
-    files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
+    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence
+    and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
     """
     if dataset.licence_status not in ("", "open"):
         print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
@@ -67,7 +67,7 @@ def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 
 def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
-    """Copy a file, or a folder's files but hidden ones, READMEs and licences. A folder's splits are in the files' names."""
+    """Copy a file, or a folder's files but hidden ones, READMEs and licences; their names say their splits."""
     where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")

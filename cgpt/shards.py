@@ -1,8 +1,8 @@
 """Token shards: a binary file of uint16 or uint32 tokens behind a header, written as a stream and read memory-mapped.
 
 Bytes 0-7 are the magic `CGPTSHRD`. Bytes 8-1023 are a JSON object padded with blanks: format_version, vocab_size,
-tokenizer_sha256, n_tokens, n_bytes (UTF-8 bytes of the text, end-of-text tokens not counted), n_documents, dtype, sha256
-(of the tokens' bytes). From byte 1024 on come the tokens, little-endian.
+tokenizer_sha256, n_tokens, n_bytes (UTF-8 bytes of the text, end-of-text tokens not counted), n_documents, dtype,
+sha256 (of the tokens' bytes). From byte 1024 on come the tokens, little-endian.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def read_header(path: Path) -> dict[str, Any]:
 def open_shard(path: Path, tokenizer_sha256: str | None = None, check_hash: bool = False) -> np.memmap:
     """Map a shard's tokens, shape (n_tokens,), uint16 or uint32, read-only.
 
-    The header and the file's size are always checked; `tokenizer_sha256` also that the shard belongs to a tokenizer, and
-    `check_hash` every byte (about 1 s per GB). Raises UserError.
+    The header and the file's size are always checked; with `tokenizer_sha256` also that the shard belongs to that
+    tokenizer, and with `check_hash` every byte. Raises UserError.
     """
     header = read_header(path)
     if tokenizer_sha256 is not None and header["tokenizer_sha256"] != tokenizer_sha256:
@@ -120,7 +120,7 @@ def open_shard(path: Path, tokenizer_sha256: str | None = None, check_hash: bool
 def bits_per_byte(nats_per_token: float, header: dict[str, Any]) -> float:
     """Turn a mean loss per token into bits per byte of text: it no longer depends on the vocabulary.
 
-    Equals total nats / (ln 2 x bytes); end-of-text tokens cost nats but have no bytes (as in Gao et al. 2020, The Pile).
+    Equals total nats / (ln 2 x bytes), as in The Pile (Gao et al. 2020); end-of-text tokens cost nats but have no bytes.
     """
     return nats_per_token * header["n_tokens"] / (header["n_bytes"] * math.log(2))
 

@@ -10,7 +10,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -61,7 +61,7 @@ def server() -> Iterator[str]:
         running.shutdown()
 
 
-def listed(path: str = "set/text.txt.gz", sha256: str | None = SHA256, url: str | None = None, **more: str) -> Dataset:
+def listed(path: str = "set/text.txt.gz", sha256: str | None = SHA256, url: str | None = None, **more: Any) -> Dataset:
     return Dataset("set", files=(DataFile(path, sha256, "train", url),), **more)
 
 
