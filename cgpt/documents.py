@@ -102,8 +102,8 @@ def _fragments(
     yield None, in_tail
     if documents.isidentifier() and documents not in KINDS and not found_separator:
         raise UserError(
-            f"workflows/data.yaml: documents: '{documents}' is no known way, and no line of {path} is such a separator; write "
-            f"a separator line or one of {', '.join(KINDS)} ({did_you_mean(documents, KINDS)})"
+            f"workflows/data.yaml: documents: '{documents}' is no known way, and {path} has no such line; "
+            f"write a separator line or one of {', '.join(KINDS)} ({did_you_mean(documents, KINDS)})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked; fetched.json, written last, lists it."""
+"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked, and list it in fetched.json."""
 
 from __future__ import annotations
 

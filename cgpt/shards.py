@@ -120,7 +120,7 @@ def open_shard(path: Path, tokenizer_sha256: str | None = None, check_hash: bool
 def bits_per_byte(nats_per_token: float, header: dict[str, Any]) -> float:
     """Turn a mean loss per token into bits per byte of text: it no longer depends on the vocabulary.
 
-    Equals total nats / (ln 2 x bytes), as in The Pile (Gao et al. 2020); end-of-text tokens cost nats but have no bytes.
+    Equals total nats / (ln 2 x bytes), as in The Pile (Gao et al. 2020); end-of-text tokens cost nats, not bytes.
     """
     return nats_per_token * header["n_tokens"] / (header["n_bytes"] * math.log(2))
 

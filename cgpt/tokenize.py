@@ -31,7 +31,7 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
 
     `spec` has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
     gpt2), vocab_size (bpe only) and validation_fraction; `data_root` holds a folder per fetched data set. Documents
-    keep their order, and each is followed by one end-of-text token; that token's spelling inside a document is plain text.
+    keep their order, each is followed by one end-of-text token, and that token's spelling in a document is plain text.
     Runs on all cores (or RAYON_NUM_THREADS). Returns what tokens.json says. Raises UserError for an unfetched, empty or
     binary corpus and for a vocabulary that does not fit it.
     """
