@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -74,6 +74,7 @@ class GPT:
         from tinygrad import Tensor
 
         self.config, self.ops, self.device = config, ops, device
+        self.captured: dict[tuple, Callable] = {}  # functions of this model, by name and shapes (cgpt.score)
         self.params: dict[str, Tensor] = {
             name: Tensor(value, device=device) for name, value in params.items()
         }

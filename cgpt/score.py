@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -12,7 +11,6 @@ from cgpt.model import GPT
 
 TOKENS_PER_BATCH = 4096
 NO_TARGET = -1
-_jits: weakref.WeakKeyDictionary[GPT, dict[tuple, Callable]] = weakref.WeakKeyDictionary()
 
 
 def padded_length(n: int, longest: int) -> int:
@@ -82,12 +80,8 @@ def _captured(model: GPT, name: str, *arrays: np.ndarray) -> list[np.ndarray]:
     """Run `name` of the model on arrays, with one captured function per shape."""
     from tinygrad import Tensor, TinyJit
 
-    functions: dict[str, Callable] = {
-        "token_logprobs": lambda *x: Tensor.realize(*(y := model.token_logprobs(*x))) or y,
-        "logits": lambda x: (model(x).realize(),),
-    }
-    jits = _jits.setdefault(model, {})
+    functions: dict[str, Callable] = {"token_logprobs": model.token_logprobs, "logits": lambda x: (model(x),)}
     key = (name, *(a.shape for a in arrays))
-    if key not in jits:
-        jits[key] = TinyJit(functions[name])
-    return [y.numpy() for y in jits[key](*(Tensor(a, device=model.device) for a in arrays))]
+    if key not in model.captured:
+        model.captured[key] = TinyJit(functions[name])
+    return [y.numpy() for y in model.captured[key](*(Tensor(a, device=model.device) for a in arrays))]

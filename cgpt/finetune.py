@@ -1,0 +1,201 @@
+"""The stage `finetune`: train on a task's labelled examples, from a pretrained checkpoint or from scratch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Sequence
+
+import numpy as np
+
+from cgpt import checkpoint as checkpoints
+from cgpt import kernels, tasks
+from cgpt.errors import UserError
+from cgpt.model import GPT, init_parameters
+from cgpt.optim import AdamW, Trainer, learning_rate
+from cgpt.pretrain import common_record, cost_of, flops_of
+from cgpt.records import FinetuneRecord, write_record
+from cgpt.runstate import Clock, LossLog, Progress
+from cgpt.score import pad, padded_length, score
+from cgpt.spec import Hardware, Model
+
+MIN_LR_RATIO = 0.1
+
+
+class Encoded(NamedTuple):
+    """An example as tokens: the right answer, from token `first` on, and every choice in the same form."""
+
+    tokens: np.ndarray
+    first: int
+    choices: tuple[tuple[np.ndarray, int], ...]
+    label: int | None
+
+
+def finetune(
+    spec: dict[str, Any],
+    checkpoint: Path | None,
+    tokens: Path,
+    data_root: Path,
+    out: Path,
+    hardware: Hardware,
+    threads: int,
+) -> dict[str, Any]:
+    """Train on `spec["task"]`'s training split; write a checkpoint folder with loss.csv and run.json; return the record.
+
+    `checkpoint` None starts from initial weights; `tokens` gives the tokenizer. The loss is that of the target's tokens
+    alone. After each epoch the validation split is scored; the best epoch's weights are kept, and training stops after
+    `patience` epochs that are no better. Raises UserError for data, labels or a checkpoint that do not fit.
+    """
+    run = FinetuneRun(spec, checkpoint, tokens, data_root, out, hardware, threads)
+    run.train()
+    return run.finish()
+
+
+class FinetuneRun:
+    """One fine-tuning run: the model, the examples and the best epoch so far."""
+
+    def __init__(
+        self, spec: dict[str, Any], checkpoint: Path | None, tokens: Path, data_root: Path, out: Path,
+        hardware: Hardware, threads: int,
+    ):  # fmt: skip
+        self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
+        self.config, self.settings = Model(**spec["model"]), spec["finetune"]
+        tokenizer = checkpoints.read_tokenizer(tokens, self.config.vocab_size)
+        params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
+        train, validation = self._examples(data_root)
+        self.model = GPT(self.config, params, kernels.prepare(hardware, threads), hardware.device)
+        self.train_set = [encode(example, self.model, tokenizer) for example in train]
+        self.validation_set = [encode(example, self.model, tokenizer) for example in validation]
+        s = self.settings
+        settings = AdamW(weight_decay=s["weight_decay"], grad_clip=s["grad_clip"])
+        self.trainer = Trainer(self.model, settings)
+        self.log, self.clock = LossLog(out / "loss.csv"), Clock()
+        self.n_tokens = 0
+        self.best: tuple[tuple[float, float], int, dict[str, np.ndarray]] | None = None
+
+    def _pretrained(self, checkpoint: Path) -> dict[str, np.ndarray]:
+        found = checkpoints.read_config(checkpoint)
+        if found != self.config:
+            raise UserError(
+                f"{checkpoint / 'config.json'}: is model {found}, the run wants {self.config}; {checkpoints.REMEDY}"
+            )
+        return checkpoints.read_params(checkpoint, self.config)
+
+    def _examples(self, data_root: Path) -> tuple[list[tasks.Example], list[tasks.Example]]:
+        task = self.spec["task"]
+        missing = [key for key in ("training_split", "validation_split") if not task.get(key)]
+        if missing:
+            raise UserError(*(f"{tasks.where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing))
+        train = tasks.examples(task, data_root, task["training_split"], self.spec["n_labels"])
+        validation = tasks.examples(task, data_root, task["validation_split"], self.settings["max_validation"])
+        return train, validation
+
+    def train(self) -> None:
+        """Epochs over the training split until the last one or until validation stops getting better."""
+        s, progress = self.settings, Progress(self.out.name)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.log.resume(0)
+        per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
+        steps, step = per_epoch * s["epochs"], 0
+        for epoch in range(1, s["epochs"] + 1):
+            for members, length in batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], epoch):
+                lr = learning_rate(step, steps, s["lr"], round(s["warmup_fraction"] * steps), "linear", MIN_LR_RATIO)
+                start = time.perf_counter()
+                chosen = [self.train_set[i] for i in members]
+                batch = pad([e.tokens for e in chosen], [e.first for e in chosen], s["batch_size"], length)
+                loss, grad_norm = self.trainer.step([batch], lr)
+                n_tokens = sum(len(e.tokens) - 1 for e in chosen)
+                self.clock.add(n_tokens, time.perf_counter() - start)
+                step, self.n_tokens = step + 1, self.n_tokens + n_tokens
+                progress.show(step, steps, loss, self.clock)
+                last_of_epoch = step % per_epoch == 0
+                nats = self._validate(epoch) if last_of_epoch else None
+                self.log.append(
+                    step=step, tokens=self.n_tokens, train_loss=loss, validation_loss=nats, lr=lr, grad_norm=grad_norm,
+                    validation_bits_per_byte=None, tokens_per_s=self.clock.tokens_per_s, seconds=self.clock.seconds,
+                )  # fmt: skip
+            assert self.best is not None
+            if epoch - self.best[1] >= s["patience"]:
+                break
+
+    def _validate(self, epoch: int) -> float:
+        """Mean loss of the target's tokens, nats; notes the epoch if it is the best: by accuracy, then by loss."""
+        scored = score(self.model, [e.tokens for e in self.validation_set], [e.first for e in self.validation_set])
+        nats = -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
+        if not np.isfinite(nats):
+            raise UserError(
+                f"{self.out.name}: finetune.lr: the run diverged in epoch {epoch} (loss {nats}); "
+                f"write a lower lr than {self.settings['lr']}"
+            )
+        accuracy = self.validation_accuracy()
+        measure = (accuracy if accuracy is not None else 0.0, -nats)
+        if self.best is None or measure > self.best[0]:
+            self.best = measure, epoch, self.model.numpy()
+        return nats
+
+    def validation_accuracy(self) -> float | None:
+        """Share of validation examples whose right choice has the highest log-likelihood; None without choices."""
+        if self.validation_set[0].label is None:
+            return None
+        choices = [choice for example in self.validation_set for choice in example.choices]
+        totals = iter(float(logprobs.sum()) for logprobs, _ in score(self.model, *zip(*choices)))
+        hits = [int(np.argmax([next(totals) for _ in e.choices])) == e.label for e in self.validation_set]
+        return float(np.mean(hits))
+
+    def finish(self) -> dict[str, Any]:
+        """Write the best epoch's checkpoint and, last, run.json."""
+        assert self.best is not None
+        (accuracy, minus_nats), epoch, params = self.best
+        checkpoints.save(self.out, self.config, params, self.tokens_folder / "tokenizer.json")
+        spec = self.spec
+        record = FinetuneRecord(
+            **common_record(
+                self.out.name, "finetune", spec, self.tokens_folder, self.config, self.hardware, self.threads
+            ),
+            tokens=self.n_tokens,
+            steps=len(self.log.rows),
+            **flops_of(self.config, self.n_tokens),
+            train_loss=self.log.last("train_loss"),
+            validation_loss=-minus_nats,
+            validation_bits_per_byte=None,
+            **cost_of(self.clock),
+            task=spec["task"]["task"],
+            start=spec["start"],
+            n_labels=spec["n_labels"],
+            n_train_examples=len(self.train_set),
+            best_epoch=epoch,
+            validation_accuracy=accuracy if self.validation_set[0].label is not None else None,
+        )
+        write_record(self.out / "run.json", record)
+        return asdict(record)
+
+
+def encode(example: tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
+    """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept."""
+    from cgpt.adapter import Adapter
+    from cgpt.score import generate
+
+    adapter = Adapter(model, tokenizer, score, generate)
+
+    def pair(answer: str) -> tuple[np.ndarray, int]:
+        context, continuation = adapter._encode_pair(example.prompt, answer)
+        context = context or [adapter.eot_token_id]
+        kept = np.array([*context, *continuation], np.int32)[-(model.config.seq_len + 1) :]
+        return kept, max(1, len(kept) - len(continuation))
+
+    return Encoded(*pair(example.target), tuple(pair(choice) for choice in example.choices), example.label)
+
+
+def batches(examples: Sequence[Encoded], batch_size: int, longest: int, seed: int, epoch: int) -> list[tuple[list[int], int]]:
+    """An epoch's batches as (indices of examples, padded length): random, examples of like length together."""
+    random = np.random.RandomState([seed, epoch])
+    shapes: dict[int, list[int]] = {}
+    for i in random.permutation(len(examples)):
+        shapes.setdefault(padded_length(len(examples[i].tokens) - 1, longest), []).append(int(i))
+    made = [
+        (members[at : at + batch_size], length)
+        for length, members in sorted(shapes.items())
+        for at in range(0, len(members), batch_size)
+    ]
+    return [made[i] for i in random.permutation(len(made))]
