@@ -14,7 +14,6 @@ import numpy as np
 
 from cgpt import checkpoint, flops, kernels, provenance, shards
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import find_compiler
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer, learning_rate
 from cgpt.records import PretrainRecord, write_record
@@ -143,7 +142,7 @@ def common_record(
         "hardware": hardware.name, "timing": hardware.timing, "threads": threads,
         "n_parameters": flops.n_parameters(config),
         "n_parameters_non_embedding": flops.n_parameters_non_embedding(config),
-        "compiler": find_compiler().version if hardware.device.startswith("CPU") else None,
+        "compiler": kernels.description(hardware),
     } | provenance.record(stage)  # fmt: skip
 
 

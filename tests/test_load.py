@@ -13,7 +13,8 @@ from cgpt import load
 from cgpt.errors import UserError
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
-QUICKSTART, TOPIC, CPU = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml", "hardware_profiles/cpu.yaml"
+QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
+CPU = "hardware_profiles/cpu.yaml"
 
 
 @pytest.fixture
@@ -55,7 +56,8 @@ BAD = [
     (QUICKSTART, "models: [small]", "modles: [small]",
      ["3: modles: unknown key; did you mean 'models'?", " models: is missing; write `models: <list>`"]),
     (QUICKSTART, "models: [small]", "models: [smal]", ["3: models.0: there is no model 'smal'; did you mean 'small'?"]),
-    (QUICKSTART, "models: [small]", "models: small", ["3: models: must be a list, not 'small'; write a list, `[a, b]`"]),
+    (QUICKSTART, "models: [small]", "models: small",
+     ["3: models: must be a list, not 'small'; write a list, `[a, b]`"]),
     (QUICKSTART, "models: [small]", "models: []", ["3: models: is empty; name at least one"]),
     (QUICKSTART, "models: [small]", "models: [small, small]",
      ["3: models.1: 'small' is named twice; remove one of the two"]),
@@ -70,8 +72,10 @@ BAD = [
     (QUICKSTART, "steps: 10", "tokens_per_parameter: 1.25e17",
      ["4: train.tokens_per_parameter: YAML reads 1.25e17 as text, not as a number; write 1.25e+17"]),
     (QUICKSTART, "steps: 10", "steps: 10.0", ["4: train.steps: must be a whole number, not 10.0; write 10"]),
-    (QUICKSTART, "steps: 10", "steps: ten", ["4: train.steps: must be a whole number, not 'ten'; write a whole number"]),
-    (QUICKSTART, "steps: 10", "steps: true", ["4: train.steps: must be a whole number, not true; write a whole number"]),
+    (QUICKSTART, "steps: 10", "steps: ten",
+     ["4: train.steps: must be a whole number, not 'ten'; write a whole number"]),
+    (QUICKSTART, "steps: 10", "steps: true",
+     ["4: train.steps: must be a whole number, not true; write a whole number"]),
     (QUICKSTART, "steps: 10", "steps: 1:30",
      ["4: train.steps: YAML reads 1:30 as another number; write it in quotes, or as a plain decimal number"]),
     (QUICKSTART, "steps: 10", "steps: 10, tokens: 640",
@@ -99,12 +103,14 @@ BAD = [
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [fast]}",
      ["7: vary.train.lr.0: must be a number, not 'fast'; write a number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [0, -1, 0]",
-     ["7: seeds.1: must not be negative, not -1; write 0 or more", "7: seeds.2: 0 is named twice; remove one of the two"]),
+     ["7: seeds.1: must not be negative, not -1; write 0 or more",
+      "7: seeds.2: 0 is named twice; remove one of the two"]),
     (MODELS, "d_model: 32, n_head: 2", "d_model: 32, n_head: 3",
      ["2: models.small.d_model: 32 is not divisible by n_head 3; write e.g. 30 or 33"]),
     (MODELS, "seq_len: 16}\n  large", "seq_len: 16, vocab_size: 99}\n  large",
      [":3: models.0: 'small' has vocab_size 99, but data.vocab_size is 512; make them equal, or leave the model's out"]),
-    (MODELS, "n_layer: 1", "n_layer: 0", ["2: models.small.n_layer: must be greater than 0, not 0; write a positive number"]),
+    (MODELS, "n_layer: 1", "n_layer: 0",
+     ["2: models.small.n_layer: must be greater than 0, not 0; write a positive number"]),
     (DATA, "path: notes.txt", "path: note.txt",
      ["3: datasets.notes.path: there is no note.txt; write a path from the project's folder"]),
     (DATA, "builtin: world", "builtin: world, path: notes.txt",
@@ -129,7 +135,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "old", "new", "expected"), BAD, ids=[f"{b[0].split('/')[-1]}-{b[2][:30]}" for b in BAD])
+@pytest.mark.parametrize(("name", "old", "new", "expected"), BAD, ids=[f"{Path(b[0]).stem}-{b[2][:30]}" for b in BAD])
 def test_bad_input_is_refused_with_file_key_and_what_to_write(root, name, old, new, expected):
     edit(root, name, old, new)
     found = problems(root)
@@ -155,7 +161,8 @@ def test_all_problems_of_all_files_come_at_once(root):
 def test_a_reserved_name_is_refused_for_an_experiment(root):
     (root / QUICKSTART).rename(root / "workflows/experiments/reference.yaml")
     assert problems(root) == [
-        "workflows/experiments/reference.yaml:1: 'reference' is kept for a folder of results/; give the file another name"
+        "workflows/experiments/reference.yaml:1: 'reference' is kept for a folder of results/; "
+        "give the file another name"
     ]
 
 

@@ -31,3 +31,16 @@ def prepare(hardware: Hardware, threads: int) -> ModuleType:
     raise UserError(
         f"hardware_profiles/{hardware.name}.yaml: kernels: '{hardware.kernels}' is unknown; write 'native' or 'tinygrad'"
     )
+
+
+def description(hardware: Hardware) -> str | None:
+    """What compiled the kernels, for a run's record; None off the CPU."""
+    if not hardware.device.startswith("CPU"):
+        return None
+    from cgpt.kernels.compiler import find_compiler
+
+    if hardware.kernels != "native":
+        return find_compiler().version
+    from cgpt.kernels.native import blas_core
+
+    return f"{find_compiler().version}, OpenBLAS {blas_core()}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from cgpt.world import words
 from cgpt.world.dice import Dice
-from cgpt.world.stories import evidence, facts, opener, passage, topic_text
+from cgpt.world.stories import Turns, evidence, facts, opener, passage, topic_text
 
 Example = dict[str, str | int | list[str]]
 
@@ -17,13 +17,15 @@ def topic_example(dice: Dice, split: str, turn: int) -> Example:
     return {"text": topic_text(dice, split, topic, 2, 1), "label": turn % len(words.TOPICS)}
 
 
+TASK_TURNS = Turns(negation=0.35, contrast=0.5)
+"""More of both than in the corpus, so that counting good and bad words does not help."""
+
+
 def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
-    """Good or bad news, half of the time after a sentence that is neither."""
+    """Good or bad news after a sentence that is neither."""
     good = turn % 2 == 0
-    text = evidence(dice, split, good)
-    if dice.chance(0.5):
-        text = f"{opener(dice, dice.choice(words.NAMES))} {text}"
-    return {"text": text, "label": int(good)}
+    name = dice.choice(words.NAMES)
+    return {"text": f"{opener(dice, name)} {evidence(dice, split, good, TASK_TURNS)}", "label": int(good)}
 
 
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
@@ -33,7 +35,13 @@ def qa_example(dice: Dice, split: str, turn: int) -> Example:
     asked = dice.choice([fact for fact in told if relations.count(fact.relation) > 1])
     choices = dice.shuffled([fact.value for fact in told if fact is not asked])
     choices.insert(turn % 4, asked.value)
-    return {"passage": passage(dice, told), "question": asked.question, "choices": choices, "label": turn % 4}
+    return {
+        "passage": passage(dice, told),
+        "question": asked.question,
+        "answer_start": asked.answer_start,
+        "choices": choices,
+        "label": turn % 4,
+    }
 
 
 TASKS: dict[str, Callable[[Dice, str, int], Example]] = {

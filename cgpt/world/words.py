@@ -28,10 +28,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-NAMES = _words(
-    "Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah "
-    "Lucy Ivan Zoe Adam Mia Carl Ella Jack Ruth Finn Sara Luis Dora Eric Lily Mark Anya Hans"
-)
+NAMES = _words("Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah")
 
 RELATIONS = (
     Relation(
@@ -50,11 +47,6 @@ RELATIONS = (
         "What does {n} work as?",
         _words("baker doctor farmer teacher singer painter driver nurse writer pilot sailor cook guard judge tailor "
                "miner clerk barber"),
-    ),
-    Relation(
-        ("{n} carries a {v}", "the bag of {n} holds a {v}", "{n} never goes out without a {v}"),
-        "What does {n} carry?",
-        _words("lamp key rope drum flag book knife mirror candle basket hammer brush coin clock whistle bottle pen ring"),
     ),
     Relation(
         ("{n} eats {v}", "the meal of {n} is {v}", "{n} loves {v}"),
@@ -86,15 +78,15 @@ THINGS = _words(
     "play tea day evening"
 )
 ADJECTIVES = {
-    True: _words("good great lovely fine nice sweet perfect wonderful bright fresh pleasant splendid"),
-    False: _words("bad awful horrible poor ugly dull terrible nasty dirty boring dreadful gloomy"),
+    True: _words("good great lovely fine nice perfect"),
+    False: _words("bad awful horrible poor ugly dull"),
 }
 FEELINGS = {
     True: _words("glad cheerful merry pleased proud content"),
     False: _words("angry upset bitter lonely unhappy afraid"),
 }
-AFFIRMED = ("was", "was very", "was really", "was quite")
-NEGATED = ("was not", "was never", "was hardly", "was not at all")
+AFFIRMED = ("was", "was really")
+NEGATED = ("was not", "was never")
 EVERYONE = ("everyone", "the whole town", "each guest", "the whole family", "every child", "the crowd")
 NOBODY = ("nobody", "none of us", "no guest", "no one in the family", "not one child", "no friend")
 
@@ -103,8 +95,8 @@ CONCESSIONS_FIRST = ("although {other}, {main}", "even though {other}, {main}")
 CONCESSIONS_LAST = ("{main}, although {other}", "{main}, even though {other}")
 
 CONSEQUENCES = {
-    True: ("{n} was happy", "{n} smiled", "{n} laughed", "{n} went home happy", "{n} began to sing", "{n} clapped"),
-    False: ("{n} was sad", "{n} cried", "{n} sighed", "{n} went home sad", "{n} began to weep", "{n} frowned"),
+    True: ("{n} was happy", "{n} smiled", "{n} laughed", "{n} went home happy"),
+    False: ("{n} was sad", "{n} cried", "{n} sighed", "{n} went home sad"),
 }
 CONSEQUENCE_STARTS = ("so ", "that is why ", "at last ", "then ")
 MOODS = {True: "happy", False: "sad"}

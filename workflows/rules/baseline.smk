@@ -15,4 +15,4 @@ rule baseline:
         spec=spec("baseline"),
         code=provenance.code_sha256("baseline"),
     shell:
-        "python -m cgpt baseline {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"
+        "python -m cgpt baseline {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -19,4 +19,4 @@ rule evaluate:
         spec=spec("evaluate"),
         code=provenance.code_sha256("evaluate"),
     shell:
-        "python -m cgpt evaluate {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"
+        "python -m cgpt evaluate {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -15,4 +15,4 @@ rule fetch:
         spec=spec("fetch"),
         code=provenance.code_sha256("fetch"),
     shell:
-        "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"
+        "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

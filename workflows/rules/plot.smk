@@ -31,4 +31,4 @@ rule plot:
         spec=experiment_spec,
         code=provenance.code_sha256("plot"),
     shell:
-        "python -m cgpt plot {wildcards.experiment} 2>&1 | tee {log} >&2"
+        "python -m cgpt plot {wildcards.experiment} 2>&1 | tee -i {log} >&2"

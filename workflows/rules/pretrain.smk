@@ -26,4 +26,4 @@ rule pretrain:
         spec=spec("pretrain"),
         code=provenance.code_sha256("pretrain"),
     shell:
-        "python -m cgpt pretrain {wildcards.run} --threads {threads} 2>&1 | tee {log} >&2"
+        "python -m cgpt pretrain {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

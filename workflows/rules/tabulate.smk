@@ -20,4 +20,4 @@ rule tabulate:
         spec=experiment_spec,
         code=provenance.code_sha256("tabulate"),
     shell:
-        "python -m cgpt tabulate {wildcards.experiment} 2>&1 | tee {log} >&2"
+        "python -m cgpt tabulate {wildcards.experiment} 2>&1 | tee -i {log} >&2"
