@@ -78,8 +78,6 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Co
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
     prepare_environment(data_root, online=bool(task.get("stock")) and "data" not in task)
-    from lm_eval.api.task import ConfigurableTask
-
     _compile_templates_once()
     config = _stock_config(task) if task.get("stock") else {}
     config |= {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
@@ -89,26 +87,38 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Co
     config |= {"num_fewshot": n_shot, "test_split": split, "training_split": None, "validation_split": None}
     config["fewshot_split"] = shots if n_shot else split
     _check_metrics(config, where(task))
+    first: taskdata.Row = {}
     if "data" in task:
-        source = {**config, "data": task["data"]}
-        rows = {
-            name: taskdata.read_split(source, data_root, name, where(task)) for name in {split, config["fewshot_split"]}
-        }
+        source, names = config | {"data": task["data"]}, {split, config["fewshot_split"]}
+        rows = {name: taskdata.read_split(source, data_root, name, where(task)) for name in names}
         _check_fields(config, rows, where(task))
-        config["custom_dataset"] = lambda **_: _datasets(rows, where(task))
-    try:
-        lm_task = ConfigurableTask(config=config)
-    except IndexError:
-        raise UserError(
-            f"{where(task)}: split '{split}', document 0: {_label_problem(config, rows[split][0])}"
-        ) from None
-    except (
-        Exception
-    ) as error:  # a template or a key can fail in any way; the reader needs the file's name and the reason
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where(task)}: lm-evaluation-harness refuses it: {reason}; correct the named key") from error
+        loaded, first = _datasets(rows, where(task)), rows[split][0]
+        config["custom_dataset"] = lambda **_: loaded
+    lm_task = _construct(config, first, where(task))
     lm_task.set_fewshot_seed(FEWSHOT_SEED)
     return lm_task
+
+
+def _construct(config: dict[str, Any], first: taskdata.Row, place: str) -> ConfigurableTask:
+    """Make the task object, which renders the first document; whatever goes wrong names the file and the reason."""
+    from lm_eval.api.task import ConfigurableTask
+
+    try:
+        return ConfigurableTask(config=config)
+    except IndexError:
+        problem = f"split '{config['test_split']}', document 0: {_label_problem(config, first)}"
+    except OSError as error:
+        problem = (
+            f"task: its data set '{config.get('dataset_path')}' cannot be had ({_reason(error)}); connect to the "
+            "network, or give your own files with data and dataset_kwargs.data_files"
+        )
+    except Exception as error:  # templates and keys fail in many ways
+        problem = f"lm-evaluation-harness refuses it: {_reason(error)}; correct the named key"
+    raise UserError(f"{place}: {problem}")
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
@@ -129,9 +139,8 @@ def prepare_environment(data_root: Path, online: bool = False) -> None:
     """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported."""
     os.environ.setdefault("HF_HOME", str((data_root / "_hub").absolute()))
     os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault(
-        "DISABLE_MULTIPROC", "1"
-    )  # a process pool for bootstrapping would outgrow the granted threads
+    # A process pool for bootstrapping would outgrow the granted threads.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
     if not online:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -227,6 +236,8 @@ def _label_problem(config: dict[str, Any], row: taskdata.Row) -> str:
     from lm_eval.utils import apply_template
 
     target, choices = config["doc_to_target"], config["doc_to_choice"]
+    if not row:
+        return "doc_to_target: its index is not among the choices; correct doc_to_target or doc_to_choice"
     label = row.get(target, target) if not isinstance(target, str) or target in row else apply_template(target, row)
     if isinstance(choices, str):
         choices = row[choices] if choices in row else apply_template(choices, row)

@@ -149,6 +149,23 @@ def test_an_unknown_stock_task_is_refused_with_the_nearest_name(tmp_path):
         tasks.build({"task": "piqaa", "stock": True, "data": "toy"}, tmp_path)
 
 
+def test_a_stock_task_whose_data_set_cannot_be_reached_says_what_to_do(tmp_path, monkeypatch):
+    import datasets
+
+    def unreachable(*_, **__):
+        raise ConnectionError("Couldn't reach the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(UserError, match=r"its data set 'baber/piqa' cannot be had .* connect to the network, or give"):
+        tasks.build({"task": "piqa", "stock": True}, tmp_path)
+
+
+def test_a_field_that_changes_its_type_is_one_line(tmp_path):
+    rows = [{"sentence": "so", "label": 0}, {"sentence": "so", "label": ["x"]}]
+    said = problem(write_task(tmp_path, {"test": rows}), tmp_path)
+    assert said.startswith("workflows/tasks/toy.yaml: a field changes its type within the data")
+
+
 @pytest.fixture(scope="module")
 def real_data(tmp_path_factory) -> Path:
     """The first lines of every real file, unpacked as the fetch stage leaves them."""
