@@ -112,8 +112,9 @@ def _spell(number: float, kind: type) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return "empty"
-    kind = {dict: "a mapping", list: "a list"}.get(type(value))
-    return kind or f"{str(value).lower() if isinstance(value, bool) else repr(value)}"
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _describe(hint: Any) -> str:

@@ -108,7 +108,7 @@ BAD = [
     (MODELS, "d_model: 32, n_head: 2", "d_model: 32, n_head: 3",
      ["2: models.small.d_model: 32 is not divisible by n_head 3; write e.g. 30 or 33"]),
     (MODELS, "seq_len: 16}\n  large", "seq_len: 16, vocab_size: 99}\n  large",
-     [":3: models.0: 'small' has vocab_size 99, but data.vocab_size is 512; make them equal, or leave the model's out"]),
+     ["models.0: 'small' has vocab_size 99, but data.vocab_size is 512; make them equal, or leave the model's out"]),
     (MODELS, "n_layer: 1", "n_layer: 0",
      ["2: models.small.n_layer: must be greater than 0, not 0; write a positive number"]),
     (DATA, "path: notes.txt", "path: note.txt",

@@ -1,0 +1,184 @@
+"""The Snakemake workflow, run for real with stages that only write their files: what is redone, and what is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from project import TASK, edit, write_project
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
+DECLARATIVE = ("__init__", "__main__", "check", "errors", "fill", "flops", "load", "plan", "plantable", "provenance",
+               "spec", "yamlfile", "kernels/__init__", "kernels/compiler")  # fmt: skip
+MODEL = '"""A model."""\nWIDTH = 4\n'
+STUB = """\
+def write(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text(name)
+"""
+CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
+STAGES = {  # module: its function's parameters, and what it writes
+    "fetch": ("dataset, out", 'out, "fetched.json"'),
+    "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
+    "pretrain": ("spec, tokens, out, hardware, threads, every", f"out, {CHECKPOINT}"),
+    "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads", f"out, {CHECKPOINT}"),
+    "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
+    "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
+    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "table.md", '
+                 '"table.html"'),
+    "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
+             'for name in ("loss", "scores", "compute") for kind in ("svg", "png"))'),
+}  # fmt: skip
+
+
+def write_stages(root: Path) -> None:
+    """The package with stages that only write their files; only `pretrain` and what trains reach the model."""
+    (root / "cgpt/kernels").mkdir(parents=True)
+    for name in DECLARATIVE:
+        shutil.copy(ROOT / f"cgpt/{name}.py", root / f"cgpt/{name}.py")
+    (root / "cgpt/model.py").write_text(MODEL)
+    (root / "cgpt/stub.py").write_text(STUB)
+    for stage, (parameters, written) in STAGES.items():
+        imports = "from cgpt import model, stub" if stage in ("pretrain", "finetune") else "from cgpt import stub"
+        (root / f"cgpt/{stage}.py").write_text(f"{imports}\n\ndef {stage}({parameters}):\n    stub.write({written})\n")
+
+
+def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+
+
+def would_run(root: Path) -> Counter[str]:
+    """Jobs by rule of a dry run of the default target."""
+    done = snakemake(root, "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, flags=re.MULTILINE))
+    del jobs["quickstart"]
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A project whose quickstart has run to the end."""
+    root = write_project(tmp_path_factory.mktemp("finished"))
+    edit(root, QUICKSTART, "corpus: [world]", "corpus: [world, notes]")
+    write_stages(root)
+    for folder in ("workflows/rules", "workflows/report", "profiles"):
+        shutil.copytree(ROOT / folder, root / folder)
+    shutil.copy(ROOT / "Snakefile", root)
+    done = snakemake(root, "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+@pytest.fixture
+def root(finished, tmp_path) -> Path:
+    """A copy of that project, with its times, to change."""
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(root):
+    assert {path.name for path in (root / "results/quickstart").iterdir()} == {
+        "scores.csv", "runs.csv", "table.md", "table.html", "figures"}  # fmt: skip
+    assert "Nothing to be done" in "".join((done := snakemake(root, "--cores", "1")).stdout + done.stderr)
+
+
+def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
+    for name in (QUICKSTART, TOPIC, "workflows/models.yaml", "hardware_profiles/cpu.yaml"):
+        (root / name).write_text("# a comment\n" + (root / name).read_text())
+    edit(root, "cgpt/model.py", MODEL, '"""Another docstring."""\n\n# a comment\nWIDTH = 4  # another\n')
+    assert not would_run(root)
+
+
+def test_execution_settings_rerun_nothing(root):
+    edit(root, QUICKSTART, "steps: 10", "steps: 10, checkpoint_every_steps: 7")
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2")
+    edit(root, "hardware_profiles/cpu.yaml", "threads: 2", "threads: 2, mem_mb: 900, runtime_minutes: 5")
+    assert not would_run(root)
+
+
+def test_a_changed_constant_in_the_model_trains_again(root):
+    edit(root, "cgpt/model.py", "WIDTH = 4", "WIDTH = 5")
+    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
+
+
+def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
+    edit(root, "cgpt/evaluate.py", '"scores.json"', '"scores" + ".json"')
+    assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1}
+
+
+def test_a_changed_declaration_module_reruns_nothing(root):
+    (root / "cgpt/errors.py").write_text((root / "cgpt/errors.py").read_text() + "\nUNUSED = 1\n")
+    assert not would_run(root)
+
+
+def test_a_new_task_runs_only_what_is_its_own(root):
+    (root / "workflows/tasks/mood.yaml").write_text(TASK.replace("task: topic", "task: mood"))
+    edit(root, QUICKSTART, "tasks: [topic]", "tasks: [topic, mood]")
+    assert would_run(root) == {"finetune": 2, "baseline": 1, "evaluate": 3, "tabulate": 1, "plot": 1}
+
+
+def test_a_new_seed_trains_only_that_seed(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [small]\nseeds: [0, 1]")
+    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
+
+
+def test_a_changed_local_corpus_is_fetched_again(root):
+    (root / "notes.txt").write_text("Another note.\n")
+    jobs = would_run(root)
+    assert jobs["fetch"] == jobs["tokenize"] == jobs["pretrain"] == 1
+
+
+def test_a_typo_fails_with_one_line_even_where_all_outputs_exist(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [smal]")
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 1
+    assert f"{QUICKSTART}:3: models.0: there is no model 'smal'; did you mean 'small'?\n" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root):
+    (root / "cgpt/pretrain.py").write_text(
+        "from pathlib import Path\nfrom cgpt.errors import UserError\n\n"
+        "def pretrain(spec, tokens, out, hardware, threads, every):\n"
+        "    state = Path('results/runs/state') / out.name\n    state.mkdir(parents=True)\n"
+        "    (state / 'step.txt').write_text('7')\n"
+        "    raise UserError('loss: is not a number at step 7; lower train.lr')\n"
+    )
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 1
+    assert "loss: is not a number at step 7; lower train.lr\n" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (log,) = (root / "results/runs/logs/pretrain").glob("*.log")
+    assert log.read_text() == "loss: is not a number at step 7; lower train.lr\n"
+    assert [path.read_text() for path in (root / "results/runs/state").glob("*/step.txt")] == ["7"]
+
+
+def test_fewer_cores_than_threads_named_stop_the_run_with_one_line(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2")
+    edit(root, QUICKSTART, "steps: 10", "steps: 11")
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 1
+    assert "the plan names 2 threads, 1 granted; run snakemake with --cores 2" in done.stderr
+
+
+def test_lint_has_nothing_to_say(root):
+    done = snakemake(root, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("snakefmt", path=Path(sys.executable).parent) is None, reason="snakefmt is not installed"
+)
+def test_the_rules_are_formatted():
+    command = [Path(sys.executable).parent / "snakefmt", "--check", "-l", "120", "Snakefile", "workflows/rules"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
