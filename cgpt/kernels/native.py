@@ -7,13 +7,15 @@ so nothing that is cached or pickled holds an address.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import importlib.util
 import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from tinygrad import Device, Tensor, dtypes
 from tinygrad.dtype import DType
@@ -54,16 +56,31 @@ def library() -> ctypes.CDLL:
 
 @cache
 def _openblas() -> ctypes.CDLL:
-    import scipy_openblas32
-
-    # OpenBLAS takes its AVX2 kernels on AMD's AVX-512 cores, at half the speed (114 against 206 GFLOP/s on one Zen 5).
-    if AVX512 <= set(cpu_flags().split()):
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
-    folder = Path(scipy_openblas32.get_lib_dir())
+    package = importlib.util.find_spec("scipy_openblas32")  # not imported: that would load the library at once
+    if package is None or package.origin is None:
+        raise UserError("environment: scipy-openblas32 is not installed; run `pip install scipy-openblas32`")
+    folder = Path(package.origin).parent / "lib"
     found = [path for path in folder.iterdir() if path.name.startswith("libscipy_openblas") and path.suffix != ".a"]
-    blas = ctypes.CDLL(str(found[0]))
+    with _core_type(os.environ.get("CGPT_BLAS_CORE")):
+        blas = ctypes.CDLL(str(found[0]))
     blas.scipy_openblas_set_num_threads(1)  # the pool cuts the work; OpenBLAS's own threads would compete with it
     return blas
+
+
+@contextlib.contextmanager
+def _core_type(chosen: str | None) -> Iterator[None]:
+    """Have this one copy of OpenBLAS take its AVX-512 kernels where the CPU has them, or those of the core `chosen`.
+
+    Left alone it may take AVX2 kernels (on AMD, or as OPENBLAS_CORETYPE is set for the machine's other software), at
+    half the speed: 114 against 206 GFLOP/s on one Zen 5 core.
+    """
+    before = os.environ.get("OPENBLAS_CORETYPE")
+    if chosen or AVX512 <= set(cpu_flags().split()):
+        os.environ["OPENBLAS_CORETYPE"] = chosen or "SkylakeX"
+    yield
+    os.environ.pop("OPENBLAS_CORETYPE", None)
+    if before is not None:
+        os.environ["OPENBLAS_CORETYPE"] = before
 
 
 def blas_core() -> str:
