@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
         verb.set_defaults(run=_report)
-    verb = verbs.add_parser("doctor", parents=[shared], help="check compiler, libraries, cores and disk")
+    verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
     verb.set_defaults(run=_doctor)
     return parser
 
@@ -178,8 +178,8 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import doctor
 
     found = doctor.examine()
-    if found["problems"] and not chosen.json:
-        print(doctor.as_text(found))
+    if found["problems"]:
+        print(json.dumps(found) if chosen.json else doctor.as_text(found))
         raise UserError(*found["problems"])
     return found, doctor.as_text(found)
 

@@ -1,30 +1,27 @@
-"""Looks at the machine before any job does: Python, compiler, libraries, cores, memory, disk and data mirror."""
+"""Looks at the machine before any job does: compiler, libraries, cores, memory, disk, hardware profiles."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cgpt import load
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import cache_folder, cpu_model, find_compiler
+from cgpt.kernels.compiler import build_library, cache_folder, cpu_model, find_compiler
+from cgpt.spec import Hardware
 
 LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
 LEAST_DISK_BYTES = 2 * 2**30
 
 
 def examine() -> dict[str, Any]:
-    """What was found; `problems` holds a line for each thing that will stop a run."""
+    """What was found; `problems` holds a line for each thing that will stop a run on this machine's processor."""
     problems: list[str] = []
-    compiler = None
-    try:
-        found = find_compiler()
-        compiler = {"name": found.name, "command": found.command, "version": found.version}
-    except UserError as error:
-        problems += error.problems
     libraries = {name: _version(name) for name in LIBRARIES}
     problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
     free = shutil.disk_usage(Path.cwd()).free
@@ -33,37 +30,82 @@ def examine() -> dict[str, Any]:
     mirror = os.environ.get("CGPT_DATA_MIRROR")
     if mirror and not Path(mirror).is_dir():
         problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
+    profiles: Iterable[Hardware] = ()
+    try:
+        profiles = load.load_workflow(Path.cwd()).hardware.values()
+    except UserError as error:
+        problems += error.problems
+    hardware = {profile.name: {"description": profile.description, "problem": why_not(profile)} for profile in profiles}
+    if problem := hardware.get("cpu", {}).get("problem"):
+        problems.append(problem)
     return {
         "python": platform.python_version(),
         "cpu": cpu_model(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "disk_free_bytes": free,
-        "compiler": compiler,
+        "compiler": _compiler(),
+        "openblas": _openblas_core() if libraries["tinygrad"] and libraries["scipy-openblas32"] else None,
         "cache": str(cache_folder()),
         "libraries": libraries,
         "data_mirror": mirror,
+        "hardware": hardware,
         "problems": problems,
     }
 
 
+def why_not(hardware: Hardware) -> str | None:
+    """Why no run of this hardware profile can start here, in one line; None where it can."""
+    try:
+        if hardware.device.startswith("CPU"):
+            find_compiler()
+            if hardware.kernels == "native":
+                build_library()
+        else:
+            from tinygrad import Device
+
+            Device[hardware.device]
+    except UserError as error:
+        return error.problems[0]
+    except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        return (
+            f"hardware_profiles/{hardware.name}.yaml: device: {hardware.device} cannot be opened here ({said[-1]}); "
+            "choose another profile, or install its driver"
+        )
+    return None
+
+
 def as_text(found: dict[str, Any]) -> str:
-    """One line for each thing found, problems last."""
-    compiler = found["compiler"]
+    """One line for each thing found."""
+    compiler, openblas = found["compiler"], found["openblas"]
     memory = f", {found['memory_bytes'] / 2**30:.1f} GiB memory" if found["memory_bytes"] else ""
     lines = [
         f"python     {found['python']}",
         f"processor  {found['cpu']}, {found['cores']} cores{memory}",
         f"disk       {found['disk_free_bytes'] / 2**30:.1f} GiB free",
-        f"compiler   {compiler['name']}: {compiler['version']} ({compiler['command']})"
-        if compiler
-        else "compiler   none",
+        "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
+        "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
         f"cache      {found['cache']}",
         f"mirror     {found['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
         "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in found["libraries"].items()),
     ]
-    problems = [f"problem    {problem}" for problem in found["problems"]]
-    return "\n".join(lines + (problems or ["all well"]))
+    lines += [f"hardware   {name}: {what['problem'] or 'can run here'}" for name, what in found["hardware"].items()]
+    return "\n".join([*lines, *([] if found["problems"] else ["all well"])])
+
+
+def _compiler() -> dict[str, str] | None:
+    try:
+        found = find_compiler()
+    except UserError:
+        return None
+    return {"name": found.name, "command": found.command, "version": found.version}
+
+
+def _openblas_core() -> str:
+    from cgpt.kernels.native import blas_core
+
+    return blas_core()
 
 
 def _memory_bytes() -> int | None:

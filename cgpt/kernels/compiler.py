@@ -61,7 +61,10 @@ def find_compiler() -> Compiler:
         name = "CC" if os.environ.get("CC") else "clang"
         if not shutil.which(chosen):
             raise UserError(f"environment: CC: '{chosen}' is not a program; name a clang, or unset CC")
-        return Compiler(name, chosen, _version(chosen))
+        version = _version(chosen)
+        if "clang" not in version:
+            raise UserError(f"environment: CC: '{chosen}' is not a clang ({version}); name a clang, or unset CC")
+        return Compiler(name, chosen, version)
     package = importlib.util.find_spec("ziglang")
     if package is None or package.origin is None:
         raise UserError(

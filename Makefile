@@ -1,0 +1,32 @@
+# Each target sets up .venv first; `make reproduce CORES=8` uses eight cores.
+CORES ?= 2
+PYTHON ?= python3
+INSTALLED := .venv/.installed
+IN_VENV := . .venv/bin/activate &&
+
+.PHONY: setup reproduce test lint
+
+setup: $(INSTALLED)
+
+# Redone when pyproject.toml changes. tinygrad needs a clang; where there is none, the package ziglang brings one.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make setup: needs Python 3.11 or later; name one with PYTHON=...")'
+	@echo "make setup: installing into .venv; this takes a minute or two"
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -qq --editable '.[dev]' $$(command -v "$${CC:-clang}" >/dev/null || echo ziglang)
+	@touch $@
+
+reproduce: setup
+	$(IN_VENV) snakemake --cores $(CORES)
+	$(IN_VENV) snakemake --report results/quickstart/report.html
+	@cat results/quickstart/table.md
+	@echo "The report with the figures: results/quickstart/report.html"
+
+test: setup
+	$(IN_VENV) pytest -m "not slow"
+
+lint: setup
+	$(IN_VENV) ruff check && ruff format --check
+	$(IN_VENV) mypy
+	$(IN_VENV) snakefmt --check Snakefile workflows/rules
+	$(IN_VENV) snakemake --lint
