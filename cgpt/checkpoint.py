@@ -28,6 +28,8 @@ CONFIG_KEYS = {
     "vocab_size": "vocab_size", "activation": "activation_function", "layer_norm_epsilon": "layer_norm_epsilon",
     "tie_embeddings": "tie_word_embeddings",
 }  # fmt: skip
+SIZES = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
+FIXED = {"activation_function": "gelu", "tie_word_embeddings": True}
 
 
 def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> None:
@@ -47,18 +49,31 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 
 
 def read_config(folder: Path) -> Model:
-    """The shapes in a checkpoint's config.json. Raises UserError when it is missing or foreign."""
+    """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        values = {ours: raw[theirs] for ours, theirs in CONFIG_KEYS.items()}
-        return Model(name=raw.get("name", folder.name), **values)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}: is missing, so this is no checkpoint of ours; {REMEDY}") from None
-    except (ValueError, AttributeError, TypeError):
-        raise UserError(f"{path}: is no JSON object; {REMEDY}") from None
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: is no JSON object; {REMEDY}")
+    problems = [f"{path}: {key}: is missing, so this is no checkpoint of ours; {REMEDY}" for key in CONFIG_KEYS.values()
+                if key not in raw]  # fmt: skip
+    problems += [
+        f"{path}: {key}: is {raw[key]!r}, a whole number above 0 is expected; {REMEDY}"
+        for key in SIZES
+        if key in raw and not (isinstance(raw[key], int) and raw[key] > 0)
+    ]
+    problems += [
+        f"{path}: {key}: is {raw[key]!r}, this GPT has {value!r}; take a checkpoint that has it too"
+        for key, value in FIXED.items()
+        if key in raw and raw[key] != value
+    ]
+    if problems:
+        raise UserError(*problems)
+    return Model(raw.get("name", folder.name), **{ours: raw[theirs] for ours, theirs in CONFIG_KEYS.items()})
 
 
 def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
@@ -99,7 +114,9 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
         raise UserError(f"{path}: is no tokenizer ({error}); {REMEDY}") from None
     found = tokenizer.get_vocab_size()
     if vocab_size is not None and found > vocab_size:
-        raise UserError(f"{path}: vocabulary: has {found} tokens, the model {vocab_size}; take the model's own tokenizer")
+        raise UserError(
+            f"{path}: vocabulary: has {found} tokens, the model {vocab_size}; take the model's own tokenizer"
+        )
     return tokenizer
 
 
@@ -111,5 +128,5 @@ def load(folder: str | Path, hardware: Hardware | None = None, threads: int | No
     folder, hardware = Path(folder), hardware or CPU
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
-    ops = kernels.prepare(hardware, threads or os.cpu_count() or 1)
+    ops = kernels.prepare(hardware, threads)
     return GPT(replace(config, d_ffn=config.d_ffn or 4 * config.d_model), params, ops, hardware.device), tokenizer

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def finetune(
     hardware: Hardware,
     threads: int,
 ) -> dict[str, Any]:
-    """Train on `spec["task"]`'s training split; write a checkpoint folder with loss.csv and run.json; return the record.
+    """Train on the training split of `spec["task"]`; write a checkpoint folder with loss.csv and run.json.
 
     `checkpoint` None starts from initial weights; `tokens` gives the tokenizer. The loss is that of the target's tokens
     alone. After each epoch the validation split is scored; the best epoch's weights are kept, and training stops after
@@ -86,7 +87,9 @@ class FinetuneRun:
         task = self.spec["task"]
         missing = [key for key in ("training_split", "validation_split") if not task.get(key)]
         if missing:
-            raise UserError(*(f"{tasks.where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing))
+            raise UserError(
+                *(f"{tasks.where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing)
+            )
         train = tasks.examples(task, data_root, task["training_split"], self.spec["n_labels"])
         validation = tasks.examples(task, data_root, task["validation_split"], self.settings["max_validation"])
         return train, validation
@@ -95,11 +98,13 @@ class FinetuneRun:
         """Epochs over the training split until the last one or until validation stops getting better."""
         s, progress = self.settings, Progress(self.out.name)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.log.resume(0)
+        self.log.start()
         per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
         steps, step = per_epoch * s["epochs"], 0
         for epoch in range(1, s["epochs"] + 1):
-            for members, length in batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], epoch):
+            for members, length in batches(
+                self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], epoch
+            ):
                 lr = learning_rate(step, steps, s["lr"], round(s["warmup_fraction"] * steps), "linear", MIN_LR_RATIO)
                 start = time.perf_counter()
                 chosen = [self.train_set[i] for i in members]
@@ -187,7 +192,9 @@ def encode(example: tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
     return Encoded(*pair(example.target), tuple(pair(choice) for choice in example.choices), example.label)
 
 
-def batches(examples: Sequence[Encoded], batch_size: int, longest: int, seed: int, epoch: int) -> list[tuple[list[int], int]]:
+def batches(
+    examples: Sequence[Encoded], batch_size: int, longest: int, seed: int, epoch: int
+) -> list[tuple[list[int], int]]:
     """An epoch's batches as (indices of examples, padded length): random, examples of like length together."""
     random = np.random.RandomState([seed, epoch])
     shapes: dict[int, list[int]] = {}

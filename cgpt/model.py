@@ -7,8 +7,9 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -75,9 +76,7 @@ class GPT:
 
         self.config, self.ops, self.device = config, ops, device
         self.captured: dict[tuple, Callable] = {}  # functions of this model, by name and shapes (cgpt.score)
-        self.params: dict[str, Tensor] = {
-            name: Tensor(value, device=device) for name, value in params.items()
-        }
+        self.params: dict[str, Tensor] = {name: Tensor(value, device=device) for name, value in params.items()}
         Tensor.realize(*self.params.values())
 
     def hidden(self, tokens: Tensor, independent: bool = False) -> Tensor:

@@ -16,7 +16,7 @@ from cgpt import checkpoint, flops, kernels, provenance, shards
 from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer, learning_rate
-from cgpt.records import PretrainRecord, write_record
+from cgpt.records import PretrainRecord, write_record, write_whole
 from cgpt.runstate import Clock, LossLog, Progress, RunState, StopSignal, peak_memory_bytes
 from cgpt.score import score
 from cgpt.spec import Hardware, Model, Train
@@ -55,24 +55,23 @@ class PretrainRun:
         key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
         self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())
         self.log = LossLog(self.state.folder / "loss.csv")
-        if (saved := self.state.load()) is not None:
-            self.trainer.load_state(saved)
-        self.log.resume(self.trainer.n_updates)
+        saved = self.state.load()
+        if saved is not None:
+            self.trainer.load_state(saved.arrays)
+        self.log.start(saved.log if saved else "")
         self.clock = Clock(self.log.last("seconds") or 0.0)
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
-        progress, first_loss = Progress(self.out.name), self.log.first("train_loss")
+        progress = Progress(self.out.name)
         with StopSignal() as stop:
             for step in range(self.trainer.n_updates, self.steps):
                 loss = self._step(step)
-                first_loss = loss if first_loss is None else first_loss
-                self._refuse_divergence(step, loss, first_loss)
                 progress.show(step + 1, self.steps, loss, self.clock, last=step + 1 == self.steps)
                 if stop.requested or (step + 1) % checkpoint_every_steps == 0:
-                    self.state.save(self.trainer.state())
+                    self.state.save(self.trainer.state(), self.log.text())
                 if stop.requested:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(stop.requested)
 
     def _step(self, step: int) -> float:
         t = self.settings
@@ -83,10 +82,10 @@ class PretrainRun:
         parts = np.split(batch, t.batch_size // (t.micro_batch_size or t.batch_size))
         micro_batches = [(np.ascontiguousarray(p[:, :-1]), np.ascontiguousarray(p[:, 1:])) for p in parts]
         loss, grad_norm = self.trainer.step(micro_batches, lr)
+        self._refuse_divergence(step, loss, grad_norm)
         self.clock.add(t.batch_size * self.config.seq_len, time.perf_counter() - start)
         done = step + 1
-        evaluated = done % t.eval_every_steps == 0 or done == self.steps
-        nats = self.validation_loss() if evaluated and math.isfinite(loss) else None
+        nats = self.validation_loss() if done % t.eval_every_steps == 0 or done == self.steps else None
         bits = None if nats is None else shards.bits_per_byte(nats, self.validation_header)
         self.log.append(
             step=done, tokens=done * t.batch_size * self.config.seq_len, train_loss=loss, validation_loss=nats,
@@ -95,14 +94,17 @@ class PretrainRun:
         )  # fmt: skip
         return loss
 
-    def _refuse_divergence(self, step: int, loss: float, first_loss: float) -> None:
+    def _refuse_divergence(self, step: int, loss: float, grad_norm: float) -> None:
+        first = self.log.first("train_loss")
         warm = step >= round(self.settings.warmup_fraction * self.steps)
-        if math.isfinite(loss) and not (warm and loss > first_loss + DIVERGED_NATS):
+        too_high = warm and first is not None and loss > first + DIVERGED_NATS
+        if math.isfinite(loss) and math.isfinite(grad_norm) and not too_high:
             return
         self.state.remove()
+        before = "" if first is None else f", first loss {first:.4g}"
         raise UserError(
-            f"{self.out.name}: train.lr: the run diverged at step {step + 1} (loss {loss:.4g}, first loss {first_loss:.4g}); "
-            f"write a lower lr than {self.settings.lr}, or a longer warmup_fraction"
+            f"{self.out.name}: train.lr: the run diverged at step {step + 1} (loss {loss:.4g}, gradient norm "
+            f"{grad_norm:.4g}{before}); write a lower lr than {self.settings.lr}, or a longer warmup_fraction"
         )
 
     def validation_loss(self) -> float:
@@ -117,9 +119,11 @@ class PretrainRun:
     def finish(self) -> dict[str, Any]:
         """Write the checkpoint folder, run.json last, and drop the state."""
         checkpoint.save(self.out, self.config, self.model.numpy(), self.tokens_folder / "tokenizer.json")
-        (self.out / "loss.csv").write_bytes(self.log.path.read_bytes())
+        write_whole(self.out / "loss.csv", self.log.text().encode())
         record = PretrainRecord(
-            **common_record(self.out.name, "pretrain", self.spec, self.tokens_folder, self.config, self.hardware, self.threads),
+            **common_record(
+                self.out.name, "pretrain", self.spec, self.tokens_folder, self.config, self.hardware, self.threads
+            ),
             tokens=self.steps * self.settings.batch_size * self.config.seq_len,
             steps=self.steps,
             **flops_of(self.config, self.steps * self.settings.batch_size * self.config.seq_len),
@@ -146,7 +150,7 @@ def common_record(
     } | provenance.record(stage)  # fmt: skip
 
 
-def flops_of(config: Model, n_tokens: int) -> dict[str, float]:
+def flops_of(config: Model, n_tokens: int) -> dict[str, Any]:
     """Training FLOPs of so many tokens: 6 N D, and with attention (PaLM's convention)."""
     return {
         "flops_6nd": flops.flops_per_token(config, "6nd") * n_tokens,
@@ -170,7 +174,7 @@ def corpus_name(tokens: Path) -> str:
 
 
 def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
-    """A token shard, checked against the model's vocabulary. Raises UserError."""
+    """A token shard, checked byte by byte and against tokenizer and model. Raises UserError."""
     path = tokens / f"{name}.bin"
     header = shards.read_header(path)
     if header["vocab_size"] > (config.vocab_size or 0):
@@ -178,7 +182,11 @@ def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
             f"{path}: vocab_size: has {header['vocab_size']} tokens, model '{config.name}' {config.vocab_size}; "
             "give the model the tokenizer's vocab_size"
         )
-    return shards.open_shard(path)
+    tokenizer_sha256 = hashlib.sha256((tokens / "tokenizer.json").read_bytes()).hexdigest()
+    opened = shards.open_shard(path, tokenizer_sha256, check_hash=True)
+    if len(opened) < 2:
+        raise UserError(f"{path}: n_tokens: is {len(opened)}, a loss needs 2; take a larger corpus")
+    return opened
 
 
 def _rounded(value: float | None) -> float | None:

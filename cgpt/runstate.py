@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import resource
 import shutil
 import signal
@@ -10,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,34 +21,42 @@ from cgpt.records import LOSS_COLUMNS, write_whole
 PROGRESS_EVERY_S = 10.0  # where standard error is a file; a terminal is updated every half second
 
 
+class Saved(NamedTuple):
+    """What a run resumes from: the trainer's arrays, and loss.csv as it was at the same step."""
+
+    arrays: dict[str, np.ndarray]
+    log: str
+
+
 class RunState:
-    """Arrays to resume from, in one file that is replaced whole. A file with another key is not ours and not used."""
+    """What to resume from, in one file that is replaced whole. A file with another key is not ours and not used."""
 
     def __init__(self, folder: Path, key: str):
         self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self) -> dict[str, np.ndarray] | None:
-        """The arrays last saved under this key, or None."""
+    def load(self) -> Saved | None:
+        """What was last saved under this key, or None."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, framework="numpy") as file:
-                if (file.metadata() or {}).get("key") != self.key:
+                found = file.metadata() or {}
+                if found.get("key") != self.key:
                     return None
-                return {name: file.get_tensor(name) for name in file.keys()}
+                return Saved({name: file.get_tensor(name) for name in file.keys()}, found["log"])  # noqa: SIM118
         except (SafetensorError, OSError):
             return None
 
-    def save(self, arrays: dict[str, np.ndarray]) -> None:
+    def save(self, arrays: dict[str, np.ndarray], log: str) -> None:
         """Replace what is kept. Raises UserError when the disk is full."""
         from safetensors.numpy import save
 
         with writing(self.folder):
-            write_whole(self.path, save(arrays, metadata={"key": self.key}))
+            write_whole(self.path, save(arrays, metadata={"key": self.key, "log": log}))
 
     def remove(self) -> None:
         """The run is finished."""
@@ -61,14 +70,16 @@ class LossLog:
         self.path = path
         self.rows: list[dict[str, Any]] = []
 
-    def resume(self, n_steps: int) -> None:
-        """Keep the lines of the first `n_steps` steps, drop what was done after the last checkpoint."""
-        if n_steps and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= n_steps]
-        lines = [",".join(LOSS_COLUMNS), *(",".join(str(row[c]) for c in LOSS_COLUMNS) for row in self.rows)]
+    def start(self, text: str = "") -> None:
+        """Begin the file with the lines of an earlier session; what that did after its last checkpoint is gone."""
+        self.rows = list(csv.DictReader(io.StringIO(text)))
         with writing(self.path.parent):
-            write_whole(self.path, ("\n".join(lines) + "\n").encode())
+            write_whole(self.path, self.text().encode())
+
+    def text(self) -> str:
+        """The whole file."""
+        lines = [LOSS_COLUMNS, *(row.values() for row in self.rows)]
+        return "".join(",".join(map(str, line)) + "\n" for line in lines)
 
     def append(self, **row: Any) -> None:
         """Add the line of one step; None is an empty cell."""
@@ -144,7 +155,7 @@ class Progress:
 class StopSignal:
     """`with StopSignal() as stop:` SIGTERM and SIGINT set `stop.requested` instead of ending the process at once."""
 
-    requested = False
+    requested: int | None = None  # the signal's number
 
     def __enter__(self) -> StopSignal:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -155,7 +166,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested = number
 
 
 def peak_memory_bytes() -> int:

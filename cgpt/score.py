@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,7 @@ def padded_length(n: int, longest: int) -> int:
     return min(-(-n // step) * step, longest)
 
 
-def score(
-    model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each token sequence, log p (nats) of tokens[first:] given all before, and whether each is the most likely.
 
     `sequences[i]` has at most seq_len + 1 tokens, 1 <= first[i] <= its length. Returns a pair of arrays

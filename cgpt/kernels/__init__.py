@@ -9,9 +9,10 @@ from cgpt.errors import UserError
 from cgpt.spec import Hardware
 
 
-def prepare(hardware: Hardware, threads: int) -> ModuleType:
+def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.
 
+    `threads` None: those that this process runs already, else one per core.
     Raises UserError where there is no compiler, or where the profile names unknown kernels.
     """
     os.environ["DEV"] = hardware.device
@@ -22,14 +23,15 @@ def prepare(hardware: Hardware, threads: int) -> ModuleType:
     if hardware.kernels == "native":
         from cgpt.kernels import native, native_ops
 
-        native.start(threads)
+        native.start(threads or native.n_threads or os.cpu_count() or 1)
         return native_ops
     if hardware.kernels == "tinygrad":
         from cgpt.kernels import plain_ops
 
         return plain_ops
     raise UserError(
-        f"hardware_profiles/{hardware.name}.yaml: kernels: '{hardware.kernels}' is unknown; write 'native' or 'tinygrad'"
+        f"hardware_profiles/{hardware.name}.yaml: kernels: '{hardware.kernels}' is unknown; "
+        "write 'native' or 'tinygrad'"
     )
 
 

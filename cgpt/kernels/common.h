@@ -15,7 +15,7 @@
 typedef void (*sgemm_fn)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                          const float *b, int ldb, float beta, float *c, int ldc);
 enum { ROW_MAJOR = 101, NO = 111, YES = 112 };  // the constants of cblas.h
-enum { MAX_THREADS = 64, QUERY_BLOCK = 64, HEAD_ROWS = 256, SPINS = 4000 };
+enum { QUERY_BLOCK = 64, HEAD_ROWS = 256, SPINS = 4000 };
 static sgemm_fn blas_sgemm;
 
 // ---- threads: a pool that spins for some microseconds, then sleeps ----
@@ -31,7 +31,6 @@ static struct {
   pthread_mutex_t mutex;
   pthread_cond_t wake;
 } pool = {.n_threads = 1, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
-static pthread_mutex_t one_kernel = PTHREAD_MUTEX_INITIALIZER;  // two tinygrad devices may call at once
 
 static void take_items(int thread) {
   int64_t item;
@@ -71,7 +70,7 @@ static void parallel(int64_t n_items, item_fn fn, void *arg) {
 
 int start(sgemm_fn sgemm, int n_threads) {
   blas_sgemm = sgemm;
-  pool.n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+  pool.n_threads = n_threads;
   for (intptr_t i = 1; i < pool.n_threads; i++) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, worker, (void *)i)) return -1;

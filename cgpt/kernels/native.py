@@ -13,9 +13,11 @@ import functools
 import importlib.util
 import json
 import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 from tinygrad import Device, Tensor, dtypes
 from tinygrad.dtype import DType
@@ -30,13 +32,16 @@ from cgpt.kernels.compiler import build_library, cpu_flags
 MAGIC = b"cgpt-kernel:"
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 n_threads: int | None = None  # set once per process by `start`
+one_kernel = threading.Lock()  # kernels share the pool and its scratch, and each device calls from a thread of its own
 
 
 def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
     """Load the library with a pool of `threads` threads and make the devices understand its kernels."""
     global n_threads
     if n_threads not in (None, threads):
-        raise UserError(f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one")
+        raise UserError(
+            f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one"
+        )
     if n_threads is None:
         blas = _openblas()
         sgemm = ctypes.cast(blas.scipy_cblas_sgemm, ctypes.c_void_p)
@@ -75,7 +80,7 @@ def _core_type(chosen: str | None) -> Iterator[None]:
     half the speed: 114 against 206 GFLOP/s on one Zen 5 core.
     """
     before = os.environ.get("OPENBLAS_CORETYPE")
-    if chosen or AVX512 <= set(cpu_flags().split()):
+    if chosen or set(cpu_flags().split()) >= AVX512:
         os.environ["OPENBLAS_CORETYPE"] = chosen or "SkylakeX"
     yield
     os.environ.pop("OPENBLAS_CORETYPE", None)
@@ -97,7 +102,7 @@ class NativeProgram(CPUProgram):
         if not lib.startswith(MAGIC):
             super().__init__(dev, name, lib, runtimevars, **kwargs)
             return
-        self.runtimevars = {}
+        self.runtimevars: dict[str, int] = {}
         call = json.loads(lib[len(MAGIC) :])
         function = library()[call["function"]]
         function.restype = None
@@ -105,7 +110,8 @@ class NativeProgram(CPUProgram):
         consts = (ctypes.c_float * max(1, len(call["consts"])))(*call["consts"])
 
         def run(*addresses: ctypes.c_uint64) -> None:
-            function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
+            with one_kernel:
+                function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
 
         self.fxn = run
         HCQProgram.__init__(self, HCQArgsState, dev, name, kernargs_alloc_size=0)
