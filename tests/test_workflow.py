@@ -158,6 +158,7 @@ def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root)
     assert done.returncode == 1
     assert "loss: is not a number at step 7; lower train.lr\n" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+    assert "MissingOutputException" not in done.stdout + done.stderr  # as where the stage's exit code is lost
     (log,) = (root / "results/runs/logs/pretrain").glob("*.log")
     assert log.read_text() == "loss: is not a number at step 7; lower train.lr\n"
     assert [path.read_text() for path in (root / "results/runs/state").glob("*/step.txt")] == ["7"]

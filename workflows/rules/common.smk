@@ -7,8 +7,8 @@ from pathlib import Path
 from cgpt import load, plan, provenance
 from cgpt.errors import UserError
 
-# Jobs use the Python that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
+shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
     WORKFLOW = load.load_workflow(Path.cwd())

@@ -1,0 +1,123 @@
+"""What takes minutes: `make lint`, and a copy of what git would commit, used as a reader of the README would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+SMOKE = ("results/smoke/table.md", "results/smoke/figures/loss.svg")
+# Opens every result as the report's menu does, and notes what is to be seen there: a picture's width, a page's text.
+TOUR = """<script>
+(async () => {
+  const seen = {};
+  for (const [path, entry] of Object.entries(results).sort()) {
+    const page = path.endsWith(".html");
+    app.setView({content: page ? "html" : "img", contentPath: entry.data_uri, resultPath: path});
+    await new Promise((done) => setTimeout(done, 300));
+    const shown = document.querySelector(page ? "iframe" : `img[src="${entry.data_uri}"]`);
+    seen[path] = page ? await (await fetch(shown.src)).text() : shown.naturalWidth;
+  }
+  const note = document.createElement("pre");
+  note.id = "seen"; note.hidden = true; note.textContent = JSON.stringify(seen);
+  document.body.append(note);
+})();
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """A repository with what git would commit now, and an environment that `make setup` takes for its own."""
+    root = tmp_path_factory.mktemp("copy")
+    names = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    (root / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".installed":
+            (root / ".venv" / part.name).symlink_to(part)
+    (root / ".venv/.installed").touch()
+    run(root, "git", "init", "--quiet")
+    run(root, "git", "add", "--all")
+    run(root, "git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "--quiet", "--message", "copy")
+    return root
+
+
+def run(root: Path, *command: str | Path) -> str:
+    """Run a command in the folder without a terminal, with the folder's own package; return its standard output."""
+    path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PYTHONPATH": str(root), "PATH": path}
+    done = subprocess.run(command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+def browse(page: Path, *arguments: str) -> str:
+    """Open a page in headless Chromium; return its standard output. A script's error fails the test."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    assert browser, "no chromium is on the PATH; install it, e.g. `apt-get install chromium`"
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'browser'}",
+               "--enable-logging=stderr", "--window-size=1400,900", "--virtual-time-budget=20000")  # fmt: skip
+    command = [browser, *options, *arguments, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "Uncaught" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_ruff_mypy_snakefmt_and_snakemake_have_nothing_to_say():
+    run(ROOT, "make", "lint")
+
+
+def test_smoke_runs_from_text_to_table_and_a_second_time_has_nothing_to_do(copy):
+    run(copy, "snakemake", "--cores", "2", *SMOKE)
+    assert "| task | condition |" in (copy / SMOKE[0]).read_text()
+    written = {path: path.stat().st_mtime_ns for path in (copy / "results").rglob("*") if path.is_file()}
+    run(copy, "snakemake", "--cores", "2", *SMOKE)
+    assert written == {path: path.stat().st_mtime_ns for path in (copy / "results").rglob("*") if path.is_file()}
+
+
+def test_the_report_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path):
+    from matplotlib.image import imread
+
+    report, page, picture = copy / "results/smoke/report.html", tmp_path / "tour.html", tmp_path / "tour.png"
+    run(copy, "snakemake", "--report", str(report), *SMOKE)
+    before, end = report.read_text().rsplit("</body>", 1)
+    page.write_text(f"{before}{TOUR}</body>{end}")
+
+    dom = browse(page, "--dump-dom")
+    found = re.search(r'<pre id="seen"[^>]*>(.*?)</pre>', dom, flags=re.DOTALL)
+    assert found, "the report did not open all of its results"
+    seen = json.loads(unescape(found[1]))
+    assert set(seen) == {f"results/smoke/figures/{name}.svg" for name in ("loss", "scores", "compute")} | {
+        "results/smoke/table.html"}  # fmt: skip
+    table = re.sub(r"<[^>]+>|\s+", " ", seen.pop("results/smoke/table.html"))
+    assert all(word in table for word in ("gpt-tiny", "world_topic", "chance", "validation bits per byte"))
+    assert all(width > 100 for width in seen.values()), seen
+
+    browse(page, f"--screenshot={picture}")
+    right = imread(picture)[:, 400:, :3]  # beside the menu, where the table stands
+    assert 0.01 < (right.min(axis=2) < 0.5).mean() < 0.5, "the page is blank, or black"
+
+
+def test_the_commands_of_the_readme_run(copy):
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert blocks
+    lines = "".join(blocks).replace("make test\n", "")  # CI has run it, and it would run within itself
+    run(copy, "bash", "-euxc", lines)
+
+
+def test_all_that_leaves_git_with_nothing_to_say(copy):
+    assert run(copy, "git", "status", "--porcelain") == ""
