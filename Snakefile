@@ -14,6 +14,10 @@ report: "workflows/report/workflow.rst"
 include: "workflows/rules/common.smk"
 
 
+onstart:
+    need_compiler()
+
+
 rule quickstart:
     default_target: True
     input:

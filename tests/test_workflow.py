@@ -172,6 +172,16 @@ def test_fewer_cores_than_threads_named_stop_the_run_with_one_line(root):
     assert "the plan names 2 threads, 1 granted; run snakemake with --cores 2" in done.stderr
 
 
+def test_without_a_compiler_no_job_starts_and_a_dry_run_still_works(root, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-clang")
+    edit(root, QUICKSTART, "steps: 10", "steps: 11")
+    assert would_run(root)["pretrain"] == 1
+    done = snakemake(root, "--cores", "2")
+    assert done.returncode == 1
+    assert "environment: CC: 'no-such-clang' is not a program; name a clang, or unset CC\n" in done.stderr
+    assert "localrule" not in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
+
+
 def test_lint_has_nothing_to_say(root):
     done = snakemake(root, "--lint")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cgpt import load, plan, provenance
 from cgpt.errors import UserError
+from cgpt.kernels.compiler import find_compiler
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -91,6 +92,17 @@ def report_files(experiment):
     tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv")]
     figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
     return tables + figures
+
+
+def need_compiler():
+    """Stop before the first job where runs on the processor would find no compiler; a dry run needs none."""
+    profiles = [run.execution.hardware for run in RUNS.values()]
+    if any(profile and profile.device.startswith("CPU") for profile in profiles):
+        try:
+            find_compiler()
+        except UserError as error:
+            print(*error.problems, sep="\n", file=sys.stderr)
+            sys.exit(1)
 
 
 wildcard_constraints:
