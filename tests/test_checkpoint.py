@@ -99,6 +99,14 @@ def test_foreign_weights_are_refused(folder):
     assert problems(folder)[0].startswith("model.safetensors: is truncated or no safetensors file (")
 
 
+def test_weights_of_a_format_that_numpy_lacks_are_refused(folder):
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert problems(folder) == [
+        "model.safetensors: data type 'bfloat16' not understood; convert the weights to float32"
+    ]
+
+
 def test_missing_unknown_and_misshapen_parameters_are_all_named(folder):
     params = load_file(folder / "model.safetensors")
     del params["transformer.h.0.ln_1.bias"]
