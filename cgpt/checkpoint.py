@@ -88,6 +88,8 @@ def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: is missing; run its stage first") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {REMEDY}") from None
+    except TypeError as error:  # a format that NumPy does not have
+        raise UserError(f"{path}: {error}; convert the weights to float32") from None
     shapes = parameter_shapes(config)
     problems = [f"{path}: {name}: is missing; {REMEDY}" for name in shapes if name not in params]
     problems += [f"{path}: {name}: is no parameter of this model; {REMEDY}" for name in params if name not in shapes]
