@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Iterable, Iterator
 
 
 class UserError(Exception):

@@ -21,9 +21,9 @@ VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  #
 LM_EVAL_KEYS = frozenset(
     "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split "
     "test_split fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code "
-    "doc_to_choice process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config num_fewshot "
-    "metric_list output_type generation_kwargs repeats filter_list should_decontaminate doc_to_decontamination_query gen_prefix "
-    "metadata".split()
+    "doc_to_choice process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config "
+    "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
+    "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")

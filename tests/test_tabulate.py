@@ -157,7 +157,7 @@ def test_the_metric_of_the_table_is_the_first_of_the_tasks_metric_list_else_acc(
     headings = {line["task"] for line in table if "(" in line["task"]}
     assert "topic (bits_per_byte_of_answer, lower is better, 400 documents)" in headings
     assert "mood (acc, higher is better, 400 documents)" in headings
-    assert [line["condition"] for line in table if line["task"].startswith("topic")][0] == "from scratch"
+    assert next(line["condition"] for line in table if line["task"].startswith("topic")) == "from scratch"
 
 
 def test_a_varied_key_makes_columns_of_its_own(tmp_path) -> None:
