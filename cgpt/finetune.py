@@ -76,11 +76,17 @@ class FinetuneRun:
         self.best: tuple[tuple[float, float], int, dict[str, np.ndarray]] | None = None
 
     def _pretrained(self, checkpoint: Path) -> dict[str, np.ndarray]:
-        found = checkpoints.read_config(checkpoint)
-        if found != self.config:
-            raise UserError(
-                f"{checkpoint / 'config.json'}: is model {found}, the run wants {self.config}; {checkpoints.REMEDY}"
-            )
+        found = asdict(checkpoints.read_config(checkpoint))
+        problems = [
+            f"{checkpoint / 'config.json'}: {key}: is {found[key]!r}, the run wants {wanted!r}; {checkpoints.REMEDY}"
+            for key, wanted in asdict(self.config).items()
+            if found[key] != wanted
+        ]
+        own, wanted = (folder / "tokenizer.json" for folder in (checkpoint, self.tokens_folder))
+        if not own.is_file() or own.read_bytes() != wanted.read_bytes():
+            problems.append(f"{own}: is not {wanted}, which made the run's tokens; {checkpoints.REMEDY}")
+        if problems:
+            raise UserError(*problems)
         return checkpoints.read_params(checkpoint, self.config)
 
     def _examples(self, data_root: Path) -> tuple[list[tasks.Example], list[tasks.Example]]:
