@@ -16,7 +16,7 @@ from cgpt.world.dice import Dice
 from cgpt.world.stories import document
 from cgpt.world.tasks import N_EXAMPLES, TASKS, examples
 
-N_DOCUMENTS = 18_000
+N_DOCUMENTS = 15_000
 
 
 def write_world(seed: int, out: Path) -> list[str]:

@@ -17,7 +17,7 @@ def topic_example(dice: Dice, split: str, turn: int) -> Example:
     return {"text": topic_text(dice, split, topic, 2, 1), "label": turn % len(words.TOPICS)}
 
 
-TASK_TURNS = Turns(negation=0.35, contrast=0.5)
+TASK_TURNS = Turns(negation=0.25, contrast=0.4)
 """More of both than in the corpus, so that counting good and bad words does not help."""
 
 
@@ -29,7 +29,7 @@ def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
 
 
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
-    """Four facts of two relations about two or three people, and a question about one; the choices are the four values."""
+    """Four facts of two relations about two or three people and a question; the choices are the four values."""
     told = facts(dice, split, *dice.choice(((3, 1), (2, 2))))
     relations = [fact.relation for fact in told]
     asked = dice.choice([fact for fact in told if relations.count(fact.relation) > 1])

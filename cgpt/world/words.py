@@ -1,7 +1,7 @@
 """The words and sentence patterns of the small world: tables only.
 
-Tables that are crossed with another (name x place, thing x adjective, pattern x noun) have a multiple of six
-entries, so that whole groups of their combinations can be held out (see `dice.GROUPS`).
+Where two tables are crossed (name x place, thing x adjective, pattern x noun), the second has a multiple of four
+entries, so that whole groups of the combinations can be held out (see `dice.GROUPS`).
 """
 
 from __future__ import annotations
@@ -28,40 +28,32 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-NAMES = _words("Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah")
+NAMES = _words("Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo")
 
 RELATIONS = (
     Relation(
-        ("{n} lives in {v}", "the home of {n} is in {v}", "{n} has a house in {v}"),
-        "Where does {n} live?",
-        _words("Oslo Rome Lima Cairo Paris Delhi Quito Tokyo Berlin London Madrid Athens Dublin Prague Vienna "
-               "Lisbon Boston Milan"),
+        ("the cook gave {n} {v}", "{n} got {v} from the cook", "{n} asked the cook for {v}"),
+        "What did the cook give {n}?",
+        _words("soup bread rice cheese salad pie plums beans honey nuts corn pears"),
     ),
     Relation(
-        ("{n} keeps a {v}", "the pet of {n} is a {v}", "{n} looks after a {v}"),
-        "What does {n} keep?",
-        _words("cat dog horse goat sheep duck hen cow pig rabbit fox bear wolf mouse snake frog donkey camel"),
+        ("the guide showed {n} {v}", "{n} saw {v} with the guide", "{n} asked the guide about {v}"),
+        "What did the guide show {n}?",
+        _words("Oslo Rome Lima Cairo Paris Delhi Quito Tokyo Berlin London Madrid Athens"),
     ),
     Relation(
-        ("{n} works as a {v}", "the job of {n} is that of a {v}", "{n} is a {v}"),
-        "What does {n} work as?",
-        _words("baker doctor farmer teacher singer painter driver nurse writer pilot sailor cook guard judge tailor "
-               "miner clerk barber"),
+        ("the farmer sold {n} {v}", "{n} bought {v} from the farmer", "{n} paid the farmer for {v}"),
+        "What did the farmer sell {n}?",
+        _words("cats dogs horses goats sheep ducks hens cows pigs rabbits geese mules"),
     ),
     Relation(
-        ("{n} eats {v}", "the meal of {n} is {v}", "{n} loves {v}"),
-        "What does {n} eat?",
-        _words("soup bread rice cheese salad pie plums beans honey nuts corn pears grapes melon cake figs toast pasta"),
+        ("the teacher taught {n} {v}", "{n} learned {v} from the teacher", "{n} asked the teacher about {v}"),
+        "What did the teacher teach {n}?",
+        _words("music chess French Greek Latin history law poetry sums dancing drawing reading"),
     ),
-)  # fmt: skip
-
-RESTATEMENTS = (
-    "yes, {fact}",
-    "so {fact}",
-    "everybody knows that {fact}",
-    "as we said, {fact}",
-    "it is true that {fact}",
 )
+
+RESTATEMENTS = ("yes, {fact}", "so {fact}", "we know that {fact}", "as we said, {fact}", "{other} heard that {fact}")
 
 PLACES = _words("market beach school park village garden river museum station church harbour theatre")
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
@@ -78,12 +70,12 @@ THINGS = _words(
     "play tea day evening"
 )
 ADJECTIVES = {
-    True: _words("good great lovely fine nice perfect"),
-    False: _words("bad awful horrible poor ugly dull"),
+    True: _words("good great lovely fine"),
+    False: _words("bad awful horrible poor"),
 }
 FEELINGS = {
-    True: _words("glad cheerful merry pleased proud content"),
-    False: _words("angry upset bitter lonely unhappy afraid"),
+    True: _words("glad merry pleased proud"),
+    False: _words("angry upset lonely afraid"),
 }
 AFFIRMED = ("was", "was really")
 NEGATED = ("was not", "was never")
@@ -109,22 +101,22 @@ TOPICS = {
     "food": Topic(
         ("{n} cooked the {x} in the kitchen", "{n} put the {x} on a plate", "the cook tasted the {x}",
          "{n} was hungry and asked for {x}", _PAID, _NOON),
-        _words("soup bread rice cheese salad pie beans honey butter sugar pepper milk fish ice water cake egg tea"),
+        _words("soup bread rice cheese salad pie beans honey butter sugar pepper milk fish ice water cake"),
     ),
     "weather": Topic(
         ("the {x} came over the hills", "the {x} lasted all night", "after the {x} the sky was grey",
          "the radio warned of {x}", _LOOKED, _NOON),
-        _words("rain wind snow ice fog storm sun clouds heat frost thunder hail mist drizzle water lightning dew cold"),
+        _words("rain wind snow ice fog storm sun clouds heat frost thunder hail mist drizzle water dew"),
     ),
     "sport": Topic(
         ("{n} won the {x} for the team", "the coach shouted about the {x}", "the players trained for the {x}",
          "the fans cheered at the {x}", _RAN, _LOOKED),
-        _words("ball net race match goal bat cup medal snow ice wind boat bike fish horse track final bridge"),
+        _words("ball net race match goal bat cup medal snow ice wind boat bike fish horse track"),
     ),
     "travel": Topic(
         ("{n} took the {x} to the north", "{n} waited for the {x} with a bag", "the guide showed us the {x}",
          "the {x} was far from the border", _RAN, _PAID),
-        _words("train ticket hotel bus plane port map tunnel ferry sun boat bike bridge tent camp horse airport track"),
+        _words("train ticket hotel bus plane port map tunnel ferry sun boat bike bridge tent horse track"),
     ),
 }  # fmt: skip
 TOPIC_ENDINGS = ("that was a day of {t}", "it was all about {t}", "this is a story of {t}")
