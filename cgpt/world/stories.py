@@ -32,8 +32,8 @@ class Fact(NamedTuple):
 
     @property
     def answer_start(self) -> str:
-        """The plain statement up to the value."""
-        return self.plain.removesuffix(f" {self.value}")
+        """The answer's sentence up to the value."""
+        return sentence(self.plain).removesuffix(f" {self.value}.")
 
 
 def sentence(text: str) -> str:
