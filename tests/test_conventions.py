@@ -20,7 +20,7 @@ DECLARATIVE = (
     "errors spec yamlfile fill check load flops plan plantable provenance records collect tabulate plot page "
     "documents fetch tokenize shards world tasks taskdata baseline".split()
 )
-# `shared/` is no machine's path where it names the data mirror beside a checkout, as tests and CI do.
+# The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")
 UNFINISHED = re.compile(r"\b(TOD[O]|FIXM[E]|XX[X])\b")
 
