@@ -17,7 +17,7 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 LENGTHS = ("steps", "tokens", "tokens_per_parameter")
 
 POSITIVE = {
-    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon"),
+    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std"),
     "data": ("vocab_size",),
     "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
               "eval_batches", "checkpoint_every_steps"),

@@ -26,7 +26,7 @@ CPU = Hardware("cpu", "", device="CPU", kernels="native")
 CONFIG_KEYS = {
     "n_layer": "n_layer", "d_model": "n_embd", "n_head": "n_head", "seq_len": "n_positions", "d_ffn": "n_inner",
     "vocab_size": "vocab_size", "activation": "activation_function", "layer_norm_epsilon": "layer_norm_epsilon",
-    "tie_embeddings": "tie_word_embeddings",
+    "tie_embeddings": "tie_word_embeddings", "init_std": "initializer_range",
 }  # fmt: skip
 SIZES = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
 FIXED = {"activation_function": "gelu", "tie_word_embeddings": True}

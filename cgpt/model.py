@@ -18,8 +18,6 @@ from cgpt.spec import Model
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
-INIT_STD = 0.02  # Cerebras-GPT's configurations: truncated normal, cut at two standard deviations
-
 
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in a fixed order."""
@@ -45,8 +43,8 @@ def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
 def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
     """Draw initial weights, float32, on the host: the same on every device.
 
-    Truncated normal of std 0.02, residual projections 0.02 / sqrt(2 n_layer), biases 0, LayerNorm 1 and 0
-    (Dey et al. 2023, arXiv 2304.03208).
+    Truncated normal of std `init_std`, cut at two of it, residual projections init_std / sqrt(2 n_layer), biases 0,
+    LayerNorm 1 and 0 (Dey et al. 2023, arXiv 2304.03208, with init_std 0.02).
     """
     rng = np.random.default_rng(seed)
     params = {}
@@ -56,7 +54,7 @@ def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
         elif "ln_" in name:
             params[name] = np.ones(shape, np.float32)
         else:
-            std = INIT_STD / math.sqrt(2 * config.n_layer) if "c_proj" in name else INIT_STD
+            std = config.init_std / (math.sqrt(2 * config.n_layer) if "c_proj" in name else 1)
             params[name] = (_truncated_normal(rng, shape) * std).astype(np.float32)
     return params
 

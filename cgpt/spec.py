@@ -23,6 +23,7 @@ class Model:
     activation: str = "gelu"
     layer_norm_epsilon: float = 1e-5
     tie_embeddings: bool = True
+    init_std: float = 0.02  # of the truncated normal that weights are drawn from
 
 
 @dataclass(frozen=True)
