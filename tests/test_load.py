@@ -28,12 +28,12 @@ def problems(root: Path) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_shipped_files_load_in_less_than_300_ms():
+def test_shipped_files_load_in_less_than_300_ms_of_processor_time():
     root = Path(__file__).parent.parent
     load.load_workflow(root)
-    started = time.perf_counter()
+    started = time.process_time()
     workflow = load.load_workflow(root)
-    assert time.perf_counter() - started < 0.3
+    assert time.process_time() - started < 0.3
     assert {"quickstart", "smoke", "real"} <= set(workflow.experiments)
 
 
