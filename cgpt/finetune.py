@@ -119,8 +119,8 @@ class FinetuneRun:
                 n_tokens = sum(len(e.tokens) - 1 for e in chosen)
                 self.clock.add(n_tokens, time.perf_counter() - start)
                 step, self.n_tokens = step + 1, self.n_tokens + n_tokens
-                progress.show(step, steps, loss, self.clock)
                 last_of_epoch = step % per_epoch == 0
+                progress.show(step, steps, loss, self.clock, last=last_of_epoch)
                 nats = self._validate(epoch) if last_of_epoch else None
                 self.log.append(
                     step=step, tokens=self.n_tokens, train_loss=loss, validation_loss=nats, lr=lr, grad_norm=grad_norm,

@@ -121,6 +121,11 @@ class Clock:
         steady = self._steps[self.N_CAPTURING :]
         return sum(n for n, _ in steady) / sum(s for _, s in steady) if steady else None
 
+    def seconds_for(self, n_steps: int) -> float | None:
+        """What so many more steps will take, without evaluations."""
+        steady = self._steps[self.N_CAPTURING :]
+        return n_steps * sum(s for _, s in steady) / len(steady) if steady else None
+
     @property
     def compile_s(self) -> float | None:
         """What the first steps took longer than the later ones."""
@@ -142,11 +147,11 @@ class Progress:
         if not last and now - self._last < (0.5 if self._terminal else PROGRESS_EVERY_S):
             return
         self._last = now
-        rate = clock.tokens_per_s
-        left = (steps - step) * clock._steps[-1][1] if clock._steps else 0.0
+        rate, left_s = clock.tokens_per_s, clock.seconds_for(steps - step)
+        left = "-" if left_s is None else f"{int(left_s) // 60}:{int(left_s) % 60:02d}"
         line = (
             f"{self.name}: step {step}/{steps}  loss {loss:.4f}  {f'{rate:,.0f}' if rate else '-'} tokens/s  "
-            f"{peak_memory_bytes() / 2**20:,.0f} MiB  {int(left) // 60}:{int(left) % 60:02d} left"
+            f"{peak_memory_bytes() / 2**20:,.0f} MiB  {left} left"
         )
         end = "\n" if last or not self._terminal else ""
         print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
