@@ -103,7 +103,7 @@ static inline float fast_exp(float x) {  // Cephes expf: below 2 ulp on [-87, 88
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f, p = p * r + 8.3334519073e-3f, p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f, p = p * r + 5.0000001201e-1f;
-  union { int32_t i; float f; } scale = {.i = ((int32_t)n + 127) << 23};
+  union { uint32_t i; float f; } scale = {.i = (uint32_t)((int32_t)n + 127) << 23};
   return (p * r * r + r + 1.0f) * scale.f;
 }
 
