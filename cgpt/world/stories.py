@@ -105,6 +105,20 @@ def fact_document(dice: Dice) -> str:
     return "\n".join([passage(dice, told), _retold(dice, told), *asked])
 
 
+def _listed(told: list[Fact]) -> str:
+    """Facts of one relation in one sentence: the cook gave Tom rice, Ann soup and Leo bread."""
+    start = told[0].plain.split(told[0].name)[0]
+    *pairs, last = [f"{fact.name} {fact.value}" for fact in told]
+    return sentence(f"{start}{', '.join(pairs)} and {last}")
+
+
+def list_document(dice: Dice) -> str:
+    """What five people got, listed three times in different orders, and one of them asked for."""
+    told = facts(dice, "train", 5, 0)
+    lists = [_listed(dice.shuffled(told)) for _ in range(3)]
+    return "\n".join([f"Facts: {lists[0]}", *lists[1:], _asked(dice, dice.choice(told))])
+
+
 # -- moods ---------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +232,13 @@ def life_document(dice: Dice) -> str:
     return "\n".join([story, *(_asked(dice, fact) for fact in dice.shuffled(told))])
 
 
-DOCUMENTS = ((0.46, fact_document), (0.4, mood_document), (0.11, topic_document), (0.03, life_document))
+DOCUMENTS = (
+    (0.28, fact_document),
+    (0.18, list_document),
+    (0.40, mood_document),
+    (0.11, topic_document),
+    (0.03, life_document),
+)
 """The kinds of documents, each after its share of the corpus."""
 
 

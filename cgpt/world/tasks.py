@@ -29,10 +29,12 @@ def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
 
 
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
-    """Four facts of two relations about two or three people and a question; the choices are the four values."""
-    told = facts(dice, split, *dice.choice(((3, 1), (2, 2))))
-    relations = [fact.relation for fact in told]
-    asked = dice.choice([fact for fact in told if relations.count(fact.relation) > 1])
+    """Two facts about each of two people and a question about one; the choices are the four values.
+
+    Who knows which values answer the question, but not whose they are, gets half of them right.
+    """
+    told = facts(dice, split, 2, 2)
+    asked = dice.choice(told)
     choices = dice.shuffled([fact.value for fact in told if fact is not asked])
     choices.insert(turn % 4, asked.value)
     return {

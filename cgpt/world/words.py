@@ -28,7 +28,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-NAMES = _words("Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo")
+NAMES = _words(
+    "Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah Lucy Ivan Zoe Adam Mia Carl"
+)
 
 RELATIONS = (
     Relation(
