@@ -1,8 +1,8 @@
 """The builtin world: a seeded corpus about a few people, and three tasks drawn from the same world.
 
-Facts are drawn anew for each document, so only what was read can tell them; moods follow from what happened, with
-negation and contrast; topics are told by words that share company. The tasks ask for combinations (a name with a
-place, a thing with an adjective, a pattern with a noun) that occur neither in the corpus nor in the training split.
+What is so of a person is told again and again and never changes; moods follow from what happened, with negation and
+contrast; topics are told by words that share company. The tasks ask for combinations (a person and a question, a thing
+and an adjective, a pattern and a noun) that occur neither in the corpus nor in the training split.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from cgpt.world import words
 from cgpt.world.dice import Dice
-from cgpt.world.stories import Turns, evidence, facts, opener, passage, topic_text
+from cgpt.world.stories import FACTS, Turns, asked_relation, evidence, fact, opener, topic_text, visit
 
 Example = dict[str, str | int | list[str]]
 
@@ -29,18 +29,22 @@ def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
 
 
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
-    """Two facts about each of two people and a question about one; the choices are the four values.
+    """A passage about one person, and a question about that person which it does not answer: the world does.
 
-    Who knows which values answer the question, but not whose they are, gets half of them right.
+    The choices are the answer, two more values of its kind and the one value that the passage tells.
     """
-    told = facts(dice, split, 2, 2)
-    asked = dice.choice(told)
-    choices = dice.shuffled([fact.value for fact in told if fact is not asked])
-    choices.insert(turn % 4, asked.value)
+    name = dice.choice(words.NAMES)
+    relation = asked_relation(dice, name, split)
+    told = dice.choice([other for other in words.RELATIONS if other is not relation])
+    answer = FACTS[name, relation]
+    others = dice.sample([value for value in relation.values if value != answer], 2)
+    choices = dice.shuffled([*others, FACTS[name, told]])
+    choices.insert(turn % 4, answer)
+    news = evidence(dice, split, dice.chance(0.5), TASK_TURNS)
     return {
-        "passage": passage(dice, told),
-        "question": asked.question,
-        "answer_start": asked.answer_start,
+        "passage": f"{visit(dice, name)} {news} {fact(dice, name, told)}",
+        "question": relation.question,
+        "answer_start": relation.answer,
         "choices": choices,
         "label": turn % 4,
     }

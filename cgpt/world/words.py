@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 
 class Relation(NamedTuple):
-    """Something that can be said of a person: {n} is the name, {v} the value. The first statement answers questions."""
+    """Something that is so of a person: {n} is the name, {v} the value. `answer` and the value answer the question."""
 
     statements: tuple[str, ...]
     question: str
+    answer: str
     values: tuple[str, ...]
 
 
@@ -29,33 +30,37 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 NAMES = _words(
-    "Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Hugo Kim Paul Tina Noah Lucy Ivan Zoe Adam Mia Carl"
+    "Mara Tom Ann Sam Lena Omar Ida Ben Nora Max Eva Leo Rosa Carl Tina Hugo Zoe Adam Lucy Finn Ella Jack Ruth Paul "
+    "Dora Eric Anya Luis Sara Noah Lily Hans Mia Ivan Kim Otto Nina Karl Emma Felix Olga Peter Vera Simon Clara Oscar "
+    "Alma Theo"
 )
 
 RELATIONS = (
     Relation(
-        ("the cook gave {n} {v}", "{n} got {v} from the cook", "{n} asked the cook for {v}"),
-        "What did the cook give {n}?",
-        _words("soup bread rice cheese salad pie plums beans honey nuts corn pears"),
-    ),
-    Relation(
-        ("the guide showed {n} {v}", "{n} saw {v} with the guide", "{n} asked the guide about {v}"),
-        "What did the guide show {n}?",
+        ("{n} lives in {v}", "{n} has a house in {v}", "then {n} went home to {v}", "the home of {n} is in {v}"),
+        "Where does this person live?",
+        "This person lives in",
         _words("Oslo Rome Lima Cairo Paris Delhi Quito Tokyo Berlin London Madrid Athens"),
     ),
     Relation(
-        ("the farmer sold {n} {v}", "{n} bought {v} from the farmer", "{n} paid the farmer for {v}"),
-        "What did the farmer sell {n}?",
+        ("{n} keeps {v}", "{n} fed the {v}", "the {v} of {n} were asleep", "{n} came with the {v}"),
+        "What does this person keep?",
+        "This person keeps",
         _words("cats dogs horses goats sheep ducks hens cows pigs rabbits geese mules"),
     ),
     Relation(
-        ("the teacher taught {n} {v}", "{n} learned {v} from the teacher", "{n} asked the teacher about {v}"),
-        "What did the teacher teach {n}?",
-        _words("music chess French Greek Latin history law poetry sums dancing drawing reading"),
+        ("{n} likes {v} best", "{n} ate {v}", "the meal of {n} was {v}", "{n} asked for {v}"),
+        "What does this person eat?",
+        "This person eats",
+        _words("soup bread rice cheese salad pie plums beans honey nuts corn pears"),
+    ),
+    Relation(
+        ("{n} teaches {v}", "{n} read a book about {v}", "the lesson of {n} was on {v}", "{n} spoke of {v}"),
+        "What does this person teach?",
+        "This person teaches",
+        _words("maths chess French Greek Latin history law poetry sums dancing drawing reading"),
     ),
 )
-
-RESTATEMENTS = ("yes, {fact}", "so {fact}", "we know that {fact}", "as we said, {fact}", "{other} heard that {fact}")
 
 PLACES = _words("market beach school park village garden river museum station church harbour theatre")
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
