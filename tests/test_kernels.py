@@ -215,6 +215,31 @@ def test_training_gives_the_same_bits_with_one_thread_and_with_two():
     assert one == two
 
 
+COLLECT = """
+import gc
+import numpy as np
+import tiny
+from tinygrad import Device
+from cgpt.score import score
+gc.disable()
+model, other, tokens, found = tiny.model(), tiny.model(), [np.arange(9, dtype=np.int32)], []
+for _ in range(3):
+    score(model, tokens, [1])  # captured at the second call
+del model
+device = Device["CPU"]
+queue = device.hw_compute_queue_t().cmd(lambda thread: found.append(gc.collect()))
+queue.signal(device.timeline_signal, device.next_timeline()).submit(device)
+print(score(other, tokens, [1])[0][1].shape, found[0] > 0)
+"""
+
+
+def test_the_garbage_collector_may_find_a_dropped_model_in_a_worker_thread():
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": f"{here.parent}:{here}"}
+    done = subprocess.run([sys.executable, "-c", COLLECT], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("(8,) True\n", "", 0)
+
+
 def test_a_process_keeps_the_number_of_threads_that_it_started_with():
     from cgpt.errors import UserError
 

@@ -20,6 +20,9 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
         from cgpt.kernels.compiler import find_compiler
 
         os.environ["CC"] = find_compiler().command
+        from cgpt.kernels.release import release_outside_workers  # imports tinygrad, which reads DEV and CC
+
+        release_outside_workers()
     if hardware.kernels == "native":
         from cgpt.kernels import native, native_ops
 
