@@ -72,8 +72,10 @@ class GPT:
     def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
         from tinygrad import Tensor
 
+        from cgpt.kernels.capture import Captured
+
         self.config, self.ops, self.device = config, ops, device
-        self.captured: dict[tuple, Callable] = {}  # functions of this model, by name and shapes (cgpt.score)
+        self.captured = Captured(device)
         self.params: dict[str, Tensor] = {name: Tensor(value, device=device) for name, value in params.items()}
         Tensor.realize(*self.params.values())
 
@@ -106,6 +108,10 @@ class GPT:
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
         return self.ops.head_logits(self.hidden(tokens, independent=True), self.params["transformer.wte.weight"])
+
+    def logits(self, tokens: Tensor) -> tuple[Tensor]:
+        """The same as a function to capture."""
+        return (self(tokens),)
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""

@@ -51,7 +51,6 @@ class Trainer:
         self.scales = [
             (1.0, 0.0 if name.endswith(".bias") or "ln_" in name else settings.weight_decay) for name in model.params
         ]
-        self._jits: dict[tuple, Callable] = {}
 
     def step(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[float, float]:
         """Update once from micro-batches of equal weight, each tokens and targets (B, T) int32; -1 is no target.
@@ -92,16 +91,13 @@ class Trainer:
         loss.realize(*grads)
         return loss, grads
 
-    def _run(self, function: Callable, *arrays: np.ndarray) -> tuple:
-        from tinygrad import Tensor, TinyJit
+    def _run(self, function: Callable, *arrays: np.ndarray) -> Sequence:
+        from tinygrad import Tensor
 
         if function != self._fused and not self.totals:
             self.totals = [Tensor(np.zeros(p.shape, np.float32), device=self.model.device) for p in self.params]
             Tensor.realize(*self.totals)
-        key = (function.__name__, *(a.shape for a in arrays))
-        if key not in self._jits:
-            self._jits[key] = TinyJit(function)
-        return self._jits[key](*(Tensor(a, device=self.model.device) for a in arrays))
+        return self.model.captured(function, *arrays)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, moments and the number of updates, as NumPy arrays."""

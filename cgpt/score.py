@@ -38,7 +38,7 @@ def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> 
         for at in range(0, len(members), rows):
             chunk = members[at : at + rows]
             tokens, targets = pad([sequences[i] for i in chunk], [first[i] for i in chunk], rows, length)
-            logprobs, greedy = _captured(model, "token_logprobs", tokens, targets)
+            logprobs, greedy = (y.numpy() for y in model.captured(model.token_logprobs, tokens, targets))
             for row, i in enumerate(chunk):
                 part = slice(first[i] - 1, len(sequences[i]) - 1)
                 results[i] = logprobs[row, part], greedy[row, part].astype(bool)
@@ -68,19 +68,8 @@ def generate(model: GPT, prompt: Sequence[int], max_new_tokens: int, stop_ids: S
     for _ in range(min(max_new_tokens, longest - len(tokens))):
         padded = np.zeros((1, padded_length(len(tokens), longest)), np.int32)
         padded[0, : len(tokens)] = tokens
-        logits = _captured(model, "logits", padded)[0]
+        logits = model.captured(model.logits, padded)[0].numpy()
         tokens.append(int(logits[0, len(tokens) - 1].argmax()))
         if tokens[-1] in stop_ids:
             return tokens[len(prompt) : -1]
     return tokens[len(prompt) :]
-
-
-def _captured(model: GPT, name: str, *arrays: np.ndarray) -> list[np.ndarray]:
-    """Run `name` of the model on arrays, with one captured function per shape."""
-    from tinygrad import Tensor, TinyJit
-
-    functions: dict[str, Callable] = {"token_logprobs": model.token_logprobs, "logits": lambda x: (model(x),)}
-    key = (name, *(a.shape for a in arrays))
-    if key not in model.captured:
-        model.captured[key] = TinyJit(functions[name])
-    return [y.numpy() for y in model.captured[key](*(Tensor(a, device=model.device) for a in arrays))]
