@@ -7,7 +7,6 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -101,7 +100,7 @@ class GPT:
         return self.ops.cross_entropy_head(self.hidden(tokens), self.params["transformer.wte.weight"], targets)
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(target) and whether it is the most likely token, both (B, T); no sequence depends on another."""
+        """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
         hidden = self.hidden(tokens, independent=True)
         return self.ops.token_logprobs(hidden, self.params["transformer.wte.weight"], targets)
 

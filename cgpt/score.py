@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,21 +27,32 @@ def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> 
     (n - first,) float32 and bool per sequence. Raises UserError for a sequence that is too long.
     """
     longest = model.config.seq_len
-    results: list[Any] = [None] * len(sequences)
-    shapes: dict[int, list[int]] = {}
+    # Sequences that differ in their last token alone, as the choices of a question often do, are one forward pass.
+    same_inputs: dict[tuple[bytes, int], list[int]] = {}
     for i, tokens in enumerate(sequences):
         if len(tokens) > longest + 1:
             raise UserError(f"seq_len: a sequence of {len(tokens)} tokens does not fit {longest} + 1; cut it first")
-        shapes.setdefault(padded_length(max(1, len(tokens) - 1), longest), []).append(i)
-    for length, members in sorted(shapes.items()):
-        rows = min(max(1, TOKENS_PER_BATCH // length), 1 << (len(members) - 1).bit_length())
-        for at in range(0, len(members), rows):
-            chunk = members[at : at + rows]
-            tokens, targets = pad([sequences[i] for i in chunk], [first[i] for i in chunk], rows, length)
+        same_inputs.setdefault((tokens[:-1].tobytes(), first[i]), []).append(i)
+    n_targets = max(map(len, same_inputs.values()), default=1)
+    shapes: dict[int, list[list[int]]] = {}
+    for members in same_inputs.values():
+        shapes.setdefault(padded_length(max(1, len(sequences[members[0]]) - 1), longest), []).append(members)
+    results: list[Any] = [None] * len(sequences)
+    for length, groups in sorted(shapes.items()):
+        rows = min(max(1, TOKENS_PER_BATCH // length), 1 << (len(groups) - 1).bit_length())
+        for at in range(0, len(groups), rows):
+            chunk = groups[at : at + rows]
+            heads = [members[0] for members in chunk]
+            tokens, one = pad([sequences[i] for i in heads], [first[i] for i in heads], rows, length)
+            targets = np.full((rows, length, n_targets), NO_TARGET, np.int32)
+            for row, members in enumerate(chunk):
+                targets[row, :, : len(members)] = one[row, :, None]
+                targets[row, len(sequences[members[0]]) - 2, : len(members)] = [sequences[i][-1] for i in members]
             logprobs, greedy = (y.numpy() for y in model.captured(model.token_logprobs, tokens, targets))
-            for row, i in enumerate(chunk):
-                part = slice(first[i] - 1, len(sequences[i]) - 1)
-                results[i] = logprobs[row, part], greedy[row, part].astype(bool)
+            for row, members in enumerate(chunk):
+                part = slice(first[members[0]] - 1, len(sequences[members[0]]) - 1)
+                for k, i in enumerate(members):
+                    results[i] = logprobs[row, part, k], greedy[row, part, k].astype(bool)
     return results
 
 

@@ -47,6 +47,18 @@ def test_the_most_likely_token_is_marked_as_greedy():
             assert score(MODEL, [changed], [len(changed) - 1])[0][1].tolist() == [last == best]
 
 
+def test_choices_that_share_their_prompt_have_the_bits_that_they_have_alone():
+    (prompt, other), _ = sequences(2, shortest=20)
+    choices = [np.append(prompt[:-1], last).astype(np.int32) for last in (1, 5, 9)] + [other]
+    first = [len(choice) - 1 for choice in choices[:2]] + [len(prompt) - 3, 4]
+    together = score(MODEL, choices, first)
+    for choice, start, (logprobs, greedy) in zip(choices, first, together):
+        alone = score(MODEL, [choice], [start])[0]
+        np.testing.assert_array_equal(logprobs, alone[0])
+        np.testing.assert_array_equal(greedy, alone[1])
+    assert len({float(logprobs[-1]) for logprobs, _ in together}) == 4
+
+
 @pytest.mark.parametrize("tokens_per_batch", [1, 64, 300, 4096])
 def test_scores_have_the_same_bits_in_every_order_and_at_every_batch_size(tokens_per_batch, monkeypatch):
     tokens, first = sequences(32)

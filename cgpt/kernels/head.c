@@ -60,36 +60,44 @@ void cross_entropy_head(void **bufs, const int64_t *d, const float *c) {
 
 typedef struct { void **bufs; const int64_t *d; float *work; int64_t work_per_thread; } Scoring;
 
+static int is_wanted(const int32_t *targets, int64_t n) {
+  for (int64_t k = 0; k < n; k++)
+    if (targets[k] >= 0) return 1;
+  return 0;
+}
+
 // One sequence on its own, so that a score cannot depend on what else is in the batch.
 static void token_logprobs_item(int64_t b, int thread, void *arg) {
   const Scoring *s = arg;
-  int64_t T = s->d[1], width = s->d[2], vocab = s->d[3];
-  float *logprob = (float *)s->bufs[0] + b * T, *x = (float *)s->bufs[2] + b * T * width, *w = s->bufs[3];
-  int32_t *is_greedy = (int32_t *)s->bufs[1] + b * T, *targets = (int32_t *)s->bufs[4] + b * T;
+  int64_t T = s->d[1], width = s->d[2], vocab = s->d[3], K = s->d[4];
+  float *logprob = (float *)s->bufs[0] + b * T * K, *x = (float *)s->bufs[2] + b * T * width, *w = s->bufs[3];
+  int32_t *is_greedy = (int32_t *)s->bufs[1] + b * T * K, *targets = (int32_t *)s->bufs[4] + b * T * K;
   float *xs = s->work + thread * s->work_per_thread, *logits = xs + QUERY_BLOCK * width;
+  memset(logprob, 0, T * K * sizeof(float)), memset(is_greedy, 0, T * K * sizeof(int32_t));
   for (int64_t from = 0; from < T;) {
     int64_t at[QUERY_BLOCK], rows = 0;
     for (; from < T && rows < QUERY_BLOCK; from++) {
-      logprob[from] = 0.0f, is_greedy[from] = 0;
-      if (targets[from] < 0) continue;
+      if (!is_wanted(targets + from * K, K)) continue;
       memcpy(xs + rows * width, x + from * width, width * sizeof(float));
       at[rows++] = from;
     }
     if (!rows) continue;
     blas_sgemm(ROW_MAJOR, NO, YES, rows, vocab, width, 1.0f, xs, width, w, width, 0.0f, logits, vocab);
     for (int64_t i = 0; i < rows; i++) {
-      float *row = logits + i * vocab, top = row[0], of_target = row[targets[at[i]]];
+      float *row = logits + i * vocab, top = row[0];
       double sum = 0.0;
       for (int64_t j = 1; j < vocab; j++) top = row[j] > top ? row[j] : top;
-      for (int64_t j = 0; j < vocab; j++) row[j] = fast_exp(row[j] - top);
-      for (int64_t j = 0; j < vocab; j++) sum += row[j];
-      logprob[at[i]] = (float)(of_target - top - log(sum));
-      is_greedy[at[i]] = of_target == top;
+      for (int64_t j = 0; j < vocab; j++) sum += fast_exp(row[j] - top);
+      for (int64_t k = at[i] * K; k < (at[i] + 1) * K; k++) {
+        if (targets[k] < 0) continue;
+        logprob[k] = (float)(row[targets[k]] - top - log(sum));
+        is_greedy[k] = row[targets[k]] == top;
+      }
     }
   }
 }
 
-// dims: B, T, d_model, vocab. bufs: logprob (B, T), is_greedy (B, T), x, w, targets (negative: not wanted, gives 0)
+// dims: B, T, d_model, vocab, K. bufs: logprob (B, T, K), is_greedy (B, T, K), x, w, targets (negative: not wanted, gives 0)
 void token_logprobs(void **bufs, const int64_t *d, const float *c) {
   (void)c;
   int64_t per_thread = QUERY_BLOCK * (d[2] + d[3]);

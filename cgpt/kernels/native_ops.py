@@ -92,11 +92,10 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(target) and whether the target is the most likely token: both (B, T), 0 where the target is negative."""
-    B, T, C = x.shape
-    outs = [empty(B, T, like=x), empty(B, T, like=x, dtype=dtypes.int32)]
-    dims = [B, T, C, w.shape[0]]
-    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], dims, flops=2 * B * T * C * w.shape[0])
+    """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
+    (B, T, C), (V, K) = x.shape, (w.shape[0], targets.shape[-1])
+    outs = [empty(B, T, K, like=x), empty(B, T, K, like=x, dtype=dtypes.int32)]
+    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], [B, T, C, V, K], flops=2 * B * T * C * V)
     return logprob, greedy
 
 

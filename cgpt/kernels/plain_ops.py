@@ -35,17 +35,16 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative: -> ()."""
-    logprob, _ = token_logprobs(x, w, targets)
+    logprob, _ = token_logprobs(x, w, targets.unsqueeze(-1))
     return -logprob.sum() / (targets >= 0).sum().maximum(1)
 
 
 def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(target) and whether the target is the most likely token: both (B, T), 0 where the target is negative."""
+    """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
     logits, wanted = head_logits(x, w), targets >= 0
-    at = wanted.where(targets, 0).unsqueeze(-1)
-    of_target = logits.gather(-1, at).squeeze(-1)
-    greedy = of_target == logits.max(-1)
-    return wanted.where(of_target - logits.logsumexp(-1), 0.0), (wanted & greedy).cast(dtypes.int32)
+    of_target = logits.gather(-1, wanted.where(targets, 0))
+    greedy = of_target == logits.max(-1, keepdim=True)
+    return wanted.where(of_target - logits.logsumexp(-1, keepdim=True), 0.0), (wanted & greedy).cast(dtypes.int32)
 
 
 def head_logits(x: Tensor, w: Tensor) -> Tensor:
