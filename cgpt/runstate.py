@@ -100,7 +100,7 @@ class LossLog:
 class Clock:
     """Seconds of a run, over all its sessions, and the speed of its steps once they are captured."""
 
-    N_CAPTURING = 2  # tinygrad runs the first call of a function plainly and captures it at the second
+    N_CAPTURING = 1  # the first call schedules, compiles and captures
 
     def __init__(self, seconds_before: float = 0.0):
         self._start = time.perf_counter() - seconds_before

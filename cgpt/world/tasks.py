@@ -31,15 +31,15 @@ def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
     """A passage about one person, and a question about that person which it does not answer: the world does.
 
-    The choices are the answer, another value of its kind, what the passage tells, and a third fact about the person:
-    who only knows which kind is asked for gets half of them right.
+    The choices are the answer, another value of its kind, what the passage tells, and a value of a third kind: who only
+    knows which kind is asked for gets half of them right.
     """
     name = dice.choice(words.NAMES)
     relation = asked_relation(dice, name, split)
-    told, untold = dice.sample([other for other in words.RELATIONS if other is not relation], 2)
+    told, third = dice.sample([other for other in words.RELATIONS if other is not relation], 2)
     answer = FACTS[name, relation]
     rival = dice.choice([value for value in relation.values if value != answer])
-    choices = dice.shuffled([rival, FACTS[name, told], FACTS[name, untold]])
+    choices = dice.shuffled([rival, FACTS[name, told], dice.choice(third.values)])
     choices.insert(turn % 4, answer)
     news = evidence(dice, split, dice.chance(0.5), TASK_TURNS)
     return {
