@@ -13,7 +13,7 @@ from cgpt.world.dice import GROUPS, Dice, split_of
 from cgpt.world.stories import FACTS, question, sentence
 from cgpt.world.tasks import N_EXAMPLES, TASKS
 
-SHA256_OF_SEED_0 = ""
+SHA256_OF_SEED_0 = "e951ba824a987a1c70810006aface9765077cac978ae55481b92b046cb2c495c"
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +54,9 @@ def told_cells(text, rows_, columns, pattern):
     return {split_of(rows_.index(r), columns.index(c)) for r, c in found if r in rows_ and c in columns}
 
 
-def asked_cells(prompts):
-    """Splits of the (person, relation) pairs that prompts ask for; the person is the one name in the prompt."""
-    found = set()
-    for prompt in prompts:
-        (name,) = {word for word in re.findall(r"\w+", prompt) if word in words.NAMES}
-        (relation,) = (relation for relation in words.RELATIONS if question(relation) in prompt)
-        found.add(split_of(words.NAMES.index(name), words.RELATIONS.index(relation)))
-    return found
+def asked_about(prompts):
+    """Who is asked about: the one name in each prompt."""
+    return {word for prompt in prompts for word in re.findall(r"\w+", prompt) if word in words.NAMES}
 
 
 def qa_prompts(folder, split):
@@ -139,11 +134,13 @@ def test_labels_are_balanced_and_no_text_repeats_within_or_between_splits(folder
         seen |= texts
 
 
-def test_qa_asks_of_each_person_what_neither_corpus_nor_training_asks_of_that_person(folder):
+def test_qa_asks_about_people_whom_neither_corpus_nor_training_asks_about(folder):
     told = [document for document in corpus(folder) if "\nQuestion: " in document]
-    assert asked_cells(told) == asked_cells(qa_prompts(folder, "train")) == {"train"}
-    assert asked_cells(qa_prompts(folder, "validation")) == {"validation"}
-    assert asked_cells(qa_prompts(folder, "test")) == {"test"}
+    train = asked_about(told)
+    validation, test = (asked_about(qa_prompts(folder, split)) for split in ("validation", "test"))
+    assert train == asked_about(qa_prompts(folder, "train"))
+    assert train | validation | test == set(words.NAMES)
+    assert len(train) + len(validation) + len(test) == len(words.NAMES)
 
 
 def test_every_fact_is_told_in_the_corpus_and_never_another_value(folder):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from cgpt.world import words
 from cgpt.world.dice import Dice
-from cgpt.world.stories import FACTS, Turns, asked_relation, evidence, fact, opener, topic_text, visit
+from cgpt.world.stories import ASKED, FACTS, Turns, evidence, fact, opener, topic_text, visit
 
 Example = dict[str, str | int | list[str]]
 
@@ -17,7 +17,7 @@ def topic_example(dice: Dice, split: str, turn: int) -> Example:
     return {"text": topic_text(dice, split, topic, 2, 1), "label": turn % len(words.TOPICS)}
 
 
-TASK_TURNS = Turns(negation=0.25, contrast=0.4)
+TASK_TURNS = Turns(negation=0.2, contrast=0.35)
 """More of both than in the corpus, so that counting good and bad words does not help."""
 
 
@@ -34,9 +34,8 @@ def qa_example(dice: Dice, split: str, turn: int) -> Example:
     The choices are the answer, another value of its kind, what the passage tells, and a value of a third kind: who only
     knows which kind is asked for gets half of them right.
     """
-    name = dice.choice(words.NAMES)
-    relation = asked_relation(dice, name, split)
-    told, third = dice.sample([other for other in words.RELATIONS if other is not relation], 2)
+    name = dice.choice(ASKED[split])
+    relation, told, third = dice.sample(words.RELATIONS, 3)
     answer = FACTS[name, relation]
     rival = dice.choice([value for value in relation.values if value != answer])
     choices = dice.shuffled([rival, FACTS[name, told], dice.choice(third.values)])
