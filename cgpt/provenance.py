@@ -94,11 +94,15 @@ def _normalised(path: Path) -> str:
     if path.suffix != ".py":
         text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", path.read_text(encoding="utf-8"), flags=re.DOTALL)
         return " ".join(text.split())
-    tree = _tree(path)
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return ast.unparse(_WithoutDocstrings().visit(_tree(path)))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops every string that stands alone: docstrings, of attributes too."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return ast.Pass() if alone else node
 
 
 def commit() -> str | None:
