@@ -29,5 +29,5 @@ class Captured:
             self._calls[key] = captured, inputs
         captured, inputs = self._calls[key]
         for tensor, array in zip(inputs, arrays):
-            tensor.uop.base.buffer.copyin(memoryview(array).cast("B"))
+            tensor.uop.base.buffer.copyin(array.data.cast("B"))
         return captured(*inputs)
