@@ -6,13 +6,13 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cgpt import load
 from cgpt.errors import UserError
 from cgpt.kernels.compiler import build_library, cache_folder, cpu_model, find_compiler
+from cgpt.provenance import installed_version
 from cgpt.spec import Hardware
 
 LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
@@ -22,7 +22,7 @@ LEAST_DISK_BYTES = 2 * 2**30
 def examine() -> dict[str, Any]:
     """What was found; `problems` holds a line for each thing that will stop a run on this machine's processor."""
     problems: list[str] = []
-    libraries = {name: _version(name) for name in LIBRARIES}
+    libraries = {name: installed_version(name) for name in LIBRARIES}
     problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
     free = shutil.disk_usage(Path.cwd()).free
     if free < LEAST_DISK_BYTES:
@@ -112,11 +112,4 @@ def _memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None

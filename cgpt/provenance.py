@@ -27,7 +27,8 @@ def record(stage: str) -> dict[str, Any]:
     """The fields of a run's record that say where it was made, as flat as the record itself, `versions` apart."""
     return {
         "host_cpu": cpu_model(),
-        "versions": {"python": platform.python_version()} | {key: _version(name) for key, name in PACKAGES.items()},
+        "versions": {"python": platform.python_version()}
+        | {key: installed_version(name) for key, name in PACKAGES.items()},
         "code_sha256": code_sha256(stage),
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -114,7 +115,8 @@ def commit() -> str | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of an installed package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
