@@ -80,6 +80,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
         return _note("This experiment has no tasks.")
     tasks = [task for task in task_order if any(row["task"] == task for row in scores)]
     tasks += sorted({row["task"] for row in scores} - set(tasks))
+    scores, titles = _labels_to_titles(scores, tasks)
     across = min(len(tasks), 3 if len(tasks) != 4 else 2)
     down = math.ceil(len(tasks) / across)
     figure, panels = _figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
@@ -87,6 +88,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
     for axes, task in zip(panels, tasks, strict=False):
         _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
+        axes.set_title(titles[task], fontweight="bold")
     slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
     for place, axes in enumerate(panels[: len(tasks)]):
         lowest = place + across >= len(tasks)
@@ -131,6 +133,13 @@ def _points(curve: list[dict[str, float | None]], key: str) -> tuple[list[float]
     return [tokens for tokens, _ in kept], [value for _, value in kept]
 
 
+def _labels_to_titles(scores: list[Row], tasks: list[str]) -> tuple[list[Row], dict[str, str]]:
+    """Say in the panel's title, not in the legend, how many labels a task's models had, where all had the same."""
+    counts = {task: {row["n_labels"] for row in scores if row["task"] == task} - {None} for task in tasks}
+    titles = {task: f"{task}, {min(counts[task])} labels" if len(counts[task]) == 1 else task for task in tasks}
+    return [row | {"n_labels": None} if len(counts[row["task"]]) == 1 else row for row in scores], titles
+
+
 def _looks(scores: list[Row]) -> dict[str, dict[str, Any]]:
     """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
     looks: dict[str, dict[str, Any]] = {}
@@ -159,7 +168,6 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
             axes.errorbar(models.index(key) + shift, score.value, yerr=error, capsize=2, elinewidth=1.2, **looks[name])
     if rows[0]["chance"] is not None:
         axes.axhline(rows[0]["chance"], **_CHANCE)
-    axes.set_title(rows[0]["task"], fontweight="bold")
     axes.set_ylabel(rows[0]["metric"] + ("" if rows[0]["higher_is_better"] else " (lower is better)"))
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12)
