@@ -27,6 +27,7 @@ LAST_FILE = {  # of each stage: the file written last, so that a run which has i
 }
 STAGES = tuple(LAST_FILE)
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
+GPT2_DATASET = "gpt2_tokenizer"  # the entry of data.yaml that cgpt.tokenize reads the published vocabulary from
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 
 
@@ -49,7 +50,7 @@ class Execution:
 class Run:
     """One job. `id` is a readable name and the hash of `spec` and `needs`; `needs` maps stage to upstream id.
 
-    A tokenize run fetches every dataset of `spec["corpus"]`; all other stages have one upstream run a stage.
+    A tokenize run also needs the fetch of every dataset of `spec["corpus"]`.
     """
 
     stage: str
@@ -167,7 +168,7 @@ def _runs_of_variant(
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again."""
     tokenize = _tokenize_run(variant.data, workflow)
     threads = experiment.threads_per_run or hardware.resources.threads
-    yield from (_fetch_run(workflow.datasets[name]) for name in variant.data.corpus)
+    yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in experiment.seeds:
         pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
@@ -203,7 +204,12 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
         "validation_fraction": data.validation_fraction,
     }
     vocabulary = f"bpe{data.vocab_size}" if data.tokenizer == "bpe" else data.tokenizer
-    return _run("tokenize", [_corpus_name(data), vocabulary], spec, {}, Execution())
+    needs = {"fetch": GPT2_DATASET} if data.tokenizer == "gpt2" else {}
+    if needs and GPT2_DATASET not in workflow.datasets:
+        raise UserError(
+            f"workflows/data.yaml: datasets: has no '{GPT2_DATASET}', which tokenizer gpt2 needs; restore it"
+        )
+    return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs, Execution())
 
 
 def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_every_need_is_an_earlier_run_of_the_plan(root):
     for run in planned(root).runs:
         assert set(run.upstream()) <= seen
         seen.add((run.stage, run.id))
+
+
+def test_the_published_vocabulary_is_fetched_before_it_is_used(root):
+    from cgpt.tokenize import GPT2_DATASET
+
+    path = root / "workflows/experiments/quickstart.yaml"
+    path.write_text(re.sub(r"vocab_size: \d+", "vocab_size: 50257, tokenizer: gpt2", path.read_text()))
+    with pytest.raises(UserError, match=f"has no '{GPT2_DATASET}', which tokenizer gpt2 needs; restore it"):
+        planned(root)
+    with (root / "workflows/data.yaml").open("a") as file:
+        file.write(f"  {GPT2_DATASET}: {{path: vocabulary}}\n")
+    plan = planned(root)
+    assert ("fetch", GPT2_DATASET) in plan.of("tokenize")[0].upstream()
+    assert GPT2_DATASET in ids(plan, "fetch")
 
 
 def test_fine_tuning_from_scratch_needs_no_pretrained_model(root):
