@@ -206,9 +206,7 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
     vocabulary = f"bpe{data.vocab_size}" if data.tokenizer == "bpe" else data.tokenizer
     needs = {"fetch": GPT2_DATASET} if data.tokenizer == "gpt2" else {}
     if needs and GPT2_DATASET not in workflow.datasets:
-        raise UserError(
-            f"workflows/data.yaml: datasets: has no '{GPT2_DATASET}', which tokenizer gpt2 needs; restore it"
-        )
+        raise UserError(f"workflows/data.yaml: datasets: has no '{GPT2_DATASET}', which tokenizer gpt2 needs; add it")
     return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs, Execution())
 
 

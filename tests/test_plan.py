@@ -61,10 +61,10 @@ def test_the_published_vocabulary_is_fetched_before_it_is_used(root):
 
     path = root / "workflows/experiments/quickstart.yaml"
     path.write_text(re.sub(r"vocab_size: \d+", "vocab_size: 50257, tokenizer: gpt2", path.read_text()))
-    with pytest.raises(UserError, match=f"has no '{GPT2_DATASET}', which tokenizer gpt2 needs; restore it"):
+    with pytest.raises(UserError, match=f"has no '{GPT2_DATASET}', which tokenizer gpt2 needs; add it"):
         planned(root)
     with (root / "workflows/data.yaml").open("a") as file:
-        file.write(f"  {GPT2_DATASET}: {{path: vocabulary}}\n")
+        file.write(f"  {GPT2_DATASET}: {{path: notes.txt}}\n")
     plan = planned(root)
     assert ("fetch", GPT2_DATASET) in plan.of("tokenize")[0].upstream()
     assert GPT2_DATASET in ids(plan, "fetch")
