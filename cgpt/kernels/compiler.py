@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from cgpt.errors import UserError
@@ -76,7 +77,7 @@ def find_compiler() -> Compiler:
     text = ZIG_WRAPPER.format(cache=cache_folder(), zig=zig)
     if not wrapper.exists() or wrapper.read_text() != text:
         write_atomically(wrapper, text.encode(), mode=0o755)
-    return Compiler("zig", str(wrapper), "zig " + _version(str(zig), "version"))
+    return Compiler("zig", str(wrapper), "zig " + metadata.version("ziglang"))
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -108,8 +109,8 @@ def build_library() -> Path:
     return library
 
 
-def _version(command: str, argument: str = "--version") -> str:
-    done = subprocess.run([command, argument], capture_output=True, text=True)
+def _version(command: str) -> str:
+    done = subprocess.run([command, "--version"], capture_output=True, text=True)
     return (done.stdout.strip().splitlines() or ["unknown version"])[0]
 
 
