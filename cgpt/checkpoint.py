@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +40,7 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.json", (json.dumps(written, indent=2) + "\n").encode())
-        part = folder / "tokenizer.json.part"
-        shutil.copyfile(tokenizer, part)
-        os.replace(part, folder / "tokenizer.json")
+        write_whole(folder / "tokenizer.json", tokenizer.read_bytes())
         write_whole(folder / "model.safetensors", to_bytes(params, metadata={"format": "pt"}))
 
 

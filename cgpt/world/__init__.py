@@ -8,10 +8,10 @@ and an adjective, a pattern and a noun) that occur neither in the corpus nor in 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cgpt.records import write_whole
 from cgpt.world.dice import Dice
 from cgpt.world.stories import document
 from cgpt.world.tasks import N_EXAMPLES, TASKS, examples
@@ -37,6 +37,4 @@ def write_world(seed: int, out: Path) -> list[str]:
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(text.encode())
-    os.replace(unfinished, path)
+    write_whole(path, text.encode())
