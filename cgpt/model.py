@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -71,18 +72,19 @@ class GPT:
     def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
         from tinygrad import Tensor
 
-        from cgpt.kernels.capture import Captured
-
         self.config, self.ops, self.device = config, ops, device
-        self.captured = Captured(device)
         self.params: dict[str, Tensor] = {name: Tensor(value, device=device) for name, value in params.items()}
         Tensor.realize(*self.params.values())
+        self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
 
-    def hidden(self, tokens: Tensor, independent: bool = False) -> Tensor:
-        """Token ids (B, T) int32 -> last layer's normed activations (B, T, C)."""
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, T) int32 -> input of the first layer (B, T, C)."""
+        return self.ops.embedding(tokens, self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"])
+
+    def hidden(self, x: Tensor, independent: bool = False) -> Tensor:
+        """Input of the first layer -> last layer's normed activations, both (B, T, C)."""
         ops, p, c = self.ops, self.params, self.config
-        scale = 1 / math.sqrt(c.d_model // c.n_head)
-        x, f = ops.embedding(tokens, p["transformer.wte.weight"], p["transformer.wpe.weight"]), None
+        scale, f = 1 / math.sqrt(c.d_model // c.n_head), None
         for i in range(c.n_layer):
             w = {name: p[f"transformer.h.{i}.{name}"] for name in _LAYER}
             x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], c.layer_norm_epsilon)
@@ -95,18 +97,23 @@ class GPT:
         w_ln, b_ln = p["transformer.ln_f.weight"], p["transformer.ln_f.bias"]
         return ops.add_layer_norm(x, f, w_ln, b_ln, c.layer_norm_epsilon)[1]
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats () over targets (B, T) that are not negative."""
-        return self.ops.cross_entropy_head(self.hidden(tokens), self.params["transformer.wte.weight"], targets)
+    def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter."""
+        wte, wpe, *others = self.params.values()
+        x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one of them is the head too
+        loss = self.ops.cross_entropy_head(self.hidden(x), wte, targets)
+        dx, dhead, *grads = loss.gradient(x, wte, *others)
+        return loss, [*self.ops.embedding_grads(dx, tokens, wpe, dhead), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
-        hidden = self.hidden(tokens, independent=True)
+        hidden = self.hidden(self.embedding(tokens), independent=True)
         return self.ops.token_logprobs(hidden, self.params["transformer.wte.weight"], targets)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
-        return self.ops.head_logits(self.hidden(tokens, independent=True), self.params["transformer.wte.weight"])
+        hidden = self.hidden(self.embedding(tokens), independent=True)
+        return self.ops.head_logits(hidden, self.params["transformer.wte.weight"])
 
     def logits(self, tokens: Tensor) -> tuple[Tensor]:
         """The same as a function to capture."""

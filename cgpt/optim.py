@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgpt.model import GPT
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,16 @@ class Trainer:
     """A model with its AdamW moments. `step` makes one update and returns loss and gradient norm."""
 
     def __init__(self, model: GPT, settings: AdamW):
-        from tinygrad import Tensor
-
         self.model, self.settings = model, settings
         self.n_updates = 0
         self.params = list(model.params.values())
-        zeros = [np.zeros(p.shape, np.float32) for p in self.params]
-        self.first = [Tensor(z, device=model.device) for z in zeros]
-        self.second = [Tensor(z, device=model.device) for z in zeros]
+        self.first, self.second = self._zeros(), self._zeros()
         self.totals: list[Tensor] = []  # sums of gradients, where a step has several micro-batches
-        Tensor.realize(*self.first, *self.second)
         # Biases and LayerNorm are not decayed, embeddings are (Cerebras-GPT).
         self.scales = [
             (1.0, 0.0 if name.endswith(".bias") or "ln_" in name else settings.weight_decay) for name in model.params
         ]
+        self._captured = self._capture()
 
     def step(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[float, float]:
         """Update once from micro-batches of equal weight, each tokens and targets (B, T) int32; -1 is no target.
@@ -60,14 +59,17 @@ class Trainer:
         s, n = self.settings, self.n_updates + 1
         hyper = [lr, s.beta1, s.beta2, s.epsilon, s.grad_clip, 1 - s.beta1**n, 1 - s.beta2**n]
         if len(micro_batches) == 1:
-            loss, norm = self._run(self._fused, *micro_batches[0], np.array(hyper, np.float32))
+            loss, norm = self._captured(self._fused, *micro_batches[0], np.array(hyper, np.float32))
             losses = [loss.item()]
         else:
+            if not self.totals:
+                self.totals = self._zeros()
+                self._captured = self._capture()
             losses = []
             for i, (tokens, targets) in enumerate(micro_batches):
                 factors = np.array([float(i > 0), 1 / len(micro_batches)], np.float32)
-                losses.append(self._run(self._accumulate, tokens, targets, factors)[0].item())
-            norm = self._run(self._update, np.array(hyper, np.float32))[0]
+                losses.append(self._captured(self._accumulate, tokens, targets, factors)[0].item())
+            norm = self._captured(self._update, np.array(hyper, np.float32))[0]
         self.n_updates = n
         return float(np.mean(losses)), norm.item()
 
@@ -85,19 +87,22 @@ class Trainer:
         return (norm.realize(),)
 
     def _loss_and_grads(self, tokens: Any, targets: Any) -> tuple:
-        loss = self.model.loss(tokens, targets)
-        grads = loss.gradient(*self.params)
+        loss, grads = self.model.loss_and_grads(tokens, targets)
         # Before the update writes to the parameters: a loss realised later would be that of the new ones.
         loss.realize(*grads)
         return loss, grads
 
-    def _run(self, function: Callable, *arrays: np.ndarray) -> Sequence:
+    def _zeros(self) -> list[Tensor]:
         from tinygrad import Tensor
 
-        if function != self._fused and not self.totals:
-            self.totals = [Tensor(np.zeros(p.shape, np.float32), device=self.model.device) for p in self.params]
-            Tensor.realize(*self.totals)
-        return self.model.captured(function, *arrays)
+        zeros = [Tensor(np.zeros(p.shape, np.float32), device=self.model.device) for p in self.params]
+        Tensor.realize(*zeros)
+        return zeros
+
+    def _capture(self) -> Any:
+        state = [*self.params, *self.first, *self.second, *self.totals]
+        identity = [asdict(self.model.config), self.scales]
+        return self.model.ops.Captured(self.model.device, state, identity)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, moments and the number of updates, as NumPy arrays."""

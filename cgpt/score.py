@@ -48,11 +48,11 @@ def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> 
             for row, members in enumerate(chunk):
                 targets[row, :, : len(members)] = one[row, :, None]
                 targets[row, len(sequences[members[0]]) - 2, : len(members)] = [sequences[i][-1] for i in members]
-            logprobs, greedy = (y.numpy() for y in model.captured(model.token_logprobs, tokens, targets))
+            logprobs, greedy = model.captured(model.token_logprobs, tokens, targets)
             for row, members in enumerate(chunk):
                 part = slice(first[members[0]] - 1, len(sequences[members[0]]) - 1)
                 for k, i in enumerate(members):
-                    results[i] = logprobs[row, part, k], greedy[row, part, k].astype(bool)
+                    results[i] = logprobs[row, part, k].copy(), greedy[row, part, k].astype(bool)
     return results
 
 
@@ -79,7 +79,7 @@ def generate(model: GPT, prompt: Sequence[int], max_new_tokens: int, stop_ids: S
     for _ in range(min(max_new_tokens, longest - len(tokens))):
         padded = np.zeros((1, padded_length(len(tokens), longest)), np.int32)
         padded[0, : len(tokens)] = tokens
-        logits = model.captured(model.logits, padded)[0].numpy()
+        logits = model.captured(model.logits, padded)[0]
         tokens.append(int(logits[0, len(tokens) - 1].argmax()))
         if tokens[-1] in stop_ids:
             return tokens[len(prompt) : -1]

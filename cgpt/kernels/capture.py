@@ -1,8 +1,9 @@
-"""Functions of tensors that are captured once per shape of their inputs and then replayed."""
+"""Functions of tensors that tinygrad captures once per shape of their inputs and then replays, on any device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from tinygrad import Tensor, TinyJit
@@ -10,18 +11,15 @@ from tinygrad import Tensor, TinyJit
 
 class Captured:
     """Calls functions on arrays. Each function and shape has its own input tensors, which are kept and overwritten:
-    making new ones costs more than a small model's step."""
+    making new ones costs more than a small model's step. Its arguments are those of `cgpt.kernels.program.Captured`."""
 
-    def __init__(self, device: str | None):
+    def __init__(self, device: str | None, state: Sequence[Tensor] = (), identity: Any = None):
         self.device = device
         self._calls: dict[tuple, tuple[TinyJit, list[Tensor]]] = {}
 
-    def __call__(self, function: Callable[..., Sequence[Tensor]], *arrays: np.ndarray) -> Sequence[Tensor]:
-        """The function's outputs, which the next call with the same shapes overwrites.
-
-        Arrays are contiguous; the function is known by its name.
-        """
-        key = (function.__name__, *((a.shape, a.dtype.char) for a in arrays))
+    def __call__(self, function: Callable[..., Sequence[Tensor]], *arrays: np.ndarray) -> list[np.ndarray]:
+        """The function's outputs. Arrays are contiguous; the function is a method known by its name."""
+        key = (function.__qualname__, *((a.shape, a.dtype.char) for a in arrays))
         if key not in self._calls:
             inputs = [Tensor(a, device=self.device).contiguous().realize() for a in arrays]
             captured = TinyJit(function)
@@ -30,4 +28,4 @@ class Captured:
         captured, inputs = self._calls[key]
         for tensor, array in zip(inputs, arrays):
             tensor.uop.base.buffer.copyin(array.data.cast("B"))
-        return captured(*inputs)
+        return [output.numpy() for output in captured(*inputs)]

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef void (*sgemm_fn)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                          const float *b, int ldb, float beta, float *c, int ldc);
@@ -78,6 +79,36 @@ int start(sgemm_fn sgemm, int n_threads) {
   }
   return 0;
 }
+
+// ---- how long the threads are in matrix products, counted on request: reading the clock costs small ones some per cent
+
+static sgemm_fn untimed_sgemm;
+static double gemm_seconds;
+static pthread_mutex_t gemm_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static double now_s(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+static void timed_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                        const float *b, int ldb, float beta, float *c, int ldc) {
+  double start = now_s();
+  untimed_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  double took = now_s() - start;
+  pthread_mutex_lock(&gemm_mutex);
+  gemm_seconds += took;
+  pthread_mutex_unlock(&gemm_mutex);
+}
+
+void time_gemm(int on) {
+  if (blas_sgemm != timed_sgemm) untimed_sgemm = blas_sgemm;
+  blas_sgemm = on ? timed_sgemm : untimed_sgemm;
+  gemm_seconds = 0.0;
+}
+
+double gemm_s(void) { return gemm_seconds / pool.n_threads; }
 
 // One growing scratch area per use; kernels run one at a time.
 static float *scratch(int slot, int64_t n_floats) {

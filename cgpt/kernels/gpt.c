@@ -5,3 +5,15 @@
 #include "head.c"
 #include "layers.c"
 #include "optimizer.c"
+
+typedef struct {
+  void (*kernel)(void **bufs, const int64_t *dims, const float *consts);
+  void **bufs;
+  const int64_t *dims;
+  const float *consts;
+} KernelCall;
+
+// A whole step: the kernels one after the other, with nothing in between.
+void run_calls(const KernelCall *calls, int64_t n) {
+  for (int64_t i = 0; i < n; i++) calls[i].kernel(calls[i].bufs, calls[i].dims, calls[i].consts);
+}

@@ -134,7 +134,6 @@ static void embedding_bwd_item(int64_t item, int thread, void *arg) {
   float *dwte = s->bufs[0], *dwpe = s->bufs[1], *dx = s->bufs[2];
   const int32_t *tokens = s->bufs[3];
   int64_t n = s->d[2], T = s->d[1], from = item * 32, to = min64(from + 32, n);
-  for (int64_t v = 0; v < s->d[3]; v++) memset(dwte + v * n + from, 0, (to - from) * sizeof(float));
   for (int64_t t = 0; t < s->d[4]; t++) memset(dwpe + t * n + from, 0, (to - from) * sizeof(float));
   for (int64_t i = 0; i < s->d[0] * T; i++)
     for (int64_t j = from; j < to; j++) {
@@ -143,7 +142,7 @@ static void embedding_bwd_item(int64_t item, int thread, void *arg) {
     }
 }
 
-// dims: B, T, d_model, vocab, rows of wpe. bufs: dwte, dwpe, dx, tokens
+// dims: B, T, d_model, vocab, rows of wpe. bufs: dwte (added to), dwpe, dx, tokens
 void embedding_bwd(void **bufs, const int64_t *d, const float *c) {
   (void)c;
   Call s = {bufs, d};

@@ -88,6 +88,18 @@ def _core_type(chosen: str | None) -> Iterator[None]:
         os.environ["OPENBLAS_CORETYPE"] = before
 
 
+def time_gemm(on: bool) -> None:
+    """Start (from 0) or stop counting the time that the threads spend in matrix products."""
+    library().time_gemm(int(on))
+
+
+def gemm_s() -> float:
+    """Seconds in matrix products since `time_gemm(True)`, the mean over the threads."""
+    seconds = library().gemm_s
+    seconds.restype = ctypes.c_double
+    return seconds()
+
+
 def blas_core() -> str:
     """The CPU type whose kernels OpenBLAS uses."""
     name = _openblas().scipy_openblas_get_corename
@@ -165,3 +177,9 @@ def native_call(
 def empty(*shape: int, like: Tensor, dtype: DType = dtypes.float32) -> Tensor:
     """An uninitialised output on the device of `like`."""
     return Tensor.empty(*shape, dtype=dtype, device=like.device)
+
+
+def scaled(tensor: Tensor, factor: Tensor) -> Tensor:
+    """tensor * factor (one number), and the tensor itself, not a copy, where the factor is the constant 1."""
+    constant = factor.uop.base
+    return tensor if constant.op is Ops.CONST and constant.arg == 1 else tensor * factor.reshape([1] * tensor.ndim)

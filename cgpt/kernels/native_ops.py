@@ -6,19 +6,22 @@ from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
 
-from cgpt.kernels.native import empty, native_call
+from cgpt.kernels.native import empty, native_call, scaled
+from cgpt.kernels.program import Captured as Captured
 
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
     """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    B, T = tokens.shape
-    (V, C), S = wte.shape, wpe.shape[0]
+    (B, T), (V, C) = tokens.shape, wte.shape
+    return native_call("embedding", [empty(B, T, C, like=wte)], [tokens, wte, wpe], [B, T, C, V])[0]
 
-    def grad(outs, grads, ins):
-        outs = [empty(V, C, like=wte), empty(S, C, like=wte)]
-        return None, *native_call("embedding_bwd", outs, [grads[0], ins[0]], [B, T, C, V, S])
 
-    return native_call("embedding", [empty(B, T, C, like=wte)], [tokens, wte, wpe], [B, T, C, V], grad=grad)[0]
+def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there, which is overwritten."""
+    (B, T, C), V, S = dx.shape, dhead.shape[0], wpe.shape[0]
+    outs = [dhead, empty(S, C, like=wpe)]
+    dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], [B, T, C, V, S])
+    return dwte, dwpe
 
 
 def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -84,7 +87,7 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
 
     def grad(outs, grads, ins):
         _, dx, dw = outs
-        return dx * grads[0].reshape(1, 1, 1), dw * grads[0].reshape(1, 1), None
+        return scaled(dx, grads[0]), scaled(dw, grads[0]), None
 
     outs = [empty(1, like=x), empty(*x.shape, like=x), empty(V, C, like=x)]
     ins, flops = [x, w, targets], 6 * rows * C * V

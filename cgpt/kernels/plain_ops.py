@@ -6,10 +6,19 @@ from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
 
+from cgpt.kernels.capture import Captured as Captured
+
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
     """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
     return wte[tokens] + wpe[: tokens.shape[1]]
+
+
+def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there."""
+    wte = Tensor.zeros(*dhead.shape, device=dx.device)
+    dwte, dwpe = (embedding(tokens, wte, wpe) * dx).sum().gradient(wte, wpe)
+    return dwte + dhead, dwpe
 
 
 def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
