@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from cgpt.spec import Model
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
+
+    from cgpt.decode import Decoder
 
 
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
@@ -70,26 +73,35 @@ class GPT:
     """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits."""
 
     def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
-        from tinygrad import Tensor
+        from cgpt.kernels.tensors import realized
 
         self.config, self.ops, self.device = config, ops, device
-        self.params: dict[str, Tensor] = {name: Tensor(value, device=device) for name, value in params.items()}
-        Tensor.realize(*self.params.values())
+        self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
+        self.decoder: Decoder | None = None  # that of the last generation
 
     def embedding(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> input of the first layer (B, T, C)."""
         return self.ops.embedding(tokens, self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"])
 
-    def hidden(self, x: Tensor, independent: bool = False) -> Tensor:
-        """Input of the first layer -> last layer's normed activations, both (B, T, C)."""
-        ops, p, c = self.ops, self.params, self.config
-        scale, f = 1 / math.sqrt(c.d_model // c.n_head), None
+    @property
+    def attention_scale(self) -> float:
+        """What products of queries and keys are multiplied with."""
+        return 1 / math.sqrt(self.config.d_model // self.config.n_head)
+
+    def hidden(
+        self, x: Tensor, independent: bool = False, attention: Callable[[int, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Input of the first layer -> last layer's normed activations, both (B, T, C).
+
+        `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
+        """
+        ops, p, c, f = self.ops, self.params, self.config, None
         for i in range(c.n_layer):
             w = {name: p[f"transformer.h.{i}.{name}"] for name in _LAYER}
             x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], c.layer_norm_epsilon)
             qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
-            y = ops.attention(qkv, c.n_head, scale)
+            y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
             f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
             x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], c.layer_norm_epsilon)
             y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)

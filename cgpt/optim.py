@@ -93,11 +93,9 @@ class Trainer:
         return loss, grads
 
     def _zeros(self) -> list[Tensor]:
-        from tinygrad import Tensor
+        from cgpt.kernels.tensors import realized
 
-        zeros = [Tensor(np.zeros(p.shape, np.float32), device=self.model.device) for p in self.params]
-        Tensor.realize(*zeros)
-        return zeros
+        return [realized(np.zeros(p.shape, np.float32), self.model.device) for p in self.params]
 
     def _capture(self) -> Any:
         state = [*self.params, *self.first, *self.second, *self.totals]
@@ -113,14 +111,9 @@ class Trainer:
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Continue from what `state` returned."""
+        from cgpt.kernels.tensors import write
+
         self.n_updates = int(state["n_updates"][0])
         for kind, tensors in (("p", self.params), ("m", self.first), ("v", self.second)):
             for name, tensor in zip(self.model.params, tensors):
                 write(tensor, state[f"{kind}.{name}"])
-
-
-def write(tensor: Any, value: np.ndarray) -> None:
-    """Overwrite a realised tensor in place, also under functions that have captured it."""
-    from tinygrad import Tensor
-
-    tensor.assign(Tensor(np.ascontiguousarray(value), device=tensor.device)).realize()

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from tinygrad import Tensor, TinyJit
 
+from cgpt.kernels.tensors import realized, write
+
 
 class Captured:
     """Calls functions on arrays. Each function and shape has its own input tensors, which are kept and overwritten:
@@ -21,11 +23,11 @@ class Captured:
         """The function's outputs. Arrays are contiguous; the function is a method known by its name."""
         key = (function.__qualname__, *((a.shape, a.dtype.char) for a in arrays))
         if key not in self._calls:
-            inputs = [Tensor(a, device=self.device).contiguous().realize() for a in arrays]
+            inputs = [realized(a, self.device) for a in arrays]
             captured = TinyJit(function)
             captured.cnt = 1  # capture at the first call: nothing is initialised on the way, so no plain run is needed
             self._calls[key] = captured, inputs
         captured, inputs = self._calls[key]
         for tensor, array in zip(inputs, arrays):
-            tensor.uop.base.buffer.copyin(array.data.cast("B"))
+            write(tensor, array)
         return [output.numpy() for output in captured(*inputs)]

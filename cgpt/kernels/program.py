@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from tinygrad import Device, Tensor
-from tinygrad.dtype import _from_np_dtype
 from tinygrad.engine.jit import jit_lower
 from tinygrad.engine.realize import capturing
 from tinygrad.helpers import Context
@@ -27,6 +26,7 @@ from tinygrad.uop.ops import Ops, UOp, buffers
 
 from cgpt.kernels.compiler import build_library, cache_folder, write_atomically
 from cgpt.kernels.native import MAGIC, library, one_kernel
+from cgpt.kernels.tensors import unwritten
 
 Recording = dict[str, Any]  # calls: [function, dims, consts, places]; temporary_bytes; outputs: [place, shape, dtype]
 Place = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
@@ -62,7 +62,7 @@ class Captured:
         path = cache_folder() / f"program-{hashlib.sha256(wanted.encode()).hexdigest()[:24]}.json"
         found = _read(path, wanted)
         if found is None:
-            found = record(function, [_like(a, self.device) for a in inputs], self.state)
+            found = record(function, [unwritten(a, self.device) for a in inputs], self.state)
             content = json.dumps(found)
             entry = {"key": wanted, "sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}
             write_atomically(path, json.dumps(entry).encode())
@@ -111,10 +111,6 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], 
         calls.append([kernel["function"], kernel["dims"], kernel["consts"], [places.of(b) for b in call.src[1:]]])
     results = [[places.of(t.uop), list(t.shape), t.dtype.fmt] for t in outputs]
     return {"calls": calls, "outputs": results, "temporary_bytes": places.temporary_bytes}
-
-
-def _like(array: np.ndarray, device: str) -> Tensor:
-    return Tensor.empty(*array.shape, dtype=_from_np_dtype(array.dtype), device=device)
 
 
 class _Places:
