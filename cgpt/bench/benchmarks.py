@@ -19,7 +19,7 @@ from cgpt.model import GPT, init_parameters
 from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 
-GEMM_STEPS = 5  # in which the time in matrix products is taken
+GEMM_STEPS = 3  # in which the time in matrix products is taken
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--steps", default="10", help="steps to time, after the warm-up")
     verb.add_argument("--n-requests", default="256", help="evaluate: log-likelihoods in a step")
     verb.add_argument("--max-new-tokens", default="128", help="generate: tokens after each prompt")
-    verb.add_argument("--n-bytes", default="16000000", help="tokenize: bytes of text")
+    verb.add_argument("--n-bytes", default="8000000", help="tokenize: bytes of text")
     verb.add_argument("--out", type=Path, help="evaluate: a JSON file for the log-likelihoods")
     verb.add_argument("--bursts", action="store_true", help="take turns: steps for each line `run` until `end`")
     verb.add_argument("--burst-s", type=float, default=3.0, help="seconds that a burst lasts, roughly")

@@ -63,13 +63,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
     parser.add_argument("--batch-size", type=int, default=8, help="pretrain, generate")
-    parser.add_argument("--n-requests", type=int, default=256, help="evaluate")
+    parser.add_argument("--n-requests", type=int, default=128, help="evaluate")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="generate")
-    parser.add_argument("--n-bytes", type=int, default=16_000_000, help="tokenize")
+    parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
     parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--burst-s", type=float, default=3.0)
+    parser.add_argument("--burst-s", type=float, default=2.0)
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--threads", type=int, default=n_cores(), help="the largest number")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=MODELS, help="rows of workflows/models.yaml")
     parser.add_argument("--seq-lens", nargs="+", type=int, default=SEQ_LENS)
     chosen = parser.parse_args()
