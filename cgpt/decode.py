@@ -68,10 +68,8 @@ class Decoder:
 
     def _step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> tuple[Tensor]:
         ops, model = self.model.ops, self.model
-        wte, wpe = (model.params[f"transformer.{name}.weight"] for name in ("wte", "wpe"))
 
         def attention(i: int, qkv: Tensor) -> Tensor:
             return ops.cached_attention(qkv, self.caches[i], positions, slots, model.attention_scale)
 
-        x = model.hidden(ops.embedding_at(tokens, positions, wte, wpe), True, attention)
-        return (ops.head_logits(x, wte),)
+        return (model.head(model.hidden(model.embedding(tokens, positions), True, attention)),)

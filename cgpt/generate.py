@@ -15,6 +15,7 @@ from cgpt.score import padded_length
 from cgpt.search import Beams, Ends, Samples
 
 MAX_ROWS = 16  # sequences decoded at once; each costs little while reading the weights is what takes the time
+MAX_CACHE_BYTES = 2 << 30
 
 GREEDY = GenerationConfig()
 
@@ -59,8 +60,9 @@ def _run(searches: Sequence[Samples | Beams], model: GPT, n: int) -> None:
     """Advance every search, each on `n` rows of a batch, to its end. Rows that become free begin the next one."""
     if not searches:
         return
-    at_once = min(max(1, MAX_ROWS // n), len(searches))
-    decoder = _decoder(model, at_once * n, max(len(s.prompt) + s.ends.max_new_tokens for s in searches))
+    length = max(len(search.prompt) + search.ends.max_new_tokens for search in searches)
+    rows = min(MAX_ROWS, MAX_CACHE_BYTES // (8 * model.config.n_layer * model.config.d_model * length))
+    decoder = _decoder(model, n * min(max(1, rows // n), len(searches)), length)
     waiting, active = deque(searches), dict[int, Samples | Beams]()  # by first row
     tokens = np.zeros(decoder.rows, np.int32)
     while waiting or active:

@@ -79,12 +79,13 @@ def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_cont
 
 
 def test_more_prompts_than_rows_take_the_rows_that_become_free(monkeypatch):
-    monkeypatch.setattr(generation, "MAX_ROWS", 3)
+    monkeypatch.setattr(generation, "MAX_CACHE_BYTES", 3 * 8 * CONFIG.n_layer * CONFIG.d_model * 60)  # 3 rows
     stops = [generate(MODEL, [prompt], 20)[0][i % 7] for i, prompt in enumerate(prompts(8))]
     for stop in stops[:3]:
         together = generate(MODEL, prompts(8), 20, stop_ids=[stop])
         assert together == [generate(MODEL, [prompt], 20, stop_ids=[stop])[0] for prompt in prompts(8)]
         assert len({len(new) for new in together}) > 1
+    assert MODEL.decoder.rows == 1 and generate(MODEL, prompts(8), 20) and MODEL.decoder.rows == 3
 
 
 def test_logits_have_the_same_bits_in_every_batch():
