@@ -41,7 +41,7 @@ VARIED_STD = 0.1  # of random weights that generate: at 0.02 the likeliest token
 def main() -> None:
     chosen = arguments()
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        elsewhere, sides = Elsewhere(), start(chosen, Path(folder))
+        elsewhere, sides = Elsewhere(), prepare(chosen, Path(folder))
         try:
             rates = alternate(sides, chosen.rounds)
             results = {side.name: side.end() for side in sides}
@@ -73,8 +73,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
-    """Start all sides on the same inputs."""
+def prepare(chosen: argparse.Namespace, folder: Path) -> list[Side]:
+    """All sides, with the same inputs; none is started yet."""
     shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
         config = load.load_workflow(Path.cwd()).models[chosen.model]
@@ -94,7 +94,7 @@ def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
 def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
     """Tokens per second of each side in each round."""
     for side in sides:
-        side.burst()  # the warm-up, and a burst that does not count
+        side.burst()  # starts it while no other works; this burst does not count
     measured = []
     for n in range(rounds):
         measured.append({side.name: side.burst() for side in sides})
