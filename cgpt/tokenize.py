@@ -23,7 +23,7 @@ from cgpt.shards import ShardWriter
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 GPT2_DATASET = "gpt2_tokenizer"
-BATCH_CHARS = 1 << 21  # text encoded at once: enough pieces for every core, and some 200 MB at its peak
+BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 SPLITS = ("train", "validation")
 
 Batch = list[tuple[str, Piece]]  # with its split
