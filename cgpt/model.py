@@ -96,18 +96,26 @@ class GPT:
 
         `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
         """
-        ops, p, c, f = self.ops, self.params, self.config, None
-        for i in range(c.n_layer):
-            w = {name: p[f"transformer.h.{i}.{name}"] for name in _LAYER}
-            x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], c.layer_norm_epsilon)
-            qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
-            y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
-            f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
-            x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], c.layer_norm_epsilon)
-            y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
-            f = ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
-        w_ln, b_ln = p["transformer.ln_f.weight"], p["transformer.ln_f.bias"]
-        return ops.add_layer_norm(x, f, w_ln, b_ln, c.layer_norm_epsilon)[1]
+        from cgpt.kernels.meter import labelled
+
+        f = None
+        for i in range(self.config.n_layer):
+            with labelled(layer=i):
+                x, f = self._block(i, x, f, independent, attention)
+        w, b = self.params["transformer.ln_f.weight"], self.params["transformer.ln_f.bias"]
+        return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon)[1]
+
+    def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
+        """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
+        ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
+        w = {name: self.params[f"transformer.h.{i}.{name}"] for name in _LAYER}
+        x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
+        qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
+        y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
+        f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
+        x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], epsilon)
+        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
+        return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
 
     def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter."""
