@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import load, plan
+from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
 
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=_report)
     verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
     verb.set_defaults(run=_doctor)
+    verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
+    bench.add_arguments(verb)
+    verb.set_defaults(run=bench.bench)
     return parser
 
 

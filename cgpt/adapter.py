@@ -1,7 +1,8 @@
-"""Our GPT as a model of lm-evaluation-harness: the three requests of `lm_eval.api.model.LM` on top of `cgpt.score`."""
+"""Our GPT as a model of lm-evaluation-harness: the three requests of `lm_eval.api.model.LM`."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +13,19 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from cgpt.errors import UserError
+from cgpt.stopping import StopStrings
 
 END_OF_TEXT = "<|endoftext|>"
 SEQUENCES_PER_CALL = 2048  # many, as each call batches by length; scores do not depend on it
+CONTINUATIONS_PER_CALL = 128
 PROGRESS_EVERY_S = 10.0
 
 Score = Callable[[Any, list[np.ndarray], list[int]], list[tuple[np.ndarray, np.ndarray]]]
-Generate = Callable[..., list[int]]
+Generate = Callable[..., list[list[int]]]
 
 
 class Adapter(TemplateLM):
-    """Answers lm-evaluation-harness's requests with a model, its tokenizer and the two functions of `cgpt.score`."""
+    """Answers lm-evaluation-harness's requests with a model, its tokenizer, `score.score` and `generate.generate`."""
 
     def __init__(self, model: Any, tokenizer: Any, score: Score, generate: Generate):
         super().__init__()
@@ -71,43 +74,49 @@ class Adapter(TemplateLM):
 
     def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
         """Greedy continuation of each context, cut before the first stop string. UserError where sampling is asked."""
-        answers = []
-        for context, options in (request.args for request in requests):
+        answers: list[Any] = [None] * len(requests)
+        alike: dict[str, list[int]] = {}
+        for n, (_, options) in enumerate(request.args for request in requests):
             if options.get("do_sample") or options.get("temperature"):
                 raise UserError(
                     "generation_kwargs: do_sample, temperature: only greedy decoding is offered; remove them"
                 )
-            stops = options.get("until") or []
-            answers.append(self._continue(context, [stops] if isinstance(stops, str) else stops, options))
-            self.cache_hook.add_partial("generate_until", (context, options), answers[-1])
+            alike.setdefault(json.dumps(options, sort_keys=True), []).append(n)
+        for members in alike.values():
+            texts = self._continue([requests[n].args[0] for n in members], requests[members[0]].args[1])
+            for n, text in zip(members, texts):
+                answers[n] = text
+                self.cache_hook.add_partial("generate_until", requests[n].args, text)
         return answers
 
-    def _continue(self, context: str, stops: list[str], options: dict[str, Any]) -> str:
+    def _continue(self, contexts: list[str], options: dict[str, Any]) -> list[str]:
         # Half of the window at least stays for the context, as max_gen_toks is 256 unless the task says otherwise.
         n_new = min(int(options.get("max_gen_toks", 256)), max(1, self.max_length // 2))
-        prompt = (self.tok_encode(context) or [self.eot_token_id])[-(self.max_length - n_new) :]
-        encoded = [self.tok_encode(stop) for stop in stops]
-        stop_ids = [self.eot_token_id, *(ids[0] for ids in encoded if len(ids) == 1)]
-        text = self.tokenizer.decode(self._generate(self.model, prompt, n_new, stop_ids))
-        for stop in stops:
-            text = text.split(stop)[0] if stop else text
-        return text
+        until = options.get("until") or []
+        stop = StopStrings(self.tokenizer, [until] if isinstance(until, str) else until)
+        kept = self.max_length - n_new
+        prompts = [(self.tok_encode(context) or [self.eot_token_id])[-kept:] for context in contexts]
+        progress = Progress(len(prompts), "continuations")
+        texts: list[str] = []
+        for start in range(0, len(prompts), CONTINUATIONS_PER_CALL):
+            chunk = prompts[start : start + CONTINUATIONS_PER_CALL]
+            made = self._generate(self.model, chunk, n_new, stop_ids=[self.eot_token_id], stop=stop)
+            texts += [stop.cut(self.tokenizer.decode(tokens)) for tokens in made]
+            progress.show(len(texts))
+        return texts
 
     def _score_pairs(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
         """Sum the token log-probabilities of every (context, continuation), longest first, in the order given."""
         windows = [(pair, *window) for pair, (left, right) in enumerate(pairs) for window in self._windows(left, right)]
         order = sorted(range(len(windows)), key=lambda n: -len(windows[n][1]))
         scored: list[Any] = [None] * len(windows)
-        started = shown = time.monotonic()
+        progress = Progress(len(order), "sequences")
         for start in range(0, len(order), SEQUENCES_PER_CALL):
             chunk = order[start : start + SEQUENCES_PER_CALL]
             tokens, first = [windows[n][1] for n in chunk], [windows[n][2] for n in chunk]
             for n, answer in zip(chunk, self._score(self.model, tokens, first)):
                 scored[n] = answer
-            if time.monotonic() - shown > PROGRESS_EVERY_S:
-                shown = time.monotonic()
-                done = start + len(chunk)
-                print(f"evaluate: {done:,} of {len(order):,} sequences, {shown - started:.0f} s", file=sys.stderr)
+            progress.show(start + len(chunk))
         totals, greedy = [0.0] * len(pairs), [True] * len(pairs)
         for (pair, _, _), (logprobs, matches) in zip(windows, scored):
             totals[pair] += float(np.sum(logprobs, dtype=np.float64))
@@ -126,3 +135,18 @@ class Adapter(TemplateLM):
         pieces = get_rolling_token_windows(continuation, context[-1], self.max_length, 1)
         pairs = map(make_disjoint_window, pieces)
         return [(np.array(left + right, np.int32), len(left)) for left, right in pairs]
+
+
+class Progress:
+    """A line on standard error every ten seconds."""
+
+    def __init__(self, total: int, what: str):
+        self.total, self.what = total, what
+        self._started = self._shown = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Say how many of the total are done."""
+        now = time.monotonic()
+        if now - self._shown > PROGRESS_EVERY_S:
+            self._shown = now
+            print(f"evaluate: {done:,} of {self.total:,} {self.what}, {now - self._started:.0f} s", file=sys.stderr)

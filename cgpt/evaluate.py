@@ -39,7 +39,8 @@ def evaluate(
     lm_task = tasks.build(task, data_root)
     from cgpt.adapter import Adapter
     from cgpt.checkpoint import load
-    from cgpt.score import generate, score
+    from cgpt.generate import generate
+    from cgpt.score import score
 
     model, tokenizer = load(checkpoint, hardware, threads)
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))

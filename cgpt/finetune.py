@@ -185,7 +185,7 @@ class FinetuneRun:
 def encode(example: tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
     """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept."""
     from cgpt.adapter import Adapter
-    from cgpt.score import generate
+    from cgpt.generate import generate
 
     adapter = Adapter(model, tokenizer, score, generate)
 

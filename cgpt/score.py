@@ -1,4 +1,4 @@
-"""Log-likelihoods and greedy continuations from a model. A score never depends on what it was batched with."""
+"""Log-likelihoods from a model. A score never depends on what it was batched with."""
 
 from __future__ import annotations
 
@@ -68,19 +68,3 @@ def pad(sequences: Sequence[np.ndarray], first: Sequence[int], rows: int, length
         tokens[row, :n] = sequence[:-1]
         targets[row, start - 1 : n] = sequence[start:]
     return tokens, targets
-
-
-def generate(model: GPT, prompt: Sequence[int], max_new_tokens: int, stop_ids: Sequence[int] = ()) -> list[int]:
-    """The most likely continuation, token by token, up to a stop token (not returned) or a full context."""
-    tokens = list(prompt)
-    if not tokens:
-        raise UserError("prompt: is empty; give at least one token (<|endoftext|> starts a document)")
-    longest = model.config.seq_len
-    for _ in range(min(max_new_tokens, longest - len(tokens))):
-        padded = np.zeros((1, padded_length(len(tokens), longest)), np.int32)
-        padded[0, : len(tokens)] = tokens
-        logits = model.captured(model.logits, padded)[0]
-        tokens.append(int(logits[0, len(tokens) - 1].argmax()))
-        if tokens[-1] in stop_ids:
-            return tokens[len(prompt) : -1]
-    return tokens[len(prompt) :]

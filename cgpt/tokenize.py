@@ -45,7 +45,7 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     with train, validation:
         corpus = _corpus(spec, data_root, "tokenize")
-        _encode(tokenizer, end_of_text, corpus, {"train": train, "validation": validation})
+        encode(tokenizer, end_of_text, corpus, {"train": train, "validation": validation})
         if train.header["n_documents"] == 0:
             raise UserError(_nothing_to_train_on(spec))
         if validation.header["n_documents"] == 0:
@@ -115,7 +115,7 @@ def _nothing_to_train_on(spec: dict[str, Any]) -> str:
     return f"data.corpus: {names} has no training text; name a data set whose files of split train or all hold text"
 
 
-def _encode(
+def encode(
     tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
 ) -> None:
     """Append the corpus's tokens to the writer of each piece's split."""

@@ -1,4 +1,4 @@
-"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the two functions of cgpt.score."""
+"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the functions of cgpt.score and cgpt.generate."""
 
 from __future__ import annotations
 
@@ -41,14 +41,18 @@ def score(model, sequences, first):
     return answers
 
 
-def generate(model, prompt, max_new_tokens, stop_ids):
-    """cgpt.score.generate for the bigram table."""
-    ids = list(prompt)
-    for _ in range(max_new_tokens):
-        ids.append(int(model.table[ids[-1]].argmax()))
-        if ids[-1] in stop_ids:
-            break
-    return ids[len(prompt) :]
+def generate(model, prompts, max_new_tokens, stop_ids, stop):
+    """cgpt.generate.generate for the bigram table."""
+    continuations = []
+    for prompt in prompts:
+        new, last = [], prompt[-1]
+        while len(new) < max_new_tokens and not (new and stop(new)):
+            last = int(model.table[last].argmax())
+            if last in stop_ids:
+                break
+            new.append(last)
+        continuations.append(new)
+    return continuations
 
 
 def direct(model, tokenizer, prompt: str, target: str) -> float:

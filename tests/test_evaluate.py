@@ -200,7 +200,8 @@ def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
 def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
-    monkeypatch.setitem(sys.modules, "cgpt.score", bigram)
+    for name in ("cgpt.score", "cgpt.generate"):
+        monkeypatch.setitem(sys.modules, name, bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     hardware = Hardware(name="cpu", description="", device="CPU")
     out = tmp_path / "evaluate" / "toy-1"

@@ -1,4 +1,4 @@
-"""Scores and greedy continuations against the logits, and their independence of batches."""
+"""Scores against the logits, and their independence of batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinygrad import Tensor
 
 from cgpt import score as scores
 from cgpt.errors import UserError
-from cgpt.score import generate, pad, padded_length, score
+from cgpt.score import pad, padded_length, score
 from cgpt.spec import Model
 
 CONFIG = Model("scored", n_layer=2, d_model=32, n_head=2, seq_len=72, vocab_size=61)
@@ -110,28 +110,3 @@ def test_a_padded_length_is_enough_not_too_long_and_one_of_few():
         assert lengths == sorted(lengths)
         assert len(set(lengths)) <= 16
     assert [padded_length(n, 1024) for n in (1, 32, 33, 129, 513)] == [32, 32, 64, 192, 768]
-
-
-def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_context_is_full():
-    prompt = [3, 1, 4, 1, 5]
-    tokens = list(prompt)
-    for _ in range(30):
-        logits = numpy_gpt.run(PARAMS, np.array([tokens], np.int32), n_head=CONFIG.n_head)
-        tokens.append(int(logits[0, -1].argmax()))
-    assert generate(MODEL, prompt, 30) == tokens[5:]
-    assert len(generate(MODEL, prompt, 500)) == CONFIG.seq_len - len(prompt)
-    assert generate(MODEL, prompt, 0) == []
-
-
-def test_generation_ends_before_a_stop_token():
-    prompt = [3, 1, 4, 1, 5]
-    free = generate(MODEL, prompt, 12)
-    stop = free[6]
-    assert generate(MODEL, prompt, 12, stop_ids=[stop]) == free[: free.index(stop)]
-
-
-def test_an_empty_prompt_is_refused():
-    with pytest.raises(UserError) as caught:
-        generate(MODEL, [], 3)
-    message = "prompt: is empty; give at least one token (<|endoftext|> starts a document)"
-    assert str(caught.value) == message

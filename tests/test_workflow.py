@@ -16,7 +16,8 @@ from project import TASK, edit, write_project
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
 DECLARATIVE = ("__init__", "__main__", "check", "errors", "fill", "flops", "load", "plan", "plantable", "provenance",
-               "spec", "yamlfile", "kernels/__init__", "kernels/compiler")  # fmt: skip
+               "spec", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
+               "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
@@ -41,8 +42,8 @@ STAGES = {  # module: its function's parameters, and what it writes
 
 def write_stages(root: Path) -> None:
     """The package with stages that only write their files; only `pretrain` and what trains reach the model."""
-    (root / "cgpt/kernels").mkdir(parents=True)
     for name in DECLARATIVE:
+        (root / f"cgpt/{name}.py").parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / f"cgpt/{name}.py", root / f"cgpt/{name}.py")
     (root / "cgpt/model.py").write_text(MODEL)
     (root / "cgpt/stub.py").write_text(STUB)

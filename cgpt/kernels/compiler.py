@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cgpt.errors import UserError
 
-SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "head.c", "optimizer.c")
+SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
 FLAGS = (
     "-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
     # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning, so divergence is seen.

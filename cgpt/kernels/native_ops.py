@@ -22,6 +22,12 @@ def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
     return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], flops=B * T * C)[0]
 
 
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
+    """wte[tokens] + wpe[positions]: both (B, 1) int32 -> (B, 1, C)."""
+    B, C = tokens.shape[0], wte.shape[1]
+    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C])[0]
+
+
 def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there, which is overwritten."""
     (B, T, C), V, S = dx.shape, dhead.shape[0], wpe.shape[0]
@@ -62,6 +68,8 @@ def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: boo
     name, flops = ("linear_gelu" if gelu else "linear"), 2 * rows * n_in * n_out
     more = rows * n_out * (1 + GELU_FLOPS * gelu)
     shape = (*x.shape[:-1], n_out)
+    if independent and x.shape[-2] == 1:
+        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], int(gelu)], (), flops)[0]
 
     def grad(outs, grads, ins):
         new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
@@ -86,6 +94,23 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
 
     outs = [empty(B, T, C, like=qkv), empty(B, n_head, T, like=qkv)]
     return native_call("attention", outs, [qkv], dims, [scale], products + softmax, grad)[0]
+
+
+def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
+    """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
+    T, (_, B, H, S, D) = qkv.shape[1], cache.shape
+    return native_call("store_prompt", [cache], [qkv, row], [T, B, S, H, D])[0]
+
+
+def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
+    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and what is cached: -> (B, 1, C).
+
+    Keys and values of the token are written into row b, place positions[b] of the cache (2, B, H, S, D). Those of the
+    tokens before it are read at the same places, place t in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
+    """
+    _, B, H, S, D = cache.shape
+    outs, ins = [empty(B, 1, H * D, like=qkv), cache], [qkv, positions, slots]
+    return native_call("cached_attention", outs, ins, [B, S, H, D], [scale], 4 * B * S * H * D)[0]
 
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
@@ -116,7 +141,8 @@ def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 def head_logits(x: Tensor, w: Tensor) -> Tensor:
     """x @ w.T: (B, T, C), (V, C) -> (B, T, V), each sequence on its own."""
     (B, T, C), V = x.shape, w.shape[0]
-    return native_call("head_logits", [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
+    name = "logits_few_rows" if T == 1 else "head_logits"
+    return native_call(name, [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
 
 
 def adamw(

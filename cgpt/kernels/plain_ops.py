@@ -14,6 +14,11 @@ def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
     return wte[tokens] + wpe[: tokens.shape[1]]
 
 
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
+    """wte[tokens] + wpe[positions]: both (B, 1) int32 -> (B, 1, C)."""
+    return wte[tokens] + wpe[positions]
+
+
 def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there."""
     wte = Tensor.zeros(*dhead.shape, device=dx.device)
@@ -40,6 +45,31 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
     score = (q @ k.transpose(-1, -2)) * scale  # (B, H, T, T)
     hidden = Tensor.ones(T, T, dtype=dtypes.bool, device=qkv.device).triu(1)
     return (score.masked_fill(hidden, -float("inf")).softmax() @ v).transpose(1, 2).reshape(B, T, C)
+
+
+def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
+    """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
+    T, (_, B, H, S, D) = qkv.shape[1], cache.shape
+    new = qkv.reshape(T, 3, 1, H, D).permute(1, 2, 3, 0, 4)[1:].pad((None, None, None, (0, S - T), None))
+    here = (Tensor.arange(B, device=qkv.device) == row).reshape(1, B, 1, 1, 1)
+    here = here & (Tensor.arange(S, device=qkv.device) < T).reshape(1, 1, 1, S, 1)
+    return cache.assign(here.where(new, cache))
+
+
+def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
+    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and what is cached: -> (B, 1, C).
+
+    Keys and values of the token are written into row b, place positions[b] of the cache (2, B, H, S, D). Those of the
+    tokens before it are read at the same places, place t in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
+    """
+    _, B, H, S, D = cache.shape
+    q, *new = qkv.reshape(B, 3, H, 1, D).permute(1, 0, 2, 3, 4)
+    here = Tensor.arange(S, device=qkv.device) == positions  # (B, S)
+    cache.assign(here.reshape(1, B, 1, S, 1).where(Tensor.stack(*new), cache))
+    k, v = cache.gather(1, slots.reshape(1, B, 1, S, 1).expand(2, B, H, S, D))
+    hidden = Tensor.arange(S, device=qkv.device) > positions
+    score = (q @ k.transpose(-1, -2) * scale).masked_fill(hidden.reshape(B, 1, 1, S), -float("inf"))
+    return (score.softmax() @ v).reshape(B, 1, H * D)
 
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:

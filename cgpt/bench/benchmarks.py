@@ -1,0 +1,203 @@
+"""The four benchmarks: each is set up once, then its `steps` are timed, and `record` says what they gave."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgpt import checkpoint, flops, kernels
+from cgpt.bench import inputs
+from cgpt.bench.measure import Steps
+from cgpt.bench.records import EvaluateBenchRecord, GenerateBenchRecord, PretrainBenchRecord, TokenizeBenchRecord
+from cgpt.model import GPT, init_parameters
+from cgpt.spec import Hardware, Model
+
+GEMM_STEPS = 5  # in which the time in matrix products is taken
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a benchmark of a model runs on. Weights are those of `checkpoint`, or the initial ones of seed 0."""
+
+    config: Model
+    hardware: Hardware
+    threads: int
+    checkpoint: Path | None = None
+
+    def load(self) -> GPT:
+        """The model."""
+        if self.checkpoint:
+            return checkpoint.load(self.checkpoint, self.hardware, self.threads)[0]
+        ops = kernels.prepare(self.hardware, self.threads)
+        return GPT(self.config, init_parameters(self.config, inputs.SEED), ops, self.hardware.device)
+
+    def fields(self) -> dict[str, Any]:
+        """The columns of a record that say what was measured and on what."""
+        config = self.config
+        return {
+            "model": config.name, "n_parameters": flops.n_parameters(config), "n_layer": config.n_layer,
+            "vocab_size": config.vocab_size, "seq_len": config.seq_len, "tie_embeddings": config.tie_embeddings,
+            "hardware": self.hardware.name, "timing": self.hardware.timing, "threads": self.threads,
+        }  # fmt: skip
+
+
+class Pretraining:
+    """Optimizer steps on batches from a token shard in `folder`."""
+
+    def __init__(self, setup: Setup, batch_size: int, folder: Path):
+        from cgpt.optim import AdamW, Trainer
+
+        self.setup, self.batch_size = setup, batch_size
+        self.tokens = inputs.write_tokens(folder, flops.vocabulary(setup.config))
+        self.trainer = Trainer(setup.load(), AdamW())
+        self.losses: list[float] = []
+        self.read_s: list[float] = []
+        self.steps = Steps(self._step, batch_size * setup.config.seq_len)
+
+    def _step(self) -> None:
+        start = time.perf_counter()
+        batch = inputs.read_batch(self.tokens, self.setup.config.seq_len, self.batch_size, self.trainer.n_updates)
+        self.read_s.append(time.perf_counter() - start)
+        self.losses.append(self.trainer.step([batch], inputs.LR)[0])
+
+    def record(self) -> PretrainBenchRecord:
+        """What the steps gave; some more are done for the time in matrix products and for losses that are missing."""
+        measured = self.steps.result()
+        products = self._matrix_products()
+        self.steps.run(max(0, inputs.N_LOSSES - len(self.losses)))
+        return PretrainBenchRecord(
+            benchmark="pretrain",
+            batch_size=self.batch_size,
+            flops_per_token=flops.flops_per_token(self.setup.config, "palm"),
+            losses=self.losses[: inputs.N_LOSSES],
+            shard_read_share=statistics.median(self.read_s) / measured["step_s"],
+            **products,
+            **self.setup.fields(),
+            **measured,
+        )
+
+    def _matrix_products(self) -> dict[str, Any]:
+        """Their share of steps apart, as to time each of them has a cost."""
+        if self.setup.hardware.kernels != "native":
+            return {"gemm_share": None, "sgemm_tokens_per_s": None}
+        from cgpt.kernels.native import gemm_s, time_gemm
+
+        start = time.perf_counter()
+        time_gemm(True)
+        for _ in range(GEMM_STEPS):
+            self._step()
+        seconds, products_s = time.perf_counter() - start, gemm_s()
+        time_gemm(False)
+        n_tokens = GEMM_STEPS * self.steps.tokens_per_step
+        return {"gemm_share": products_s / seconds, "sgemm_tokens_per_s": n_tokens / products_s}
+
+
+class Evaluation:
+    """Log-likelihoods of all requests, by the call that lm-evaluation-harness makes; written to `out` if it is set."""
+
+    def __init__(self, setup: Setup, n_requests: int, out: Path | None):
+        from cgpt.adapter import Adapter
+        from cgpt.generate import generate
+        from cgpt.score import score
+
+        self.setup, self.out = setup, out
+        self.requests = inputs.requests(setup.config, n_requests)
+        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer(), score, generate)
+        self.answers: list[tuple[float, bool]] = []
+        n_tokens = sum(len(context) + len(continuation) for _, context, continuation in self.requests)
+        self.steps = Steps(self._step, n_tokens)
+
+    def _step(self) -> None:
+        self.answers = self.adapter._loglikelihood_tokens(self.requests)
+
+    def record(self) -> EvaluateBenchRecord:
+        """What the calls gave."""
+        measured = self.steps.result()
+        if self.out:
+            self.out.write_text(json.dumps([loglikelihood for loglikelihood, _ in self.answers]))
+        return EvaluateBenchRecord(
+            benchmark="evaluate",
+            n_requests=len(self.requests),
+            requests_per_s=len(self.requests) / measured["step_s"],
+            first_call_s=self.steps.seconds[0],
+            **self.setup.fields(),
+            **measured,
+        )
+
+
+class Generation:
+    """Greedy continuations of a batch of prompts."""
+
+    def __init__(self, setup: Setup, batch_size: int, max_new_tokens: int):
+        from cgpt.generate import generate
+
+        self.setup, self.max_new_tokens, self._generate = setup, max_new_tokens, generate
+        self.prompts = inputs.prompts(setup.config, batch_size)
+        self.model = setup.load()
+        self.tokens: list[list[int]] = []
+        self.steps = Steps(self._step, batch_size * max_new_tokens)
+
+    def _step(self) -> None:
+        self.tokens = self._continue(self.max_new_tokens)
+
+    def _continue(self, n: int) -> list[list[int]]:
+        return self._generate(self.model, self.prompts, n)
+
+    def record(self) -> GenerateBenchRecord:
+        """What the calls gave, and the time of one token alone, the prompts' included."""
+        measured = self.steps.result()
+        first = Steps(lambda: self._continue(1), len(self.prompts))
+        first.run(5)
+        return GenerateBenchRecord(
+            benchmark="generate",
+            batch_size=len(self.prompts),
+            prompt_tokens=len(self.prompts[0]),
+            max_new_tokens=self.max_new_tokens,
+            first_token_s=first.result()["step_s"],
+            tokens=self.tokens,
+            **self.setup.fields(),
+            **measured,
+        )
+
+
+class Tokenization:
+    """A file of documents to a token shard, both in `folder`."""
+
+    def __init__(self, n_bytes: int, threads: int, folder: Path):
+        os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the tokenizers library when it first encodes a batch
+        texts = inputs.documents(n_bytes)
+        self.path, self.threads = folder / "corpus.jsonl", threads
+        self.path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        self.n_bytes = sum(map(len, texts))
+        self.tokenizer = inputs.text_tokenizer(texts)
+        self.steps = Steps(self._step, 0)
+
+    def _step(self) -> None:
+        from cgpt.documents import pieces
+        from cgpt.shards import ShardWriter
+        from cgpt.tokenize import encode
+
+        size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[inputs.END_OF_TEXT]
+        corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)
+        with ShardWriter(self.path.with_name("train.bin"), size, tokenizer_sha256="") as shard:
+            encode(self.tokenizer, end_of_text, zip(itertools.repeat("train"), corpus), {"train": shard})
+        self.steps.tokens_per_step = shard.header["n_tokens"]
+
+    def record(self) -> TokenizeBenchRecord:
+        """What the passes over the text gave."""
+        measured = self.steps.result()
+        return TokenizeBenchRecord(
+            benchmark="tokenize",
+            threads=self.threads,
+            vocab_size=self.tokenizer.get_vocab_size(),
+            n_bytes=self.n_bytes,
+            n_tokens=self.steps.tokens_per_step,
+            megabytes_per_s=self.n_bytes / 1e6 / measured["step_s"],
+            **measured,
+        )

@@ -1,0 +1,111 @@
+"""What `python -m cgpt bench` does: checks what was asked, runs one benchmark, and returns its record."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cgpt import load
+from cgpt.errors import UserError, did_you_mean
+from cgpt.spec import Hardware, Model
+
+VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
+WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
+
+
+def add_arguments(verb: argparse.ArgumentParser) -> None:
+    """The command line of `bench`; numbers are checked in `bench`, so that each problem is one line."""
+    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
+    verb.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml")
+    verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
+    verb.add_argument("--checkpoint", type=Path, help="a model with its weights, instead of a row's initial ones")
+    verb.add_argument("--batch-size", default="8", help="pretrain, generate: sequences at once")
+    verb.add_argument("--seq-len", help="another length than the model's row says")
+    verb.add_argument("--n-layer", help="another number of layers than the model's row says")
+    verb.add_argument("--threads", help="default: the hardware profile's")
+    verb.add_argument("--steps", default="10", help="steps to time, after the warm-up")
+    verb.add_argument("--n-requests", default="256", help="evaluate: log-likelihoods in a step")
+    verb.add_argument("--max-new-tokens", default="128", help="generate: tokens after each prompt")
+    verb.add_argument("--n-bytes", default="16000000", help="tokenize: bytes of text")
+    verb.add_argument("--out", type=Path, help="evaluate: a JSON file for the log-likelihoods")
+    verb.add_argument("--bursts", action="store_true", help="take turns: steps for each line `run` until `end`")
+    verb.add_argument("--burst-s", type=float, default=3.0, help="seconds that a burst lasts, roughly")
+
+
+def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Run the benchmark; its record as a mapping, and as one line a value. Raises UserError."""
+    from cgpt.bench.measure import WARMUP_STEPS
+
+    _read_numbers(chosen)
+    workflow = load.load_workflow(Path.cwd())
+    hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
+    config = _config(chosen, workflow.models)
+    chosen.threads = chosen.threads or hardware.resources.threads
+    with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
+        benchmark = _set_up(chosen, config, hardware, Path(folder))
+        if chosen.bursts:
+            chosen.json = True
+            benchmark.steps.answer_bursts(chosen.burst_s)
+        else:
+            benchmark.steps.run(WARMUP_STEPS + chosen.steps)
+        record = asdict(benchmark.record())
+    return record, _as_text(record)
+
+
+def _read_numbers(chosen: argparse.Namespace) -> None:
+    problems = []
+    for key in WHOLE_NUMBERS:
+        text = getattr(chosen, key)
+        if text is None:
+            continue
+        if not text.isdecimal() or not int(text):
+            problems.append(f"bench: --{key.replace('_', '-')}: must be a whole number above 0, not '{text}'; "
+                            "write e.g. 8")  # fmt: skip
+        else:
+            setattr(chosen, key, int(text))
+    if problems:
+        raise UserError(*problems)
+
+
+def _named(name: str, known: dict[str, Any], place: str, kind: str) -> Any:
+    if name not in known:
+        raise UserError(f"{place}: there is no {kind} '{name}'; {did_you_mean(name, known)}")
+    return known[name]
+
+
+def _config(chosen: argparse.Namespace, models: dict[str, Model]) -> Model:
+    """The checkpoint's, or the row of models.yaml with what the command line says otherwise."""
+    if chosen.checkpoint:
+        from cgpt.checkpoint import read_config
+
+        return read_config(chosen.checkpoint)
+    row = _named(chosen.model, models, "workflows/models.yaml", "model")
+    return replace(
+        row,
+        n_layer=chosen.n_layer or row.n_layer,
+        seq_len=chosen.seq_len or row.seq_len,
+        vocab_size=row.vocab_size or VOCAB_SIZE,
+    )
+
+
+def _set_up(chosen: argparse.Namespace, config: Model, hardware: Hardware, folder: Path) -> Any:
+    from cgpt.bench.benchmarks import Evaluation, Generation, Pretraining, Setup, Tokenization
+
+    if chosen.benchmark == "tokenize":
+        return Tokenization(chosen.n_bytes, chosen.threads, folder)
+    setup = Setup(config, hardware, chosen.threads, chosen.checkpoint)
+    if chosen.benchmark == "pretrain":
+        return Pretraining(setup, chosen.batch_size, folder)
+    if chosen.benchmark == "evaluate":
+        return Evaluation(setup, chosen.n_requests, chosen.out)
+    return Generation(setup, chosen.batch_size, chosen.max_new_tokens)
+
+
+def _as_text(record: dict[str, Any]) -> str:
+    """One line for each number; losses and tokens, which are many, in --json alone."""
+    shown = {key: value for key, value in record.items() if not isinstance(value, list)}
+    return "\n".join(f"{key:20} {value:,.4g}" if isinstance(value, float) else f"{key:20} {value}"
+                     for key, value in shown.items())  # fmt: skip

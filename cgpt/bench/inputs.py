@@ -1,0 +1,93 @@
+"""What benchmarks are fed: tokens, requests, prompts and text, all from one seed, so that both sides have the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+
+from cgpt import checkpoint, shards
+from cgpt.model import init_parameters
+from cgpt.spec import Model
+from cgpt.world.dice import Dice
+from cgpt.world.stories import document
+
+SEED = 0
+LR = 1e-3  # constant, so that ten steps show ten different losses
+N_LOSSES = 10  # first losses that are reported, and compared
+N_TOKENS = 1 << 20
+END_OF_TEXT = "<|endoftext|>"
+PROMPT_TOKENS = 32
+LONGEST_CONTINUATION = 16
+TYPICAL_CONTEXT, CONTEXT_SPREAD = 64, 0.8  # median and sigma of the log-normal lengths, in tokens
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+
+
+def write_tokens(folder: Path, vocab_size: int) -> np.memmap:
+    """A token shard on disk, read as training reads it: the k-th token's frequency is proportional to 1/k (Zipf)."""
+    frequency = 1 / np.arange(1, vocab_size + 1)
+    tokens = np.random.default_rng(SEED).choice(vocab_size, N_TOKENS, p=frequency / frequency.sum())
+    path = folder / "train.bin"
+    with shards.ShardWriter(path, vocab_size, tokenizer_sha256="") as shard:
+        shard.append(tokens, n_bytes=0, n_documents=1)
+    return shards.open_shard(path)
+
+
+def read_batch(tokens: np.ndarray, seq_len: int, batch_size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (batch_size, seq_len) int32 of a training step."""
+    batch = shards.batches(tokens, seq_len, batch_size, SEED, step)
+    return np.ascontiguousarray(batch[:, :-1]), np.ascontiguousarray(batch[:, 1:])
+
+
+def write_checkpoint(folder: Path, config: Model) -> Path:
+    """The initial weights of seed 0 as a checkpoint folder, with a tokenizer that knows <|endoftext|> alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end_of_text_tokenizer().save(str(folder / "tokenizer.json"))
+    checkpoint.save(folder, config, init_parameters(config, SEED), folder / "tokenizer.json")
+    return folder
+
+
+def end_of_text_tokenizer() -> Tokenizer:
+    """What a model needs that is given token ids: a vocabulary of <|endoftext|>."""
+    tokenizer = Tokenizer(models.WordLevel({END_OF_TEXT: 0}, unk_token=END_OF_TEXT))
+    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return tokenizer
+
+
+def requests(config: Model, n_requests: int) -> list[Request]:
+    """Log-likelihood requests as lm-evaluation-harness makes them: (texts, context, continuation) of mixed length."""
+    rng = np.random.default_rng(SEED)
+    made: list[Request] = []
+    for i in range(n_requests):
+        n_continuation = int(rng.integers(1, LONGEST_CONTINUATION + 1))
+        typical = TYPICAL_CONTEXT * np.exp(CONTEXT_SPREAD * rng.standard_normal())
+        n_context = int(np.clip(typical, 8, config.seq_len - n_continuation))
+        tokens = rng.integers(0, config.vocab_size or 1, n_context + n_continuation).tolist()
+        made.append(((f"context {i}", f"continuation {i}"), tokens[:n_context], tokens[n_context:]))
+    return made
+
+
+def prompts(config: Model, batch_size: int) -> list[list[int]]:
+    """Prompts of PROMPT_TOKENS random tokens."""
+    return np.random.default_rng(SEED).integers(0, config.vocab_size or 1, (batch_size, PROMPT_TOKENS)).tolist()
+
+
+def documents(n_bytes: int) -> list[str]:
+    """Documents of the builtin world (ASCII), so many bytes of them."""
+    dice, made, size = Dice(SEED), [], 0
+    while size < n_bytes:
+        made.append(document(dice))
+        size += len(made[-1])
+    return made
+
+
+def text_tokenizer(texts: list[str]) -> Tokenizer:
+    """A byte-level BPE trained on the first thousand documents."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts[:1000], trainer)
+    return tokenizer

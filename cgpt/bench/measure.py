@@ -1,0 +1,73 @@
+"""Times steps, alone or in bursts by which two programs take turns; the peers in workflows/bench use this too."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cgpt.runstate import peak_memory_bytes
+
+WARMUP_STEPS = 2  # the first compiles and captures, the second finds memory and caches as all later ones do
+
+
+class Steps:
+    """Calls `step` and keeps the seconds of each call; every call deals with the same number of tokens."""
+
+    def __init__(self, step: Callable[[], object], tokens_per_step: int):
+        self.step, self.tokens_per_step = step, tokens_per_step
+        self.seconds: list[float] = []
+        self.first_step_s: float | None = None
+
+    def run(self, n_steps: int) -> float:
+        """Do so many steps; return the seconds they took."""
+        for _ in range(n_steps):
+            start = time.perf_counter()
+            self.step()
+            self.seconds.append(time.perf_counter() - start)
+            if len(self.seconds) == 1:
+                self.first_step_s = process_age_s()
+        return sum(self.seconds[-n_steps:])
+
+    def answer_bursts(self, burst_s: float) -> None:
+        """For each line `run` on standard input do steps for about `burst_s` seconds and print what was done as one
+        JSON line; return at `end`. The number of steps is chosen once, after the warm-up in the first burst."""
+        n_steps = 0
+        for line in sys.stdin:
+            if line.strip() == "end":
+                return
+            if not n_steps:
+                self.run(WARMUP_STEPS)
+                n_steps = max(1, round(burst_s / self.run(1)))
+            seconds = self.run(n_steps)
+            print(
+                f'{{"steps": {n_steps}, "tokens": {n_steps * self.tokens_per_step}, "seconds": {seconds}}}', flush=True
+            )
+
+    def result(self) -> dict[str, Any]:
+        """What every benchmark reports of its steps."""
+        step_s = statistics.median(self.seconds[WARMUP_STEPS:])
+        return {
+            "n_steps": len(self.seconds) - WARMUP_STEPS,
+            "step_s": step_s,
+            "tokens_per_s": self.tokens_per_step / step_s,
+            "first_step_s": self.first_step_s,
+            "compile_s": max(0.0, self.seconds[0] - step_s),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+
+def process_age_s() -> float | None:
+    """Seconds since this process was started, to a clock tick (10 ms); None where there is no /proc.
+
+    /proc/self/stat has the start in ticks since boot as its 22nd field; the second, in parentheses, may hold blanks.
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")

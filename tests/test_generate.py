@@ -1,0 +1,174 @@
+"""Continuations against a NumPy GPT that has no cache, and their independence of the batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import bigram
+import numpy as np
+import numpy_gpt
+import pytest
+import tiny
+
+from cgpt import generate as generation
+from cgpt.decode import Decoder
+from cgpt.errors import UserError
+from cgpt.generate import generate
+from cgpt.spec import Model
+from cgpt.stopping import StopStrings
+
+CONFIG = Model("generated", n_layer=2, d_model=33, n_head=3, seq_len=72, d_ffn=70, vocab_size=61)
+PARAMS = tiny.rough_parameters(CONFIG)
+MODEL = tiny.model(PARAMS, CONFIG)
+
+
+def prompts(n: int, longest: int = 40) -> list[list[int]]:
+    """Random prompts of all lengths from 1 on."""
+    rng = np.random.default_rng(n)
+    lengths = [1, longest, *rng.integers(1, longest, max(0, n - 2))][:n]
+    return [rng.integers(0, CONFIG.vocab_size, length).tolist() for length in lengths]
+
+
+def next_logits(tokens: list[int]) -> np.ndarray:
+    """Logits (V,) of the token after `tokens`, by NumPy."""
+    return numpy_gpt.run(PARAMS, np.array([tokens], np.int32), n_head=CONFIG.n_head)[0, -1]
+
+
+def greedy(prompt: list[int], n: int) -> list[int]:
+    """The most likely continuation, by NumPy."""
+    tokens = list(prompt)
+    for _ in range(n):
+        tokens.append(int(next_logits(tokens).argmax()))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize("kind", ["native", "tinygrad"])
+def test_logits_with_a_cache_are_those_of_the_whole_sequence_for_every_prompt_of_a_batch(kind):
+    sequences = prompts(4)
+    decoder = Decoder(tiny.model(PARAMS, CONFIG, kind), 4, CONFIG.seq_len)
+    for row, sequence in enumerate(sequences):
+        decoder.start([row], sequence[:-1])
+    for _ in range(6):
+        logits = decoder.step(np.array([sequence[-1] for sequence in sequences]))
+        for sequence, found in zip(sequences, logits):
+            np.testing.assert_allclose(found, next_logits(sequence), rtol=0, atol=1e-5)
+            sequence.append(int(found.argmax()))
+
+
+def test_rows_that_share_a_prompt_and_then_part_see_their_own_past():
+    decoder = Decoder(MODEL, 3, CONFIG.seq_len)
+    decoder.start([0, 1, 2], [3, 1, 4, 1])
+    decoder.step(np.array([5, 6, 7]))
+    decoder.reorder([0, 1, 2], [2, 0, 0])
+    decoder.step(np.array([8, 9, 10]))
+    decoder.reorder([0, 2], [1, 0])
+    logits = decoder.step(np.array([11, 12, 13]))
+    for found, past in zip(logits, ([5, 9, 11], [5, 9, 12], [7, 8, 13])):
+        np.testing.assert_allclose(found, next_logits([3, 1, 4, 1, *past]), rtol=0, atol=1e-5)
+
+
+def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_context_is_full():
+    found = generate(MODEL, prompts(5), 30)
+    assert found == [greedy(prompt, min(30, CONFIG.seq_len - len(prompt))) for prompt in prompts(5)]
+    assert [len(new) for new in generate(MODEL, prompts(5), 500)] == [CONFIG.seq_len - len(p) for p in prompts(5)]
+    assert generate(MODEL, prompts(2), 0) == [[], []]
+    assert generate(MODEL, [], 5) == []
+
+
+def test_more_prompts_than_rows_take_the_rows_that_become_free(monkeypatch):
+    monkeypatch.setattr(generation, "MAX_ROWS", 3)
+    stops = [generate(MODEL, [prompt], 20)[0][i % 7] for i, prompt in enumerate(prompts(8))]
+    for stop in stops[:3]:
+        together = generate(MODEL, prompts(8), 20, stop_ids=[stop])
+        assert together == [generate(MODEL, [prompt], 20, stop_ids=[stop])[0] for prompt in prompts(8)]
+        assert len({len(new) for new in together}) > 1
+
+
+def test_logits_have_the_same_bits_in_every_batch():
+    sequences = prompts(9)
+
+    def logits(chosen: list[int]) -> list[np.ndarray]:
+        decoder = Decoder(MODEL, len(chosen), CONFIG.seq_len)
+        for row, i in enumerate(chosen):
+            decoder.start([row], sequences[i][:-1])
+        return [decoder.step(np.array([sequences[i][-1] for i in chosen])).copy() for _ in range(3)]
+
+    together = logits(list(range(9)))
+    for i in range(9):
+        for alone, all_rows in zip(logits([i]), together):
+            np.testing.assert_array_equal(alone[0], all_rows[i])
+
+
+def test_generation_ends_before_a_stop_token_and_after_a_stop_string():
+    prompt = [3, 1, 4, 1, 5]
+    free = generate(MODEL, [prompt], 12)[0]
+    assert generate(MODEL, [prompt], 12, stop_ids=[free[6]])[0] == free[: free.index(free[6])]
+    assert generate(MODEL, [prompt], 12, stop=lambda new: free[6] in new)[0] == free[: free.index(free[6]) + 1]
+
+
+def test_a_stop_string_is_found_where_it_ends_and_the_text_is_cut_before_it():
+    tokenizer = bigram.make_tokenizer()
+    stop = StopStrings(tokenizer, ["river and", "\n\n", ""])
+    tokens = tokenizer.encode("a calm river and a loud city . no yes . who was here").ids
+    ends = [i for i in range(1, len(tokens) + 1) if stop(tokens[:i])]
+    assert tokenizer.decode(tokens[: ends[0]]).endswith("river and")
+    assert max(ends) < len(tokens)  # no longer once the string is far behind
+    assert stop.cut("one\n\ntwo river and three") == "one" and stop.cut("one") == "one"
+    assert not StopStrings(tokenizer, [])(tokens)
+
+
+@pytest.mark.parametrize(
+    "prompt, message",
+    [
+        ([], "prompt: is empty; give at least one token (<|endoftext|> starts a document)"),
+        ([1, 61], "prompt: token 61 is unknown; the model's are 0 to 60"),
+        ([1] * 72, "prompt: has 72 tokens, the model's context of 72 has room for 71 and a new one; shorten it"),
+    ],
+)
+def test_a_prompt_that_the_model_cannot_take_is_refused(prompt, message):
+    with pytest.raises(UserError) as caught:
+        generate(MODEL, [[1, 2], prompt], 3)
+    assert str(caught.value) == message
+
+
+def test_generation_follows_the_weights_when_they_change():
+    from cgpt.optim import AdamW, Trainer
+
+    trainer = Trainer(tiny.model(PARAMS, CONFIG), AdamW())
+    before = generate(trainer.model, prompts(2), 20)
+    trainer.step([tiny.batch(0, 2, CONFIG.seq_len, CONFIG.vocab_size)], 0.1)
+    after = generate(trainer.model, prompts(2), 20)
+    assert after != before
+    assert after == generate(tiny.model(trainer.model.numpy(), CONFIG), prompts(2), 20)
+
+
+DECODE = """
+import hashlib, sys
+import numpy as np
+from cgpt import kernels
+from cgpt.decode import Decoder
+from cgpt.model import GPT, init_parameters
+from cgpt.spec import Hardware, Model
+config = Model("m", n_layer=2, d_model=200, n_head=5, seq_len=90, vocab_size=3001)
+ops = kernels.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
+decoder = Decoder(GPT(config, init_parameters(config, 0), ops, "CPU"), 7, 90)
+for row in range(7):
+    decoder.start([row], list(range(9 * row)))
+bits = hashlib.sha256()
+for step in range(5):
+    bits.update(decoder.step(np.arange(7) + step).tobytes())
+print(bits.hexdigest())
+"""
+
+
+def test_generation_gives_the_same_bits_with_one_thread_and_with_two():
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    found = [
+        subprocess.run([sys.executable, "-c", DECODE, n], env=environment, capture_output=True, text=True, timeout=60)
+        for n in "12"
+    ]
+    assert [run.returncode for run in found] == [0, 0], found[0].stderr
+    assert found[0].stdout == found[1].stdout

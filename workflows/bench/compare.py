@@ -1,0 +1,144 @@
+"""Compare cgpt with its peers in one benchmark: all run at once and take turns, a burst of steps each.
+
+Writes a CSV with a row per side. Ends with a message, and writes nothing, where a peer does not compute the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sides import OURS, PROVENANCE, Elsewhere, Side, made_by, n_cores, ours, peer
+
+from cgpt import load
+from cgpt.bench import inputs
+from cgpt.records import write_csv
+
+MEASURED = ("first_step_s", "compile_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s", "shard_read_share")
+COLUMNS = (
+    "benchmark", "model", "n_parameters", "vocab_size", "seq_len", "batch_size", "threads", "side", "tokens_per_s",
+    "ratio", "ratio_min", "ratio_max", "target", "difference", *MEASURED, "rounds", "busy_elsewhere_share", *PROVENANCE,
+)  # fmt: skip
+PEERS: dict[str, dict[str, list[str]]] = {
+    "pretrain": {"PyTorch eager": [], "PyTorch compiled": ["--compile"]},
+    "evaluate": {f"lm-eval, batch {n}": ["--batch-size", str(n)] for n in (1, 8, 32)},  # 1 is its default
+    "generate": {"transformers": []},
+    "tokenize": {"tokenizers": []},
+}
+OPTIONS = {
+    "pretrain": ("batch_size",),
+    "evaluate": ("n_requests",),
+    "generate": ("batch_size", "max_new_tokens"),
+    "tokenize": ("n_bytes",),
+}
+TARGETS = {"pretrain": 1.2, "evaluate": 1.2, "generate": 1.5, "tokenize": 1.0}  # least ratio that is aimed at
+# What both sides must agree in, and how far apart they may be: nats, nats, token ids, tokens.
+ANSWERS = {"pretrain": "losses", "evaluate": "loglikelihoods", "generate": "tokens", "tokenize": "n_tokens"}
+TOLERANCES = {"pretrain": 1e-3, "evaluate": 1e-3, "generate": 0, "tokenize": 0}
+LOGLIKELIHOODS = "loglikelihoods.json"
+VARIED_STD = 0.1  # of random weights that generate: at 0.02 the likeliest token of a tied head is always the last one
+
+
+def main() -> None:
+    chosen = arguments()
+    with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
+        elsewhere, sides = Elsewhere(), start(chosen, Path(folder))
+        try:
+            rates = alternate(sides, chosen.rounds)
+            results = {side.name: side.end() for side in sides}
+        finally:
+            for side in sides:
+                side.stop()
+        if chosen.benchmark == "evaluate":
+            results[OURS]["loglikelihoods"] = json.loads((Path(folder) / LOGLIKELIHOODS).read_text())
+    common = {
+        "benchmark": chosen.benchmark, "threads": chosen.threads, "busy_elsewhere_share": elsewhere.share(),
+        **made_by(),
+    }  # fmt: skip
+    write_csv(chosen.out, COLUMNS, [common | row for row in rows(chosen.benchmark, rates, results)])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benchmark", choices=tuple(PEERS))
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
+    parser.add_argument("--batch-size", type=int, default=8, help="pretrain, generate")
+    parser.add_argument("--n-requests", type=int, default=256, help="evaluate")
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="generate")
+    parser.add_argument("--n-bytes", type=int, default=16_000_000, help="tokenize")
+    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--burst-s", type=float, default=3.0)
+    return parser.parse_args()
+
+
+def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
+    """Start all sides on the same inputs."""
+    shared = ["--threads", chosen.threads, "--burst-s", chosen.burst_s]
+    for option in OPTIONS[chosen.benchmark]:
+        shared += [f"--{option.replace('_', '-')}", getattr(chosen, option)]
+    if chosen.benchmark != "tokenize":
+        config = load.load_workflow(Path.cwd()).models[chosen.model]
+        std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
+        shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
+    own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []
+    peers = PEERS[chosen.benchmark].items()
+    return [Side(OURS, ours(chosen.benchmark, "--bursts", *shared, *own))] + [
+        Side(name, peer(chosen.benchmark, *shared, *options)) for name, options in peers
+    ]
+
+
+def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
+    """Tokens per second of each side in each round."""
+    for side in sides:
+        side.burst()  # the warm-up, and a burst that does not count
+    measured = []
+    for n in range(rounds):
+        measured.append({side.name: side.burst() for side in sides})
+        said = ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in measured[-1].items())
+        print(f"round {n + 1}: {said}", file=sys.stderr)
+    return measured
+
+
+def rows(benchmark: str, rates: list[dict[str, float]], results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per side. `ratio` is the median over rounds of our speed to this side's, in our own row to the best peer's
+    of each round; `difference` is the largest one between this side's answers and ours."""
+    made, mine = [], results[OURS]
+    for name, result in results.items():
+        against = [max(rate for peer, rate in round_.items() if peer != OURS) if name == OURS else round_[name]
+                   for round_ in rates]  # fmt: skip
+        ratios = [round_[OURS] / rate for round_, rate in zip(rates, against)]
+        made.append({
+            **{key: mine.get(key) for key in ("model", "n_parameters", "vocab_size", "seq_len")},
+            "batch_size": result.get("batch_size", mine.get("batch_size")),
+            "side": name,
+            "tokens_per_s": statistics.median(round_[name] for round_ in rates),
+            "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
+            "target": TARGETS[benchmark], "rounds": len(rates),
+            "difference": None if name == OURS else difference(benchmark, name, result, mine),
+            **{key: result.get(key) for key in MEASURED},
+        })  # fmt: skip
+    return made
+
+
+def difference(benchmark: str, name: str, theirs: dict[str, Any], mine: dict[str, Any]) -> float:
+    """The largest difference between both sides' answers; ends the program where it is too large."""
+    key, allowed = ANSWERS[benchmark], TOLERANCES[benchmark]
+    found = float(np.max(np.abs(np.array(theirs[key]) - np.array(mine[key]))))
+    if not found <= allowed:
+        sys.exit(f"{benchmark}: {key} of cgpt and {name} differ by {found:.3g}, at most {allowed:g} is allowed: "
+                 "one of them computes something else, so there is no comparison")  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Log-likelihoods by lm-evaluation-harness's own Hugging Face model."""
+
+from __future__ import annotations
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from peer import measure, model_parser
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from cgpt.bench.inputs import END_OF_TEXT, requests
+from cgpt.bench.measure import Steps
+from cgpt.checkpoint import read_config
+
+
+def main() -> None:
+    arguments = model_parser(__doc__)
+    arguments.add_argument("--batch-size", type=int, required=True)
+    arguments.add_argument("--n-requests", type=int, required=True)
+    chosen = arguments.parse_args()
+    torch.set_num_threads(chosen.threads)
+    asked = requests(read_config(chosen.checkpoint), chosen.n_requests)
+    model = AutoModelForCausalLM.from_pretrained(chosen.checkpoint, dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(chosen.checkpoint / "tokenizer.json"), eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+    )
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=chosen.batch_size)
+    loglikelihoods: list[float] = []
+
+    def step() -> None:
+        loglikelihoods[:] = [answer for answer, _ in harness._loglikelihood_tokens(asked, disable_tqdm=True)]
+
+    n_tokens = sum(len(context) + len(continuation) for _, context, continuation in asked)
+    answer = {"batch_size": chosen.batch_size, "loglikelihoods": loglikelihoods}
+    measure(Steps(step, n_tokens), chosen, lambda: answer)
+
+
+if __name__ == "__main__":
+    main()

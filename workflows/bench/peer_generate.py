@@ -1,0 +1,35 @@
+"""Greedy continuations by transformers' `generate` with its key-value cache."""
+
+from __future__ import annotations
+
+import torch
+from peer import measure, model_parser
+from transformers import AutoModelForCausalLM
+
+from cgpt.bench.inputs import prompts
+from cgpt.bench.measure import Steps
+from cgpt.checkpoint import read_config
+
+
+def main() -> None:
+    arguments = model_parser(__doc__)
+    arguments.add_argument("--batch-size", type=int, required=True)
+    arguments.add_argument("--max-new-tokens", type=int, required=True)
+    chosen = arguments.parse_args()
+    torch.set_num_threads(chosen.threads)
+    model = AutoModelForCausalLM.from_pretrained(chosen.checkpoint, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None  # random weights may give any token, and all sides do all of the tokens
+    prompt = torch.tensor(prompts(read_config(chosen.checkpoint), chosen.batch_size))
+    options = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "use_cache": True, "pad_token_id": 0}
+    new: list[list[int]] = []
+
+    def step() -> None:
+        with torch.inference_mode():
+            answer = model.generate(prompt, max_new_tokens=chosen.max_new_tokens, **options)
+        new[:] = answer[:, prompt.shape[1] :].tolist()
+
+    measure(Steps(step, chosen.batch_size * chosen.max_new_tokens), chosen, lambda: {"tokens": new})
+
+
+if __name__ == "__main__":
+    main()

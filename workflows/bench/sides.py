@@ -1,0 +1,116 @@
+"""The programs that a comparison runs, ours and the peers, and what is known of the machine they run on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cgpt import provenance
+
+HERE = Path(__file__).parent
+PEER_PACKAGES = ("torch", "transformers", "tokenizers")
+PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
+OURS = "cgpt"
+
+
+def ours(benchmark: str, *arguments: object) -> list[str]:
+    """The command of our side."""
+    return [sys.executable, "-m", "cgpt", "bench", benchmark, "--json", *map(str, arguments)]
+
+
+def peer(benchmark: str, *arguments: object) -> list[str]:
+    """The command of a peer, which is one file of this folder."""
+    return [sys.executable, str(HERE / f"peer_{benchmark}.py"), *map(str, arguments)]
+
+
+class Side:
+    """A running program that does a burst of steps when it is asked; `name` stands in the table."""
+
+    def __init__(self, name: str, command: Sequence[str]):
+        self.name = name
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def burst(self) -> float:
+        """Tokens per second of one burst. The first one, which starts the program and warms it up, does not count."""
+        done = self._ask("run")
+        return done["tokens"] / done["seconds"]
+
+    def end(self) -> dict[str, Any]:
+        """What the program says at its end."""
+        said = self._ask("end")
+        self._process.wait()
+        return said
+
+    def stop(self) -> None:
+        """End a program that was not asked to end."""
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, word: str) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        try:
+            print(word, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            pass  # it has ended; the empty answer below says so
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        sys.exit(f"{self.name}: ended with exit code {self._process.wait()}; its message is above")
+
+
+def run_alone(command: Sequence[str], **environment: str) -> dict[str, Any]:
+    """What a program says when it is run to its end, with more in its environment."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: ended with exit code {done.returncode}; its message is above")
+    return json.loads(done.stdout)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def made_by() -> dict[str, Any]:
+    """The columns PROVENANCE."""
+    record = provenance.record("bench.benchmarks") | {"n_cores": n_cores()}
+    record["versions"] |= {name: provenance.installed_version(name) for name in PEER_PACKAGES}
+    return {key: record[key] for key in PROVENANCE}
+
+
+class Elsewhere:
+    """How much of the machine went to others since this was made: other processes, and other guests of its host.
+
+    Where that is much, no ratio can be trusted: programs whose threads wait for each other suffer more than others.
+    """
+
+    def __init__(self) -> None:
+        self._since_s, self._all_s, self._own_s = time.monotonic(), _all_cpu_s(), _own_cpu_s()
+
+    def share(self) -> float | None:
+        """Of all cores' time, after the programs that were started have ended; None where there is no /proc."""
+        if self._all_s is None or (all_s := _all_cpu_s()) is None:
+            return None
+        others_s = all_s - self._all_s - (_own_cpu_s() - self._own_s)
+        return max(0.0, others_s / (time.monotonic() - self._since_s) / (os.cpu_count() or 1))
+
+
+def _all_cpu_s() -> float | None:
+    """Seconds that all cores worked, for whomever (/proc/stat; idle and waiting left out, stolen included)."""
+    try:
+        user, nice, system, _, _, irq, softirq, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    except OSError:
+        return None
+    return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_cpu_s() -> float:
+    """Seconds that this process and its ended children worked."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
