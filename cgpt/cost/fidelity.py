@@ -105,8 +105,8 @@ def as_markdown(found: Calibration, rows: list[Measurement]) -> str:
           f"{'' if g.model_left_out is None else f'{g.model_left_out:.1%}'} | {g.worst} |" for g in groups(found)),
         "", f"![Predicted over measured]({NAME}.png)", "",
         "What limits it: three models of widths 768, 1024 and 4096 are all that is public of training on a CS-2, so "
-        "the constants hold between them and not far beyond. The LLaMA2-7B rows of a CS-3 are used for their shape only, "
-        f"as their sequence length is not confirmed; at 2048 the model is {level:.0%} too fast for them (counted "
+        "the constants hold between them and not far beyond. The LLaMA2-7B rows of a CS-3 are used for their shape "
+        f"only, as their sequence length is not confirmed; at 2048 the model is {level:.0%} too fast for them (counted "
         f"in, all training rows: {mean_error([*training, *shape_rows]):.1%}, those of 6-7B: "
         f"{mean_error([*six, *shape_rows]):.1%}; at 4096 it would be too slow). No absolute "
         "rate beyond two systems is public: there the model extrapolates.", "",

@@ -57,9 +57,7 @@ def _refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
     """Every problem of the arguments that can be told before the model is known."""
     problems = []
     if bool(asked.model) == bool(asked.shape):
-        problems.append(
-            "forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,d_model=..."
-        )
+        problems.append("forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,...")
     for key in ("systems", "batch_per_system", "tokens", "context", "grid"):
         given = getattr(asked, key)
         if given is not None and not 0 < given < float("inf"):

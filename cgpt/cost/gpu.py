@@ -52,12 +52,19 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     chosen = min(layouts, key=lambda one: sum(_parts(shape, hardware, batch, one).values()))
     parts = _parts(shape, hardware, batch, chosen)
     return Step(
-        batch, tokens, shape.training_flops_per_token * tokens, parts, max(parts, key=lambda part: parts[part]),
+        batch, tokens, shape.training_flops_per_token * tokens, parts, _bound(parts),
         extrapolated=systems > gpu.measured_systems or chosen.tensor * chosen.pipeline > 1,
         memory_bytes={"memory": hardware.memory_bytes or 0, "weights_and_optimizer": _state_bytes(shape) / systems,
                       "activations": _activation_bytes(shape, chosen)},
         layout={**vars(chosen), "micro_batches": math.ceil(batch / chosen.data / chosen.micro_batch)},
     )  # fmt: skip
+
+
+def _bound(parts: dict[str, float]) -> str:
+    """The part that limits: traffic that shows beyond compute lasts longer than the compute it covers."""
+    traffic_s = parts["weights_and_gradients"]
+    lasting = parts | ({"weights_and_gradients": parts["compute"] + traffic_s} if traffic_s else {})
+    return max(lasting, key=lambda part: lasting[part])
 
 
 def largest_batch(shape: Shape, hardware: Hardware, systems: int) -> int:

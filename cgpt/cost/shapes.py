@@ -88,6 +88,7 @@ def parse(text: str) -> Shape:
     known = {f.name for f in fields(Shape)}
     problems: list[str] = []
     values: dict[str, int] = {}
+    wrong: set[str] = set()
     for part in filter(None, text.replace(" ", "").split(",")):
         key, equals, value = part.partition("=")
         key = "vocab_size" if key == "vocab" else key
@@ -96,6 +97,7 @@ def parse(text: str) -> Shape:
         elif key == "gated" and value in ("true", "false"):
             values[key] = int(value == "true")
         elif key == "gated" or not value.isdecimal() or int(value) < 1:
+            wrong.add(key)
             wanted = "true or false" if key == "gated" else "a whole number of 1 or more"
             problems.append(f"--shape: {key}: must be {wanted}, not '{value}'; write e.g. {key}=" +
                             ("true" if key == "gated" else "32"))  # fmt: skip
@@ -104,7 +106,7 @@ def parse(text: str) -> Shape:
     values.setdefault("d_ffn", 4 * values.get("d_model", 0))
     values.setdefault("n_kv_head", values.get("n_head", 0))
     problems += [f"--shape: {f.name}: is missing; write `{f.name}=<a whole number>`" for f in fields(Shape)
-                 if f.default is MISSING and f.name not in values]  # fmt: skip
+                 if f.default is MISSING and f.name not in {*values, *wrong}]  # fmt: skip
     if not problems and (values["d_model"] % values["n_head"] or values["n_head"] % values["n_kv_head"]):
         problems.append("--shape: n_head must divide d_model, and n_kv_head must divide n_head; write e.g. "
                         "d_model=4096,n_head=32,n_kv_head=8")  # fmt: skip
