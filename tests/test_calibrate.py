@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cgpt.cost import calibrate, fidelity, measurements
+from cgpt.cost import calibrate, fidelity, gpu, measurements
 from cgpt.errors import UserError
 from cgpt.load import load_workflow
 
@@ -50,6 +50,17 @@ def test_prompt_and_answer_together_follow_from_decode_and_prefill_alone():
     """WaferLLM, table 2: rows that no constant was fitted to."""
     found = {row.id: calibrate.predict(row, HARDWARE, 1.0) for row in ROWS if row.group == "end to end"}
     assert found == pytest.approx({"W01": 764.4, "W02": 604.4, "W03": 2370.3, "W04": 2459.0}, rel=0.08)
+
+
+@pytest.mark.parametrize("group", ["A100 training", "H100 training"])
+def test_rates_hold_with_the_layout_left_to_the_model(group):
+    """The rows say how many sequences at a time and whether activations were recomputed; a forecast has to choose."""
+    errors = []
+    for row in (row for row in ROWS if row.group == group and row.use == "fit"):
+        step = gpu.training_step(row.shape, HARDWARE[row.hardware], row.batch_sequences / row.systems, row.systems)
+        assert step.problem is None and step.layout["data"] == row.systems, row.id
+        errors.append(abs(step.tokens_per_s / float(row.value) - 1))
+    assert sum(errors) / len(errors) < 0.06
 
 
 def test_a_fit_recovers_the_constants_that_made_the_rows():

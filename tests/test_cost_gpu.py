@@ -76,7 +76,6 @@ def test_traffic_of_the_sharded_state_shows_only_beyond_compute():
     assert gpu.training_step(GPT_1_3B, A100, 8, 8).parts_s["weights_and_gradients"] == 0
     sharded = gpu.Layout(8, 1, 1, 8, recompute=False)
     assert gpu.training_step(GPT_1_3B, slow, 8, 8, layout=sharded).bound_by == "weights_and_gradients"
-    assert gpu.training_step(GPT_1_3B, slow, 8, 8).layout["data"] < 8  # another way to share the work is faster
 
 
 def test_decoding_on_one_gpu_is_bound_by_memory_bandwidth():

@@ -94,7 +94,10 @@ def _activation_bytes(shape: Shape, layout: Layout) -> float:
 
 
 def _fitting(shape: Shape, hardware: Hardware, batch: float, systems: int) -> list[Layout]:
-    """Every layout whose state and activations fit, each with the largest micro-batch that does."""
+    """Every layout whose state and activations fit, each with the largest micro-batch that does.
+
+    Tensor and pipeline parallel, which no row was measured with, only where data parallel alone does not do.
+    """
     gpu, found = _gpu(hardware), []
     for tensor in _divisors(min(gpu.node_size, systems)):
         for pipeline in _divisors(systems // tensor) if systems % tensor == 0 else ():
@@ -107,7 +110,7 @@ def _fitting(shape: Shape, hardware: Hardware, batch: float, systems: int) -> li
                 micro = min(math.floor(room / one), math.ceil(batch / data / pipeline))
                 if micro >= 1:
                     found.append(Layout(data, tensor, pipeline, micro, recompute))
-    return found
+    return [one for one in found if one.tensor * one.pipeline == 1] or found
 
 
 def _divisors(number: int) -> list[int]:
