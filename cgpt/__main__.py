@@ -15,6 +15,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
+REFERENCE = RESULTS / "reference"  # the one folder of results that is committed
 DATA = plan.RUNS_FOLDER / "data"
 STAGE_HELP = {
     "fetch": "download or copy a dataset, or make the builtin one, and verify it",
@@ -65,7 +66,29 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
     bench.add_arguments(verb)
     verb.set_defaults(run=bench.bench)
+    _add_cost_verbs(verbs, shared)
     return parser
+
+
+def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    verb = verbs.add_parser("forecast", parents=[shared], help="compute what a model takes on a hardware profile")
+    verb.add_argument("--model", help="a row of workflows/models.yaml")
+    verb.add_argument(
+        "--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,..."
+    )
+    verb.add_argument("--hardware", required=True, help="a profile of hardware_profiles/")
+    verb.add_argument("--systems", type=int, help="default: the profile's")
+    verb.add_argument("--batch-per-system", type=int, help="sequences; default: the most that fit in one micro-batch")
+    verb.add_argument("--tokens", type=float, help="of a whole training run")
+    verb.add_argument("--sparsity", type=float, default=0.0, help="share of weights that are zero, on a wafer")
+    task = verb.add_mutually_exclusive_group()
+    task.add_argument("--decode", action="store_true", help="one token of one sequence, not training")
+    task.add_argument("--prefill", action="store_true", help="a prompt of seq_len tokens, not training")
+    verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
+    verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
+    verb.set_defaults(run=_forecast)
+    verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
+    verb.set_defaults(run=_calibrate)
 
 
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
@@ -187,6 +210,25 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         print(json.dumps(found) if chosen.json else doctor.as_text(found))
         raise UserError(*found["problems"])
     return found, doctor.as_text(found)
+
+
+def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import forecast
+
+    task = "decode" if chosen.decode else "prefill" if chosen.prefill else "training"
+    given = {name: getattr(chosen, name) for name in forecast.Request.__dataclass_fields__ if name != "task"}
+    workflow = load.load_workflow(Path.cwd())
+    found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
+    return found, forecast.as_text(found)
+
+
+def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import calibrate, fidelity, measurements
+
+    rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
+    found = calibrate.calibrate(rows, load.load_workflow(Path.cwd()).hardware)
+    fidelity.write(found, rows, REFERENCE)
+    return fidelity.as_json(found), fidelity.as_text(found)
 
 
 if __name__ == "__main__":

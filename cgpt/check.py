@@ -22,7 +22,8 @@ POSITIVE = {
     "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
               "eval_batches", "checkpoint_every_steps"),
     "finetune": ("lr", "batch_size", "epochs", "patience", "n_labels", "grad_clip", "max_validation"),
-    "hardware": ("peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w"),
+    "hardware": ("systems", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w",
+                 "price_per_hour_usd"),
     "resources": ("threads", "mem_mb", "runtime_minutes"),
 }  # fmt: skip
 FRACTIONS = {
@@ -94,6 +95,40 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    for dtype, peak in profile.peak_flops_per_s.items():
+        keys = ("peak_flops_per_s", dtype)
+        value("hardware", "dtype", dtype, keys, file)
+        if not 0 < peak < math.inf:
+            file.problem(keys, f"must be greater than 0, not {peak}; write a positive number")
+    if profile.wafer and profile.gpu:
+        file.problem(("gpu",), "stands beside `wafer`; write one of the two")
+    for block in ("wafer", "gpu"):
+        _constants(block, profile, file)
+
+
+def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
+    """What the cost model reads: numbers above 0, efficiencies at most 1, and the peaks that they are shares of."""
+    constants = getattr(profile, block)
+    if constants is None:
+        return
+    precision = getattr(constants, "precision", profile.dtype)
+    value("hardware", "dtype", precision, (block, "precision"), file)
+    for key, given in vars(constants).items():
+        if isinstance(given, str):
+            continue
+        for number in given if isinstance(given, tuple) else (given,):
+            if number is not None and not (0 < number < math.inf or (number == 0 and key.startswith("measured_"))):
+                file.problem((block, key), f"must be greater than 0, not {number}; write a positive number")
+            elif number is not None and "efficiency" in key and number > 1:
+                file.problem((block, key), f"must be at most 1, not {number}; write a fraction of the peak")
+        if isinstance(given, tuple) and given and len(given) != 2:
+            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest side")
+    for key in ("memory_bytes", "bandwidth_bytes_per_s"):
+        if getattr(profile, key) is None:
+            file.problem((key,), f"is missing, and `{block}` needs it; write `{key}: <a number>`")
+    if precision not in profile.peak_flops_per_s:
+        file.problem(("peak_flops_per_s", precision), f"is missing, and `{block}` needs it; write "
+                     f"`peak_flops_per_s: {{{precision}: <a number>}}`")  # fmt: skip
 
 
 def experiment(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:

@@ -69,9 +69,10 @@ def why_not(hardware: Hardware) -> str | None:
         return error.problems[0]
     except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
         said = str(error).strip().splitlines() or [type(error).__name__]
+        modeled = f"for its modeled times run `python -m cgpt forecast --hardware {hardware.name}`"
         return (
             f"hardware_profiles/{hardware.name}.yaml: device: {hardware.device} cannot be opened here ({said[-1]}); "
-            "choose another profile, or install its driver"
+            + (modeled if hardware.timing == "modeled" else "choose another profile, or install its driver")
         )
     return None
 

@@ -36,8 +36,6 @@ _STYLE: Any = {
 
 def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
     """Write figures/loss, scores and compute of an experiment, each as .svg and .png. Raises UserError."""
-    import matplotlib
-
     rows = collect(experiment, plan, results)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
@@ -47,10 +45,17 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
         "compute": lambda: compute_figure(pretrained),
     }
     for name, draw in figures.items():
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
-            matplotlib.rcParams.update(_STYLE)
-            _save(draw(), results / experiment.name / "figures" / name)
+        write_figure(draw, results / experiment.name / "figures" / name)
+
+
+def write_figure(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw in the project's style and write `path`.svg and .png."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
+        matplotlib.rcParams.update(_STYLE)
+        _save(draw(), path)
 
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
