@@ -67,7 +67,7 @@ def test_a_fit_recovers_the_constants_that_made_the_rows():
     """Rows computed with the profile's constants; the fit starts from others."""
     fit = next(fit for fit in calibrate.FITS if fit.name == "decode")
     made = [replace(row, value=str(calibrate.predict(row, HARDWARE, 1.0))) for row in ROWS if row.group == "decode"]
-    found = calibrate._fitted(fit, made, HARDWARE, fit.start)
+    found = calibrate.fitted(fit, made, HARDWARE, fit.start)
     assert found == pytest.approx({name: getattr(HARDWARE["cs2"].wafer, name) for name in fit.start}, rel=1e-4)
 
 

@@ -81,11 +81,11 @@ def calibrate(rows: Iterable[Measurement], hardware: Mapping[str, Hardware]) -> 
     constants, predictions = {}, []
     for fit in FITS:
         own = [row for row in used if row.group in fit.groups and row.use == "fit"]
-        constants[fit.name] = whole = _fitted(fit, own, hardware, fit.start)
-        without_model = {model: _fitted(fit, [row for row in own if row.model != model], hardware, whole)
+        constants[fit.name] = whole = fitted(fit, own, hardware, fit.start)
+        without_model = {model: fitted(fit, [row for row in own if row.model != model], hardware, whole)
                          for model in {row.model for row in own}}  # fmt: skip
         for row in own:
-            without_row = _fitted(fit, [other for other in own if other is not row], hardware, whole)
+            without_row = fitted(fit, [other for other in own if other is not row], hardware, whole)
             predictions.append(Prediction(row, *(_predicted(row, hardware, fit, found) for found in
                                                  (whole, without_row, without_model[row.model]))))  # fmt: skip
     calibrated = {name: _with_constants(profile, constants) for name, profile in hardware.items()}
@@ -113,7 +113,7 @@ def predict(row: Measurement, hardware: Mapping[str, Hardware], gain_per_release
     return _PREDICTORS[row.group](row, hardware[row.hardware], gain_per_release)
 
 
-def _fitted(fit: Fit, rows: list[Measurement], hardware: Mapping[str, Hardware], start: Mapping[str, float]
+def fitted(fit: Fit, rows: list[Measurement], hardware: Mapping[str, Hardware], start: Mapping[str, float]
             ) -> Constants:  # fmt: skip
     """The constants, all positive, that minimise the relative errors of `rows`."""
     from scipy.optimize import least_squares
