@@ -22,6 +22,7 @@ STAGE_HELP = {
     "tokenize": "train the tokenizer and write the token shards",
     "pretrain": "train a model on token shards; continues where it was stopped",
     "finetune": "train on a task's training split, from a pretrained model or from scratch",
+    "meter": "count a pretrained model's kernels and compute what it would take on a modeled machine",
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
@@ -157,6 +158,12 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
 
 
+def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.meter import meter
+
+    return meter(run.spec, _upstream(run, "pretrain"), _folder(run), _hardware(run, workflow))
+
+
 def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.baseline import baseline
 
@@ -179,6 +186,7 @@ _CALLS = {
     "tokenize": _tokenize,
     "pretrain": _pretrain,
     "finetune": _finetune,
+    "meter": _meter,
     "baseline": _baseline,
     "evaluate": _evaluate,
 }

@@ -131,12 +131,18 @@ def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
                      f"`peak_flops_per_s: {{{precision}: <a number>}}`")  # fmt: skip
 
 
-def experiment(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:
+def experiment(
+    parts: Mapping[str, Any],
+    models: Mapping[str, Model | None],
+    profiles: Mapping[str, Hardware | None],
+    file: YamlFile,
+) -> None:
     """An experiment's values by key, as far as they have the right type, and what they say of each other."""
     for key in ("models", "hardware", "seeds"):
         if parts.get(key) == ():
             file.problem((key,), "is empty; name at least one")
     _seeds(parts.get("seeds", ()), file)
+    _weights_from(parts, profiles, file)
     if "data" in parts:
         _data(parts["data"], file)
     if "train" in parts:
@@ -187,3 +193,20 @@ def _train(train: Train, file: YamlFile) -> None:
         nearest = min(fitting, key=lambda n: abs(n - micro)) if fitting else 1
         file.problem(("train", "micro_batch_size"), f"{micro} does not divide batch_size {train.batch_size}; "
                      f"write e.g. {nearest}")  # fmt: skip
+
+
+def _weights_from(parts: Mapping[str, Any], profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
+    """Who trains the models of an experiment: a profile that computes."""
+    hardware, source = parts.get("hardware", ()), parts.get("weights_from")
+    modeled = [name for name in hardware if (profile := profiles.get(name)) and profile.timing == "modeled"]
+    if source is None:
+        for name in modeled:
+            profile = profiles[name]
+            if profile and profile.device.split(":")[0] != "WSE":
+                file.problem(("hardware",), f"'{name}' is modeled and computes nothing; write `weights_from: "
+                             "<profile>` with one of `hardware` that trains")  # fmt: skip
+        return
+    measured = [name for name in hardware if name not in modeled]
+    if source not in measured:
+        file.problem(("weights_from",), f"'{source}' is no measured profile of `hardware`; write one of "
+                     f"{', '.join(measured) or 'them there first'}")  # fmt: skip

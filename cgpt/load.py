@@ -13,7 +13,7 @@ from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_gi
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
-RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "devices")  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = ("runs", "reference", "bench")  # folders of results/ with another meaning
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become parts of paths and of run ids
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 
@@ -187,7 +187,7 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
         _check_names(parts.get(key, ()), known, kind, (key,), file)
     if "data" in parts:
         _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
-    check.experiment(parts, names.models, file)
+    check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, file)
     return Experiment(name=named.name, **parts) if len(file.problems) == before else None
 

@@ -22,10 +22,13 @@ LAST_FILE = {  # of each stage: the file written last, so that a run which has i
     "tokenize": "tokens/{}/tokens.json",
     "pretrain": "pretrain/{}/run.json",
     "finetune": "finetune/{}/run.json",
+    "meter": "meter/{}/run.json",
     "baseline": "baseline/{}/scores.json",
     "evaluate": "evaluate/{}/scores.json",
 }
 STAGES = tuple(LAST_FILE)
+HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
+                 "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
 GPT2_DATASET = "gpt2_tokenizer"  # the entry of data.yaml that cgpt.tokenize reads the published vocabulary from
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
@@ -165,8 +168,17 @@ def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
 def _runs_of_variant(
     variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
 ) -> Iterator[Run]:
-    """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again."""
+    """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
+
+    A modeled profile, where another one trains, only meters what that one pretrained.
+    """
     tokenize = _tokenize_run(variant.data, workflow)
+    if experiment.weights_from and hardware.timing == "modeled":
+        trained_on = workflow.hardware[experiment.weights_from]
+        threads = experiment.threads_per_run or trained_on.resources.threads
+        for seed in experiment.seeds:
+            yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
+        return
     threads = experiment.threads_per_run or hardware.resources.threads
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
@@ -227,6 +239,21 @@ def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int
     axes = variant.label("model", "data", "train")
     name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
     return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
+
+
+def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
+    """What a pretraining run would take on a modeled profile: it depends on the constants of the cost model."""
+    batch_size = pretrain.spec["train"]["batch_size"]
+    if batch_size % hardware.systems:
+        raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
+                        f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
+    profile = asdict(hardware)
+    spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
+        "hardware": hardware_identity(hardware) | {key: profile[key] for key in HARDWARE_COST},
+        "weights_from": pretrain.spec["hardware"]["name"],
+    }
+    execution = replace(pretrain.execution, threads=1, minutes=None, memory_bytes=None)
+    return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
 def _finetune_run(variant: _Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,

@@ -66,6 +66,30 @@ class FinetuneRecord(PretrainRecord):
     validation_accuracy: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeterRecord(PretrainRecord):
+    """run.json of a modeled profile: what the pretraining of `weights_from` would take there, by the cost model.
+
+    `seconds` and `energy_j` are of the whole run with what a job takes before and after. `parts_s` adds up to `step_s`.
+    The work metered is of the kernels of one optimizer step, which compute that profile's weights bit for bit.
+    """
+
+    weights_from: str
+    systems: int
+    batch_per_system: int
+    step_s: float | None
+    parts_s: dict
+    utilisation: float | None
+    energy_j_per_token: float | None
+    bound_by: str | None
+    fits: bool | None
+    extrapolated: bool
+    job_overhead_s: float
+    price_usd: float | None
+    metered_flops: float
+    metered_bytes: float
+
+
 @dataclass(frozen=True)
 class Score:
     """One metric of one evaluation. `stderr` is over the test documents, `chance` None where undefined."""
@@ -102,6 +126,15 @@ LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_b
 
 RUN_COLUMNS = ("experiment", "setting", *(field.name for field in fields(FinetuneRecord)))
 
+HARDWARE_COLUMNS = (
+    "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
+    "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
+    "seconds", "energy_j", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops", "metered_bytes", "parts_s",
+    "run",
+)  # fmt: skip
+
+KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
+
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
                  "stderr", "higher_is_better", "chance", "n_samples", "evaluate_run", "finetune_run",
@@ -121,6 +154,12 @@ LABELS = {
     "validation_loss": "validation loss (nats per token)",
     "validation_bits_per_byte": "validation bits per byte",
     "seconds": "training time (s)",
+    "weights_from": "trained on",
+    "systems": "systems",
+    "step_s": "step time (s)",
+    "utilisation": "utilisation (of the dense peak)",
+    "energy_j_per_token": "energy per token (J)",
+    "bound_by": "bound by",
     "tokens_per_s": "tokens per second",
     "peak_memory_bytes": "peak memory (GiB)",
     "energy_j": "energy (J)",
@@ -131,10 +170,11 @@ LABELS = {
 def read_run(path: Path) -> PretrainRecord:
     """Read a run.json; its `stage` decides which keys it must have. Raises UserError."""
     raw = _read_object(path)
-    record = _parse(FinetuneRecord if raw.get("stage") == "finetune" else PretrainRecord, raw, str(path))
+    kind = {"finetune": FinetuneRecord, "meter": MeterRecord}.get(str(raw.get("stage")), PretrainRecord)
+    record = _parse(kind, raw, str(path))
     problems = [
         f"{path}: {key}: '{getattr(record, key)}' is not one of {', '.join(known)}; write one of them"
-        for key, known in (("stage", ("pretrain", "finetune")), ("timing", TIMINGS))
+        for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", TIMINGS))
         if getattr(record, key) not in known
     ]
     if problems:

@@ -121,6 +121,7 @@ class Experiment:
     finetune: Finetune | None = None
     tasks: tuple[str, ...] = ()
     vary: dict[str, list[Any]] = field(default_factory=dict)  # e.g. {"train.lr": [0.001, 0.002]}
+    weights_from: str | None = None  # the profile of `hardware` that trains; modeled ones then meter what it trained
     threads_per_run: int | None = None  # default: the hardware profile's
     EXECUTION: ClassVar[tuple[str, ...]] = ("question", "threads_per_run")
 

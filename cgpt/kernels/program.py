@@ -99,7 +99,7 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], 
         Tensor.realize(*outputs)
     finally:
         capturing.clear()
-    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs)}
+    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs, *state)}
     with Context(JIT=2):  # a flat list of calls
         linear = jit_lower(UOp(Ops.LINEAR, src=tuple(call for each in linears for call in each.src)), held, [])
     places = _Places(inputs, state)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import numpy as np
 from tinygrad import Tensor
 from tinygrad.dtype import _from_np_dtype
+
+_without_memory: ContextVar[bool] = ContextVar("without memory", default=False)
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """Tensors made inside have a shape and no memory: for models that are looked at and never run."""
+    token = _without_memory.set(True)
+    try:
+        yield
+    finally:
+        _without_memory.reset(token)
 
 
 def unwritten(array: np.ndarray, device: str | None) -> Tensor:
@@ -15,8 +31,9 @@ def unwritten(array: np.ndarray, device: str | None) -> Tensor:
 def realized(array: np.ndarray, device: str | None) -> Tensor:
     """A tensor that holds the array's values."""
     tensor = unwritten(array, device)
-    tensor.uop.base.buffer.allocate()
-    write(tensor, array)
+    if not _without_memory.get():
+        tensor.uop.base.buffer.allocate()
+        write(tensor, array)
     return tensor
 
 

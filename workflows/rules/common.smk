@@ -89,7 +89,7 @@ def experiment_spec(wildcards):
 
 def report_files(experiment):
     """The tables and figures of an experiment."""
-    tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv")]
+    tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")]
     figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
     return tables + figures
 
