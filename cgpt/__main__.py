@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import load, plan
+from cgpt import kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
@@ -26,6 +26,7 @@ STAGE_HELP = {
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,6 +114,8 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
+    if chosen.verb in COMPUTING:
+        kernels.open_devices(_hardware(run, workflow))
     missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
     if missing:
         raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "

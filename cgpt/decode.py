@@ -74,4 +74,4 @@ class Decoder:
             return ops.cached_attention(qkv, self.caches[i], positions, slots, model.attention_scale)
 
         x = model.hidden(ops.embedding_at(tokens, positions, wte, wpe), True, attention)
-        return (ops.head_logits(x, wte),)
+        return (ops.head_logits(x, model.head),)

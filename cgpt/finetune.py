@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt import checkpoint as checkpoints
-from cgpt import kernels, tasks
+from cgpt import tasks
 from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer, learning_rate
@@ -65,7 +65,7 @@ class FinetuneRun:
         tokenizer = checkpoints.read_tokenizer(tokens, self.config.vocab_size)
         params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
         train, validation = self._examples(data_root)
-        self.model = GPT(self.config, params, kernels.prepare(hardware, threads), hardware.device)
+        self.model = GPT.on(hardware, self.config, params, threads)
         self.train_set = [encode(example, self.model, tokenizer) for example in train]
         self.validation_set = [encode(example, self.model, tokenizer) for example in validation]
         s = self.settings

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import flops
+from cgpt import check, flops
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -165,6 +165,12 @@ def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip
 
 
+def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
+    """Every device of a profile takes the same number of sequences in each forward pass."""
+    if problem := check.uneven(n_sequences, hardware):
+        raise UserError(f"workflows/{where}: {problem}")
+
+
 def _runs_of_variant(
     variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
 ) -> Iterator[Run]:
@@ -180,6 +186,8 @@ def _runs_of_variant(
             yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
         return
     threads = experiment.threads_per_run or hardware.resources.threads
+    own_key = "micro_batch_size" if variant.train.micro_batch_size else "batch_size"
+    _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in experiment.seeds:
@@ -195,6 +203,8 @@ def _runs_of_variant(
             if own is None or variant.finetune is None:
                 continue
             tuning = replace(variant.finetune, **own)
+            where = f"tasks/{name}" if "batch_size" in own else f"experiments/{experiment.name}"
+            _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, hardware)
             if is_classification(task):
                 yield from (_baseline_run(name, task, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):

@@ -49,8 +49,7 @@ class PretrainRun:
         self.shard, self.validation = (open_split(tokens, name, self.config) for name in ("train", "validation"))
         self.validation_header = shards.read_header(tokens / "validation.bin")
         t = self.settings
-        ops = kernels.prepare(hardware, threads)
-        self.model = GPT(self.config, init_parameters(self.config, spec["seed"]), ops, hardware.device)
+        self.model = GPT.on(hardware, self.config, init_parameters(self.config, spec["seed"]), threads)
         self.trainer = Trainer(self.model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
         key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
         self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())

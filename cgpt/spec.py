@@ -193,10 +193,11 @@ class Hardware:
     name: str
     description: str
     device: str  # tinygrad device
-    dtype: str = "float32"
+    dtype: str = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
     kernels: str = "tinygrad"  # tinygrad | native (cgpt/kernels: OpenBLAS and one C file)
     timing: str = "measured"  # measured | modeled
     systems: int = 1  # how many of them; peaks, memory, bandwidth, power and price are of one
+    beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
     peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
     sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
     memory_bytes: int | None = None
@@ -207,7 +208,19 @@ class Hardware:
     gpu: Gpu | None = None
     resources: Resources = Resources()
     sources: tuple[str, ...] = ()
+    # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
     EXECUTION: ClassVar[tuple[str, ...]] = (
-        "description", "systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
-        "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
+        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes",
+        "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
     )  # fmt: skip
+
+    @property
+    def n_devices(self) -> int:
+        """How many tinygrad devices a run computes on: a modeled machine is computed on one, whatever its `systems`."""
+        return self.systems if self.timing == "measured" else 1
+
+    @property
+    def placement(self) -> str | tuple[str, ...]:
+        """The tinygrad device of a run's tensors, or all that hold them and share its batches."""
+        names = [f"{self.device}:{i}" if i else self.device for i in range(self.n_devices)]
+        return tuple(names) if self.n_devices > 1 else self.device

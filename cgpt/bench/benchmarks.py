@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgpt import checkpoint, flops, kernels
+from cgpt import checkpoint, flops
 from cgpt.bench import inputs
 from cgpt.bench.measure import Steps
 from cgpt.bench.records import EvaluateBenchRecord, GenerateBenchRecord, PretrainBenchRecord, TokenizeBenchRecord
@@ -34,8 +34,7 @@ class Setup:
         """The model."""
         if self.checkpoint:
             return checkpoint.load(self.checkpoint, self.hardware, self.threads)[0]
-        ops = kernels.prepare(self.hardware, self.threads)
-        return GPT(self.config, init_parameters(self.config, inputs.SEED), ops, self.hardware.device)
+        return GPT.on(self.hardware, self.config, init_parameters(self.config, inputs.SEED), self.threads)
 
     def fields(self) -> dict[str, Any]:
         """The columns of a record that say what was measured and on what."""
