@@ -102,14 +102,16 @@ class GPT:
         w = self.params[name]
         return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
 
-    @property
-    def head(self) -> Tensor:
-        """The head's weights (V, C): those of the token embedding."""
-        return self.weight("transformer.wte.weight")
+    def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
+        wte, wpe = self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"]
+        if positions is not None:
+            return self.ops.embedding_at(tokens, positions, wte, wpe)
+        return self.ops.embedding(tokens, wte, wpe)
 
-    def embedding(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T) int32 -> input of the first layer (B, T, C)."""
-        return self.ops.embedding(tokens, self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"])
+    def head(self, hidden: Tensor) -> Tensor:
+        """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
+        return self.ops.head_logits(hidden, self.weight("transformer.wte.weight"))
 
     @property
     def attention_scale(self) -> float:
@@ -152,7 +154,7 @@ class GPT:
         tokens, targets = split(tokens), split(targets)
         wte, wpe, *others = self.params.values()
         x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one of them is the head too
-        loss = self.ops.cross_entropy_head(self.hidden(x), self.head, targets)
+        loss = self.ops.cross_entropy_head(self.hidden(x), self.weight("transformer.wte.weight"), targets)
         dx, dhead, *grads = loss.gradient(x, wte, *others)
         return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wpe, dhead), *grads]
 
@@ -161,16 +163,11 @@ class GPT:
         from cgpt.kernels.tensors import split
 
         hidden = self.hidden(self.embedding(split(tokens)), independent=True)
-        return self.ops.token_logprobs(hidden, self.head, split(targets))
+        return self.ops.token_logprobs(hidden, self.weight("transformer.wte.weight"), split(targets))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
-        hidden = self.hidden(self.embedding(tokens), independent=True)
-        return self.ops.head_logits(hidden, self.head)
-
-    def logits(self, tokens: Tensor) -> tuple[Tensor]:
-        """The same as a function to capture."""
-        return (self(tokens),)
+        return self.head(self.hidden(self.embedding(tokens), independent=True))
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""
