@@ -46,7 +46,7 @@ def main() -> None:
     chosen = arguments()
     hardware = profile(chosen)
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        elsewhere, sides = Elsewhere(), start(chosen, hardware, Path(folder))
+        elsewhere, sides = Elsewhere(), prepare(chosen, hardware, Path(folder))
         try:
             rates = alternate(sides, chosen.rounds)
             results = {side.name: side.end() for side in sides}
@@ -94,8 +94,8 @@ def profile(chosen: argparse.Namespace) -> Hardware:
     return found
 
 
-def start(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> list[Side]:
-    """Start all sides on the same inputs."""
+def prepare(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> list[Side]:
+    """All sides, with the same inputs; none is started yet."""
     shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
         config = load.load_workflow(Path.cwd()).models[chosen.model]
@@ -116,7 +116,7 @@ def start(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> list[
 def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
     """Tokens per second of each side in each round."""
     for side in sides:
-        side.burst()  # the warm-up, and a burst that does not count
+        side.burst()  # starts it while no other works; this burst does not count
     measured = []
     for n in range(rounds):
         measured.append({side.name: side.burst() for side in sides})
