@@ -139,10 +139,10 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
 
 
 def _processor(hardware: Hardware, samples: int, tokens: int, flops_per_token: float) -> Step:
-    """At the rate that the profile's processor was measured to sustain in training."""
+    """At the rate that the profile's processor was measured to sustain in training: one, for models of every size."""
     flops = flops_per_token * tokens
     assert hardware.sustained_flops_per_s
-    return Step(samples, tokens, flops, {"compute": flops / hardware.sustained_flops_per_s}, "compute", False)
+    return Step(samples, tokens, flops, {"compute": flops / hardware.sustained_flops_per_s}, "compute", True)
 
 
 def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
@@ -206,7 +206,8 @@ def _overhead_s(shape: Shape, hardware: Hardware) -> float:
 
 def as_text(found: dict[str, Any]) -> str:
     """The forecast for people; `~` marks what is modeled."""
-    lines = [f"{found['model']} on {found['hardware']} ({found['systems']} systems), {found['task']}; modeled"]
+    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
+    lines = [f"{found['model']} on {found['hardware']} ({systems}), {found['task']}; modeled"]
     if found["problem"]:
         lines.append(f"DOES NOT FIT: {found['problem']}")
     if found["extrapolated"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from cgpt.cost.estimate import Step
+from cgpt.cost.estimate import Step, outside
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Hardware, Wafer
 
@@ -45,7 +45,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         samples=batch_per_system * systems, tokens=tokens, model_flops=shape.training_flops_per_token * tokens,
         parts_s={part: parts[part] * count for part in PARTS if part in parts} | {"reduction": reduction},
         bound_by=max(bounds, key=lambda bound: bounds[bound]),
-        extrapolated=systems > wafer.measured_systems,
+        extrapolated=systems > wafer.measured_systems or outside(wafer.measured_d_model, shape.d_model),
         memory_bytes={
             "sram": hardware.memory_bytes or 0, "weight_stripes": memory["stripes"],
             "working_set": micro * memory["working"], "activation_checkpoints": micro * memory["checkpoints"],
