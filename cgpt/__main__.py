@@ -150,7 +150,7 @@ def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
     hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
-    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every)
+    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every, _job_cost(hardware))
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -158,7 +158,7 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
     tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
-    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
+    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads, _job_cost(hardware))
 
 
 def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -178,6 +178,15 @@ def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
     return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
+
+
+def _job_cost(hardware: Hardware) -> Any:
+    """What says how long a job takes on a profile that no clock can time."""
+    if hardware.timing == "measured":
+        return None
+    from cgpt.cost.training import job_cost
+
+    return job_cost
 
 
 def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:

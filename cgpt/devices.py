@@ -19,15 +19,15 @@ _COSTS: tuple[tuple[str, str, str, float], ...] = (
 
 def device_rows(rows: Rows) -> list[Row]:
     """HARDWARE_COLUMNS, and `pretrain_run` for the scores: each pretrained model on the machine that trained it and on
-    every modeled one, models from small to large, the machine that trained first."""
-    trained = [_measured(row) for row in rows.runs if row["stage"] == "pretrain"]
+    every modeled one, models from small to large, the machine that trained first. What trained on a modeled machine has
+    one row, from the cost model."""
     found: list[Row] = []
-    for row in trained:
-        found.append(row)
+    for run in (row for row in rows.runs if row["stage"] == "pretrain"):
+        found += [_measured(run)] if run["timing"] == "measured" else []
         found += [
             {key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
             for metered in rows.metered
-            if metered["pretrain_run"] == row["run"]
+            if metered["pretrain_run"] == run["run"]
         ]
     return found
 
@@ -80,7 +80,8 @@ def _machine(row: Row) -> Cell:
 
 
 def _timing(row: Row) -> Cell:
-    return Cell(row["timing"], f"weights of {row['weights_from']}" if row["weights_from"] else "")
+    trained_elsewhere = row["weights_from"] not in (None, row["hardware"])
+    return Cell(row["timing"], f"weights of {row['weights_from']}" if trained_elsewhere else "")
 
 
 def _cost(row: Row, key: str, factor: float) -> Cell:

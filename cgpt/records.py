@@ -51,7 +51,9 @@ class PretrainRecord:
     code_sha256: str
     commit: str | None
     date: str
-    energy_j: float | None = None  # the only key that a file may leave out
+    energy_j: float | None = None  # this key and the two below are the only ones that a file may leave out
+    metered_flops: float | None = None  # of the kernels of one optimizer step, where the device counts them
+    metered_bytes: float | None = None  # that they read and wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,6 @@ class MeterRecord(PretrainRecord):
     extrapolated: bool
     job_overhead_s: float
     price_usd: float | None
-    metered_flops: float
-    metered_bytes: float
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _gpu(hardware: Hardware) -> Gpu:
 
 
 def _state_bytes(shape: Shape) -> float:
-    return STATE_BYTES_PER_WEIGHT * float(shape.matmul_weights + shape.head_weights)
+    return STATE_BYTES_PER_WEIGHT * float(shape.n_parameters)
 
 
 def _activation_bytes(shape: Shape, layout: Layout) -> float:
@@ -136,7 +136,7 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
     compute_s = tokens * share * recompute * _flop_seconds(shape, hardware)
     micro_batches = math.ceil(batch / layout.data / layout.micro_batch)
     between = gpu.link_bytes_per_s if systems <= gpu.node_size else gpu.network_bytes_per_s * gpu.node_size
-    gathered = 3 * 2.0 * (shape.matmul_weights + shape.head_weights) * share * (layout.data - 1) / layout.data
+    gathered = 3 * 2.0 * shape.n_parameters * share * (layout.data - 1) / layout.data
     traffic_s = micro_batches * gathered / between  # weights forward and backward, gradients once, a micro-batch
     reduced = (
         2 * ALL_REDUCES * 2 * (layout.tensor - 1) / layout.tensor * 2.0 * tokens * shape.d_model

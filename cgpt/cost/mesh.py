@@ -67,7 +67,7 @@ def _best(wafer: Wafer, measured: tuple[int, ...], cycles: Callable[[int], float
 def _step(shape: Shape, hardware: Hardware, systems: int, side: int, measured: tuple[int, ...], tokens: int,
           context: int, flops: float, parts: dict[str, float]) -> Step:  # fmt: skip
     width = BYTES[_wafer(hardware).precision]
-    weights = width * (shape.matmul_weights + shape.head_weights)
+    weights = width * shape.n_parameters
     cache = width * shape.n_layer * shape.cached_values(context)
     held = (hardware.memory_bytes or 0) * systems
     layer = width * (shape.layer_weights + shape.cached_values(context))

@@ -71,13 +71,12 @@ def _memory(shape: Shape, hardware: Hardware, sparsity: float) -> dict[str, floa
     """Bytes: of a sequence's working set in one layer and its checkpoints of all; what the wafer has left for them."""
     width = BYTES[_wafer(hardware).precision]
     stripes = 2 * width * (1 - sparsity) * shape.layer_weights  # double-buffered
-    weights = shape.matmul_weights + shape.head_weights  # the embedding is as large as the head
     return {
         "stripes": stripes,
         "free": (hardware.memory_bytes or 0) - stripes,
         "working": shape.seq_len * shape.kept_bytes_per_token(width),
         "checkpoints": shape.seq_len * shape.n_layer * shape.checkpoint_bytes_per_token(width),
-        "host": weights * (STATE_BYTES_PER_WEIGHT + 2 * width),
+        "host": shape.n_parameters * (STATE_BYTES_PER_WEIGHT + 2 * width),
     }
 
 
