@@ -39,7 +39,7 @@ class Setup:
         return GPT(self.config, init_parameters(self.config, inputs.SEED), ops, self.hardware.device)
 
     def fields(self) -> dict[str, Any]:
-        """What every result says of the model and where it runs. A modeled profile is timed too: its arithmetic here."""
+        """What every result says of the model and where it runs. Also a modeled profile is timed."""
         config = self.config
         return {
             "model": config.name, "n_parameters": flops.n_parameters(config), "n_layer": config.n_layer,
