@@ -21,6 +21,8 @@ except UserError as error:
     sys.exit(1)
 
 FIGURES = ("loss", "scores", "compute")
+DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
+WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
 
 
 def ids(stage):
@@ -103,8 +105,8 @@ def report_files(experiment):
     tables = [
         f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
     ]
-    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    return tables + figures
+    names = FIGURES + (DEVICE_FIGURES if experiment in WITH_MODELED else ())
+    return tables + [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
 
 
 def need_compiler():
