@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
         verb.set_defaults(run=_stage)
     for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
-                            ("plot", "write an experiment's figures")):  # fmt: skip
+                            ("plot", "write an experiment's figures"),
+                            ("plot-devices", "write the figures of an experiment's modeled machines")):  # fmt: skip
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
         verb.set_defaults(run=_report)
@@ -92,6 +93,10 @@ def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
     verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
     verb.set_defaults(run=_forecast)
+    verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
+    verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
+                      help="the table's path without .md and .csv")  # fmt: skip
+    verb.set_defaults(run=_forecast_family)
     verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
     verb.set_defaults(run=_calibrate)
 
@@ -153,7 +158,7 @@ def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
     hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
-    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every)
+    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every, _job_cost(hardware))
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -161,7 +166,7 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
     tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
-    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
+    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads, _job_cost(hardware))
 
 
 def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -181,6 +186,15 @@ def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
     return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
+
+
+def _job_cost(hardware: Hardware) -> Any:
+    """What says how long a job takes on a profile that no clock can time."""
+    if hardware.timing == "measured":
+        return None
+    from cgpt.cost.training import job_cost
+
+    return job_cost
 
 
 def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:
@@ -210,6 +224,8 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
     if chosen.verb == "tabulate":
         from cgpt.tabulate import tabulate as write
+    elif chosen.verb == "plot-devices":
+        from cgpt.plot_devices import plot_devices as write
     else:
         from cgpt.plot import plot as write
     write(experiment, made, RESULTS)
@@ -234,6 +250,16 @@ def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
     return found, forecast.as_text(found)
+
+
+def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import family
+
+    workflow = load.load_workflow(Path.cwd())
+    stretches = family.read(REFERENCE / "cerebras_gpt_runs.csv")
+    rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
+    family.write(rows, chosen.out)
+    return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
 
 
 def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

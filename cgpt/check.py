@@ -151,7 +151,7 @@ def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
             elif number is not None and "efficiency" in key and number > 1:
                 file.problem((block, key), f"must be at most 1, not {number}; write a fraction of the peak")
         if isinstance(given, tuple) and given and len(given) != 2:
-            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest side")
+            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest one")
     for key in ("memory_bytes", "bandwidth_bytes_per_s"):
         if getattr(profile, key) is None:
             file.problem((key,), f"is missing, and `{block}` needs it; write `{key}: <a number>`")

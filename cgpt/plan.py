@@ -176,7 +176,7 @@ def _runs_of_variant(
 ) -> Iterator[Run]:
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
-    A modeled profile, where another one trains, only meters what that one pretrained.
+    A modeled profile meters what was pretrained; where another one trains, it does nothing else.
     """
     tokenize = _tokenize_run(variant.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
@@ -193,6 +193,8 @@ def _runs_of_variant(
     for seed in experiment.seeds:
         pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
         yield pretrain
+        if hardware.timing == "modeled":
+            yield _meter_run(hardware, pretrain)
         for name in experiment.tasks:
             task = {key: value for key, value in workflow.tasks[name].items() if key != "finetune"}
             own = workflow.tasks[name].get("finetune")
@@ -257,12 +259,12 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
     if batch_size % hardware.systems:
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
                         f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
-    profile = asdict(hardware)
     spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
-        "hardware": hardware_identity(hardware) | {key: profile[key] for key in HARDWARE_COST},
+        "hardware": hardware_identity(hardware),
         "weights_from": pretrain.spec["hardware"]["name"],
     }
-    execution = replace(pretrain.execution, threads=1, minutes=None, memory_bytes=None)
+    execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
+                        minutes=None, memory_bytes=None)  # fmt: skip
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
@@ -338,9 +340,11 @@ def resolve_length(train: Train, model: Model) -> Train:
                    micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
 
 
-def hardware_identity(hardware: Hardware) -> dict[str, str]:
-    """What of a profile decides a result."""
-    return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
+def hardware_identity(hardware: Hardware) -> dict[str, Any]:
+    """What of a profile decides a result: where it is modeled also what the cost model reads, as records hold times."""
+    profile = asdict(hardware)
+    keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
+    return {key: profile[key] for key in keys}
 
 
 def _dataset_identity(dataset: Dataset) -> dict[str, Any]:

@@ -156,6 +156,7 @@ class Wafer:
     decode_cycles_per_element: float  # per weight or cached value that one core holds
     prefill_cycles_per_hop: float
     prefill_cycles_per_flop: float  # per FLOP that one core does
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
     decode_grid: tuple[int, ...] = ()  # smallest and largest side that decode was measured on
     prefill_grid: tuple[int, ...] = ()
     host_memory_bytes: int | None = None  # MemoryX, which holds weights and optimizer state
@@ -180,10 +181,11 @@ class Gpu:
     recompute_cost: float  # share of a step that recomputing activations adds
     loss_per_doubling: float  # share of a step that each doubling of the nodes adds
     decode_bandwidth_efficiency: float
-    decode_layer_latency_s: float  # of one layer, all-reduces within a node included
+    decode_layer_latency_s: float  # of one layer, its kernels' launches and all-reduces within a node included
     network_all_reduce_latency_s: float  # what one small all-reduce takes more across nodes
     prefill_efficiency: float  # of the dense peak
     prefill_all_reduce_s: float  # of one layer's half, tensor parallel
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
 
 
 @dataclass(frozen=True)
