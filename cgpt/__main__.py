@@ -9,21 +9,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import generate_command, load, plan
+from cgpt import generate_command, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
+REFERENCE = RESULTS / "reference"  # the one folder of results that is committed
 DATA = plan.RUNS_FOLDER / "data"
 STAGE_HELP = {
     "fetch": "download or copy a dataset, or make the builtin one, and verify it",
     "tokenize": "train the tokenizer and write the token shards",
     "pretrain": "train a model on token shards; continues where it was stopped",
     "finetune": "train on a task's training split, from a pretrained model or from scratch",
+    "meter": "count a pretrained model's kernels and compute what it would take on a modeled machine",
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
         verb.set_defaults(run=_stage)
     for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
-                            ("plot", "write an experiment's figures")):  # fmt: skip
+                            ("plot", "write an experiment's figures"),
+                            ("plot-devices", "write the figures of an experiment's modeled machines")):  # fmt: skip
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
         verb.set_defaults(run=_report)
@@ -68,7 +72,33 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
     generate_command.add_arguments(verb)
     verb.set_defaults(run=generate_command.generate)
+    _add_cost_verbs(verbs, shared)
     return parser
+
+
+def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    verb = verbs.add_parser("forecast", parents=[shared], help="compute what a model takes on a hardware profile")
+    verb.add_argument("--model", help="a row of workflows/models.yaml")
+    verb.add_argument(
+        "--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,..."
+    )
+    verb.add_argument("--hardware", required=True, help="a profile of hardware_profiles/")
+    verb.add_argument("--systems", type=int, help="default: the profile's")
+    verb.add_argument("--batch-per-system", type=int, help="sequences; default: the most that fit in one micro-batch")
+    verb.add_argument("--tokens", type=float, help="of a whole training run")
+    verb.add_argument("--sparsity", type=float, default=0.0, help="share of weights that are zero, on a wafer")
+    task = verb.add_mutually_exclusive_group()
+    task.add_argument("--decode", action="store_true", help="one token of one sequence, not training")
+    task.add_argument("--prefill", action="store_true", help="a prompt of seq_len tokens, not training")
+    verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
+    verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
+    verb.set_defaults(run=_forecast)
+    verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
+    verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
+                      help="the table's path without .md and .csv")  # fmt: skip
+    verb.set_defaults(run=_forecast_family)
+    verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
+    verb.set_defaults(run=_calibrate)
 
 
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
@@ -92,6 +122,8 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
+    if chosen.verb in COMPUTING:
+        kernels.open_devices(_hardware(run, workflow))
     missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
     if missing:
         raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "
@@ -126,7 +158,7 @@ def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
     hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
-    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every)
+    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every, _job_cost(hardware))
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -134,7 +166,13 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
     tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
-    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
+    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads, _job_cost(hardware))
+
+
+def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    from cgpt.meter import meter
+
+    return meter(run.spec, _upstream(run, "pretrain"), _folder(run), _hardware(run, workflow))
 
 
 def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -150,6 +188,15 @@ def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
 
 
+def _job_cost(hardware: Hardware) -> Any:
+    """What says how long a job takes on a profile that no clock can time."""
+    if hardware.timing == "measured":
+        return None
+    from cgpt.cost.training import job_cost
+
+    return job_cost
+
+
 def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:
     return workflow.hardware[run.spec["hardware"]["name"]]
 
@@ -159,6 +206,7 @@ _CALLS = {
     "tokenize": _tokenize,
     "pretrain": _pretrain,
     "finetune": _finetune,
+    "meter": _meter,
     "baseline": _baseline,
     "evaluate": _evaluate,
 }
@@ -176,6 +224,8 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
     if chosen.verb == "tabulate":
         from cgpt.tabulate import tabulate as write
+    elif chosen.verb == "plot-devices":
+        from cgpt.plot_devices import plot_devices as write
     else:
         from cgpt.plot import plot as write
     write(experiment, made, RESULTS)
@@ -190,6 +240,35 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         print(json.dumps(found) if chosen.json else doctor.as_text(found))
         raise UserError(*found["problems"])
     return found, doctor.as_text(found)
+
+
+def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import forecast
+
+    task = "decode" if chosen.decode else "prefill" if chosen.prefill else "training"
+    given = {name: getattr(chosen, name) for name in forecast.Request.__dataclass_fields__ if name != "task"}
+    workflow = load.load_workflow(Path.cwd())
+    found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
+    return found, forecast.as_text(found)
+
+
+def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import family
+
+    workflow = load.load_workflow(Path.cwd())
+    stretches = family.read(REFERENCE / "cerebras_gpt_runs.csv")
+    rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
+    family.write(rows, chosen.out)
+    return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
+
+
+def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import calibrate, fidelity, measurements
+
+    rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
+    found = calibrate.calibrate(rows, load.load_workflow(Path.cwd()).hardware)
+    fidelity.write(found, rows, REFERENCE)
+    return fidelity.as_json(found), fidelity.as_text(found)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ POSITIVE = {
     "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
               "eval_batches", "checkpoint_every_steps"),
     "finetune": ("lr", "batch_size", "epochs", "patience", "n_labels", "grad_clip", "max_validation"),
-    "hardware": ("peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w"),
+    "hardware": ("systems", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w",
+                 "price_per_hour_usd"),
     "resources": ("threads", "mem_mb", "runtime_minutes"),
 }  # fmt: skip
 FRACTIONS = {
@@ -94,14 +95,83 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if profile.beam < 0:
+        file.problem(("beam",), f"must not be negative, not {profile.beam}; write 0 for no search")
+    problem = unsupported(profile) if profile.timing == "measured" else None
+    if problem:
+        file.problem((problem[0],), problem[1])
+    for dtype, peak in profile.peak_flops_per_s.items():
+        keys = ("peak_flops_per_s", dtype)
+        value("hardware", "dtype", dtype, keys, file)
+        if not 0 < peak < math.inf:
+            file.problem(keys, f"must be greater than 0, not {peak}; write a positive number")
+    if profile.wafer and profile.gpu:
+        file.problem(("gpu",), "stands beside `wafer`; write one of the two")
+    for block in ("wafer", "gpu"):
+        _constants(block, profile, file)
 
 
-def experiment(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:
+def unsupported(profile: Hardware) -> tuple[str, str] | None:
+    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
+    if profile.dtype == "float16":
+        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
+    if profile.kernels != "native":
+        return None
+    if profile.dtype != "float32":
+        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
+    if profile.n_devices > 1:
+        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
+    if profile.beam > 0:
+        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    return None
+
+
+def uneven(n_sequences: int, profile: Hardware) -> str | None:
+    """What is wrong with a batch that the devices of a profile cannot share evenly, and what to write; None if none."""
+    n = profile.n_devices
+    if n_sequences % n == 0:
+        return None
+    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
+            f"write a multiple of {n}")  # fmt: skip
+
+
+def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
+    """What the cost model reads: numbers above 0, efficiencies at most 1, and the peaks that they are shares of."""
+    constants = getattr(profile, block)
+    if constants is None:
+        return
+    precision = getattr(constants, "precision", profile.dtype)
+    value("hardware", "dtype", precision, (block, "precision"), file)
+    for key, given in vars(constants).items():
+        if isinstance(given, str):
+            continue
+        for number in given if isinstance(given, tuple) else (given,):
+            if number is not None and not (0 < number < math.inf or (number == 0 and key.startswith("measured_"))):
+                file.problem((block, key), f"must be greater than 0, not {number}; write a positive number")
+            elif number is not None and "efficiency" in key and number > 1:
+                file.problem((block, key), f"must be at most 1, not {number}; write a fraction of the peak")
+        if isinstance(given, tuple) and given and len(given) != 2:
+            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest one")
+    for key in ("memory_bytes", "bandwidth_bytes_per_s"):
+        if getattr(profile, key) is None:
+            file.problem((key,), f"is missing, and `{block}` needs it; write `{key}: <a number>`")
+    if precision not in profile.peak_flops_per_s:
+        file.problem(("peak_flops_per_s", precision), f"is missing, and `{block}` needs it; write "
+                     f"`peak_flops_per_s: {{{precision}: <a number>}}`")  # fmt: skip
+
+
+def experiment(
+    parts: Mapping[str, Any],
+    models: Mapping[str, Model | None],
+    profiles: Mapping[str, Hardware | None],
+    file: YamlFile,
+) -> None:
     """An experiment's values by key, as far as they have the right type, and what they say of each other."""
     for key in ("models", "hardware", "seeds"):
         if parts.get(key) == ():
             file.problem((key,), "is empty; name at least one")
     _seeds(parts.get("seeds", ()), file)
+    _weights_from(parts, profiles, file)
     if "data" in parts:
         _data(parts["data"], file)
     if "train" in parts:
@@ -152,3 +222,20 @@ def _train(train: Train, file: YamlFile) -> None:
         nearest = min(fitting, key=lambda n: abs(n - micro)) if fitting else 1
         file.problem(("train", "micro_batch_size"), f"{micro} does not divide batch_size {train.batch_size}; "
                      f"write e.g. {nearest}")  # fmt: skip
+
+
+def _weights_from(parts: Mapping[str, Any], profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
+    """Who trains the models of an experiment: a profile that computes."""
+    hardware, source = parts.get("hardware", ()), parts.get("weights_from")
+    modeled = [name for name in hardware if (profile := profiles.get(name)) and profile.timing == "modeled"]
+    if source is None:
+        for name in modeled:
+            profile = profiles[name]
+            if profile and profile.device.split(":")[0] != "WSE":
+                file.problem(("hardware",), f"'{name}' is modeled and computes nothing; write `weights_from: "
+                             "<profile>` with one of `hardware` that trains")  # fmt: skip
+        return
+    measured = [name for name in hardware if name not in modeled]
+    if source not in measured:
+        file.problem(("weights_from",), f"'{source}' is no measured profile of `hardware`; write one of "
+                     f"{', '.join(measured) or 'them there first'}")  # fmt: skip

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cgpt import kernels
 from cgpt.errors import UserError, writing
 from cgpt.model import GPT, parameter_shapes
 from cgpt.records import write_whole
@@ -126,5 +125,4 @@ def load(folder: str | Path, hardware: Hardware | None = None, threads: int | No
     folder, hardware = Path(folder), hardware or CPU
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
-    ops = kernels.prepare(hardware, threads)
-    return GPT(replace(config, d_ffn=config.d_ffn or 4 * config.d_model), params, ops, hardware.device), tokenizer
+    return GPT.on(hardware, replace(config, d_ffn=config.d_ffn or 4 * config.d_model), params, threads), tokenizer

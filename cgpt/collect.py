@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,12 @@ CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of wor
 
 @dataclass(frozen=True)
 class Rows:
-    """`runs`: RUN_COLUMNS, one row per trained model; `scores`: SCORE_COLUMNS, one row per evaluation and metric."""
+    """`runs`: RUN_COLUMNS, one row per trained model; `scores`: SCORE_COLUMNS, one row per evaluation and metric;
+    `metered`: the fields of MeterRecord, one row per pretrained model and modeled profile."""
 
     runs: list[Row]
     scores: list[Row]
+    metered: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,19 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     by_id = {(run.stage, run.id): run for run in plan.runs}
     problems: list[str] = []
     runs: dict[str, Row] = {}
+    metered: list[Row] = []
     scores: list[Row] = []
     for run in plan.runs:
-        if run.stage not in ("pretrain", "finetune"):
+        if run.stage not in ("pretrain", "finetune", "meter"):
             continue
         try:
             record = _own(run, read_run(results / "runs" / run.stage / run.id / "run.json"))
-            runs[run.id] = _run_row(experiment, _chain(run, by_id), record)
+            chain = _chain(run, by_id)
+            if run.stage == "meter":
+                of = {"experiment": experiment.name, "setting": _setting(experiment, chain)}
+                metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
+            else:
+                runs[run.id] = _run_row(experiment, chain, record)
         except UserError as error:
             problems += error.problems
     for run in plan.runs:
@@ -118,7 +126,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
             problems += error.problems
     if problems:
         raise UserError(*problems)
-    return Rows(sorted(runs.values(), key=_size_order), sorted(scores, key=_size_order))
+    return Rows(*(sorted(rows, key=_size_order) for rows in (runs.values(), scores, metered)))
 
 
 def _own(run: Run, record: Any) -> Any:
@@ -220,6 +228,6 @@ def _size_order(row: Row) -> tuple:
     return (
         row.get("n_parameters") or 0,
         *(str(row.get(key) or "") for key in keys),
-        math.inf if row["n_labels"] is None else row["n_labels"],
+        math.inf if row.get("n_labels") is None else row["n_labels"],
         row["seed"] if row["seed"] is not None else -1,
     )

@@ -13,7 +13,7 @@ from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_gi
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
-RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "devices")  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = ("runs", "reference", "bench")  # folders of results/ with another meaning
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become parts of paths and of run ids
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 
@@ -61,7 +61,8 @@ def load_workflow(root: Path) -> Workflow:
     datasets = _rows(root, "workflows/data.yaml", "datasets", Dataset, files)
     for dataset in filter(None, datasets.values()):
         check.dataset(dataset, root, ("datasets", dataset.name), files[-1])
-    hardware = {named.name: _hardware(named) for named in _folder(root, "hardware_profiles", files)}
+    profiles = _folder(root, "hardware_profiles", files)
+    hardware = {named.name: _hardware(named, profiles) for named in profiles}
     tasks = {f.name: _task(f, datasets) for f in _folder(root, "workflows/tasks", files)}
     names = _Names(models, datasets, tasks, hardware)
     experiments = {f.name: _experiment(f, names) for f in _folder(root, "workflows/experiments", files)}
@@ -116,11 +117,29 @@ def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlF
         file.problem(keys, f"there is no {kind} '{name}'; {did_you_mean(name, known)}")
 
 
-def _hardware(named: _Named) -> Hardware | None:
-    profile = fill(Hardware, named.yaml.value, (), named.yaml, name=named.name) if named.yaml.value else None
+def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
+    """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
+    said, chain = dict(named.yaml.value), [named.name]
+    others = {other.name: other.yaml.value for other in profiles}
+    while "base" in said:
+        base = said.pop("base")
+        if base not in others or base in chain:
+            what = "leads back to this profile" if base in chain else "is no hardware profile"
+            named.yaml.problem(("base",), f"'{base}' {what}; {did_you_mean(str(base), set(others) - set(chain))}")
+            return None
+        chain.append(base)
+        said = _overlaid(others[base], said)
+    profile = fill(Hardware, said, (), named.yaml, name=named.name) if said else None
     if profile:
         check.hardware(profile, named.yaml)
     return profile
+
+
+def _overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `own`, block by block."""
+    blocks = {key: _overlaid(base[key], value) for key, value in own.items()
+              if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
+    return {**base, **own, **blocks}
 
 
 def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
@@ -168,7 +187,7 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
         _check_names(parts.get(key, ()), known, kind, (key,), file)
     if "data" in parts:
         _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
-    check.experiment(parts, names.models, file)
+    check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, file)
     return Experiment(name=named.name, **parts) if len(file.problems) == before else None
 

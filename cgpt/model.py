@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt.spec import Model
+from cgpt import kernels
+from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
     from cgpt.decode import Decoder
+    from cgpt.kernels.tensors import Placement
 
 
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
@@ -70,15 +72,35 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
 
 
 class GPT:
-    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits."""
+    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
-    def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
+    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        params: dict[str, np.ndarray],
+        ops: ModuleType,
+        device: Placement = None,
+        dtype: str = "float32",
+    ):
         from cgpt.kernels.tensors import realized
 
-        self.config, self.ops, self.device = config, ops, device
+        self.config, self.ops, self.device, self.dtype = config, ops, device, dtype
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
+
+    @classmethod
+    def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:
+        """A model on the devices of a hardware profile, with its kernels and type. Raises UserError, as `prepare`."""
+        return cls(config, params, kernels.prepare(hardware, threads), hardware.placement, hardware.dtype)
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
+        w = self.params[name]
+        return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
 
     def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
@@ -89,7 +111,7 @@ class GPT:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
-        return self.ops.head_logits(hidden, self.params["transformer.wte.weight"])
+        return self.ops.head_logits(hidden, self.weight("transformer.wte.weight"))
 
     @property
     def attention_scale(self) -> float:
@@ -103,31 +125,45 @@ class GPT:
 
         `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
         """
-        ops, p, c, f = self.ops, self.params, self.config, None
-        for i in range(c.n_layer):
-            w = {name: p[f"transformer.h.{i}.{name}"] for name in _LAYER}
-            x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], c.layer_norm_epsilon)
-            qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
-            y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
-            f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
-            x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], c.layer_norm_epsilon)
-            y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
-            f = ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
-        w_ln, b_ln = p["transformer.ln_f.weight"], p["transformer.ln_f.bias"]
-        return ops.add_layer_norm(x, f, w_ln, b_ln, c.layer_norm_epsilon)[1]
+        from cgpt.kernels.meter import labelled
+
+        f = None
+        for i in range(self.config.n_layer):
+            with labelled(layer=i):
+                x, f = self._block(i, x, f, independent, attention)
+        w, b = self.params["transformer.ln_f.weight"], self.params["transformer.ln_f.bias"]
+        return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon)[1]
+
+    def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
+        """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
+        ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
+        w = {name: self.weight(f"transformer.h.{i}.{name}") for name in _LAYER}
+        x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
+        qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
+        y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
+        f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
+        x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], epsilon)
+        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
+        return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
 
     def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter."""
+        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter,
+        all float32."""
+        from cgpt.kernels.tensors import split
+
+        tokens, targets = split(tokens), split(targets)
         wte, wpe, *others = self.params.values()
         x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one of them is the head too
-        loss = self.ops.cross_entropy_head(self.hidden(x), wte, targets)
+        loss = self.ops.cross_entropy_head(self.hidden(x), self.weight("transformer.wte.weight"), targets)
         dx, dhead, *grads = loss.gradient(x, wte, *others)
-        return loss, [*self.ops.embedding_grads(dx, tokens, wpe, dhead), *grads]
+        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wpe, dhead), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
-        hidden = self.hidden(self.embedding(tokens), independent=True)
-        return self.ops.token_logprobs(hidden, self.params["transformer.wte.weight"], targets)
+        from cgpt.kernels.tensors import split
+
+        hidden = self.hidden(self.embedding(split(tokens)), independent=True)
+        return self.ops.token_logprobs(hidden, self.weight("transformer.wte.weight"), split(targets))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
@@ -135,7 +171,9 @@ class GPT:
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""
-        return {name: value.numpy() for name, value in self.params.items()}
+        from cgpt.kernels.tensors import read
+
+        return {name: read(value) for name, value in self.params.items()}
 
 
 _LAYER = tuple(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from cgpt.model import GPT
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
+
+    from cgpt.kernels.meter import Work
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,7 @@ class Trainer:
             loss, norm = self._captured(self._fused, *micro_batches[0], np.array(hyper, np.float32))
             losses = [loss.item()]
         else:
-            if not self.totals:
-                self.totals = self._zeros()
-                self._captured = self._capture()
+            self._accumulate_gradients()
             losses = []
             for i, (tokens, targets) in enumerate(micro_batches):
                 factors = np.array([float(i > 0), 1 / len(micro_batches)], np.float32)
@@ -72,6 +73,11 @@ class Trainer:
             norm = self._captured(self._update, np.array(hyper, np.float32))[0]
         self.n_updates = n
         return float(np.mean(losses)), norm.item()
+
+    def _accumulate_gradients(self) -> None:
+        if not self.totals:
+            self.totals = self._zeros()
+            self._captured = self._capture()
 
     def _fused(self, tokens: Any, targets: Any, hyper: Any) -> tuple:
         loss, grads = self._loss_and_grads(tokens, targets)
@@ -95,7 +101,23 @@ class Trainer:
     def _zeros(self) -> list[Tensor]:
         from cgpt.kernels.tensors import realized
 
-        return [realized(np.zeros(p.shape, np.float32), self.model.device) for p in self.params]
+        return [realized(np.broadcast_to(np.float32(0), p.shape), self.model.device) for p in self.params]
+
+    def work(self, n_sequences: int, n_micro_batches: int) -> Counter[Work]:
+        """What the kernels of one step on so many sequences do, each counted; nothing is run."""
+        from cgpt.kernels.program import record, work_in
+        from cgpt.kernels.tensors import unwritten
+
+        def of(function: Callable, *arrays: np.ndarray) -> list[Work]:
+            return work_in(record(function, [unwritten(a, self.model.device) for a in arrays], self._captured.state))
+
+        tokens = np.empty((n_sequences // n_micro_batches, self.model.config.seq_len), np.int32)
+        hyper, factors = np.empty(7, np.float32), np.empty(2, np.float32)
+        if n_micro_batches == 1:
+            return Counter(of(self._fused, tokens, tokens, hyper))
+        self._accumulate_gradients()
+        each, update = of(self._accumulate, tokens, tokens, factors), of(self._update, hyper)
+        return Counter(each * n_micro_batches + update)
 
     def _capture(self) -> Any:
         state = [*self.params, *self.first, *self.second, *self.totals]
@@ -104,9 +126,11 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, moments and the number of updates, as NumPy arrays."""
+        from cgpt.kernels.tensors import read
+
         state = {"n_updates": np.array([self.n_updates], np.int64)}
         for kind, tensors in (("p", self.params), ("m", self.first), ("v", self.second)):
-            state |= {f"{kind}.{name}": tensor.numpy() for name, tensor in zip(self.model.params, tensors)}
+            state |= {f"{kind}.{name}": read(tensor) for name, tensor in zip(self.model.params, tensors)}
         return state
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import flops
+from cgpt import check, flops
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -22,10 +22,13 @@ LAST_FILE = {  # of each stage: the file written last, so that a run which has i
     "tokenize": "tokens/{}/tokens.json",
     "pretrain": "pretrain/{}/run.json",
     "finetune": "finetune/{}/run.json",
+    "meter": "meter/{}/run.json",
     "baseline": "baseline/{}/scores.json",
     "evaluate": "evaluate/{}/scores.json",
 }
 STAGES = tuple(LAST_FILE)
+HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
+                 "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
 GPT2_DATASET = "gpt2_tokenizer"  # the entry of data.yaml that cgpt.tokenize reads the published vocabulary from
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
@@ -162,17 +165,36 @@ def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip
 
 
+def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
+    """Every device of a profile takes the same number of sequences in each forward pass."""
+    if problem := check.uneven(n_sequences, hardware):
+        raise UserError(f"workflows/{where}: {problem}")
+
+
 def _runs_of_variant(
     variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
 ) -> Iterator[Run]:
-    """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again."""
+    """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
+
+    A modeled profile meters what was pretrained; where another one trains, it does nothing else.
+    """
     tokenize = _tokenize_run(variant.data, workflow)
+    if experiment.weights_from and hardware.timing == "modeled":
+        trained_on = workflow.hardware[experiment.weights_from]
+        threads = experiment.threads_per_run or trained_on.resources.threads
+        for seed in experiment.seeds:
+            yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
+        return
     threads = experiment.threads_per_run or hardware.resources.threads
+    own_key = "micro_batch_size" if variant.train.micro_batch_size else "batch_size"
+    _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in experiment.seeds:
         pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
         yield pretrain
+        if hardware.timing == "modeled":
+            yield _meter_run(hardware, pretrain)
         for name in experiment.tasks:
             task = {key: value for key, value in workflow.tasks[name].items() if key != "finetune"}
             own = workflow.tasks[name].get("finetune")
@@ -183,6 +205,8 @@ def _runs_of_variant(
             if own is None or variant.finetune is None:
                 continue
             tuning = replace(variant.finetune, **own)
+            where = f"tasks/{name}" if "batch_size" in own else f"experiments/{experiment.name}"
+            _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, hardware)
             if is_classification(task):
                 yield from (_baseline_run(name, task, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
@@ -227,6 +251,21 @@ def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int
     axes = variant.label("model", "data", "train")
     name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
     return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
+
+
+def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
+    """What a pretraining run would take on a modeled profile: it depends on the constants of the cost model."""
+    batch_size = pretrain.spec["train"]["batch_size"]
+    if batch_size % hardware.systems:
+        raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
+                        f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
+    spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
+        "hardware": hardware_identity(hardware),
+        "weights_from": pretrain.spec["hardware"]["name"],
+    }
+    execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
+                        minutes=None, memory_bytes=None)  # fmt: skip
+    return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
 def _finetune_run(variant: _Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
@@ -301,9 +340,11 @@ def resolve_length(train: Train, model: Model) -> Train:
                    micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
 
 
-def hardware_identity(hardware: Hardware) -> dict[str, str]:
-    """What of a profile decides a result."""
-    return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
+def hardware_identity(hardware: Hardware) -> dict[str, Any]:
+    """What of a profile decides a result: where it is modeled also what the cost model reads, as records hold times."""
+    profile = asdict(hardware)
+    keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
+    return {key: profile[key] for key in keys}
 
 
 def _dataset_identity(dataset: Dataset) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class PretrainRecord:
     code_sha256: str
     commit: str | None
     date: str
-    energy_j: float | None = None  # the only key that a file may leave out
+    energy_j: float | None = None  # this key and the two below are the only ones that a file may leave out
+    metered_flops: float | None = None  # of the kernels of one optimizer step, where the device counts them
+    metered_bytes: float | None = None  # that they read and wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,28 @@ class FinetuneRecord(PretrainRecord):
     n_train_examples: int
     best_epoch: int | None
     validation_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterRecord(PretrainRecord):
+    """run.json of a modeled profile: what the pretraining of `weights_from` would take there, by the cost model.
+
+    `seconds` and `energy_j` are of the whole run with what a job takes before and after. `parts_s` adds up to `step_s`.
+    The work metered is of the kernels of one optimizer step, which compute that profile's weights bit for bit.
+    """
+
+    weights_from: str
+    systems: int
+    batch_per_system: int
+    step_s: float | None
+    parts_s: dict
+    utilisation: float | None
+    energy_j_per_token: float | None
+    bound_by: str | None
+    fits: bool | None
+    extrapolated: bool
+    job_overhead_s: float
+    price_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -102,6 +126,15 @@ LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_b
 
 RUN_COLUMNS = ("experiment", "setting", *(field.name for field in fields(FinetuneRecord)))
 
+HARDWARE_COLUMNS = (
+    "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
+    "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
+    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
+    "metered_bytes", "parts_s", "run",
+)  # fmt: skip
+
+KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
+
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
                  "stderr", "higher_is_better", "chance", "n_samples", "evaluate_run", "finetune_run",
@@ -121,6 +154,12 @@ LABELS = {
     "validation_loss": "validation loss (nats per token)",
     "validation_bits_per_byte": "validation bits per byte",
     "seconds": "training time (s)",
+    "weights_from": "trained on",
+    "systems": "systems",
+    "step_s": "step time (s)",
+    "utilisation": "utilisation (of the dense peak)",
+    "energy_j_per_token": "energy per token (J)",
+    "bound_by": "bound by",
     "tokens_per_s": "tokens per second",
     "peak_memory_bytes": "peak memory (GiB)",
     "energy_j": "energy (J)",
@@ -131,10 +170,11 @@ LABELS = {
 def read_run(path: Path) -> PretrainRecord:
     """Read a run.json; its `stage` decides which keys it must have. Raises UserError."""
     raw = _read_object(path)
-    record = _parse(FinetuneRecord if raw.get("stage") == "finetune" else PretrainRecord, raw, str(path))
+    kind = {"finetune": FinetuneRecord, "meter": MeterRecord}.get(str(raw.get("stage")), PretrainRecord)
+    record = _parse(kind, raw, str(path))
     problems = [
         f"{path}: {key}: '{getattr(record, key)}' is not one of {', '.join(known)}; write one of them"
-        for key, known in (("stage", ("pretrain", "finetune")), ("timing", TIMINGS))
+        for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", TIMINGS))
         if getattr(record, key) not in known
     ]
     if problems:
@@ -152,17 +192,12 @@ def read_scores(path: Path) -> ScoresRecord:
 
 def read_loss(path: Path) -> list[dict[str, float | None]]:
     """Read a loss.csv into one dict per step; an empty cell (not evaluated at that step) is None. Raises UserError."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != LOSS_COLUMNS:
-                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(LOSS_COLUMNS)}")
-            rows = list(lines)
-        if any(None in line or None in line.values() for line in rows):
-            raise ValueError("a line has too few or too many cells")
-        return [{key: float(line[key]) if line[key] else None for key in LOSS_COLUMNS} for line in rows]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
+    return _read_numbers(path, LOSS_COLUMNS)
+
+
+def read_kernels(path: Path) -> list[dict[str, Any]]:
+    """Read a kernels.csv into one dict per kernel, layer (None: outside the blocks) and phase. Raises UserError."""
+    return _read_numbers(path, KERNEL_COLUMNS, ("kernel", "phase"))
 
 
 def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
@@ -197,6 +232,22 @@ def _csv_cell(value: Any) -> str:
         value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
+
+
+def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a CSV with exactly these columns: text in those of `names`, else numbers, None in an empty cell."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != columns:
+                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(columns)}")
+            rows = list(lines)
+        if any(None in line or None in line.values() for line in rows):
+            raise ValueError("a line has too few or too many cells")
+        return [{key: line[key] if key in names else float(line[key]) if line[key] else None for key in columns}
+                for line in rows]  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
 
 
 def _read_object(path: Path) -> dict[str, Any]:

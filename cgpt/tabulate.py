@@ -1,4 +1,4 @@
-"""Results as tables: runs.csv and scores.csv with everything, table.md and table.html for a person."""
+"""Results as tables: runs.csv, scores.csv and hardware.csv with everything, table.md and table.html for a person."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from cgpt.collect import (
     series_order,
     short,
 )
+from cgpt.devices import device_rows, device_table
 from cgpt.page import Cell, Page, Table, html, markdown
-from cgpt.records import LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
+from cgpt.records import HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ _MODELED = ("seconds", "tokens_per_s", "peak_memory_bytes", "energy_j")
 
 
 def tabulate(experiment: Experiment, plan: Plan, results: Path) -> None:
-    """Write runs.csv, scores.csv, table.md and table.html of an experiment; nothing where it raises UserError."""
+    """Write runs.csv, scores.csv, hardware.csv, table.md and table.html; nothing where it raises UserError."""
     rows = collect(experiment, plan, results)
     page = make_page(experiment, rows)
     folder = results / experiment.name
     write_csv(folder / "runs.csv", RUN_COLUMNS, rows.runs)
     write_csv(folder / "scores.csv", SCORE_COLUMNS, rows.scores)
+    devices = [{key: row[key] for key in HARDWARE_COLUMNS} for row in device_rows(rows)]
+    write_csv(folder / "hardware.csv", HARDWARE_COLUMNS, devices)
     write_whole(folder / "table.md", markdown(page).encode())
     write_whole(folder / "table.html", html(page).encode())
 
@@ -51,6 +54,7 @@ def make_page(experiment: Experiment, rows: Rows) -> Page:
     """The page of an experiment: its question, what was run when, the scores, the pretraining runs."""
     tables = [score_table(rows.scores, experiment.tasks)] if rows.scores else []
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
+    tables += [device_table(rows, experiment.tasks)] if rows.metered else []
     tables += [pretraining_table(pretrained)] if pretrained else []
     return Page(experiment.name, experiment.question, _facts(rows), tables)
 
@@ -159,7 +163,11 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
         ]
         if any(row["condition"] == "bag of words" for row in rows.scores):
             facts.append(("bag of words", "logistic regression on word counts, trained on the same labels"))
-    if any(row["timing"] == "modeled" for row in rows.runs):
+    if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):
         facts.append(("~", "computed by a model of the hardware, not measured"))
+    if rows.metered:
+        facts.append(("weights of", "the machine that trained the model; a modeled one computes the same bits"))
+    if any(row["extrapolated"] for row in rows.metered):
+        facts.append(("extrapolated", "no absolute rate of that hardware, or of so many systems, is public"))
     facts.append(("empty cell", "not known, or not run"))
     return facts

@@ -15,6 +15,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 
 from cgpt.errors import UserError
 from cgpt.kernels.compiler import build_library, cpu_flags
+from cgpt.kernels.meter import Work, label, labelled
 
 MAGIC = b"cgpt-kernel:"
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
@@ -48,9 +50,9 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
         if library().start(sgemm, threads):
             raise UserError(f"kernels: threads: {threads} threads could not be started; ask for fewer")
         n_threads = threads
-    for name in devices:
-        device = Device[name]
-        device.runtime = functools.partial(NativeProgram, device)
+    for device in map(Device.__getitem__, devices):
+        if not isinstance(device.runtime.func, type) or not issubclass(device.runtime.func, NativeProgram):
+            device.runtime = functools.partial(NativeProgram, device)
 
 
 @cache
@@ -107,6 +109,17 @@ def blas_core() -> str:
     return name().decode()
 
 
+def work_of(program: UOp, buffer_bytes: Sequence[int]) -> Work:
+    """What one call of a PROGRAM with buffers of these sizes does; a kernel of tinygrad's own knows no layer."""
+    binary = program.src[4].arg
+    if binary.startswith(MAGIC):
+        return Work(**json.loads(binary[len(MAGIC) :])["work"])
+    info, estimates = program.arg, program.src[0].arg.estimates or Estimates()
+    written = sum(buffer_bytes[i] for i in info.outs)
+    read = sum(buffer_bytes[i] for i in info.ins)
+    return Work(info.function_name, *label(), int(estimates.ops), read, written)
+
+
 class NativeProgram(CPUProgram):
     """A tinygrad CPU program, or one call of the C library where the binary says so."""
 
@@ -137,18 +150,24 @@ def native_call(
     consts: Sequence[float] = (),
     flops: int = 0,
     grad: Callable[..., tuple[Tensor | None, ...]] | None = None,
+    reads_outs: bool = False,
 ) -> list[Tensor]:
     """Run the C kernel `function` on `outs` and `ins`; return the outputs as tensors of the graph.
 
     `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has one tensor (or None) per output.
-    `flops` goes into tinygrad's counters.
+    `flops` and the bytes go into meters and tinygrad's counters; `reads_outs` where outputs are updated in place.
     """
     n_outs, n_all = len(outs), len(outs) + len(ins)
-    n_bytes = sum(int(t.nbytes()) for t in (*outs, *ins))
-    binary = MAGIC + json.dumps({"function": function, "dims": list(dims), "consts": list(consts)}).encode()
+    written, read = (sum(int(t.nbytes()) for t in tensors) for tensors in (outs, ins))
+    layer, phase = label()
+    work = Work(function, layer, phase, flops, read + written * reads_outs, written)
+    call = {"function": function, "dims": list(dims), "consts": list(consts), "work": asdict(work)}
+    binary = MAGIC + json.dumps(call).encode()
 
     def program(*params: UOp) -> UOp:
-        sink = UOp.sink(*params, arg=KernelInfo(name=function, estimates=Estimates(flops, n_bytes, n_bytes)))
+        sink = UOp.sink(
+            *params, arg=KernelInfo(name=function, estimates=Estimates(flops, read + written, read + written))
+        )
         info = ProgramInfo(
             function, globals=tuple(range(n_all)), outs=tuple(range(n_outs)), ins=tuple(range(n_outs, n_all))
         )
@@ -167,7 +186,8 @@ def native_call(
         assert grad is not None
         after = [Tensor(buffer.after(call)) for buffer in call.src[1 : 1 + n_outs]]
         operands = [Tensor(u) for u in call.src[1 + n_outs :]]
-        wanted = grad(after, [Tensor(g) for g in grads], operands)
+        with labelled(layer, "backward"):
+            wanted = grad(after, [Tensor(g) for g in grads], operands)
         return (*[None] * n_outs, *[g.uop if g is not None else None for g in wanted])
 
     first, *rest = (*outs, *ins)

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
 
+from cgpt.kernels.meter import labelled
 from cgpt.kernels.native import empty, native_call, scaled
 from cgpt.kernels.program import Captured as Captured
+
+# Elementary operations per element, as common.h and attention.c write them, an exponential or a root counted as one.
+GELU_FLOPS = 28
+SOFTMAX_FLOPS = 5
 
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
     """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
     (B, T), (V, C) = tokens.shape, wte.shape
-    return native_call("embedding", [empty(B, T, C, like=wte)], [tokens, wte, wpe], [B, T, C, V])[0]
+    outs = [empty(B, T, C, like=wte)]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], flops=B * T * C)[0]
 
 
 def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
@@ -26,7 +32,8 @@ def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> t
     """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there, which is overwritten."""
     (B, T, C), V, S = dx.shape, dhead.shape[0], wpe.shape[0]
     outs = [dhead, empty(S, C, like=wpe)]
-    dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], [B, T, C, V, S])
+    with labelled(phase="backward"):
+        dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], [B, T, C, V, S], (), 2 * B * T * C)
     return dwte, dwpe
 
 
@@ -40,12 +47,13 @@ def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: f
         dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
         new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
         dims = [rows, C, int(len(grads) == 2)]
-        dx, dw, db = native_call("add_layer_norm_bwd", new, [dr, dy, r, mean, rstd, ins[-2]], dims)
+        dx, dw, db = native_call("add_layer_norm_bwd", new, [dr, dy, r, mean, rstd, ins[-2]], dims, (), 17 * rows * C)
         return (dx, dw, db) if f is None else (dx, dx, dw, db)
 
     outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
     ins = [x, w, b] if f is None else [x, f, w, b]
-    r, y, *_ = native_call("add_layer_norm", outs, ins, [rows, C, int(f is not None)], [epsilon], grad=grad)
+    dims, flops = [rows, C, int(f is not None)], 9 * rows * C
+    r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon], flops, grad)
     return r, y
 
 
@@ -58,6 +66,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: boo
     rows = x.numel() // n_in
     dims = [rows, n_in, n_out, x.shape[-2] if independent else rows]
     name, flops = ("linear_gelu" if gelu else "linear"), 2 * rows * n_in * n_out
+    more = rows * n_out * (1 + GELU_FLOPS * gelu)
     shape = (*x.shape[:-1], n_out)
     if independent and x.shape[-2] == 1:
         return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], int(gelu)], (), flops)[0]
@@ -65,24 +74,26 @@ def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: boo
     def grad(outs, grads, ins):
         new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
         saved = [outs[1]] if gelu else []
-        return tuple(native_call(name + "_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops))
+        return tuple(native_call(name + "_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
 
     outs = [empty(*shape, like=x) for _ in range(2 if gelu else 1)]
-    return native_call(name, outs, [x, w, b], dims, flops=flops, grad=grad)[0]
+    return native_call(name, outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
     """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     dims = [B, T, n_head, C // n_head]
-    flops = 2 * B * T * T * C  # the lower triangle of two products
+    pairs = B * n_head * T * (T + 1) // 2  # of a query and a key that it sees
+    products, softmax = 2 * 2 * pairs * C // n_head, SOFTMAX_FLOPS * pairs
 
     def grad(outs, grads, ins):
         ins = [grads[0], outs[0], outs[1], ins[0]]
-        return tuple(native_call("attention_bwd", [empty(B, T, 3 * C, like=qkv)], ins, dims, [scale], 5 * flops // 2))
+        flops = 5 * products // 2 + softmax + 2 * B * T * C  # the scores once more, and the products' four gradients
+        return tuple(native_call("attention_bwd", [empty(B, T, 3 * C, like=qkv)], ins, dims, [scale], flops))
 
     outs = [empty(B, T, C, like=qkv), empty(B, n_head, T, like=qkv)]
-    return native_call("attention", outs, [qkv], dims, [scale], flops, grad)[0]
+    return native_call("attention", outs, [qkv], dims, [scale], products + softmax, grad)[0]
 
 
 def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
@@ -115,7 +126,7 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
         return scaled(dx, grads[0]), scaled(dw, grads[0]), None
 
     outs = [empty(1, like=x), empty(*x.shape, like=x), empty(V, C, like=x)]
-    ins, flops = [x, w, targets], 6 * rows * C * V
+    ins, flops = [x, w, targets], 6 * rows * C * V + SOFTMAX_FLOPS * rows * V
     return native_call("cross_entropy_head", outs, ins, [rows, C, V], flops=flops, grad=grad)[0].reshape(())
 
 
@@ -150,10 +161,14 @@ def adamw(
     sizes = [int(p.numel()) for p in params]
     outs = [empty(1, like=hyper), *params, *first, *second]
     consts = [value for pair in scales for value in pair]
-    return native_call("adamw", outs, [*grads, hyper], [len(sizes), *sizes], consts, 16 * sum(sizes))[0]
+    dims, flops = [len(sizes), *sizes], 19 * sum(sizes)
+    with labelled(phase="update"):
+        return native_call("adamw", outs, [*grads, hyper], dims, consts, flops, reads_outs=True)[0]
 
 
 def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
     """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, to be realised."""
     sizes = [int(g.numel()) for g in grads]
-    return native_call("accumulate", totals, [*grads, factors], [len(sizes), *sizes], flops=2 * sum(sizes))[0]
+    dims = [len(sizes), *sizes]
+    with labelled(phase="update"):
+        return native_call("accumulate", totals, [*grads, factors], dims, (), 2 * sum(sizes), reads_outs=True)[0]

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import mmap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -25,10 +26,11 @@ from tinygrad.helpers import Context
 from tinygrad.uop.ops import Ops, UOp, buffers
 
 from cgpt.kernels.compiler import build_library, cache_folder, write_atomically
+from cgpt.kernels.meter import Work, meter
 from cgpt.kernels.native import MAGIC, library, one_kernel
 from cgpt.kernels.tensors import unwritten
 
-Recording = dict[str, Any]  # calls: [function, dims, consts, places]; temporary_bytes; outputs: [place, shape, dtype]
+Recording = dict[str, Any]  # calls: function, dims, consts, work, places; temporary_bytes; outputs: place, shape, dtype
 Place = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
 
 
@@ -97,7 +99,7 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], 
         Tensor.realize(*outputs)
     finally:
         capturing.clear()
-    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs)}
+    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs, *state)}
     with Context(JIT=2):  # a flat list of calls
         linear = jit_lower(UOp(Ops.LINEAR, src=tuple(call for each in linears for call in each.src)), held, [])
     places = _Places(inputs, state)
@@ -108,7 +110,7 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], 
         binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
         assert binary.startswith(MAGIC), f"{function.__qualname__} computes what is no native kernel: {call.src[0].arg}"
         kernel = json.loads(binary[len(MAGIC) :])
-        calls.append([kernel["function"], kernel["dims"], kernel["consts"], [places.of(b) for b in call.src[1:]]])
+        calls.append(kernel | {"places": [places.of(b) for b in call.src[1:]]})
     results = [[places.of(t.uop), list(t.shape), t.dtype.fmt] for t in outputs]
     return {"calls": calls, "outputs": results, "temporary_bytes": places.temporary_bytes}
 
@@ -135,6 +137,11 @@ class _Call(ctypes.Structure):
                 ("dims", ctypes.c_void_p), ("consts", ctypes.c_void_p))  # fmt: skip
 
 
+def work_in(recording: Recording) -> list[Work]:
+    """What each call of a recording does, in order."""
+    return [Work(**call["work"]) for call in recording["calls"]]
+
+
 class Program:
     """A recording with its memory: takes arrays, runs every kernel and returns views of its outputs."""
 
@@ -152,12 +159,20 @@ class Program:
             n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
             memory = (ctypes.c_uint8 * n_bytes).from_address(addresses[kind][index] + offset)
             self.outputs.append(np.frombuffer(memory, dtype).reshape(shape))
+        self.work = Counter(work_in(recording))
         self.calls = (_Call * len(recording["calls"]))()
-        for entry, (function, dims, consts, places) in zip(self.calls, recording["calls"]):
-            bufs = (ctypes.c_uint64 * len(places))(*(addresses[kind][index] + offset for kind, index, offset in places))
-            arrays = bufs, (ctypes.c_int64 * len(dims))(*dims), (ctypes.c_float * len(consts))(*consts)
+        for entry, call in zip(self.calls, recording["calls"]):
+            bufs = [addresses[kind][index] + offset for kind, index, offset in call["places"]]
+            arrays = [
+                (kind * len(values))(*values)
+                for kind, values in (
+                    (ctypes.c_uint64, bufs),
+                    (ctypes.c_int64, call["dims"]),
+                    (ctypes.c_float, call["consts"]),
+                )
+            ]
             self.held.append(arrays)
-            entry.function = ctypes.cast(library()[function], ctypes.c_void_p)
+            entry.function = ctypes.cast(library()[call["function"]], ctypes.c_void_p)
             entry.bufs, entry.dims, entry.consts = (ctypes.addressof(array) for array in arrays)
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -166,6 +181,7 @@ class Program:
             np.copyto(kept, array)
         with one_kernel:
             library().run_calls(self.calls, len(self.calls))
+        meter(self.device.device).add(self.work)
         return self.outputs
 
 

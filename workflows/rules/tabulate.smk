@@ -5,6 +5,7 @@ rule tabulate:
     output:
         scores="results/{experiment}/scores.csv",
         runs="results/{experiment}/runs.csv",
+        hardware="results/{experiment}/hardware.csv",
         markdown="results/{experiment}/table.md",
         html=report(
             "results/{experiment}/table.html",

@@ -1,0 +1,200 @@
+"""The verb `forecast`: what one model takes on one hardware profile, from the cost model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cgpt.cost import gpu, mesh, shapes, wafer
+from cgpt.cost.estimate import Step
+from cgpt.cost.shapes import Shape
+from cgpt.cost.training import job_overhead_s, processor_step, training_step
+from cgpt.errors import UserError, did_you_mean
+from cgpt.spec import Hardware, Model
+
+SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `forecast` is asked; `task` is training, decode or prefill. None: not given."""
+
+    model: str | None
+    shape: str | None
+    hardware: str
+    task: str = "training"
+    systems: int | None = None
+    batch_per_system: int | None = None
+    tokens: float | None = None
+    sparsity: float = 0.0
+    context: int | None = None
+    grid: int | None = None
+
+
+def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str, Hardware]) -> dict[str, Any]:
+    """The answer as a flat mapping, seconds and joules of all systems together; raises UserError."""
+    _refuse(asked, profiles)
+    hardware = profiles[asked.hardware]
+    shape = _shape(asked, models)
+    systems = asked.systems or hardware.systems
+    batch = asked.batch_per_system
+    if asked.task == "training" and batch is None:
+        batch = _default_batch(shape, hardware, systems, asked.sparsity)
+    step = _step(asked, shape, hardware, systems, batch)
+    found: dict[str, Any] = {
+        "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
+        "timing": "modeled", "systems": systems, "batch_per_system": batch, "n_parameters": shape.n_parameters,
+        "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
+        "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
+        "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
+        "fits": _fits(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
+        "memory_bytes": step.memory_bytes, "layout": step.layout,
+    }  # fmt: skip
+    return found | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
+
+
+def _refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
+    """Every problem of the arguments that can be told before the model is known."""
+    problems = []
+    if bool(asked.model) == bool(asked.shape):
+        problems.append("forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,...")
+    for key in ("systems", "batch_per_system", "tokens", "context", "grid"):
+        given = getattr(asked, key)
+        if given is not None and not 0 < given < float("inf"):
+            problems.append(f"--{key.replace('_', '-')}: must be greater than 0, not {given}; write a positive number")
+    if not 0 <= asked.sparsity < 1:
+        problems.append(f"--sparsity: must be from 0 up to 1, not {asked.sparsity}; write a fraction such as 0.75")
+    for key, tasks in (("context", ("decode",)), ("grid", ("decode", "prefill")), ("tokens", ("training",)),
+                       ("batch_per_system", ("training",))):  # fmt: skip
+        if getattr(asked, key) is not None and asked.task not in tasks:
+            problems.append(f"--{key.replace('_', '-')}: has no meaning for {asked.task}; leave it out")
+    profile = profiles.get(asked.hardware)
+    if profile is None:
+        problems.append(f"--hardware: there is no hardware profile '{asked.hardware}'; "
+                        f"{did_you_mean(asked.hardware, profiles)}")  # fmt: skip
+    else:
+        problems += _refuse_for(asked, profile)
+    if problems:
+        raise UserError(*problems)
+
+
+def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
+    """What this profile has no answer to."""
+    where, problems = f"hardware_profiles/{profile.name}.yaml", []
+    if not profile.wafer and not profile.gpu:
+        if profile.sustained_flops_per_s is None:
+            problems.append(f"{where}: has no `wafer`, no `gpu` and no `sustained_flops_per_s`, and a forecast needs "
+                            "one; write one, or take another profile")  # fmt: skip
+        if asked.task == "decode" and profile.bandwidth_bytes_per_s is None:
+            problems.append(f"{where}: bandwidth_bytes_per_s: is missing, and --decode needs it; write the memory's")
+        if (asked.systems or 1) > 1:
+            problems.append(f"--systems: {profile.name} is one machine, not {asked.systems}; leave it out")
+    if not profile.wafer:
+        for key in ("grid", "sparsity"):
+            if getattr(asked, key):
+                problems.append(f"--{key}: {profile.name} is no wafer; leave it out, or take a profile such as cs2")
+        return problems
+    if asked.systems and asked.systems > profile.wafer.max_systems:
+        problems.append(f"--systems: a cluster has at most {profile.wafer.max_systems} of these, not {asked.systems}; "
+                        "write fewer")  # fmt: skip
+    if asked.grid and asked.grid > profile.wafer.mesh_side:
+        problems.append(f"--grid: the wafer is {profile.wafer.mesh_side} cores wide, not {asked.grid}; write fewer")
+    return problems
+
+
+def _shape(asked: Request, models: Mapping[str, Model]) -> Shape:
+    if asked.shape:
+        return shapes.parse(asked.shape)
+    assert asked.model
+    if asked.model not in models:
+        raise UserError(f"--model: there is no model '{asked.model}'; {did_you_mean(asked.model, models)}")
+    return shapes.of_model(models[asked.model])
+
+
+def _default_batch(shape: Shape, hardware: Hardware, systems: int, sparsity: float) -> int:
+    """The largest batch that runs as one micro-batch; on a processor one sequence."""
+    if hardware.wafer:
+        return max(1, wafer.largest_micro_batch(shape, hardware, sparsity))
+    return gpu.largest_batch(shape, hardware, systems) if hardware.gpu else 1
+
+
+def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch: int | None) -> Step:
+    context = asked.context or shape.seq_len
+    if asked.task == "decode":
+        if hardware.wafer:
+            return mesh.decode(shape, hardware, context, asked.grid, systems)
+        return gpu.decode(shape, hardware, context, systems) if hardware.gpu else _processor_decode(
+            shape, hardware, context)  # fmt: skip
+    if asked.task == "prefill":
+        if hardware.wafer:
+            return mesh.prefill(shape, hardware, asked.grid, systems)
+        return gpu.prefill(shape, hardware, systems) if hardware.gpu else processor_step(
+            hardware, 1, shape.seq_len, shape.training_flops_per_token / 3)  # fmt: skip
+    assert batch is not None
+    return training_step(shape, hardware, batch, systems, asked.sparsity)
+
+
+def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
+    """One token: all 32-bit weights and the cache are read from memory once, or multiplied, whichever takes longer."""
+    read = 4.0 * (shape.matmul_weights + shape.n_layer * shape.cached_values(context))
+    flops = 2.0 * shape.matmul_weights + 4 * shape.n_layer * context * shape.d_model
+    assert hardware.bandwidth_bytes_per_s and hardware.sustained_flops_per_s
+    read_s, compute_s = read / hardware.bandwidth_bytes_per_s, flops / hardware.sustained_flops_per_s
+    parts = {"compute": compute_s, "memory_bandwidth": max(0.0, read_s - compute_s)}
+    return Step(1, 1, flops, parts, "memory_bandwidth" if read_s > compute_s else "compute", True)
+
+
+def _fits(step: Step) -> bool | None:
+    """None: the profile does not say how much memory there is."""
+    return step.problem is None if step.memory_bytes else None
+
+
+def _utilisation(step: Step, hardware: Hardware, systems: int) -> float | None:
+    """Model FLOPs (6 N + 12 L S d a token in training, nothing recomputed) over the dense peak."""
+    precision = hardware.wafer.precision if hardware.wafer else hardware.dtype
+    peak = hardware.peak_flops_per_s.get(precision)
+    return step.model_flops / (step.step_s * systems * peak) if step.step_s and peak else None
+
+
+def _energy_j(step: Step, hardware: Hardware, systems: int) -> float | None:
+    """Joules a token: nameplate power of all systems for as long as it takes."""
+    return hardware.power_w * systems * step.step_s / step.tokens if step.step_s and hardware.power_w else None
+
+
+def _run(tokens: float, step: Step, shape: Shape, hardware: Hardware, systems: int) -> dict[str, Any]:
+    """A whole run of `tokens`: its steps, and what a job takes before, and to write the last checkpoint."""
+    overhead_s = job_overhead_s(shape, hardware)
+    seconds = None if step.tokens_per_s is None else tokens / step.tokens_per_s + overhead_s
+    watts = None if hardware.power_w is None else hardware.power_w * systems
+    hours = None if seconds is None else seconds / 3600
+    price = hardware.price_per_hour_usd
+    return {
+        "tokens": tokens,
+        "steps": tokens / step.tokens,
+        "job_overhead_s": overhead_s,
+        "days": None if seconds is None else seconds / SECONDS_PER_DAY,
+        "energy_kwh": None if seconds is None or watts is None else watts * seconds / JOULES_PER_KWH,
+        "price_usd": None if hours is None or price is None else hours * price * systems,
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The forecast for people; `~` marks what is modeled."""
+    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
+    lines = [f"{found['model']} on {found['hardware']} ({systems}), {found['task']}; modeled"]
+    if found["problem"]:
+        lines.append(f"DOES NOT FIT: {found['problem']}")
+    if found["extrapolated"]:
+        lines.append("extrapolated: no absolute rate is public for this hardware at this size")
+    for key, unit in (("batch_per_system", "sequences"), ("step_s", "s"), ("samples_per_s", "sequences/s"),
+                      ("tokens_per_s", "tokens/s"), ("utilisation", "of the dense peak"), ("energy_j_per_token", "J"),
+                      ("bound_by", ""), ("days", ""), ("energy_kwh", "kWh"), ("price_usd", "USD")):  # fmt: skip
+        value = found.get(key)
+        if value is not None:
+            text = value if isinstance(value, (str, int)) else f"~{value:.4g}"
+            lines.append(f"  {key:20} {text} {unit}".rstrip())
+    lines += [f"  step: {part:14} ~{seconds:.4g} s" for part, seconds in found["parts_s"].items()]
+    lines += [f"  memory: {what:30} {held / 1e9:.4g} GB" for what, held in found["memory_bytes"].items()]
+    lines += [f"  layout: {what:14} {value}" for what, value in found["layout"].items()]
+    return "\n".join(lines)

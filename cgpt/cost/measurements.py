@@ -1,0 +1,100 @@
+"""Published measurements, one row each with its source: results/reference/accelerator_measurements.csv."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from cgpt.cost.shapes import Shape
+from cgpt.errors import UserError
+
+USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row. `value` is of all systems together; `context` the tokens cached, or answered in group `end to end`."""
+
+    id: str
+    group: str
+    hardware: str
+    model: str
+    quantity: str
+    value: str
+    unit: str
+    kind: str  # measured | derived | claimed
+    use: str
+    reason: str
+    source: str
+    release: str
+    systems: int | None = None
+    n_layer: int | None = None
+    d_model: int | None = None
+    d_ffn: int | None = None
+    gated: bool | None = None
+    n_head: int | None = None
+    n_kv_head: int | None = None
+    vocab_size: int | None = None
+    seq_len: int | None = None
+    context: int | None = None
+    grid: int | None = None
+    batch_sequences: int | None = None
+    micro_batch_sequences: int | None = None
+    recompute: bool | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The model's shape; only of rows whose use is fit or check."""
+        sizes = {f.name: getattr(self, f.name) for f in fields(Shape)}
+        return Shape(**{**sizes, "gated": bool(self.gated)})
+
+
+def read(path: Path) -> list[Measurement]:
+    """All rows; raises UserError, one line a problem, where a row is not whole."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
+    types, problems, rows = get_type_hints(Measurement), [], []
+    for number, line in enumerate(lines, start=2):
+        if set(line) != set(types):
+            raise UserError(f"{path}: columns are not those of a measurement; write {', '.join(types)}")
+        try:
+            row = Measurement(**{key: _typed(line[key], types[key]) for key in types})
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {line['id']}: {error}; write a number, true or false, or nothing")
+            continue
+        rows.append(row)
+        if problem := _problem(row):
+            problems.append(f"{path}:{number}: {row.id}: {problem}")
+    if problems:
+        raise UserError(*problems)
+    return rows
+
+
+def _typed(text: str, hint: Any) -> Any:
+    kind = next((a for a in get_args(hint) if a is not type(None)), hint)
+    if kind is str:
+        return text
+    if text == "":
+        return None
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(f"'{text}' is neither true nor false")
+        return text == "true"
+    return int(text)
+
+
+def _problem(row: Measurement) -> str | None:
+    if row.use not in USES:
+        return f"use: '{row.use}' is not one of {', '.join(USES)}; write one of them"
+    if row.use != "fit" and not row.reason:
+        return "reason: is missing; say why the row is not fitted to"
+    if row.use == "excluded":
+        return None
+    sizes = [f.name for f in fields(Shape) if f.default is MISSING]
+    missing = [key for key in ("systems", *sizes) if getattr(row, key) is None]
+    return f"{', '.join(missing)}: missing, and a row that is used needs them; write them" if missing else None

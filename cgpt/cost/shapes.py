@@ -1,0 +1,121 @@
+"""A transformer as the cost model sees it: its widths, and the weights and FLOPs that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, fields
+
+from cgpt import flops
+from cgpt.errors import UserError, did_you_mean
+from cgpt.spec import Model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only transformer. `gated`: the feed-forward layer has three matrices, not two.
+
+    `vocab_size` 0 stands for an encoder without a language-model head. Norms, biases and positions are left out: under
+    0.1 % of the weights from a width of 2048 on, under 2 % at 111M.
+    """
+
+    n_layer: int
+    d_model: int
+    d_ffn: int
+    n_head: int
+    n_kv_head: int
+    vocab_size: int
+    seq_len: int
+    gated: bool = False
+
+    @property
+    def kv_width(self) -> int:
+        """Width of the keys, and of the values, of one token."""
+        return self.d_model * self.n_kv_head // self.n_head
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights in the matrices of one layer."""
+        attention = 2 * self.d_model * (self.d_model + self.kv_width)
+        return attention + (3 if self.gated else 2) * self.d_model * self.d_ffn
+
+    @property
+    def head_weights(self) -> int:
+        """Weights of the language-model head."""
+        return self.vocab_size * self.d_model
+
+    @property
+    def matmul_weights(self) -> int:
+        """Weights that a token is multiplied with: the layers and the head, not the embedding."""
+        return self.n_layer * self.layer_weights + self.head_weights
+
+    @property
+    def n_parameters(self) -> int:
+        """Matmul weights and an embedding as large as the head, which a tied model shares with it."""
+        return self.matmul_weights + self.head_weights
+
+    def attention_flops(self, tokens: float) -> float:
+        """Forward FLOPs of scores and values in one layer, where each token sees all `seq_len`: 4 S d a token."""
+        return 4.0 * self.seq_len * self.d_model * tokens
+
+    @property
+    def training_flops_per_token(self) -> float:
+        """6 N + 12 L S d: N the matmul weights, forward and twice that backward, no recomputation, nothing halved."""
+        return 6.0 * self.matmul_weights + 3 * self.n_layer * self.attention_flops(1)
+
+    def kept_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """Of one layer between its forward and its backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
+
+        A gated layer keeps 3 d_ffn. Attention weights are not kept: they are computed block by block.
+        """
+        return bytes_per_value * (8 * self.d_model + (3 if self.gated else 2) * self.d_ffn)
+
+    def checkpoint_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """The input of one layer, which its backward starts from."""
+        return bytes_per_value * self.d_model
+
+    def cached_values(self, context: int) -> int:
+        """Keys and values of one layer for `context` tokens."""
+        return 2 * context * self.kv_width
+
+
+def of_model(row: Model) -> Shape:
+    """The shape of a row of models.yaml; raises UserError where its vocabulary is left to the tokenizer."""
+    if row.vocab_size is None:
+        raise UserError(f"workflows/models.yaml: models.{row.name}: has no vocab_size, and a forecast needs it; write "
+                        "one there, or give the whole shape with --shape")  # fmt: skip
+    return Shape(row.n_layer, row.d_model, flops.ffn_width(row), row.n_head, row.n_head, row.vocab_size, row.seq_len)
+
+
+def parse(text: str) -> Shape:
+    """The shape of `n_layer=32,d_model=4096,...`; d_ffn is 4 d_model, n_kv_head n_head where left out, `vocab` will do.
+
+    Raises UserError, one line a problem.
+    """
+    known = {f.name for f in fields(Shape)}
+    problems: list[str] = []
+    values: dict[str, int] = {}
+    wrong: set[str] = set()
+    for part in filter(None, text.replace(" ", "").split(",")):
+        key, equals, value = part.partition("=")
+        key = "vocab_size" if key == "vocab" else key
+        if not equals or key not in known:
+            problems.append(f"--shape: '{part}' is not `key=value` with a known key; {did_you_mean(key, known)}")
+        elif key == "gated" and value in ("true", "false"):
+            values[key] = int(value == "true")
+        elif key == "gated" or not value.isdecimal() or int(value) < 1:
+            wrong.add(key)
+            wanted = "true or false" if key == "gated" else "a whole number of 1 or more"
+            problems.append(f"--shape: {key}: must be {wanted}, not '{value}'; write e.g. {key}=" +
+                            ("true" if key == "gated" else "32"))  # fmt: skip
+        else:
+            values[key] = int(value)
+    values.setdefault("d_ffn", 4 * values.get("d_model", 0))
+    values.setdefault("n_kv_head", values.get("n_head", 0))
+    problems += [f"--shape: {f.name}: is missing; write `{f.name}=<a whole number>`" for f in fields(Shape)
+                 if f.default is MISSING and f.name not in {*values, *wrong}]  # fmt: skip
+    if not problems and (values["d_model"] % values["n_head"] or values["n_head"] % values["n_kv_head"]):
+        problems.append("--shape: n_head must divide d_model, and n_kv_head must divide n_head; write e.g. "
+                        "d_model=4096,n_head=32,n_kv_head=8")  # fmt: skip
+    if problems:
+        raise UserError(*problems)
+    gated = bool(values.pop("gated", 0))
+    return Shape(**values, gated=gated)

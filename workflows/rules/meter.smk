@@ -1,0 +1,18 @@
+# What a pretrained model would take on a modeled machine.
+rule meter:
+    input:
+        upstream("meter"),
+    output:
+        multiext("results/runs/meter/{run}/", "run.json", "kernels.csv"),
+    log:
+        "results/runs/logs/meter/{run}.log",
+    benchmark:
+        "results/runs/benchmarks/meter/{run}.tsv"
+    wildcard_constraints:
+        run=ids("meter"),
+    threads: 1
+    params:
+        spec=spec("meter"),
+        code=provenance.code_sha256("meter"),
+    shell:
+        "python -m cgpt meter {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
