@@ -168,6 +168,11 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
     if rows.metered:
         facts.append(("weights of", "the machine that trained the model; a modeled one computes the same bits"))
     if any(row["extrapolated"] for row in rows.metered):
-        facts.append(("extrapolated", "no absolute rate of that hardware, or of so many systems, is public"))
+        facts.append(
+            (
+                "extrapolated",
+                "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide",
+            )
+        )
     facts.append(("empty cell", "not known, or not run"))
     return facts
