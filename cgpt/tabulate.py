@@ -165,9 +165,10 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
             facts.append(("bag of words", "logistic regression on word counts, trained on the same labels"))
     if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):
         facts.append(("~", "computed by a model of the hardware, not measured"))
-    if rows.metered:
+    if any(row["weights_from"] != row["hardware"] for row in rows.metered):
         facts.append(("weights of", "the machine that trained the model; a modeled one computes the same bits"))
     if any(row["extrapolated"] for row in rows.metered):
-        facts.append(("extrapolated", "no absolute rate of that hardware, or of so many systems, is public"))
+        no_rate = "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide"
+        facts.append(("extrapolated", no_rate))
     facts.append(("empty cell", "not known, or not run"))
     return facts

@@ -37,6 +37,29 @@ def run_json(id: str, stage: str, model: str, seed: int, **changes: object) -> d
     return record | changes
 
 
+def meter_json(id: str, pretrained: dict, hardware: str, **changes: object) -> dict:
+    """A run.json of the stage meter."""
+    measured = dict(compile_s=None, peak_memory_bytes=None, timing="modeled", hardware=hardware, stage="meter", run=id)
+    record = pretrained | measured | dict(
+        weights_from=pretrained["hardware"], systems=1, batch_per_system=8, step_s=0.0144, seconds=3110.2,
+        tokens_per_s=142247.0, parts_s={"compute": 0.0036, "pass_latency": 0.0108, "reduction": 0.0}, utilisation=0.1,
+        energy_j_per_token=0.16, energy_j=7.2e7, bound_by="pass_latency", fits=True, extrapolated=False,
+        job_overhead_s=3101.0, price_usd=None, metered_flops=2e9, metered_bytes=9e7,
+    )  # fmt: skip
+    return record | changes
+
+
+def add_metered(results: Path, plan: Plan, hardware: str, spec: dict | None = None, **changes: object) -> Plan:
+    """The plan with a meter run of each pretrained model on this machine, whose records are written."""
+    runs = []
+    for pretrained in plan.of("pretrain"):
+        id = f"{pretrained.id}.{hardware}"
+        record = json.loads((results / "runs" / "pretrain" / pretrained.id / "run.json").read_text())
+        write_json(results, "meter", id, "run.json", meter_json(id, record, hardware, **changes))
+        runs.append(run("meter", id, spec, pretrain=pretrained.id))
+    return Plan(plan.experiment, (*plan.runs, *runs))
+
+
 def scores_json(id: str, task: str, stage: str, value: float, **changes: object) -> dict:
     """A scores.json; its bits per byte are there to be kept out of the table."""
     rest = {"filter": "none", "stderr": 0.015}

@@ -11,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from project import TASK, edit, write_project
+from project import EXPERIMENT, TASK, edit, write_project
+from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -33,8 +34,8 @@ STAGES = {  # module: its function's parameters, and what it writes
     "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
-    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "table.md", '
-                 '"table.html"'),
+    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", '
+                 '"table.md", "table.html"'),
     "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
              'for name in ("loss", "scores", "compute") for kind in ("svg", "png"))'),
 }  # fmt: skip
@@ -58,9 +59,9 @@ def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
-def would_run(root: Path) -> Counter[str]:
-    """Jobs by rule of a dry run of the default target."""
-    done = snakemake(root, "--dry-run")
+def would_run(root: Path, *targets: str) -> Counter[str]:
+    """Jobs by rule of a dry run, of the default target where none is given."""
+    done = snakemake(root, "--dry-run", *targets)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, flags=re.MULTILINE))
     del jobs["quickstart"]
@@ -89,7 +90,7 @@ def root(finished, tmp_path) -> Path:
 
 def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(root):
     assert {path.name for path in (root / "results/quickstart").iterdir()} == {
-        "scores.csv", "runs.csv", "table.md", "table.html", "figures"}  # fmt: skip
+        "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "figures"}  # fmt: skip
     assert "Nothing to be done" in "".join((done := snakemake(root, "--cores", "1")).stdout + done.stderr)
 
 
@@ -131,6 +132,22 @@ def test_a_new_task_runs_only_what_is_its_own(root):
 def test_a_new_seed_trains_only_that_seed(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nseeds: [0, 1]")
     assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
+
+
+def test_modeled_machines_are_metered_from_the_weights_that_are_there_and_get_their_own_figures(root):
+    (root / "hardware_profiles/one.yaml").write_text(WAFER)
+    modeled = EXPERIMENT.replace("models: [small]", "models: [small]\nhardware: [cpu, one]\nweights_from: cpu")
+    (root / "workflows/experiments/devices.yaml").write_text(modeled.replace("[world]", "[world, notes]"))
+    figure = "results/devices/figures/roofline.svg"
+    assert would_run(root, "results/devices/table.md", figure) == {"meter": 1, "tabulate": 1, "plot_devices": 1}
+    assert snakemake(root, "--dry-run", figure.replace("devices", "quickstart", 1)).returncode == 1  # nothing modeled
+
+
+def test_a_modeled_machine_that_trains_by_itself_is_trained_and_metered(root):
+    (root / "hardware_profiles/one.yaml").write_text(WAFER)
+    edit(root, QUICKSTART, "models: [small]", "models: [small]\nhardware: [one]")
+    jobs = would_run(root)
+    assert jobs["pretrain"] == jobs["meter"] == 1 and jobs["evaluate"] == 3
 
 
 def test_a_changed_local_corpus_is_fetched_again(root):
