@@ -1,7 +1,7 @@
 """Loss against compute: L(C) = (C / C0)^-alpha + E, and the pure power law, where E is 0.
 
-The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that is
-a straight line in C^-alpha, so that only alpha is searched for, in all bootstrap draws at once. The power law is a
+The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that
+is a straight line in C^-alpha, so that only alpha is searched for, in all bootstrap draws at once. The power law is a
 straight line of log loss in log C.
 """
 

@@ -1,7 +1,8 @@
-"""All fits of one series of points as one JSON-able mapping: constants, their intervals, and errors of extrapolation."""
+"""All fits of one series of points as one mapping for JSON: constants, their intervals, errors of extrapolation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import N_DRAWS, interval, noisy, resampled_weights
 
-FITS = ("compute", "parametric", "isoflop")
 N_PARAMETRIC_DRAWS = 1000
 SPARE_CELLS = 3  # cells beyond a fit's constants from which resampling them says something
-UNITS = {"nats_per_token": "loss", "bits_per_byte": "bits_per_byte"}  # unit: field of Points
+SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 
-def study(points: Points, asked: tuple[str, ...] = FITS, primary: str = "palm") -> dict[str, Any]:
-    """The fits asked for; where one cannot be made, its `problem` says why. `primary`: the convention of `draws`."""
-    makers = {"compute": lambda: _compute(points, primary), "parametric": lambda: _parametric(points),
-              "isoflop": lambda: _isoflop(points)}  # fmt: skip
+def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm") -> dict[str, Any]:
+    """The fits asked for, by default all; one that cannot be made has a `problem`. `primary`: convention of `draws`."""
+    makers: dict[str, Callable[[], Any]] = {
+        "compute": lambda: _compute(points, primary),
+        "parametric": lambda: _parametric(points),
+        "isoflop": lambda: _isoflop(points),
+    }
     return {
         "n_runs": len(points.loss),
         "n_cells": points.n_cells,
@@ -28,23 +31,18 @@ def study(points: Points, asked: tuple[str, ...] = FITS, primary: str = "palm") 
         "vocab_size": points.vocab_size,
         "seq_len": points.seq_len,
         "primary_flops": primary,
-        **{name: makers[name]() for name in asked},
+        **{name: makers[name]() for name in asked or makers},
     }
 
 
 def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
-    """Both forms, under every FLOP convention, in every unit of loss."""
-    made = []
-    for unit, field in UNITS.items():
-        loss = getattr(points, field)
-        if loss is None:
-            continue
-        for convention, flops in points.flops.items():
-            for form in compute_law.FITTERS:
-                found = {"form": form, "flops": convention, "unit": unit}
-                draws = unit == "nats_per_token" and convention == primary
-                made.append(found | _compute_fit(form, flops, loss, points, draws))
-    return made
+    """Both forms, under every FLOP convention in nats per token, and under the primary one in bits per byte."""
+    chosen = [("nats_per_token", points.loss, convention) for convention in points.flops]
+    if points.bits_per_byte is not None:
+        chosen.append(("bits_per_byte", points.bits_per_byte, primary))
+    return [{"form": form, "flops": convention, "unit": unit}
+            | _compute_fit(form, points.flops[convention], loss, points, loss is points.loss and convention == primary)
+            for unit, loss, convention in chosen for form in compute_law.FITTERS]  # fmt: skip
 
 
 def _compute_fit(form: str, flops: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def _compute_fit(form: str, flops: np.ndarray, loss: np.ndarray, points: Points,
         "constants": {name: _constant(law[i], noise[:, i], None if resampled is None else resampled[:, i])
                       for i, name in enumerate(names)},
         "residual_sd": sd,
-        "held_out": [{"model": points.model_of(cell), "flops": float(flops[points.cells == cell].mean()), "error": error}
+        "held_out": [_held_out(points, flops, cell, error)
                      for cell, error in compute_law.held_out_errors(form, flops, loss, points.cells)],
     }  # fmt: skip
     if form == "offset":
@@ -86,8 +84,8 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
         return {"problem": f"{points.n_cells} settings are too few for {n_free} constants; train "
                            f"{n_free + SPARE_CELLS} or more"}  # fmt: skip
     if not parametric_law.can_tell_apart(n, points.tokens):
-        return {"problem": "tokens per parameter are the same in all runs, so that A / N^alpha and B / D^beta cannot be "
-                           "told apart; train sizes at several lengths"}  # fmt: skip
+        return {"problem": "tokens per parameter are the same in all runs, so that A / N^alpha and B / D^beta cannot "
+                           "be told apart; train sizes at several lengths"}  # fmt: skip
     law = parametric_law.fit(n, points.tokens, points.loss)
     weights = resampled_weights(points.cells, N_PARAMETRIC_DRAWS, n_free + 1)
     draws = parametric_law.fit_draws(n, points.tokens, points.loss, weights, law)
@@ -104,15 +102,18 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
 
 def _parametric_held_out(n: np.ndarray, points: Points) -> list[dict[str, Any]]:
     """Error at the largest model's runs, the largest compute of them last, of a fit to all smaller models."""
-    largest = n == n.max()
+    largest = n > SAME_SIZE * n.max()
     if len(set(points.cells[~largest])) < len(parametric_law.CONSTANTS) + 1:
         return []
     law: ParametricLaw = parametric_law.fit(n[~largest], points.tokens[~largest], points.loss[~largest])
     errors = law.loss_at(n, points.tokens) / points.loss - 1
     flops = 6 * n * points.tokens
     held = sorted(set(points.cells[largest]), key=lambda cell: flops[points.cells == cell].mean())
-    return [{"model": points.model_of(cell), "flops": float(flops[points.cells == cell].mean()),
-             "error": float(errors[points.cells == cell].mean())} for cell in held]  # fmt: skip
+    return [_held_out(points, flops, cell, float(errors[points.cells == cell].mean())) for cell in held]
+
+
+def _held_out(points: Points, flops: np.ndarray, cell: int, error: float) -> dict[str, Any]:
+    return {"model": points.model_of(cell), "flops": float(flops[points.cells == cell].mean()), "error": error}
 
 
 def _isoflop(points: Points) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def _optimum_laws(points: Points, convention: str, made: list[isoflop.Budget], m
     """Exponents of N* and D* in C; where a draw's minimum left the sizes, it counts at the nearest one."""
     best = np.array([at[0] for at, _ in minima])
     draws = np.stack([_held_inside(points, budget, drawn[0]) for budget, (_, drawn) in zip(made, minima)], axis=-1)
-    result = {}
+    result: dict[str, Any] = {}
     for name, key in (("n_exponent", "n"), ("d_exponent", "d")):
         ends = []
         for sizes in (best, draws):
