@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def fit_published(reference: Path, own: dict[str, Points]) -> dict[str, Any]:
     write_figure(lambda: figure.published_figure(own, named, _others(rows), law), reference / "published")
     _write(found, reference / "published_fits", PUBLISHED_QUESTION)
     return found
+
+
+def as_json(found: dict[str, Any]) -> dict[str, Any]:
+    """What fits.json holds."""
+    return json.loads(report.as_json(found))
 
 
 def as_text(found: dict[str, Any]) -> str:

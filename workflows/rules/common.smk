@@ -89,9 +89,14 @@ def experiment_spec(wildcards):
 
 def report_files(experiment):
     """The tables and figures of an experiment."""
-    tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")]
+    tables = [
+        f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
+    ]
     figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    return tables + figures
+    laws = (
+        ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if WORKFLOW.experiments[experiment].fit else []
+    )
+    return tables + figures + [f"results/{experiment}/{name}" for name in laws]
 
 
 def need_compiler():
