@@ -39,9 +39,12 @@ def fit_published(reference: Path, own: dict[str, Points]) -> dict[str, Any]:
     studies = {f"Cerebras-GPT {name}": study(points, ("compute",), "reported") for name, points in family.items()}
     studies["Chinchilla"] = study(chinchilla, ("parametric",), "6nd")
     found = {"experiment": "published", "series": studies, "downstream": _downstream(rows)}
-    law = next(fit for fit in studies["Cerebras-GPT SP"]["compute"] if "draws" in fit)
+    drawn = {"paper": studies["Cerebras-GPT SP"]}
+    drawn |= {name: study(points, ("compute",), "cerebras") for name, points in own.items()}
+    laws = {name: fit for name, made in drawn.items() for fit in made["compute"]
+            if fit["form"] == "offset" and "draws" in fit}  # fmt: skip
     named = {f"Cerebras-GPT {name}": points for name, points in family.items()}
-    write_figure(lambda: figure.published_figure(own, named, _others(rows), law), reference / "published")
+    write_figure(lambda: figure.published_figure(own, named, _others(rows), laws), reference / "published")
     _write(found, reference / "published_fits", PUBLISHED_QUESTION)
     return found
 

@@ -20,6 +20,7 @@ FAMILY = published.read(REFERENCE / "published.csv")
 SP, MUP = (published.family_points(FAMILY, variant) for variant in ("SP", "muP"))
 EQUATION_1 = np.array([5.984e22, 0.0737, 0.5066])
 HOFFMANN = ParametricLaw(np.exp(6.0073404), np.exp(6.0179186), np.exp(0.5267228), 0.33917084, 0.2849083)  # TeX digits
+AROUND = np.geomspace(1 / 4, 4, 7)
 BESIROGLU = {"a": (482.01, 285, 744), "b": (2085.43, 1042, 5810), "e": (1.8172, 1.769, 1.871),
              "alpha": (0.3478, 0.317, 0.373), "beta": (0.3658, 0.331, 0.415)}  # fmt: skip
 
@@ -163,7 +164,7 @@ def test_one_ratio_of_tokens_to_parameters_cannot_tell_n_from_d():
     assert "tokens per parameter" in found["parametric"]["n_parameters"]["problem"]
 
 
-def isoflop_points(noise: float = 0.0, seed: int = 0, around: np.ndarray = np.geomspace(1 / 4, 4, 7)) -> Points:
+def isoflop_points(noise: float = 0.0, seed: int = 0, around: np.ndarray = AROUND) -> Points:
     """Three budgets of 6 N D; `around`: their sizes, (3, m) or (m,), as multiples of the law's best."""
     budgets = np.geomspace(1e16, 1e18, 3)
     best = np.array([HOFFMANN.optimum(flops)[0] for flops in budgets])
@@ -199,15 +200,15 @@ def test_isoflop_intervals_hold_the_noiseless_minimum_nineteen_times_in_twenty_a
 
 
 def test_a_minimum_beyond_the_sizes_trained_is_said_and_decides_nothing():
-    too_small, around = np.geomspace(1 / 16, 1 / 2, 7), np.geomspace(1 / 4, 4, 7)
+    too_small = np.geomspace(1 / 16, 1 / 2, 7)
     found = study(isoflop_points(around=too_small), ("isoflop",), "6nd")["isoflop"]
     assert [budget["interior"] for budget in found["budgets"]] == [False] * 3
     assert "laws" not in found and found["problem"].startswith("0 of 3 minima lie inside the sizes")
-    mixed = study(isoflop_points(around=np.stack([around, around, too_small])), ("isoflop",), "6nd")["isoflop"]
+    mixed = study(isoflop_points(around=np.stack([AROUND, AROUND, too_small])), ("isoflop",), "6nd")["isoflop"]
     assert [budget["interior"] for budget in mixed["budgets"]] == [True, True, False]
     last = mixed["budgets"][2]
     assert "n_parameters" not in last and last["best_size_trained"] == pytest.approx(HOFFMANN.optimum(1e18)[0] / 2)
-    two = study(isoflop_points(around=around), ("isoflop",), "6nd")["isoflop"]["laws"]["6nd"]["n_exponent"]["value"]
+    two = study(isoflop_points(), ("isoflop",), "6nd")["isoflop"]["laws"]["6nd"]["n_exponent"]["value"]
     assert mixed["laws"]["6nd"]["n_exponent"]["value"] == pytest.approx(two, abs=0.01)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgpt.collect import short
 from cgpt.plot import COLOURS, GREY, MARKERS, log_ticks, new_figure
 from cgpt.records import LABELS
 from cgpt.scaling import compute_law, isoflop
@@ -26,55 +27,65 @@ Study = Mapping[str, Any]
 
 
 def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Figure:
-    """One panel for each kind of fit that could be made: loss against FLOPs, tokens, and parameters by budget."""
-    drawn = {"compute": _compute_panel, "parametric": _parametric_panel, "isoflop": _isoflop_panel}
-    made = [(kind, [(name, points) for name, points in series.items() if _made(studies[name], kind)]) for kind in drawn]
-    made = [(kind, curves) for kind, curves in made if curves] or [("compute", list(series.items()))]
-    figure, panels = new_figure(1, len(made), height=4.2 * len(made))
-    for axes, (kind, curves) in zip(panels, made):
+    """A panel for each kind of fit that was made: loss against FLOPs, against parameters by budget, else tokens."""
+    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel}
+    made = {kind: [(name, points) for name, points in series.items() if _made(studies[name], kind)] for kind in drawn}
+    if made["isoflop"]:
+        made["parametric"] = []  # the same runs again, without a minimum to see
+    shown = {kind: curves for kind, curves in made.items() if curves} or {"compute": list(series.items())}
+    figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
+    for axes, (kind, curves) in zip(panels, shown.items()):
         drawn[kind](axes, curves, studies)
         _log_loss(axes)
     return figure
 
 
-def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple], law: Study
-                     ) -> Figure:  # fmt: skip
-    """Our points, the published ones and the paper's law with the band of its refit, from the least FLOPs to the most.
+def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple],
+                     laws: Mapping[str, Study]) -> Figure:  # fmt: skip
+    """Our points, the published ones, the paper's law with the band of its refit and ours with theirs, all FLOPs over.
 
-    `others`: FLOPs and losses by name. FLOPs are Cerebras-GPT's count throughout.
+    `others`: FLOPs and losses by name; `laws`: fits with draws, the paper's under the name `paper`, ours under theirs.
+    FLOPs are Cerebras-GPT's count throughout.
     """
     figure, (axes,) = new_figure(height=4.6)
-    places: list[tuple[str, np.ndarray, np.ndarray]] = []
-    places += [(name, points.flops["cerebras"], points.loss) for name, points in own.items()]
+    places = [(name, points.flops["cerebras"], points.loss) for name, points in own.items()]
     places += [(name, points.flops["reported"], points.loss) for name, points in family.items()]
     places += [(name, flops, loss) for name, (flops, loss) in others.items()]
     flops = np.concatenate([flops for _, flops, _ in places])
     x = np.geomspace(min(flops.min(), 1e17) / BEYOND, flops.max() * 10, 200)
-    _band(axes, x, law, GREY)
+    _band(axes, x, laws["paper"], GREY)
     axes.plot(x, compute_law.loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
               label="Cerebras-GPT, equation 1; band: 95 % of its refit")  # fmt: skip
     for place, (name, at, loss) in enumerate(places):
-        fill = "none" if name.endswith("muP") else COLOURS[place % len(COLOURS)]  # it lies on its SP twin
+        colour = COLOURS[place % len(COLOURS)]
+        if name in laws:
+            _band(axes, x, laws[name], colour)
+            axes.plot(x, compute_law.loss_at(_law(laws[name]), x), color=colour, linestyle="--", linewidth=1)
+        fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
         axes.plot(at, loss, linestyle="", markersize=6, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
-                  color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)])  # fmt: skip
-    for points in (*own.values(), next(iter(family.values()))):
-        at = points.flops.get("reported", points.flops["cerebras"])
-        for model, x_at, y_at in zip(points.models, at, points.loss):
-            axes.annotate(model.removeprefix("Cerebras-GPT-"), (x_at, y_at), xytext=(-4, -9), fontsize=7,
-                          textcoords="offset points", ha="right")  # fmt: skip
+                  color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
+    for points in (*list(own.values())[:1], next(iter(family.values()))):
+        _name_models(axes, points, points.flops.get("reported", points.flops["cerebras"]))
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs, counted as in Cerebras-GPT")
     axes.set_ylabel("loss (nats per token)")
     _log_loss(axes)
-    axes.legend(fontsize=8)
-    corpus = "; ours: another text and vocabulary, so that only slopes compare" if own else ""
-    axes.set_title(f"Published: the Pile, GPT-2 tokens{corpus}", fontsize=9)
+    axes.legend(fontsize=8, loc="upper right")
+    caveat = "\nours: another text and vocabulary; only slopes compare, not levels" if own else ""
+    axes.set_title(f"Published: the Pile, GPT-2 tokens{caveat}", fontsize=9)
     return figure
+
+
+def _name_models(axes: Axes, points: Points, flops: np.ndarray) -> None:
+    """Each setting's model below and left of its mean."""
+    for cell, (x, y) in enumerate(zip(points.cell_means(flops), points.cell_means(points.loss))):
+        axes.annotate(points.model_of(cell).removeprefix("Cerebras-GPT-"), (x, y), xytext=(-4, -9), fontsize=7,
+                      textcoords="offset points", ha="right")  # fmt: skip
 
 
 def _made(study: Study, kind: str) -> bool:
     if kind == "compute":
-        return kind in study
+        return any("draws" in fit for fit in study.get(kind, ()))
     found = study.get(kind, {})
     return "constants" in found.get("n_parameters", {}) if kind == "parametric" else "budgets" in found
 
@@ -102,23 +113,28 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
 
 
 def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
-    """Loss against tokens: each size a line of L(N, D) with its band."""
+    """Loss against tokens: each size a line of L(N, D) with its band; points with the number of their seeds."""
     for place, (name, points) in enumerate(curves):
-        fit = studies[name]["parametric"]["n_parameters"]
+        fit, colour = studies[name]["parametric"]["n_parameters"], COLOURS[place]
         law = ParametricLaw(*(fit["constants"][key]["value"] for key in CONSTANTS))
         x = np.geomspace(points.tokens.min() / 2, points.tokens.max() * 2, 60)
-        sizes = sorted(set(points.n_parameters))
-        for size in sizes if len(sizes) <= 12 else sizes[:: len(sizes) // 8]:
+        for size in sorted(set(points.n_parameters)):
             drawn = np.array([ParametricLaw(*draw).loss_at(np.array(size), x) for draw in fit["draws"]])
             low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-            axes.fill_between(x, low, high, color=COLOURS[place], alpha=0.15, linewidth=0)
-            axes.plot(x, law.loss_at(np.array(size), x), color=COLOURS[place], linewidth=0.9)
-        _points(axes, points, points.tokens, COLOURS[place], MARKERS[place], labelled=len(sizes) <= 12)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            fitted = law.loss_at(np.array(size), x)
+            axes.plot(x, fitted, color=colour, linewidth=0.9)
+            axes.annotate(short(size), (x[-1], fitted[-1]), xytext=(3, -3), textcoords="offset points", fontsize=7)
+        seeds = sorted(set(np.bincount(points.cells).tolist()))
+        axes.plot([], [], color=colour, marker=MARKERS[place],
+                  label=", ".join(filter(None, (name, "n=" + " or ".join(map(str, seeds))))))  # fmt: skip
+        _points(axes, points, points.tokens, colour, MARKERS[place], labelled=False)
     axes.set_xscale("log")
     log_ticks(axes)
     axes.set_xlabel(LABELS["tokens"])
     axes.set_ylabel(LABELS["validation_loss"])
-    axes.set_title("L(N, D), one line per size")
+    axes.set_title("L(N, D), one line per number of parameters")
+    axes.legend(fontsize=8)
 
 
 def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
@@ -145,7 +161,7 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     log_ticks(axes)
     axes.set_xlabel(LABELS["n_parameters"])
     axes.set_ylabel(LABELS["validation_loss"])
-    axes.legend(fontsize=8, title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str, labelled: bool) -> None:

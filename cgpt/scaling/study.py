@@ -47,6 +47,8 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
 
 def _compute_fit(form: str, flops: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool) -> dict[str, Any]:
     n_free = compute_law.N_FREE[form]
+    if isoflop.budgets(points):
+        return {"problem": "several sizes share each budget, and L(C) is of the best one; ask for isoflop"}
     if points.n_cells <= n_free:
         return {"problem": f"{points.n_cells} settings cannot decide {n_free} constants; train at more budgets"}
     fitter = compute_law.FITTERS[form]
@@ -80,12 +82,12 @@ def _parametric(points: Points) -> dict[str, Any]:
 
 def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
     n_free = len(parametric_law.CONSTANTS)
-    if points.n_cells < n_free + SPARE_CELLS:
-        return {"problem": f"{points.n_cells} settings are too few for {n_free} constants; train "
-                           f"{n_free + SPARE_CELLS} or more"}  # fmt: skip
     if not parametric_law.can_tell_apart(n, points.tokens):
         return {"problem": "tokens per parameter are the same in all runs, so that A / N^alpha and B / D^beta cannot "
                            "be told apart; train sizes at several lengths"}  # fmt: skip
+    if points.n_cells < n_free + SPARE_CELLS:
+        return {"problem": f"{points.n_cells} settings are too few for {n_free} constants; train "
+                           f"{n_free + SPARE_CELLS} or more"}  # fmt: skip
     law = parametric_law.fit(n, points.tokens, points.loss)
     weights = resampled_weights(points.cells, N_PARAMETRIC_DRAWS, n_free + 1)
     draws = parametric_law.fit_draws(n, points.tokens, points.loss, weights, law)
