@@ -33,8 +33,8 @@ STAGES = {  # module: its function's parameters, and what it writes
     "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
-    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "table.md", '
-                 '"table.html"'),
+    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", '
+                 '"table.md", "table.html"'),
     "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
              'for name in ("loss", "scores", "compute") for kind in ("svg", "png"))'),
 }  # fmt: skip
@@ -89,7 +89,7 @@ def root(finished, tmp_path) -> Path:
 
 def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(root):
     assert {path.name for path in (root / "results/quickstart").iterdir()} == {
-        "scores.csv", "runs.csv", "table.md", "table.html", "figures"}  # fmt: skip
+        "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "figures"}  # fmt: skip
     assert "Nothing to be done" in "".join((done := snakemake(root, "--cores", "1")).stdout + done.stderr)
 
 
@@ -98,6 +98,11 @@ def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
         (root / name).write_text("# a comment\n" + (root / name).read_text())
     edit(root, "cgpt/model.py", MODEL, '"""Another docstring."""\n\n# a comment\nWIDTH = 4  # another\n')
     assert not would_run(root)
+
+
+def test_an_experiment_that_asks_for_scaling_laws_gets_them_and_nothing_runs_again(root):
+    (root / QUICKSTART).write_text((root / QUICKSTART).read_text() + "fit: [compute]\n")
+    assert would_run(root) == {"fit": 1}
 
 
 def test_execution_settings_rerun_nothing(root):
