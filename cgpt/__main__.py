@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
         verb.set_defaults(run=_report)
+    verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
+    verb.add_argument("experiment", nargs="?")
+    verb.add_argument("--published", action="store_true", help="the published runs; the experiment's beside them")
+    verb.set_defaults(run=_fit)
     verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
     verb.set_defaults(run=_doctor)
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
@@ -82,7 +86,7 @@ def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,..."
     )
-    verb.add_argument("--hardware", required=True, help="a profile of hardware_profiles/")
+    verb.add_argument("--hardware", required=True, nargs="+", help="a profile of hardware_profiles/")
     verb.add_argument("--systems", type=int, help="default: the profile's")
     verb.add_argument("--batch-per-system", type=int, help="sequences; default: the most that fit in one micro-batch")
     verb.add_argument("--tokens", type=float, help="of a whole training run")
@@ -92,6 +96,11 @@ def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     task.add_argument("--prefill", action="store_true", help="a prompt of seq_len tokens, not training")
     verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
     verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
+    verb.add_argument("--target-loss", type=float, help="instead of a model: the cheapest way to this loss, by a law")
+    verb.add_argument("--budget-hours", type=float, help="with --target-loss: the loss that these hours buy too")
+    verb.add_argument("--budget-kwh", type=float, help="with --target-loss: the loss that this energy buys too")
+    verb.add_argument("--law", type=Path, default=REFERENCE / "published_fits.json", help="a fits.json")
+    verb.add_argument("--series", help="of the law's file; default: its first")
     verb.set_defaults(run=_forecast)
     verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
     verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
@@ -232,6 +241,24 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return {"experiment": experiment.name, "folder": str(RESULTS / experiment.name)}, ""
 
 
+def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt import fit
+    from cgpt.scaling.points import read_runs
+
+    if chosen.experiment is None and not chosen.published:
+        raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
+    if not chosen.published:
+        found = fit.fit(*_experiment(chosen.experiment), RESULTS)
+    else:
+        beside = {}
+        if chosen.experiment:
+            experiment, made = _experiment(chosen.experiment)
+            read = read_runs(RESULTS / experiment.name / "runs.csv", made)
+            beside = {", ".join(filter(None, (experiment.name, name))): points for name, points in read.items()}
+        found = fit.fit_published(REFERENCE, beside)
+    return fit.as_json(found), fit.as_text(found)
+
+
 def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import doctor
 
@@ -245,9 +272,16 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.cost import forecast
 
+    workflow = load.load_workflow(Path.cwd())
+    if chosen.target_loss is not None:
+        return _target(chosen, workflow)
+    if len(chosen.hardware) > 1 or chosen.budget_hours or chosen.budget_kwh or chosen.series:
+        raise UserError(
+            "forecast: several profiles, a budget and a law go with --target-loss; write it, or one profile"
+        )
+    chosen.hardware = chosen.hardware[0]
     task = "decode" if chosen.decode else "prefill" if chosen.prefill else "training"
     given = {name: getattr(chosen, name) for name in forecast.Request.__dataclass_fields__ if name != "task"}
-    workflow = load.load_workflow(Path.cwd())
     found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
     return found, forecast.as_text(found)
 
@@ -260,6 +294,21 @@ def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
     family.write(rows, chosen.out)
     return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
+
+
+def _target(chosen: argparse.Namespace, workflow: load.Workflow) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import target
+    from cgpt.scaling import law, published
+
+    alone = ("model", "shape", "tokens", "systems", "batch_per_system", "context", "grid", "decode", "prefill")
+    if given := [name for name in alone if getattr(chosen, name)]:
+        raise UserError(
+            f"--{given[0].replace('_', '-')}: has no meaning with --target-loss, which finds it; leave it out"
+        )
+    asked = target.Target(chosen.target_loss, tuple(chosen.hardware), chosen.budget_hours, chosen.budget_kwh)
+    batch = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
+    found = target.target(asked, law.read(chosen.law, chosen.series), batch, workflow.hardware)
+    return found, target.as_text(found)
 
 
 def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -36,6 +36,7 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {"tokenizer": ("bpe", "gpt2")},
     "train": {"schedule": ("linear", "cosine")},
     "finetune": {"start": ("pretrained", "scratch")},
+    "experiment": {"fit": ("compute", "parametric", "isoflop")},
     "hardware": {
         "dtype": ("float32", "bfloat16", "float16"),
         "kernels": ("tinygrad", "native"),
@@ -172,6 +173,7 @@ def experiment(
             file.problem((key,), "is empty; name at least one")
     _seeds(parts.get("seeds", ()), file)
     _weights_from(parts, profiles, file)
+    value("experiment", "fit", parts.get("fit"), ("fit",), file)
     if "data" in parts:
         _data(parts["data"], file)
     if "train" in parts:

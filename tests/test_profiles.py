@@ -98,6 +98,4 @@ def test_doctor_says_that_a_modeled_wafer_trains_here_and_a_modeled_gpu_does_not
     said = {line.split()[1].rstrip(":"): line for line in lines if line.startswith("hardware")}
     assert "can run here (16 systems, computed by the processor, seconds and joules modeled)" in said["andromeda"]
     assert "can run here (computed by the processor, seconds and joules modeled)" in said["cs3"]
-    assert (
-        "is modeled and computes nothing; name it in an experiment beside" in said["h100"]
-    )
+    assert "is modeled and computes nothing; name it in an experiment beside" in said["h100"]

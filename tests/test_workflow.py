@@ -101,6 +101,11 @@ def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
     assert not would_run(root)
 
 
+def test_an_experiment_that_asks_for_scaling_laws_gets_them_and_nothing_runs_again(root):
+    (root / QUICKSTART).write_text((root / QUICKSTART).read_text() + "fit: [compute]\n")
+    assert would_run(root) == {"fit": 1}
+
+
 def test_execution_settings_rerun_nothing(root):
     edit(root, QUICKSTART, "steps: 10", "steps: 10, checkpoint_every_steps: 7")
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2")

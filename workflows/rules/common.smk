@@ -106,7 +106,11 @@ def report_files(experiment):
         f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
     ]
     names = FIGURES + (DEVICE_FIGURES if experiment in WITH_MODELED else ())
-    return tables + [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+    laws = (
+        ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if WORKFLOW.experiments[experiment].fit else []
+    )
+    return tables + figures + [f"results/{experiment}/{name}" for name in laws]
 
 
 def need_compiler():

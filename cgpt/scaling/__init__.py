@@ -1,0 +1,1 @@
+"""Scaling laws: fits of loss against compute, parameters and tokens, with intervals."""

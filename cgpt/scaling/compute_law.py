@@ -1,0 +1,117 @@
+"""Loss against compute: L(C) = (C / C0)^-alpha + E, and the pure power law, where E is 0.
+
+The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that
+is a straight line in C^-alpha, so that only alpha is searched for, in all bootstrap draws at once. The power law is a
+straight line of log loss in log C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+CONSTANTS = ("c0_flops", "alpha", "e")
+N_FREE = {"offset": 3, "power": 2}  # free constants of each form
+_ALPHAS = np.geomspace(1e-3, 3.0, 100)  # grid that brackets alpha
+_GOLDEN = (np.sqrt(5) - 1) / 2
+_GOLDEN_STEPS = 40
+
+
+def loss_at(constants: np.ndarray, flops: np.ndarray) -> np.ndarray:
+    """L(C), (..., n), of constants (..., 3) at `flops` (n,)."""
+    c0, alpha, e = (constants[..., [i]] for i in range(3))
+    return (flops / c0) ** -alpha + e
+
+
+def flops_at(constants: np.ndarray, loss: float) -> np.ndarray:
+    """C(L) of constants (..., 3); infinite where the loss is not above E."""
+    c0, alpha, e = (constants[..., i] for i in range(3))
+    above = np.maximum(loss - e, 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        return c0 * above ** (-1 / alpha)
+
+
+def fit_power(flops: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """C0, alpha and E = 0, (..., 3): least squares of log loss. Shapes as of `fit_offset`."""
+    y = np.log(loss)
+    w = np.ones_like(y) if weights is None else weights
+    slope, level, _ = _line(np.log(flops), y, w)
+    alpha = -slope
+    return np.stack([np.exp(level / alpha), alpha, np.zeros_like(alpha)], axis=-1)
+
+
+def fit_offset(flops: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None, relative: bool = False
+               ) -> np.ndarray:  # fmt: skip
+    """C0, alpha and E >= 0, (..., 3), of `flops` (n,) and `loss` (..., n): least squares of the loss.
+
+    `weights` (..., n) says how often each run counts. `relative`: least squares of the relative error instead.
+    """
+    w = np.ones_like(loss) if weights is None else weights
+    w, y = np.broadcast_arrays(w / loss**2 if relative else w, loss)
+    middle = np.exp(np.mean(np.log(flops)))
+    x = np.log(flops / middle)
+
+    def squares(alpha: np.ndarray) -> np.ndarray:
+        return _given_alpha(alpha, x, y, w)[2]
+
+    on_grid = np.stack([squares(np.full(y.shape[:-1], alpha)) for alpha in _ALPHAS])
+    best = np.argmin(on_grid, axis=0)
+    low, high = _ALPHAS[np.maximum(best - 1, 0)], _ALPHAS[np.minimum(best + 1, len(_ALPHAS) - 1)]
+    alpha = np.exp(_golden_section(lambda log_alpha: squares(np.exp(log_alpha)), np.log(low), np.log(high)))
+    scale, e, _ = _given_alpha(alpha, x, y, w)
+    with np.errstate(over="ignore"):
+        return np.stack([middle * scale ** (1 / alpha), alpha, e], axis=-1)
+
+
+FITTERS: dict[str, Callable[..., np.ndarray]] = {"offset": fit_offset, "power": fit_power}
+
+
+def held_out_errors(form: str, flops: np.ndarray, loss: np.ndarray, cells: np.ndarray) -> list[tuple[int, float]]:
+    """For each cell that enough smaller ones precede: the cell, and (predicted - observed) / observed.
+
+    The law is fitted to the cells of less compute alone; the observed loss is the mean over the cell's seeds.
+    """
+    order = sorted(set(cells), key=lambda cell: flops[cells == cell].mean())
+    errors = []
+    for place in range(N_FREE[form], len(order)):
+        before, own = np.isin(cells, order[:place]), cells == order[place]
+        law = FITTERS[form](flops[before], loss[before])
+        predicted = loss_at(law, flops[own].mean(keepdims=True))[0]
+        errors.append((int(order[place]), float(predicted / loss[own].mean() - 1)))
+    return errors
+
+
+def _line(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slope, level and sum of squares of the weighted straight line."""
+    total = w.sum(-1)
+    mean_x, mean_y = (w * x).sum(-1) / total, (w * y).sum(-1) / total
+    dx, dy = x - mean_x[..., None], y - mean_y[..., None]
+    slope = (w * dx * dy).sum(-1) / (w * dx * dx).sum(-1)
+    return slope, mean_y - slope * mean_x, (w * (dy - slope[..., None] * dx) ** 2).sum(-1)
+
+
+def _given_alpha(alpha: np.ndarray, x: np.ndarray, y: np.ndarray, w: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """The best scale and E >= 0 at `alpha` (...), and their sum of squares."""
+    u = np.exp(-alpha[..., None] * x)
+    scale, e, squares = _line(u, y, w)
+    through_0 = (w * u * y).sum(-1) / (w * u * u).sum(-1)
+    bound = e < 0
+    scale, e = np.where(bound, through_0, scale), np.where(bound, 0, e)
+    squares_0 = (w * (y - through_0[..., None] * u) ** 2).sum(-1)
+    return np.maximum(scale, 1e-12), e, np.where(bound, squares_0, squares)
+
+
+def _golden_section(f: Callable[[np.ndarray], np.ndarray], low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where each element of `f` is least between `low` and `high`."""
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = f(left), f(right)
+    for _ in range(_GOLDEN_STEPS):
+        down = at_left < at_right
+        low, high = np.where(down, low, left), np.where(down, right, high)
+        inner = np.where(down, high - _GOLDEN * (high - low), low + _GOLDEN * (high - low))
+        at_inner = f(inner)
+        left, right = np.where(down, inner, right), np.where(down, left, inner)
+        at_left, at_right = np.where(down, at_inner, at_right), np.where(down, at_left, at_inner)
+    return (low + high) / 2

@@ -1,0 +1,209 @@
+"""Fitted laws as figures: points labelled with n, lines, and bands that hold 95 % of the bootstrap draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cgpt.collect import short
+from cgpt.plot import COLOURS, GREY, MARKERS, log_ticks, new_figure
+from cgpt.records import LABELS
+from cgpt.scaling import compute_law, isoflop
+from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
+from cgpt.scaling.points import Points
+from cgpt.scaling.published import PAPER_LAW
+from cgpt.scaling.resampling import interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Curves = list[tuple[str, Points]]
+
+BEYOND = 3.0  # how far, as a ratio of FLOPs, a law is drawn beyond its points
+Study = Mapping[str, Any]
+
+
+def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Figure:
+    """A panel for each kind of fit that was made: loss against FLOPs, against parameters by budget, else tokens."""
+    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel}
+    made = {kind: [(name, points) for name, points in series.items() if _made(studies[name], kind)] for kind in drawn}
+    if made["isoflop"]:
+        made["parametric"] = []  # the same runs again, without a minimum to see
+    shown = {kind: curves for kind, curves in made.items() if curves} or {"compute": list(series.items())}
+    figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
+    for axes, (kind, curves) in zip(panels, shown.items()):
+        drawn[kind](axes, curves, studies)
+        _log_loss(axes)
+    return figure
+
+
+def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple],
+                     laws: Mapping[str, Study]) -> Figure:  # fmt: skip
+    """Our points, the published ones, the paper's law with the band of its refit and ours with theirs, all FLOPs over.
+
+    `others`: FLOPs and losses by name; `laws`: fits with draws, the paper's under the name `paper`, ours under theirs.
+    FLOPs are Cerebras-GPT's count throughout.
+    """
+    figure, (axes,) = new_figure(height=4.6)
+    places = [(name, points.flops["cerebras"], points.loss) for name, points in own.items()]
+    places += [(name, points.flops["reported"], points.loss) for name, points in family.items()]
+    places += [(name, flops, loss) for name, (flops, loss) in others.items()]
+    flops = np.concatenate([flops for _, flops, _ in places])
+    x = np.geomspace(min(flops.min(), 1e17) / BEYOND, flops.max() * 10, 200)
+    _band(axes, x, laws["paper"], GREY)
+    axes.plot(x, compute_law.loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
+              label="Cerebras-GPT, equation 1; band: 95 % of its refit")  # fmt: skip
+    for place, (name, at, loss) in enumerate(places):
+        colour = COLOURS[place % len(COLOURS)]
+        if name in laws:
+            _band(axes, x, laws[name], colour)
+            axes.plot(x, compute_law.loss_at(_law(laws[name]), x), color=colour, linestyle="--", linewidth=1)
+        fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
+        axes.plot(at, loss, linestyle="", markersize=6, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
+                  color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
+    for points in (*list(own.values())[:1], next(iter(family.values()))):
+        _name_models(axes, points, points.flops.get("reported", points.flops["cerebras"]))
+    axes.set_xscale("log")
+    axes.set_xlabel("training FLOPs, counted as in Cerebras-GPT")
+    axes.set_ylabel("loss (nats per token)")
+    _log_loss(axes)
+    axes.legend(fontsize=8, loc="upper right")
+    caveat = "\nours: another text and vocabulary; only slopes compare, not levels" if own else ""
+    axes.set_title(f"Published: the Pile, GPT-2 tokens{caveat}", fontsize=9)
+    return figure
+
+
+def _name_models(axes: Axes, points: Points, flops: np.ndarray) -> None:
+    """Each setting's model below and left of its mean."""
+    for cell, (x, y) in enumerate(zip(points.cell_means(flops), points.cell_means(points.loss))):
+        axes.annotate(points.model_of(cell).removeprefix("Cerebras-GPT-"), (x, y), xytext=(-4, -9), fontsize=7,
+                      textcoords="offset points", ha="right")  # fmt: skip
+
+
+def _made(study: Study, kind: str) -> bool:
+    if kind == "compute":
+        return any("draws" in fit for fit in study.get(kind, ()))
+    found = study.get(kind, {})
+    return "constants" in found.get("n_parameters", {}) if kind == "parametric" else "budgets" in found
+
+
+def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
+    for place, (name, points) in enumerate(curves):
+        study, colour = studies[name], COLOURS[place]
+        convention = study["primary_flops"]
+        flops = points.flops[convention]
+        fits = {fit["form"]: fit for fit in study.get("compute", ()) if "draws" in fit}
+        x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
+        if "offset" in fits:
+            _band(axes, x, fits["offset"], colour)
+            axes.plot(x, compute_law.loss_at(_law(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
+        if "power" in fits:
+            axes.plot(x, compute_law.loss_at(_law(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
+                      label=_words(name, fits["power"]))  # fmt: skip
+        _points(axes, points, flops, colour, MARKERS[place], labelled=place == 0)
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
+    axes.set_ylabel(LABELS["validation_loss"])
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
+
+
+def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
+    """Loss against tokens: each size a line of L(N, D) with its band; points with the number of their seeds."""
+    for place, (name, points) in enumerate(curves):
+        fit, colour = studies[name]["parametric"]["n_parameters"], COLOURS[place]
+        law = ParametricLaw(*(fit["constants"][key]["value"] for key in CONSTANTS))
+        x = np.geomspace(points.tokens.min() / 2, points.tokens.max() * 2, 60)
+        for size in sorted(set(points.n_parameters)):
+            drawn = np.array([ParametricLaw(*draw).loss_at(np.array(size), x) for draw in fit["draws"]])
+            low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            fitted = law.loss_at(np.array(size), x)
+            axes.plot(x, fitted, color=colour, linewidth=0.9)
+            axes.annotate(short(size), (x[-1], fitted[-1]), xytext=(3, -3), textcoords="offset points", fontsize=7)
+        seeds = sorted(set(np.bincount(points.cells).tolist()))
+        axes.plot([], [], color=colour, marker=MARKERS[place],
+                  label=", ".join(filter(None, (name, "n=" + " or ".join(map(str, seeds))))))  # fmt: skip
+        _points(axes, points, points.tokens, colour, MARKERS[place], labelled=False)
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(LABELS["tokens"])
+    axes.set_ylabel(LABELS["validation_loss"])
+    axes.set_title("L(N, D), one line per number of parameters")
+    axes.legend(fontsize=8)
+
+
+def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
+    """Loss against parameters: a colour per budget, its parabola, and its minimum with the interval where interior."""
+    for name, points in curves:
+        ones = np.ones_like(points.loss)
+        for place, (budget, found) in enumerate(zip(isoflop.budgets(points), studies[name]["isoflop"]["budgets"])):
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            level, slope, bend = budget.parabola(points, points.loss, ones)
+            sizes = points.n_parameters[budget.runs]
+            x = np.linspace(np.log(sizes.min()), np.log(sizes.max()), 60)
+            centred = x - np.log(sizes).mean()
+            axes.plot(np.exp(x), level + slope * centred + bend * centred**2, color=colour, linewidth=1)
+            axes.plot(sizes, points.loss[budget.runs], linestyle="", color=colour, marker=marker,
+                      label=f"{name + ', ' if name else ''}{found['flops']:.2g} FLOPs, n={len(sizes)}")  # fmt: skip
+            if found["interior"]:
+                best = found["n_parameters"]
+                at = np.log(best["value"]) - np.log(sizes).mean()
+                low, high = (np.clip(end, sizes.min(), sizes.max()) for end in best["noise"])
+                reach = [[best["value"] - low], [high - best["value"]]]
+                axes.errorbar(best["value"], level + slope * at + bend * at * at, xerr=reach, color=colour, marker="*",
+                              markersize=10, capsize=3)  # fmt: skip
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(LABELS["n_parameters"])
+    axes.set_ylabel(LABELS["validation_loss"])
+    axes.legend(fontsize=8, loc="lower left", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
+
+
+def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str, labelled: bool) -> None:
+    """The mean of each cell, its standard deviation over seeds as the bar, its model and n as the label."""
+    for cell in range(points.n_cells):
+        own = points.cells == cell
+        x, y = at[own].mean(), points.loss[own].mean()
+        sd = float(points.loss[own].std(ddof=1)) if own.sum() > 1 else None
+        axes.errorbar(x, y, yerr=sd, color=colour, marker=marker, linestyle="", capsize=2)
+        if labelled:
+            axes.annotate(f"{points.model_of(cell)}, n={own.sum()}", (x, y), xytext=(5, 4), textcoords="offset points",
+                          fontsize=7)  # fmt: skip
+
+
+def _band(axes: Axes, x: np.ndarray, fit: Study, colour: str) -> None:
+    drawn = compute_law.loss_at(_draws(fit), x)
+    low, high = np.array([interval(column) for column in drawn.T]).T
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _draws(fit: Study) -> np.ndarray:
+    return np.array([draw for draw in fit["draws"] if None not in draw], dtype=float)
+
+
+def _law(fit: Study) -> np.ndarray:
+    return np.array([fit["constants"][name]["value"] if name in fit["constants"] else 0.0
+                     for name in compute_law.CONSTANTS])  # fmt: skip
+
+
+def _words(name: str, fit: Study) -> str:
+    constants = fit["constants"]
+    parts = [f"α {constants['alpha']['value']:.3f}"]
+    parts += [f"E {constants['e']['value']:.2f}"] if fit["form"] == "offset" else ["no offset"]
+    return f"{name + ': ' if name else ''}{', '.join(parts)}"
+
+
+def _log_loss(axes: Axes) -> None:
+    """A logarithmic axis of losses with plain numbers, few enough to read."""
+    from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,111 @@
+"""Trained models as points of a scaling law, from an experiment's runs.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cgpt import flops
+from cgpt.errors import UserError
+from cgpt.plan import Plan
+from cgpt.records import RUN_COLUMNS
+from cgpt.spec import Model
+
+# Settings along which a law runs; runs that differ in another one, such as train.lr, belong to different laws.
+ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.batch_size",
+                 "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Points:
+    """Trained models, one entry each; arrays are (n,).
+
+    `cells` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds the
+    training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are unknown.
+    """
+
+    models: tuple[str, ...]
+    cells: np.ndarray
+    n_parameters: np.ndarray
+    n_parameters_non_embedding: np.ndarray | None
+    tokens: np.ndarray
+    flops: Mapping[str, np.ndarray]
+    loss: np.ndarray
+    bits_per_byte: np.ndarray | None
+    vocab_size: int | None = None
+    seq_len: int | None = None
+
+    @property
+    def n_cells(self) -> int:
+        """Number of different settings."""
+        return len(set(self.cells.tolist()))
+
+    def cell_means(self, values: np.ndarray) -> np.ndarray:
+        """Mean of `values` (n,) over the seeds of each cell, (n_cells,)."""
+        return np.bincount(self.cells, values) / np.bincount(self.cells)
+
+    def model_of(self, cell: int) -> str:
+        """The model's name in a cell."""
+        return self.models[int(np.argmax(self.cells == cell))]
+
+
+def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
+    """The pretraining runs of a runs.csv by series: data, hardware and settings that no law runs along.
+
+    The plan gives each run's shape, and so its FLOPs by every convention. Raises UserError where the file is missing
+    or names a run that the plan does not.
+    """
+    rows = [row for row in _read(path) if row["stage"] == "pretrain" and row["validation_loss"]]
+    specs = {run.id: run.spec for run in plan.of("pretrain")}
+    if strange := [row["run"] for row in rows if row["run"] not in specs]:
+        raise UserError(f"{path}: run: '{strange[0]}' is not in the plan; run `python -m cgpt tabulate "
+                        f"{plan.experiment}` after the experiment's last change")  # fmt: skip
+    if not rows:
+        raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["hardware"], _beside_the_law(row["setting"])), []).append(row)
+    told = [len({group[part] for group in groups}) > 1 for part in range(3)]
+    names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
+    shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
+    return {names[group]: _points(members, shapes) for group, members in groups.items()}
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if missing := set(RUN_COLUMNS) - set(lines.fieldnames or ()):
+                raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
+            return list(lines)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run `python -m cgpt tabulate` first") from None
+
+
+def _beside_the_law(setting: str) -> str:
+    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in ALONG_THE_LAW]
+    return ", ".join(kept)
+
+
+def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model]) -> Points:
+    keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
+    numbers = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    models = [shapes[row["run"]] for row in rows]
+    tokens = np.array([float(row["tokens"]) for row in rows])
+    bytes_known = all(row["validation_bits_per_byte"] for row in rows)
+    return Points(
+        models=tuple(row["model"] for row in rows),
+        cells=np.array([numbers[key] for key in keys]),
+        n_parameters=np.array([float(row["n_parameters"]) for row in rows]),
+        n_parameters_non_embedding=np.array([float(row["n_parameters_non_embedding"]) for row in rows]),
+        tokens=tokens,
+        flops={name: tokens * [flops.flops_per_token(model, name) for model in models] for name in flops.CONVENTIONS},
+        loss=np.array([float(row["validation_loss"]) for row in rows]),
+        bits_per_byte=np.array([float(row["validation_bits_per_byte"]) for row in rows]) if bytes_known else None,
+        vocab_size=models[0].vocab_size,
+        seq_len=models[0].seq_len,
+    )

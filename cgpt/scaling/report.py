@@ -1,0 +1,152 @@
+"""Fitted laws as fits.json and as tables for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cgpt.collect import short
+from cgpt.page import Cell, Page, Table
+
+N_KEPT_DRAWS = 500  # in fits.json: enough for the interval of a forecast
+FACTS = [
+    ("L(C)", "(C / C0)^-alpha + E, least squares of the loss; the power law has no E, least squares of its log"),
+    ("[a, b]", "95 % interval: runs and seeds drawn with replacement; `noise`: the fitted law with normal noise of the "
+     "residuals' size, which alone is left where the runs are few"),
+    ("alpha and E", "trade for each other: a correlation near 1 says that the runs decide only both together, and that "
+     "neither is to be quoted without its interval"),
+    ("left out", "(predicted - observed) / observed of the largest run, by the law of all smaller ones"),
+    ("conventions", "6nd: 6 N D with all parameters; palm: attention added; chinchilla: embeddings and softmax added; "
+     "cerebras: Cerebras-GPT's own count; reported: as printed in the paper"),
+]  # fmt: skip
+
+
+def as_json(found: Mapping[str, Any]) -> str:
+    """JSON with six digits, lists of numbers on one line, and null where a number is infinite."""
+    text = json.dumps(_plain(found), indent=1, allow_nan=False)
+    return re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
+
+
+def page(name: str, question: str, studies: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]) -> Page:
+    """Every fit of every series; `tasks`: the sigmoids of accuracy in loss, where there are any."""
+    tables = [table for series, study in studies.items() for table in _tables(series, study)]
+    tables += [_downstream_table(tasks)] if tasks else []
+    return Page(f"Scaling laws: {name}", question, FACTS, tables)
+
+
+def _downstream_table(tasks: list[dict[str, Any]]) -> Table:
+    """The sigmoids of accuracy in loss and their errors, in points of accuracy."""
+    names = ("task", "low", "high", "slope", "middle", "model left out", "13B from smaller", "Pythia")
+    keys = ("left_out_mean_error", "largest_error", "pythia_mean_error")
+    rows = [[Cell(task["task"]), *(Cell(f"{task[key]:.3g}") for key in ("low", "high", "slope", "middle")),
+             *(Cell(f"{100 * task[key]:{'+' if key == 'largest_error' else ''}.1f}") for key in keys)]
+            for task in tasks]  # fmt: skip
+    return Table("Zero-shot accuracy from loss: Cerebras-GPT SP and muP, mean absolute errors in points of accuracy",
+                 [Cell(name) for name in names], rows)  # fmt: skip
+
+
+def _plain(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item, name) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in (value[:N_KEPT_DRAWS] if key == "draws" else value)]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
+    of = f" of {series}" if series else ""
+    counted = f"{study['n_runs']} runs, {study['n_cells']} settings"
+    if "compute" in study:
+        yield _compute_table(f"Loss against compute{of} ({counted})", study["compute"])
+        held_out = _held_out_table(f"Extrapolation{of}: each run by the law of all smaller ones", study)
+        if held_out.rows:
+            yield held_out
+    if "parametric" in study:
+        yield _parametric_table(f"Loss against parameters and tokens{of} ({counted})", study["parametric"])
+    if "isoflop" in study:
+        yield from _isoflop_tables(of, study["isoflop"])
+
+
+def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
+    names = ("loss in", "FLOPs", "form", "C0", "alpha", "E", "corr. alpha, E", "residual sd", "largest left out")
+    rows = []
+    for fit in fits:
+        cells = [fit["unit"].replace("_", " "), fit["flops"], fit["form"]]
+        if "problem" in fit:
+            cells += [fit["problem"], "", "", "", "", ""]
+        else:
+            cells += [_constant(fit["constants"].get(name)) for name in ("c0_flops", "alpha", "e")]
+            cells += [f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else ""]
+            cells += [f"{fit['residual_sd']:.2%}", f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""]
+        rows.append([Cell(text) for text in cells])
+    return Table(title, [Cell(name) for name in names], rows)
+
+
+def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:
+    """Errors of both forms under the primary convention, one row a run."""
+    errors: dict[tuple[str, float], dict[str, float]] = {}
+    for fit in study["compute"]:
+        if fit["flops"] == study["primary_flops"] and fit["unit"] == "nats_per_token":
+            for held in fit.get("held_out", ()):
+                errors.setdefault((held["model"], held["flops"]), {})[fit["form"]] = held["error"]
+    rows = [[Cell(model), Cell(f"{flops:.3g}"), *(Cell(f"{of[form]:+.2%}" if form in of else "")
+                                                  for form in ("offset", "power"))]
+            for (model, flops), of in sorted(errors.items(), key=lambda item: item[0][1])]  # fmt: skip
+    return Table(title, [Cell(name) for name in ("model", "FLOPs", "offset", "power")], rows)
+
+
+def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
+    names = ("N counts", "A", "B", "E", "alpha", "beta", "N* ~ C^", "corr. alpha, E", "residual sd", "largest left out")
+    rows = []
+    for counts, fit in fits.items():
+        cells = ["all parameters" if counts == "n_parameters" else "no embeddings"]
+        if "problem" in fit:
+            cells += [fit["problem"], *[""] * 8]
+        else:
+            cells += [_constant(constant) for constant in fit["constants"].values()]
+            held = fit["held_out"]
+            cells += [f"{fit['correlation_alpha_e']:.3f}", f"{fit['residual_sd']:.2%}",
+                      f"{held[-1]['error']:+.2%}" if held else ""]  # fmt: skip
+        rows.append([Cell(text) for text in cells])
+    return Table(title, [Cell(name) for name in names], rows)
+
+
+def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
+    if "budgets" not in found:
+        yield Table(f"IsoFLOP{of}", [Cell("problem")], [[Cell(found["problem"])]])
+        return
+    header = ["FLOPs", "runs", "sizes", "minimum", "N*", "D*", "D* / N*", "interior in draws"]
+    rows = []
+    for budget in found["budgets"]:
+        interior = budget["interior"]
+        rows.append([Cell(text) for text in (
+            f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]),
+            "interior" if interior else f"NOT interior: best at {short(budget['best_size_trained'])}, an end",
+            _constant(budget["n_parameters"]) if interior else "", short(budget["tokens"]) if interior else "",
+            f"{budget['tokens_per_parameter']:.3g}" if interior else "", f"{budget['interior_share_of_draws']:.0%}",
+        )])  # fmt: skip
+    yield Table(f"IsoFLOP minima{of} (equal FLOPs by {found['designed_in']})", [Cell(name) for name in header], rows)
+    if "laws" in found:
+        rows = [[Cell(name), Cell(_constant(law["n_exponent"])), Cell(_constant(law["d_exponent"]))]
+                for name, law in found["laws"].items()]  # fmt: skip
+    else:
+        rows = [[Cell(found["problem"]), Cell(""), Cell("")]]
+    yield Table(f"Best size and tokens{of}", [Cell(name) for name in ("FLOPs", "N* ~ C^", "D* ~ C^")], rows)
+
+
+def _constant(constant: Mapping[str, Any] | None) -> str:
+    """`0.348 [0.317, 0.373]`, and `noise` where only that bootstrap was done."""
+    if constant is None:
+        return ""
+    ends = constant["resampled"] or constant["noise"]
+    kind = "" if constant["resampled"] else " noise"
+    return f"{constant['value']:.4g} [{_end(ends[0])}, {_end(ends[1])}]{kind}" if ends else f"{constant['value']:.4g}"
+
+
+def _end(value: float | None) -> str:
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else "inf"

@@ -1,0 +1,165 @@
+"""The verb fit: what it reads from runs.csv, what it writes, and what it says of runs that decide no law."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from project import MODELS, edit, write_project
+
+from cgpt import fit, load, plan
+from cgpt.__main__ import main
+from cgpt.flops import CONVENTIONS
+from cgpt.records import RUN_COLUMNS, write_csv
+from cgpt.scaling.points import read_runs
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = "workflows/experiments/quickstart.yaml"
+SIZES = {"a": (1, 16), "b": (2, 32), "c": (2, 48), "d": (3, 64), "e": (4, 96), "f": (5, 128)}  # n_layer, d_model
+LAW = (4e13, 0.2, 1.25)  # C0, alpha, E, of FLOPs counted as in PaLM
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A project of six sizes at 20 tokens per parameter, two seeds each."""
+    write_project(tmp_path)
+    rows = [f"  {name}: {{n_layer: {layers}, d_model: {width}, n_head: 2, seq_len: 16}}\n"
+            for name, (layers, width) in SIZES.items()]  # fmt: skip
+    edit(tmp_path, "workflows/models.yaml", MODELS, "models:\n" + "".join(rows))
+    edit(tmp_path, QUICKSTART, "models: [small]", f"models: [{', '.join(SIZES)}]\nseeds: [0, 1]")
+    edit(tmp_path, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
+    edit(tmp_path, QUICKSTART, "tasks: [topic]", "tasks: []")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def loss_of(flops: float, seed: int) -> float:
+    c0, alpha, e = LAW
+    return ((flops / c0) ** -alpha + e) * (1 + 0.002 * (seed - 0.5))
+
+
+def write_runs(root: Path) -> None:
+    """runs.csv of the plan, with the losses of LAW, 0.1 % apart either way between the seeds, and a fine-tuned run."""
+    workflow = load.load_workflow(root)
+    rows = []
+    for run in plan.make_plan(workflow.experiments["quickstart"], workflow).of("pretrain"):
+        cost, loss = run.execution, loss_of(run.execution.flops, run.spec["seed"])
+        setting = f"train.lr={run.spec['train']['lr']}" if "train.lr" in (root / QUICKSTART).read_text() else ""
+        rows.append(dict.fromkeys(RUN_COLUMNS) | {
+            "experiment": "quickstart", "setting": setting, "run": run.id, "stage": "pretrain",
+            "model": run.spec["model"]["name"], "data": "world", "seed": run.spec["seed"], "hardware": "cpu",
+            "n_parameters": cost.n_parameters, "n_parameters_non_embedding": cost.n_parameters // 2,
+            "tokens": cost.tokens, "validation_loss": loss, "validation_bits_per_byte": loss / 3,
+        })  # fmt: skip
+    rows.append(rows[-1] | {"stage": "finetune", "run": "not in the plan", "validation_loss": 9.0})
+    write_csv(root / "results/quickstart/runs.csv", RUN_COLUMNS, rows)
+
+
+def test_an_experiments_law_its_files_and_its_figure_come_from_runs_csv(root, capsys):
+    write_runs(root)
+    assert main(["fit", "quickstart", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((root / "results/quickstart/fits.json").read_text())
+    study = found["series"][""]
+    assert (study["n_runs"], study["n_cells"]) == (12, 6)
+    fits = {(each["form"], each["flops"], each["unit"]): each for each in study["compute"]}
+    assert {convention for _, convention, _ in fits} == set(CONVENTIONS)
+    nats, bits = (fits["offset", "palm", unit] for unit in ("nats_per_token", "bits_per_byte"))
+    for name, value in zip(("c0_flops", "alpha", "e"), LAW):
+        low, high = nats["constants"][name]["resampled"]
+        assert low < value < high and nats["constants"][name]["value"] == pytest.approx(value, rel=0.02)
+    assert bits["constants"]["alpha"]["value"] == pytest.approx(nats["constants"]["alpha"]["value"], rel=1e-3)
+    assert bits["constants"]["e"]["value"] == pytest.approx(nats["constants"]["e"]["value"] / 3, rel=1e-3)
+    assert [held["model"] for held in nats["held_out"]] == ["d", "e", "f"]
+    assert all(abs(held["error"]) < 0.002 for held in nats["held_out"])
+    assert "tokens per parameter" in study["parametric"]["n_parameters"]["problem"]
+    assert "problem" in study["isoflop"]
+    written = [root / "results/quickstart" / name for name in ("fits.json", "fits.md", "figures/law.svg",
+                                                               "figures/law.png")]  # fmt: skip
+    first = [path.read_bytes() for path in written]
+    assert ElementTree.fromstring(first[2]).tag.endswith("svg") and first[3][:4] == b"\x89PNG"
+    assert main(["fit", "quickstart"]) == 0
+    assert [path.read_bytes() for path in written] == first
+    assert "| nats per token | palm | offset |" in first[1].decode()
+
+
+def test_flops_are_counted_by_every_convention_from_the_runs_shape(root):
+    write_runs(root)
+    workflow = load.load_workflow(root)
+    (points,) = read_runs(
+        root / "results/quickstart/runs.csv", plan.make_plan(workflow.experiments["quickstart"], workflow)
+    ).values()
+    layers, width, vocabulary, length = 5, 128, 512, 16
+    n = (vocabulary + length) * width + layers * (12 * width**2 + 13 * width) + 2 * width
+    assert points.n_parameters[-1] == n and points.models[-1] == "f"
+    assert points.flops["6nd"][-1] == pytest.approx(6 * n * points.tokens[-1])
+    assert points.flops["palm"][-1] == pytest.approx((6 * n + 12 * layers * length * width) * points.tokens[-1])
+    cerebras = 72 * layers * width**2 + 24 * layers * length * width + 10 * vocabulary * width
+    assert points.flops["cerebras"][-1] == pytest.approx(cerebras * points.tokens[-1])
+    assert points.cells.tolist() == [cell for cell in range(6) for _ in range(2)]
+
+
+def test_runs_of_different_learning_rates_are_different_series(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 1\nvary: {train.lr: [0.001, 0.002]}\nfit: [compute]")
+    write_runs(root)
+    assert main(["fit", "quickstart"]) == 0
+    found = json.loads((root / "results/quickstart/fits.json").read_text())
+    assert set(found["series"]) == {"train.lr=0.001", "train.lr=0.002"}
+    assert all(study["n_runs"] == 12 and "isoflop" not in study for study in found["series"].values())
+
+
+@pytest.mark.parametrize(("spoil", "expected"), [
+    (lambda path: path.unlink(), "runs.csv: cannot be read"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,").replace(".s1-", ".s9-")),
+     "is not in the plan; run `python -m cgpt tabulate quickstart`"),
+    (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "has no pretraining run"),
+    (lambda path: path.write_text("run,stage\n"), "has no column"),
+])  # fmt: skip
+def test_runs_that_cannot_be_read_get_one_line(root, capsys, spoil, expected):
+    write_runs(root)
+    spoil(root / "results/quickstart/runs.csv")
+    assert main(["fit", "quickstart"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+
+
+def test_a_law_that_is_not_known_is_refused_before_anything_runs(root, capsys):
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 1\nfit: [compute, isoflops]")
+    assert main(["plan", "quickstart"]) == 1
+    assert "fit.1: 'isoflops' is not a choice; did you mean 'isoflop'?" in capsys.readouterr().err
+
+
+def test_three_sizes_decide_no_offset_law(root):
+    edit(root, QUICKSTART, "models: [a, b, c, d, e, f]", "models: [a, b, c]")
+    write_runs(root)
+    assert main(["fit", "quickstart"]) == 0
+    fits = json.loads((root / "results/quickstart/fits.json").read_text())["series"][""]["compute"]
+    problems = {each["form"]: each.get("problem") for each in fits}
+    assert problems["power"] is None and problems["offset"].startswith("3 settings cannot decide 3 constants")
+
+
+@pytest.mark.slow
+def test_the_published_fits_that_are_kept_are_those_of_the_published_numbers(tmp_path):
+    reference = ROOT / "results/reference"
+    for name in ("published.csv", "chinchilla_points.csv"):
+        (tmp_path / name).write_bytes((reference / name).read_bytes())
+    fit.fit_published(tmp_path, {})
+    fresh, kept = (json.loads((folder / "published_fits.json").read_text()) for folder in (tmp_path, reference))
+    assert fresh.keys() == kept.keys() and fresh["series"].keys() == kept["series"].keys()
+    for name, study in kept["series"].items():
+        for each, again in zip(study.get("compute", ()), fresh["series"][name].get("compute", ()), strict=True):
+            for constant in each["constants"]:
+                values = [one["constants"][constant]["value"] for one in (each, again)]
+                assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_every_published_row_names_its_source():
+    with open(ROOT / "results/reference/published.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 644
+    assert all(row["source"] and row["verified"] in ("read", "second hand") for row in rows)
+    assert all(np.isfinite(float(row["value"])) for row in rows)

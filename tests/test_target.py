@@ -1,0 +1,111 @@
+"""forecast --target-loss: the law asked backwards, the cheapest model found, and the budget kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cgpt import flops
+from cgpt.__main__ import main
+from cgpt.cost import target
+from cgpt.scaling import law
+
+ROOT = Path(__file__).parent.parent
+FITS = ROOT / "results/reference/published_fits.json"
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: str) -> dict:
+        assert main(["forecast", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_the_papers_own_losses_ask_for_about_the_papers_models(run):
+    """1.3B reached 1.997 on 26.3 B tokens, 6.7B 1.704 on 133 B."""
+    for loss, n, tokens in ((1.997, 1.3157e9, 26.3e9), (1.704, 6.658e9, 133e9)):
+        (found,) = run("--target-loss", str(loss), "--hardware", "cs2")["profiles"]
+        assert found["n_parameters"] == pytest.approx(n, rel=0.2)
+        assert found["tokens"][0] == pytest.approx(tokens, rel=0.2)
+        assert found["tokens"][1] < found["tokens"][0] < found["tokens"][2]
+        assert found["hours"][1] < found["hours"][0] < found["hours"][2]
+
+
+def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(run):
+    (found,) = run("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
+    width, layers = found["d_model"], found["n_layer"]
+    shape = f"n_layer={layers},d_model={width},n_head={width // 64},vocab=50257,seq_len=2048"
+    plain = run("--shape", shape, "--hardware", "h100-8", "--tokens", str(found["tokens"][0]),
+                "--batch-per-system", str(found["batch_tokens"] // 2048 // 8))  # fmt: skip
+    assert found["hours"][0] == pytest.approx(24 * plain["days"])
+    assert found["energy_kwh"][0] == pytest.approx(plain["energy_kwh"])
+
+
+def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(run):
+    asked = ("--target-loss", "2.4", "--series", "Chinchilla", "--hardware", "h100-8")
+    (found,) = run(*asked)["profiles"]
+    fitted = law.read(FITS, "Chinchilla")
+    for model in list(target.models(fitted))[20:40:2]:
+        tokens = fitted.tokens_to(2.4, model)[0]
+        if np.isfinite(tokens):
+            assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
+            shape = f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
+            batch = str(max(1, round(found["batch_tokens"] / 2048 / 8)))
+            other = run("--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch)
+            if other["fits"]:
+                assert other["days"] * 24 > 0.99 * found["hours"][0]
+
+
+def test_a_budget_buys_the_loss_whose_training_fills_it(run):
+    (found,) = run("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
+    assert found["within_budget"] is (found["hours"][0] <= 20)
+    value, low, high = found["budget_loss"]
+    assert low < value < high
+    (again,) = run("--target-loss", str(value), "--hardware", "h100-8")["profiles"]
+    assert again["hours"][0] == pytest.approx(20, rel=0.1)
+    (less,) = run("--target-loss", "2.0", "--hardware", "h100-8", "--budget-kwh", "20")["profiles"]
+    assert less["within_budget"] is False and less["budget_loss"][0] > 2.0
+
+
+def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["forecast", "--target-loss", "2.2", "--hardware", "cs2", "cpu", "--budget-kwh", "10"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "for its text and vocabulary only" in lines[0]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == ["cs2", "cpu"]
+    assert sum("hours     ~" in line and "[~" in line for line in lines) == 2
+    assert lines[-1] == "  in budget not known"  # the profile of this machine's processor names no watts
+
+
+def test_sizes_grow_in_cerebras_gpts_proportions():
+    sizes = list(target.models(law.read(FITS)))
+    counts = [flops.n_parameters(model) for model in sizes]
+    assert counts == sorted(counts) and counts[0] < 2e6 * 2 and counts[-1] > 1e11
+    assert all(model.d_model % model.n_head == 0 for model in sizes)
+    near = min(sizes, key=lambda model: abs(flops.n_parameters(model) - 1_315_723_264))
+    assert (near.n_layer, near.d_model) == pytest.approx((24, 2048), rel=0.1)
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--target-loss", "0.4", "--hardware", "cs2"], "is not above 0.501, the law's irreducible loss"),
+    (["--target-loss", "1.82", "--series", "Chinchilla", "--hardware", "cs2"], "write a higher one"),
+    (["--target-loss", "2", "--hardware", "cs4"], "there is no hardware profile 'cs4'; did you mean 'cs3'?"),
+    (["--target-loss", "2", "--hardware", "cs2", "--budget-hours", "-1"], "--budget-hours: must be greater than 0"),
+    (["--target-loss", "2", "--hardware", "cs2", "--tokens", "1e9"], "--tokens: has no meaning with --target-loss"),
+    (["--target-loss", "2", "--hardware", "cs2", "--law", "missing.json"], "missing.json: is no file of fits"),
+    (["--target-loss", "2", "--hardware", "cs2", "--series", "Cerebras-GPT SPP"],
+     "did you mean 'Cerebras-GPT SP'?"),
+    (["--model", "cerebras-gpt-13b", "--hardware", "cs2", "cs3"], "go with --target-loss"),
+])  # fmt: skip
+def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
+    monkeypatch.chdir(ROOT)
+    assert main(["forecast", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
