@@ -4,7 +4,7 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 IN_VENV := . .venv/bin/activate &&
 
-.PHONY: setup reproduce test lint
+.PHONY: setup reproduce test bench lint
 
 setup: $(INSTALLED)
 
@@ -24,6 +24,12 @@ reproduce: setup
 
 test: setup
 	$(IN_VENV) pytest -m "not slow"
+
+# Against PyTorch and the others, with all cores; leave the machine alone meanwhile.
+bench: setup
+	.venv/bin/pip install -qq --editable '.[peer]'
+	$(IN_VENV) snakemake --cores all results/bench/table.md
+	@cat results/bench/table.md
 
 lint: setup
 	$(IN_VENV) ruff check && ruff format --check

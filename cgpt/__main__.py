@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import load, plan
+from cgpt import generate_command, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
     bench.add_arguments(verb)
     verb.set_defaults(run=bench.bench)
+    verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
+    generate_command.add_arguments(verb)
+    verb.set_defaults(run=generate_command.generate)
     _add_cost_verbs(verbs, shared)
     return parser
 

@@ -34,14 +34,14 @@ class Decoder:
         state = [*model.params.values(), *self.caches]
         self.captured = model.ops.Captured(model.device, state, asdict(model.config))
 
-    def start(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
+    def start(self, rows: slice, tokens: Sequence[int]) -> None:
         """Begin sequences with the same tokens, at most length - 1, in some rows; they are read once."""
-        self.slots[rows] = rows[0]
+        self.slots[rows] = rows.start
         self.positions[rows] = len(tokens)
         if tokens:
             padded = np.zeros((1, padded_length(len(tokens), self.length)), np.int32)
             padded[0, : len(tokens)] = tokens
-            self.captured(self._prefill, padded, np.array(rows[:1], np.int32))
+            self.captured(self._prefill, padded, np.array([rows.start], np.int32))
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """Append a token to every sequence (B,) and return the logits of the next (B, V), valid until the next step."""
@@ -52,7 +52,7 @@ class Decoder:
         np.minimum(here + 1, self.length - 1, out=here)  # a row that nobody reads any more stays at its end
         return logits
 
-    def reorder(self, rows: Sequence[int], parents: Sequence[int]) -> None:
+    def reorder(self, rows: slice, parents: np.ndarray) -> None:
         """Let each of the rows continue what another one, its parent, has been so far."""
         self.slots[rows] = self.slots[parents]
 
@@ -68,10 +68,8 @@ class Decoder:
 
     def _step(self, tokens: Tensor, positions: Tensor, slots: Tensor) -> tuple[Tensor]:
         ops, model = self.model.ops, self.model
-        wte, wpe = (model.params[f"transformer.{name}.weight"] for name in ("wte", "wpe"))
 
         def attention(i: int, qkv: Tensor) -> Tensor:
             return ops.cached_attention(qkv, self.caches[i], positions, slots, model.attention_scale)
 
-        x = model.hidden(ops.embedding_at(tokens, positions, wte, wpe), True, attention)
-        return (ops.head_logits(x, wte),)
+        return (model.head(model.hidden(model.embedding(tokens, positions), True, attention)),)

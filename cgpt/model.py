@@ -80,9 +80,16 @@ class GPT:
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
 
-    def embedding(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T) int32 -> input of the first layer (B, T, C)."""
-        return self.ops.embedding(tokens, self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"])
+    def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
+        wte, wpe = self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"]
+        if positions is not None:
+            return self.ops.embedding_at(tokens, positions, wte, wpe)
+        return self.ops.embedding(tokens, wte, wpe)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
+        return self.ops.head_logits(hidden, self.params["transformer.wte.weight"])
 
     @property
     def attention_scale(self) -> float:
@@ -132,12 +139,7 @@ class GPT:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
-        hidden = self.hidden(self.embedding(tokens), independent=True)
-        return self.ops.head_logits(hidden, self.params["transformer.wte.weight"])
-
-    def logits(self, tokens: Tensor) -> tuple[Tensor]:
-        """The same as a function to capture."""
-        return (self(tokens),)
+        return self.head(self.hidden(self.embedding(tokens), independent=True))
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""

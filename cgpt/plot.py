@@ -17,6 +17,7 @@ from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from cgpt.plan import Plan
@@ -45,11 +46,11 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
         "compute": lambda: compute_figure(pretrained),
     }
     for name, draw in figures.items():
-        write_figure(draw, results / experiment.name / "figures" / name)
+        write_figure(results / experiment.name / "figures" / name, draw)
 
 
-def write_figure(draw: Callable[[], Figure], path: Path) -> None:
-    """Draw in the project's style and write `path`.svg and .png."""
+def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw in the look of all figures and write `path`.svg and `path`.png."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -60,7 +61,7 @@ def write_figure(draw: Callable[[], Figure], path: Path) -> None:
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     names = column_names(runs)
     styles = _styles(list(names))
     for row in runs:
@@ -70,7 +71,7 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
         tokens, loss = _points(curves[row["run"]], "validation_loss")
         axes.plot(tokens, loss, **{**style, "markersize": 3.5})
     axes.set_xscale("log")
-    _log_ticks(axes)
+    log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["tokens"])
     axes.set_ylabel("loss (nats per token)")
     handles = [_handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
@@ -88,7 +89,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     scores, titles = _labels_to_titles(scores, tasks)
     across = min(len(tasks), 3 if len(tasks) != 4 else 2)
     down = math.ceil(len(tasks) / across)
-    figure, panels = _figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
+    figure, panels = new_figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
     looks = _looks(scores)
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
     for axes, task in zip(panels, tasks, strict=False):
@@ -112,7 +113,7 @@ def compute_figure(runs: list[Row]) -> Figure:
     known = [row for row in runs if row["validation_loss"] is not None]
     if not known:
         return _note("No run has a validation loss.")
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     names = column_names(known)
     styles = _styles(list(names))
     for key, seeds in grouped(known, COLUMN_KEYS).items():
@@ -125,7 +126,7 @@ def compute_figure(runs: list[Row]) -> Figure:
     axes.margins(x=0.12, y=0.15)
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * (high / low) ** 0.28)  # room for the last point's label
-    _log_ticks(axes)
+    log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["flops"])
     axes.set_ylabel(LABELS["validation_loss"])
     return figure
@@ -179,7 +180,7 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
     axes.set_xlim(-0.5, len(models) - 0.5)
 
 
-def _figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
     """A figure of that size in inches, and its panels row by row."""
     from matplotlib.figure import Figure
 
@@ -188,7 +189,7 @@ def _figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 
 
 
 def _note(text: str) -> Figure:
-    figure, (axes,) = _figure()
+    figure, (axes,) = new_figure()
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center")
     return figure
@@ -214,14 +215,14 @@ def _handle(label: str, **look: Any) -> Any:
     return Line2D([], [], markersize=4, label=label, **look)
 
 
-def _log_ticks(axes: Axes) -> None:
+def log_ticks(axis: Axis) -> None:
     """Numbers at 1, 2 and 5 where the axis spans less than two decades, else at each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(_power_of_ten if high >= 1e13 else lambda value, _: _brief(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.set_major_formatter(FuncFormatter(_power_of_ten if high >= 1e13 else lambda value, _: _brief(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _brief(value: float) -> str:

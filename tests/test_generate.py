@@ -50,7 +50,7 @@ def test_logits_with_a_cache_are_those_of_the_whole_sequence_for_every_prompt_of
     sequences = prompts(4)
     decoder = Decoder(tiny.model(PARAMS, CONFIG, kind), 4, CONFIG.seq_len)
     for row, sequence in enumerate(sequences):
-        decoder.start([row], sequence[:-1])
+        decoder.start(slice(row, row + 1), sequence[:-1])
     for _ in range(6):
         logits = decoder.step(np.array([sequence[-1] for sequence in sequences]))
         for sequence, found in zip(sequences, logits):
@@ -60,13 +60,13 @@ def test_logits_with_a_cache_are_those_of_the_whole_sequence_for_every_prompt_of
 
 def test_rows_that_share_a_prompt_and_then_part_see_their_own_past():
     decoder = Decoder(MODEL, 3, CONFIG.seq_len)
-    decoder.start([0, 1, 2], [3, 1, 4, 1])
+    decoder.start(slice(0, 3), [3, 1, 4, 1])
     decoder.step(np.array([5, 6, 7]))
-    decoder.reorder([0, 1, 2], [2, 0, 0])
+    decoder.reorder(slice(0, 3), np.array([2, 0, 0]))
     decoder.step(np.array([8, 9, 10]))
-    decoder.reorder([0, 2], [1, 0])
+    decoder.reorder(slice(1, 3), np.array([2, 0]))
     logits = decoder.step(np.array([11, 12, 13]))
-    for found, past in zip(logits, ([5, 9, 11], [5, 9, 12], [7, 8, 13])):
+    for found, past in zip(logits, ([7, 8, 11], [5, 10, 12], [7, 8, 13])):
         np.testing.assert_allclose(found, next_logits([3, 1, 4, 1, *past]), rtol=0, atol=1e-5)
 
 
@@ -79,12 +79,13 @@ def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_cont
 
 
 def test_more_prompts_than_rows_take_the_rows_that_become_free(monkeypatch):
-    monkeypatch.setattr(generation, "MAX_ROWS", 3)
+    monkeypatch.setattr(generation, "MAX_CACHE_BYTES", 3 * 8 * CONFIG.n_layer * CONFIG.d_model * 60)  # 3 rows
     stops = [generate(MODEL, [prompt], 20)[0][i % 7] for i, prompt in enumerate(prompts(8))]
     for stop in stops[:3]:
         together = generate(MODEL, prompts(8), 20, stop_ids=[stop])
         assert together == [generate(MODEL, [prompt], 20, stop_ids=[stop])[0] for prompt in prompts(8)]
         assert len({len(new) for new in together}) > 1
+    assert MODEL.decoder.rows == 1 and generate(MODEL, prompts(8), 20) and MODEL.decoder.rows == 3
 
 
 def test_logits_have_the_same_bits_in_every_batch():
@@ -93,7 +94,7 @@ def test_logits_have_the_same_bits_in_every_batch():
     def logits(chosen: list[int]) -> list[np.ndarray]:
         decoder = Decoder(MODEL, len(chosen), CONFIG.seq_len)
         for row, i in enumerate(chosen):
-            decoder.start([row], sequences[i][:-1])
+            decoder.start(slice(row, row + 1), sequences[i][:-1])
         return [decoder.step(np.array([sequences[i][-1] for i in chosen])).copy() for _ in range(3)]
 
     together = logits(list(range(9)))
@@ -156,7 +157,7 @@ config = Model("m", n_layer=2, d_model=200, n_head=5, seq_len=90, vocab_size=300
 ops = kernels.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
 decoder = Decoder(GPT(config, init_parameters(config, 0), ops, "CPU"), 7, 90)
 for row in range(7):
-    decoder.start([row], list(range(9 * row)))
+    decoder.start(slice(row, row + 1), list(range(9 * row)))
 bits = hashlib.sha256()
 for step in range(5):
     bits.update(decoder.step(np.arange(7) + step).tobytes())

@@ -1,4 +1,4 @@
-"""The four benchmarks: each is set up once, then its `steps` are timed, and `record` says what they gave."""
+"""The four benchmarks: each is set up once, then its `steps` are timed; `result` gives what is measured beside them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 
 from cgpt import checkpoint, flops, kernels
 from cgpt.bench import inputs
-from cgpt.bench.measure import Steps
-from cgpt.bench.records import EvaluateBenchRecord, GenerateBenchRecord, PretrainBenchRecord, TokenizeBenchRecord
+from cgpt.bench.measure import WARMUP_STEPS, Steps
+from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
+from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 
-GEMM_STEPS = 5  # in which the time in matrix products is taken
+GEMM_STEPS = 3  # in which the time in matrix products is taken
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Setup:
         return GPT(self.config, init_parameters(self.config, inputs.SEED), ops, self.hardware.device)
 
     def fields(self) -> dict[str, Any]:
-        """The columns of a record that say what was measured and on what."""
+        """What every result says of the model and where it runs."""
         config = self.config
         return {
             "model": config.name, "n_parameters": flops.n_parameters(config), "n_layer": config.n_layer,
             "vocab_size": config.vocab_size, "seq_len": config.seq_len, "tie_embeddings": config.tie_embeddings,
-            "hardware": self.hardware.name, "timing": self.hardware.timing, "threads": self.threads,
+            "hardware": self.hardware.name, "timing": self.hardware.timing,
         }  # fmt: skip
 
 
@@ -66,24 +67,20 @@ class Pretraining:
         self.read_s.append(time.perf_counter() - start)
         self.losses.append(self.trainer.step([batch], inputs.LR)[0])
 
-    def record(self) -> PretrainBenchRecord:
-        """What the steps gave; some more are done for the time in matrix products and for losses that are missing."""
-        measured = self.steps.result()
+    def result(self) -> dict[str, Any]:
+        """Losses in nats per token of the first ten steps (done now where they are missing), FLOPs per token in the
+        convention "palm", and shares of a step's time."""
+        shard_read_share = statistics.median(self.read_s) / self.steps.step_s
         products = self._matrix_products()
         self.steps.run(max(0, inputs.N_LOSSES - len(self.losses)))
-        return PretrainBenchRecord(
-            benchmark="pretrain",
-            batch_size=self.batch_size,
-            flops_per_token=flops.flops_per_token(self.setup.config, "palm"),
-            losses=self.losses[: inputs.N_LOSSES],
-            shard_read_share=statistics.median(self.read_s) / measured["step_s"],
-            **products,
-            **self.setup.fields(),
-            **measured,
-        )
+        return self.setup.fields() | products | {
+            "batch_size": self.batch_size, "flops_per_token": flops.flops_per_token(self.setup.config, "palm"),
+            "losses": self.losses[: inputs.N_LOSSES], "shard_read_share": shard_read_share,
+        }  # fmt: skip
 
     def _matrix_products(self) -> dict[str, Any]:
-        """Their share of steps apart, as to time each of them has a cost."""
+        """The threads' mean time in them, as a share of steps apart, since to time them costs; and the limit: the speed
+        if a step were these alone."""
         if self.setup.hardware.kernels != "native":
             return {"gemm_share": None, "sgemm_tokens_per_s": None}
         from cgpt.kernels.native import gemm_s, time_gemm
@@ -106,6 +103,7 @@ class Evaluation:
         from cgpt.generate import generate
         from cgpt.score import score
 
+        _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
         self.requests = inputs.requests(setup.config, n_requests)
         self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer(), score, generate)
@@ -116,19 +114,13 @@ class Evaluation:
     def _step(self) -> None:
         self.answers = self.adapter._loglikelihood_tokens(self.requests)
 
-    def record(self) -> EvaluateBenchRecord:
-        """What the calls gave."""
-        measured = self.steps.result()
+    def result(self) -> dict[str, Any]:
+        """Speed in requests, and the seconds of the first call, which captures kernels on its way."""
         if self.out:
-            self.out.write_text(json.dumps([loglikelihood for loglikelihood, _ in self.answers]))
-        return EvaluateBenchRecord(
-            benchmark="evaluate",
-            n_requests=len(self.requests),
-            requests_per_s=len(self.requests) / measured["step_s"],
-            first_call_s=self.steps.seconds[0],
-            **self.setup.fields(),
-            **measured,
-        )
+            write_whole(self.out, json.dumps([loglikelihood for loglikelihood, _ in self.answers]).encode())
+        n = len(self.requests)
+        of_requests = {"n_requests": n, "requests_per_s": n / self.steps.step_s, "first_call_s": self.steps.seconds[0]}
+        return self.setup.fields() | of_requests
 
 
 class Generation:
@@ -137,6 +129,7 @@ class Generation:
     def __init__(self, setup: Setup, batch_size: int, max_new_tokens: int):
         from cgpt.generate import generate
 
+        _check_room(setup.config, inputs.PROMPT_TOKENS + max_new_tokens)
         self.setup, self.max_new_tokens, self._generate = setup, max_new_tokens, generate
         self.prompts = inputs.prompts(setup.config, batch_size)
         self.model = setup.load()
@@ -149,21 +142,20 @@ class Generation:
     def _continue(self, n: int) -> list[list[int]]:
         return self._generate(self.model, self.prompts, n)
 
-    def record(self) -> GenerateBenchRecord:
-        """What the calls gave, and the time of one token alone, the prompts' included."""
-        measured = self.steps.result()
-        first = Steps(lambda: self._continue(1), len(self.prompts))
-        first.run(5)
-        return GenerateBenchRecord(
-            benchmark="generate",
-            batch_size=len(self.prompts),
-            prompt_tokens=len(self.prompts[0]),
-            max_new_tokens=self.max_new_tokens,
-            first_token_s=first.result()["step_s"],
-            tokens=self.tokens,
-            **self.setup.fields(),
-            **measured,
-        )
+    def result(self) -> dict[str, Any]:
+        """The new tokens, and the seconds of a call that asks for one token alone."""
+        first = Steps(lambda: self._generate(self.model, self.prompts, 1), len(self.prompts))
+        first.run(WARMUP_STEPS + 3)
+        return self.setup.fields() | {
+            "batch_size": len(self.prompts), "prompt_tokens": len(self.prompts[0]),
+            "max_new_tokens": self.max_new_tokens, "first_token_s": first.step_s, "tokens": self.tokens,
+        }  # fmt: skip
+
+
+def _check_room(config: Model, n_tokens: int) -> None:
+    if config.seq_len < n_tokens:
+        raise UserError(f"bench: --seq-len: {config.seq_len} has no room for the {n_tokens} tokens of this benchmark; "
+                        f"write {n_tokens} or more")  # fmt: skip
 
 
 class Tokenization:
@@ -172,7 +164,7 @@ class Tokenization:
     def __init__(self, n_bytes: int, threads: int, folder: Path):
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the tokenizers library when it first encodes a batch
         texts = inputs.documents(n_bytes)
-        self.path, self.threads = folder / "corpus.jsonl", threads
+        self.path = folder / "corpus.jsonl"
         self.path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         self.n_bytes = sum(map(len, texts))
         self.tokenizer = inputs.text_tokenizer(texts)
@@ -189,15 +181,9 @@ class Tokenization:
             encode(self.tokenizer, end_of_text, zip(itertools.repeat("train"), corpus), {"train": shard})
         self.steps.tokens_per_step = shard.header["n_tokens"]
 
-    def record(self) -> TokenizeBenchRecord:
-        """What the passes over the text gave."""
-        measured = self.steps.result()
-        return TokenizeBenchRecord(
-            benchmark="tokenize",
-            threads=self.threads,
-            vocab_size=self.tokenizer.get_vocab_size(),
-            n_bytes=self.n_bytes,
-            n_tokens=self.steps.tokens_per_step,
-            megabytes_per_s=self.n_bytes / 1e6 / measured["step_s"],
-            **measured,
-        )
+    def result(self) -> dict[str, Any]:
+        """Speed in bytes of text."""
+        return {
+            "vocab_size": self.tokenizer.get_vocab_size(), "n_bytes": self.n_bytes,
+            "n_tokens": self.steps.tokens_per_step, "megabytes_per_s": self.n_bytes / 1e6 / self.steps.step_s,
+        }  # fmt: skip

@@ -1,10 +1,10 @@
-"""What `python -m cgpt bench` does: checks what was asked, runs one benchmark, and returns its record."""
+"""What `python -m cgpt bench` does: checks what was asked, runs one benchmark, and returns what it measured."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +29,29 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--steps", default="10", help="steps to time, after the warm-up")
     verb.add_argument("--n-requests", default="256", help="evaluate: log-likelihoods in a step")
     verb.add_argument("--max-new-tokens", default="128", help="generate: tokens after each prompt")
-    verb.add_argument("--n-bytes", default="16000000", help="tokenize: bytes of text")
+    verb.add_argument("--n-bytes", default="8000000", help="tokenize: bytes of text")
     verb.add_argument("--out", type=Path, help="evaluate: a JSON file for the log-likelihoods")
     verb.add_argument("--bursts", action="store_true", help="take turns: steps for each line `run` until `end`")
     verb.add_argument("--burst-s", type=float, default=3.0, help="seconds that a burst lasts, roughly")
 
 
 def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Run the benchmark; its record as a mapping, and as one line a value. Raises UserError."""
+    """Run a benchmark; what it measured as a mapping and as one line a number. Raises UserError."""
     from cgpt.bench.measure import WARMUP_STEPS
 
     _read_numbers(chosen)
     workflow = load.load_workflow(Path.cwd())
     hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
-    config = _config(chosen, workflow.models)
     chosen.threads = chosen.threads or hardware.resources.threads
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        benchmark = _set_up(chosen, config, hardware, Path(folder))
+        benchmark = _set_up(chosen, workflow.models, hardware, Path(folder))
         if chosen.bursts:
             chosen.json = True
             benchmark.steps.answer_bursts(chosen.burst_s)
         else:
             benchmark.steps.run(WARMUP_STEPS + chosen.steps)
-        record = asdict(benchmark.record())
+        measured = benchmark.steps.result()  # before `result`, which does more steps
+        record = {"benchmark": chosen.benchmark, "threads": chosen.threads} | measured | benchmark.result()
     return record, _as_text(record)
 
 
@@ -91,12 +91,12 @@ def _config(chosen: argparse.Namespace, models: dict[str, Model]) -> Model:
     )
 
 
-def _set_up(chosen: argparse.Namespace, config: Model, hardware: Hardware, folder: Path) -> Any:
+def _set_up(chosen: argparse.Namespace, models: dict[str, Model], hardware: Hardware, folder: Path) -> Any:
     from cgpt.bench.benchmarks import Evaluation, Generation, Pretraining, Setup, Tokenization
 
     if chosen.benchmark == "tokenize":
         return Tokenization(chosen.n_bytes, chosen.threads, folder)
-    setup = Setup(config, hardware, chosen.threads, chosen.checkpoint)
+    setup = Setup(_config(chosen, models), hardware, chosen.threads, chosen.checkpoint)
     if chosen.benchmark == "pretrain":
         return Pretraining(setup, chosen.batch_size, folder)
     if chosen.benchmark == "evaluate":

@@ -19,7 +19,7 @@ N_LOSSES = 10  # first losses that are reported, and compared
 N_TOKENS = 1 << 20
 END_OF_TEXT = "<|endoftext|>"
 PROMPT_TOKENS = 32
-LONGEST_CONTINUATION = 16
+LONGEST_CONTINUATION, SHORTEST_CONTEXT = 16, 8
 TYPICAL_CONTEXT, CONTEXT_SPREAD = 64, 0.8  # median and sigma of the log-normal lengths, in tokens
 
 Request = tuple[tuple[str, str], list[int], list[int]]
@@ -63,7 +63,7 @@ def requests(config: Model, n_requests: int) -> list[Request]:
     for i in range(n_requests):
         n_continuation = int(rng.integers(1, LONGEST_CONTINUATION + 1))
         typical = TYPICAL_CONTEXT * np.exp(CONTEXT_SPREAD * rng.standard_normal())
-        n_context = int(np.clip(typical, 8, config.seq_len - n_continuation))
+        n_context = int(np.clip(typical, SHORTEST_CONTEXT, config.seq_len - n_continuation))
         tokens = rng.integers(0, config.vocab_size or 1, n_context + n_continuation).tolist()
         made.append(((f"context {i}", f"continuation {i}"), tokens[:n_context], tokens[n_context:]))
     return made

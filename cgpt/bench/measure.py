@@ -48,17 +48,19 @@ class Steps:
                 f'{{"steps": {n_steps}, "tokens": {n_steps * self.tokens_per_step}, "seconds": {seconds}}}', flush=True
             )
 
+    @property
+    def step_s(self) -> float:
+        """Seconds of the median step after the warm-up."""
+        return statistics.median(self.seconds[WARMUP_STEPS:])
+
     def result(self) -> dict[str, Any]:
-        """What every benchmark reports of its steps."""
-        step_s = statistics.median(self.seconds[WARMUP_STEPS:])
+        """What every benchmark reports of its steps. first_step_s counts from the start of the process to the end of
+        the first step, compile_s is what this step took longer than the median."""
         return {
-            "n_steps": len(self.seconds) - WARMUP_STEPS,
-            "step_s": step_s,
-            "tokens_per_s": self.tokens_per_step / step_s,
-            "first_step_s": self.first_step_s,
-            "compile_s": max(0.0, self.seconds[0] - step_s),
-            "peak_memory_bytes": peak_memory_bytes(),
-        }
+            "n_steps": len(self.seconds) - WARMUP_STEPS, "step_s": self.step_s,
+            "tokens_per_s": self.tokens_per_step / self.step_s, "first_step_s": self.first_step_s,
+            "compile_s": max(0.0, self.seconds[0] - self.step_s), "peak_memory_bytes": peak_memory_bytes(),
+        }  # fmt: skip
 
 
 def process_age_s() -> float | None:

@@ -84,7 +84,7 @@ def write(found: Calibration, rows: list[Measurement], folder: Path) -> None:
     write_whole(folder / f"{NAME}.md", as_markdown(found, rows).encode())
     write_csv(folder / f"{NAME}.csv", COLUMNS, [_tidy(p) for p in found.predictions] +
               [_tidy_excluded(row) for row in rows if row.use == "excluded"])  # fmt: skip
-    write_figure(_drawing(found), folder / NAME)
+    write_figure(folder / NAME, _drawing(found))
 
 
 def as_markdown(found: Calibration, rows: list[Measurement]) -> str:

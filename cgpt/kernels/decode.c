@@ -9,9 +9,15 @@ enum { LANES = 16, ROW_BLOCK = 6, TILE = 4 };  // ROW_BLOCK x TILE sums stay in 
 #else
 enum { LANES = 8, ROW_BLOCK = 3, TILE = 4 };
 #endif
-enum { DEPTH = 8, TILE_COLS = TILE * LANES, SUM_COLS = 1024 };
+enum { DEPTH = 8, TILE_COLS = TILE * LANES, SUM_COLS = 1024, WORTH_A_THREAD = 16384 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
 #define INLINED static inline __attribute__((always_inline))  // so that its counts of rows become constants
+
+// Work on fewer numbers than this is done before another thread has woken up.
+static void parallel_if_worth_it(int64_t n_numbers, int64_t n_items, item_fn fn, void *arg) {
+  if (n_numbers >= WORTH_A_THREAD) return parallel(n_items, fn, arg);
+  for (int64_t i = 0; i < n_items; i++) fn(i, 0, arg);
+}
 
 INLINED Lanes load(const float *from) { return *(const Lanes *)from; }
 
@@ -94,12 +100,12 @@ static void sum_partials_item(int64_t item, int thread, void *arg) {
 // y = x w + b, then GELU if asked for. dims: rows, n_in, n_out, with GELU. bufs: y, x, w (n_in, n_out), b
 void linear_few_rows(void **bufs, const int64_t *d, const float *c) {
   (void)c;
-  int64_t enough = div_up(16384, d[2]), sixteenth = div_up(d[1], 16);  // an item is worth waking a thread
+  int64_t enough = div_up(WORTH_A_THREAD, d[2]), sixteenth = div_up(d[1], 16);
   int64_t per_item = div_up(enough > sixteenth ? enough : sixteenth, DEPTH) * DEPTH, n_items = div_up(d[1], per_item);
   FewRows s = {.y = bufs[0], .x = bufs[1], .w = bufs[2], .bias = bufs[3], .partial = scratch(0, n_items * d[0] * d[2]),
                .rows = d[0], .n_in = d[1], .n_out = d[2], .with_gelu = d[3], .per_item = per_item, .n_items = n_items};
   parallel(n_items, partial_product_item, &s);
-  parallel(d[0] * div_up(d[2], SUM_COLS), sum_partials_item, &s);
+  parallel_if_worth_it(n_items * d[0] * d[2], d[0] * div_up(d[2], SUM_COLS), sum_partials_item, &s);
 }
 
 INLINED float sum_of(Lanes v) {
@@ -227,5 +233,7 @@ static void cached_attention_item(int64_t item, int thread, void *arg) {
 void cached_attention(void **bufs, const int64_t *d, const float *c) {
   Cached s = {.out = bufs[0], .cache = bufs[1], .qkv = bufs[2], .positions = bufs[3], .slots = bufs[4], .B = d[0],
               .S = d[1], .H = d[2], .D = d[3], .scale = c[0], .work = scratch(0, pool.n_threads * d[1])};
-  parallel(d[0] * d[2], cached_attention_item, &s);
+  int64_t n_seen = 0;
+  for (int64_t b = 0; b < s.B; b++) n_seen += s.positions[b] + 1;
+  parallel_if_worth_it(2 * n_seen * s.H * s.D, s.B * s.H, cached_attention_item, &s);
 }

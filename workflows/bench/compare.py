@@ -16,29 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import OURS, PROVENANCE, Elsewhere, Side, made_by, n_cores, ours, peer
+from columns import COMPARISON, MEASURED
+from sides import OURS, Elsewhere, Side, made_by, n_cores, ours, peer
 
 from cgpt import load
 from cgpt.bench import inputs
 from cgpt.records import write_csv
 
-MEASURED = ("first_step_s", "compile_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s", "shard_read_share")
-COLUMNS = (
-    "benchmark", "model", "n_parameters", "vocab_size", "seq_len", "batch_size", "threads", "side", "tokens_per_s",
-    "ratio", "ratio_min", "ratio_max", "target", "difference", *MEASURED, "rounds", "busy_elsewhere_share", *PROVENANCE,
-)  # fmt: skip
 PEERS: dict[str, dict[str, list[str]]] = {
     "pretrain": {"PyTorch eager": [], "PyTorch compiled": ["--compile"]},
     "evaluate": {f"lm-eval, batch {n}": ["--batch-size", str(n)] for n in (1, 8, 32)},  # 1 is its default
     "generate": {"transformers": []},
     "tokenize": {"tokenizers": []},
 }
-OPTIONS = {
-    "pretrain": ("batch_size",),
-    "evaluate": ("n_requests",),
-    "generate": ("batch_size", "max_new_tokens"),
-    "tokenize": ("n_bytes",),
-}
+OPTIONS = ("threads", "burst_s", "batch_size", "n_requests", "max_new_tokens", "n_bytes")  # each side takes its own
 TARGETS = {"pretrain": 1.2, "evaluate": 1.2, "generate": 1.5, "tokenize": 1.0}  # least ratio that is aimed at
 # What both sides must agree in, and how far apart they may be: nats, nats, token ids, tokens.
 ANSWERS = {"pretrain": "losses", "evaluate": "loglikelihoods", "generate": "tokens", "tokenize": "n_tokens"}
@@ -63,7 +54,7 @@ def main() -> None:
         "benchmark": chosen.benchmark, "threads": chosen.threads, "busy_elsewhere_share": elsewhere.share(),
         **made_by(),
     }  # fmt: skip
-    write_csv(chosen.out, COLUMNS, [common | row for row in rows(chosen.benchmark, rates, results)])
+    write_csv(chosen.out, COMPARISON, [common | row for row in rows(chosen.benchmark, rates, results)])
 
 
 def arguments() -> argparse.Namespace:
@@ -72,28 +63,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
     parser.add_argument("--batch-size", type=int, default=8, help="pretrain, generate")
-    parser.add_argument("--n-requests", type=int, default=256, help="evaluate")
+    parser.add_argument("--n-requests", type=int, default=128, help="evaluate")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="generate")
-    parser.add_argument("--n-bytes", type=int, default=16_000_000, help="tokenize")
+    parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
+    parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--burst-s", type=float, default=3.0)
+    parser.add_argument("--burst-s", type=float, default=2.0)
     return parser.parse_args()
 
 
 def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
     """Start all sides on the same inputs."""
-    shared = ["--threads", chosen.threads, "--burst-s", chosen.burst_s]
-    for option in OPTIONS[chosen.benchmark]:
-        shared += [f"--{option.replace('_', '-')}", getattr(chosen, option)]
+    shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
         config = load.load_workflow(Path.cwd()).models[chosen.model]
         std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
         shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
     own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []
-    peers = PEERS[chosen.benchmark].items()
-    return [Side(OURS, ours(chosen.benchmark, "--bursts", *shared, *own))] + [
-        Side(name, peer(chosen.benchmark, *shared, *options)) for name, options in peers
+    return [
+        Side(OURS, ours(chosen.benchmark, "--bursts", *shared, *own)),
+        *(
+            Side(name, peer(chosen.benchmark, *shared, *options))
+            for name, options in PEERS[chosen.benchmark].items()
+            if name in (chosen.peer or PEERS[chosen.benchmark])
+        ),
     ]
 
 

@@ -11,26 +11,25 @@ from typing import Any
 from cgpt.bench.measure import WARMUP_STEPS, Steps
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every peer takes."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--threads", type=int, required=True)
-    made.add_argument("--steps", type=int, default=0, help="steps to time, instead of bursts on request")
-    made.add_argument("--burst-s", type=float, default=3.0)
-    return made
+def arguments(description: str | None) -> argparse.Namespace:
+    """What a peer is asked; each takes what it needs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--steps", type=int, default=0, help="steps to time, instead of bursts on request")
+    parser.add_argument("--burst-s", type=float, default=3.0)
+    parser.add_argument("--checkpoint", type=Path, help="a model")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--n-requests", type=int)
+    parser.add_argument("--max-new-tokens", type=int)
+    parser.add_argument("--n-bytes", type=int)
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    return parser.parse_args()
 
 
-def model_parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments of a peer that runs a model."""
-    made = parser(description)
-    made.add_argument("--checkpoint", type=Path, required=True)
-    return made
-
-
-def measure(steps: Steps, chosen: argparse.Namespace, answer: Callable[[], dict[str, Any]]) -> None:
+def measure(steps: Steps, chosen: argparse.Namespace, result: Callable[[], dict[str, Any]]) -> None:
     """Time the steps as asked, then print what they took and what they gave as one JSON line."""
     if chosen.steps:
         steps.run(WARMUP_STEPS + chosen.steps)
     else:
         steps.answer_bursts(chosen.burst_s)
-    print(json.dumps(steps.result() | answer()))
+    print(json.dumps(steps.result() | result()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from peer import measure, model_parser
+from peer import arguments, measure
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cgpt.bench.inputs import END_OF_TEXT, requests
@@ -13,10 +13,7 @@ from cgpt.checkpoint import read_config
 
 
 def main() -> None:
-    arguments = model_parser(__doc__)
-    arguments.add_argument("--batch-size", type=int, required=True)
-    arguments.add_argument("--n-requests", type=int, required=True)
-    chosen = arguments.parse_args()
+    chosen = arguments(__doc__)
     torch.set_num_threads(chosen.threads)
     asked = requests(read_config(chosen.checkpoint), chosen.n_requests)
     model = AutoModelForCausalLM.from_pretrained(chosen.checkpoint, dtype=torch.float32)

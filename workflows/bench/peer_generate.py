@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from peer import measure, model_parser
+from peer import arguments, measure
 from transformers import AutoModelForCausalLM
 
 from cgpt.bench.inputs import prompts
@@ -12,10 +12,7 @@ from cgpt.checkpoint import read_config
 
 
 def main() -> None:
-    arguments = model_parser(__doc__)
-    arguments.add_argument("--batch-size", type=int, required=True)
-    arguments.add_argument("--max-new-tokens", type=int, required=True)
-    chosen = arguments.parse_args()
+    chosen = arguments(__doc__)
     torch.set_num_threads(chosen.threads)
     model = AutoModelForCausalLM.from_pretrained(chosen.checkpoint, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None  # random weights may give any token, and all sides do all of the tokens

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peer import measure, model_parser
+from peer import arguments, measure
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,10 +77,7 @@ def optimizer(model: GPT, settings: AdamW) -> torch.optim.Optimizer:
 
 
 def main() -> None:
-    arguments = model_parser(__doc__)
-    arguments.add_argument("--batch-size", type=int, required=True)
-    arguments.add_argument("--compile", action="store_true", help="torch.compile")
-    chosen = arguments.parse_args()
+    chosen = arguments(__doc__)
     torch.set_num_threads(chosen.threads)
     model, settings = load(chosen.checkpoint), AdamW()
     config, parameters = read_config(chosen.checkpoint), list(model.parameters())
@@ -100,11 +97,11 @@ def main() -> None:
 
         steps = Steps(step, chosen.batch_size * config.seq_len)
 
-        def answer() -> dict[str, list[float]]:
+        def result() -> dict[str, list[float]]:
             steps.run(max(0, N_LOSSES - len(losses)))
             return {"losses": losses[:N_LOSSES]}
 
-        measure(steps, chosen, answer)
+        measure(steps, chosen, result)
 
 
 if __name__ == "__main__":

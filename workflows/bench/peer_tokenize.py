@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 
-from peer import measure, parser
+from peer import arguments, measure
 
 from cgpt.bench.inputs import documents, text_tokenizer
 from cgpt.bench.measure import Steps
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--n-bytes", type=int, required=True)
-    chosen = arguments.parse_args()
+    chosen = arguments(__doc__)
     os.environ["RAYON_NUM_THREADS"] = str(chosen.threads)
     texts = documents(chosen.n_bytes)
     tokenizer = text_tokenizer(texts)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from columns import PROVENANCE
+
 from cgpt import provenance
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ("torch", "transformers", "tokenizers")
-PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
 OURS = "cgpt"
 
 

@@ -1,0 +1,162 @@
+"""`python -m cgpt generate`: what it prints, streams and refuses, and stop strings as in transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import bigram
+import numpy as np
+import pytest
+import tiny
+from tokenizers import Tokenizer
+
+from cgpt import checkpoint as checkpoints
+from cgpt.__main__ import main
+from cgpt.generate import generate
+from cgpt.generate_command import Stream, encode
+from cgpt.spec import Model
+from cgpt.stopping import StopStrings
+
+TOKENIZER = bigram.make_tokenizer()
+CONFIG = Model("spoken", n_layer=2, d_model=32, n_head=2, seq_len=64, vocab_size=TOKENIZER.get_vocab_size())
+PROMPT = "the film is"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A checkpoint of a random model with a byte-level tokenizer."""
+    place = tmp_path_factory.mktemp("spoken")
+    TOKENIZER.save(str(place / "made.json"))
+    params = tiny.rough_parameters(CONFIG, seed=4)
+    checkpoints.save(place / "checkpoint", CONFIG, params, place / "made.json")
+    return place / "checkpoint"
+
+
+def run(folder: Path, capsys, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of `cgpt generate`."""
+    found = main(["generate", "--checkpoint", str(folder), "--threads", str(tiny.THREADS), *arguments])
+    out, err = capsys.readouterr()
+    assert found == code, err
+    return out, err
+
+
+def test_text_json_and_stream_say_the_same(folder, capsys):
+    options = ["--prompt", PROMPT, "--greedy", "--max-length", "40"]
+    text, err = run(folder, capsys, *options)
+    assert "new tokens in" in err
+    assert run(folder, capsys, *options, "--stream")[0] == text
+    found = json.loads(run(folder, capsys, *options, "--json")[0])
+    (entry,) = found["continuations"]
+    assert entry["prompt"] + entry["text"] + "\n" == text
+    assert len(entry["tokens"]) == found["n_new_tokens"] == 40 - len(TOKENIZER.encode(PROMPT).ids)
+    assert entry["finish_reason"] == "length" and found["settings"]["do_sample"] is False
+    model, _ = checkpoints.load(folder, threads=tiny.THREADS)
+    assert generate(model, [TOKENIZER.encode(PROMPT).ids], found["n_new_tokens"]) == [entry["tokens"]]
+
+
+def test_several_prompts_and_samples_are_numbered_and_the_seed_repeats_them(folder, capsys, tmp_path):
+    (tmp_path / "prompt.txt").write_text("a calm river\n")
+    options = ["--prompt", PROMPT, "--prompt-file", str(tmp_path / "prompt.txt"), "--num-return-sequences", "2"]
+    texts = run(folder, capsys, *options, "--seed", "3")[0]
+    assert [texts.count(f"{i}: {PROMPT}") for i in range(3)] == [1, 1, 0]
+    assert [texts.count(f"{i}: a calm river") for i in range(1, 4)] == [0, 1, 1]
+    assert run(folder, capsys, *options, "--seed", "3")[0] == texts != run(folder, capsys, *options)[0]
+    found = json.loads(run(folder, capsys, *options, "--json", "--num-beams", "3")[0])
+    assert [len(entry["tokens"]) for entry in found["continuations"]] == [20] * 4
+
+
+def test_a_streamed_text_is_the_decoded_text_whatever_the_bytes(capsys):
+    rng = np.random.default_rng(0)
+    text = "a café 😀, naïve 中文 "
+    words = TOKENIZER.encode(text).ids
+    for n in (0, 1, 2, 3, 5, 40, 40, 40):
+        tokens = [*words, *rng.integers(0, CONFIG.vocab_size, n).tolist(), *words]
+        stream = Stream("> ", TOKENIZER)
+        shown = [capsys.readouterr().out]
+        for token in tokens:
+            stream.add(token)
+            shown.append(capsys.readouterr().out)
+        stream.end()
+        assert "".join(shown) + capsys.readouterr().out == f"> {TOKENIZER.decode(tokens)}\n"
+        assert "".join(shown[1 : len(words) + 1]) == text
+        assert "" in shown[1 : len(words) + 1]  # part of a character is not shown
+
+
+def test_a_stop_string_ends_the_text_and_is_kept(folder, capsys):
+    options = ["--prompt", PROMPT, "--greedy", "--max-new-tokens", "30", "--json"]
+    (free,) = json.loads(run(folder, capsys, *options)[0])["continuations"]
+    stop = free["text"][len(free["text"]) // 2 :][:3]
+    (cut,) = json.loads(run(folder, capsys, *options, "--stop", "never there", "--stop", stop)[0])["continuations"]
+    assert free["text"].startswith(cut["text"]) and stop in cut["text"]
+    assert stop not in TOKENIZER.decode(cut["tokens"][:-1])
+    assert len(cut["tokens"]) < 30 and cut["finish_reason"] == "stop"
+
+
+@pytest.mark.slow
+def test_stop_strings_end_where_those_of_transformers_end(folder):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    peer = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    model, _ = checkpoints.load(folder, threads=tiny.THREADS)
+    ended = set()
+    for prompt in (PROMPT, "who was here ?"):
+        ids = TOKENIZER.encode(prompt).ids
+        free = generate(model, [ids], 30)[0]
+        for at in (1, 4, 9, 15):
+            stop = TOKENIZER.decode(free[at : at + 2])[-3:]
+            if "\ufffd" in stop:
+                continue
+            wanted = peer.generate(
+                torch.tensor([ids]), do_sample=False, max_new_tokens=30, eos_token_id=None, pad_token_id=0,
+                stop_strings=[stop], tokenizer=tokenizer,
+            )[0, len(ids) :].tolist()  # fmt: skip
+            assert generate(model, [ids], 30, stop=StopStrings(TOKENIZER, [stop])) == [wanted]
+            ended.add(len(wanted))
+    assert len(ended) > 2
+
+
+def test_the_context_ends_a_text_and_is_named(folder, capsys):
+    out, err = run(folder, capsys, "--prompt", PROMPT, "--max-new-tokens", "1000", "--json")
+    (entry,) = json.loads(out)["continuations"]
+    assert len(entry["tokens"]) == CONFIG.seq_len - len(TOKENIZER.encode(PROMPT).ids)
+    assert "continuation 0 ends where the context of 64 tokens is full" in err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], 'prompt: is missing; write --prompt "..." or --prompt-file FILE'),
+        (["--prompt", ""], "prompt: is empty; give at least one token (<|endoftext|> starts a document)"),
+        (["--prompt", "a " * 99], "prompt: has 100 tokens, the model's context of 64 has room for 63 and a new one; "
+         "shorten it"),
+        (["--prompt-file", "none.txt"], "none.txt: No such file or directory; name a file that holds a prompt"),
+        (["--prompt", PROMPT, "--max-length", "3"], "max_length: is 3, and the prompt alone has 3 tokens; write more"),
+        (["--prompt", PROMPT, "--max-new-tokens", "0"], "max_new_tokens: is 0; write a whole number above 0"),
+        (["--prompt", PROMPT, "--greedy", "--top-p", "0.5"],
+         "top_p: is for a sample, which --greedy and --num-beams exclude; leave one of them out"),
+        (["--prompt", PROMPT, "--early-stopping", "true"],
+         "early_stopping: is for beam search, which needs --num-beams above 1; leave one of them out"),
+        (["--prompt", PROMPT, "--stream", "--json"],
+         "stream: prints text as it comes, and --json one object at the end; leave one of them out"),
+        (["--prompt", PROMPT, "--stream", "--num-return-sequences", "2"],
+         "stream: shows one continuation; give one prompt, without num_return_sequences and num_beams"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_one_line(folder, capsys, arguments, message):
+    assert run(folder, capsys, *arguments, code=1) == ("", message + "\n")
+
+
+def test_a_character_without_a_token_is_refused():
+    from tokenizers import models, pre_tokenizers
+
+    from cgpt.errors import UserError
+
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "the": 1, "film": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    letters = Tokenizer(models.BPE({"t": 0, "h": 1, "e": 2, " ": 3}, []))
+    assert encode("the film", words) == [1, 2] and encode("the", letters) == [0, 1, 2]
+    for tokenizer in (words, letters):
+        with pytest.raises(UserError) as caught:
+            encode("the 中文", tokenizer)
+        assert str(caught.value) == "prompt: '中文' is unknown to the tokenizer; leave it out"

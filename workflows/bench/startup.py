@@ -1,0 +1,80 @@
+"""Seconds from the start of a process to the end of its first optimizer step: empty and warm caches, 4 and 12 layers.
+
+Caches are those of compiled code, ours and the peers'; what the operating system keeps of files in memory is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from columns import STARTUP
+from sides import OURS, Elsewhere, made_by, n_cores, ours, peer, run_alone
+
+from cgpt import load
+from cgpt.bench import inputs
+from cgpt.records import write_csv
+
+WARM_REPEATS = 3
+EMPTY, WARM = "empty", "warm"
+TARGETS_S = {EMPTY: 15.0, WARM: 3.0}  # of our own, with the model's own number of layers
+MORE_LAYERS = 12
+MOST_FOR_MORE_LAYERS = 1.5  # times the seconds of the model as it is
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--warm-repeats", type=int, default=WARM_REPEATS)
+    chosen = parser.parse_args()
+    config = load.load_workflow(Path.cwd()).models[chosen.model]
+    shared = ["--threads", chosen.threads, "--batch-size", chosen.batch_size, "--steps", 1]
+    elsewhere, measured = Elsewhere(), []
+    for n_layer in (config.n_layer, MORE_LAYERS):
+        resized = replace(config, n_layer=n_layer)
+        command = ours("pretrain", *shared, "--model", chosen.model, "--n-layer", n_layer)
+        measured += first_steps(OURS, n_layer, command, chosen.warm_repeats)
+        if n_layer == config.n_layer:
+            with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
+                given = [*shared, "--checkpoint", inputs.write_checkpoint(Path(folder), resized)]
+                measured += first_steps("PyTorch eager", n_layer, peer("pretrain", *given), chosen.warm_repeats)
+                command = peer("pretrain", *given, "--compile")
+                measured += first_steps("PyTorch compiled", n_layer, command, chosen.warm_repeats)
+    common = {
+        "model": chosen.model, "batch_size": chosen.batch_size, "threads": chosen.threads,
+        "busy_elsewhere_share": elsewhere.share(), **made_by(),
+    }  # fmt: skip
+    write_csv(chosen.out, STARTUP, [common | row | {"target_s": target_s(row, measured)} for row in measured])
+
+
+def first_steps(side: str, n_layer: int, command: Sequence[str], warm_repeats: int) -> list[dict[str, Any]]:
+    """A row with caches that are new, and one with those that this left: the median of several starts."""
+    with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
+        caches = {
+            "CGPT_CACHE": f"{folder}/cgpt", "CACHEDB": f"{folder}/tinygrad.db",
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton",
+        }  # fmt: skip
+        cold, *warm = [run_alone(command, **caches)["first_step_s"] for _ in range(1 + warm_repeats)]
+    row = {"side": side, "n_layer": n_layer}
+    return [row | {"caches": EMPTY, "first_step_s": cold, "repeats": 1},
+            row | {"caches": WARM, "first_step_s": statistics.median(warm), "repeats": warm_repeats}]  # fmt: skip
+
+
+def target_s(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
+    """What our own side is to stay below."""
+    if row["side"] != OURS:
+        return None
+    as_it_is = next(other for other in rows if other["side"] == OURS and other["caches"] == row["caches"])
+    return TARGETS_S[row["caches"]] if row is as_it_is else MOST_FOR_MORE_LAYERS * as_it_is["first_step_s"]
+
+
+if __name__ == "__main__":
+    main()

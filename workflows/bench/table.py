@@ -1,0 +1,111 @@
+"""All comparisons in one CSV and one page: ours against each peer, then how fast programs start."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from columns import COMPARISON, STARTUP, read_rows
+from sides import OURS
+from startup import EMPTY
+
+from cgpt.page import Cell, Page, Table, markdown
+from cgpt.records import write_csv, write_whole
+
+Row = dict[str, Any]
+QUESTION = "How fast are pretraining, evaluation, generation and tokenization, against what one would otherwise use?"
+MUCH_ELSEWHERE = 0.1  # of the machine's time, from which on a reader is warned
+FACTS = [
+    ("tokens/s", "median over rounds; in a round every program has one burst of steps, one after the other"),
+    ("cgpt / side", "median (least to greatest) of the rounds' ratios; for cgpt itself, to the best peer of a round"),
+    ("difference", "largest difference from cgpt in the first ten losses (nats), in any log-likelihood (nats), or in "
+                   "any token; above 1e-3 nats, or one token, there would be no table"),
+    ("first step", "from the start of the program to the end of its first step, imports and compiling included"),
+    ("peak memory", "largest resident size of the program"),
+    ("GEMM", "share of a step in matrix products, and the speed if a step were these alone"),
+    ("shards", "share of a step that reading its batch takes"),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("comparisons", nargs="+", type=Path, help="CSV files of compare.py")
+    parser.add_argument("--startup", type=Path, required=True, help="the CSV of startup.py")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for table.csv and table.md")
+    chosen = parser.parse_args()
+    rows = [row for path in chosen.comparisons for row in read_rows(path, COMPARISON)]
+    starts = read_rows(chosen.startup, STARTUP)
+    page = Page("Benchmarks", QUESTION, facts(rows, starts), [comparison_table(rows), startup_table(starts)])
+    write_csv(chosen.out / "table.csv", COMPARISON, rows)
+    write_whole(chosen.out / "table.md", markdown(page).encode())
+
+
+def facts(rows: list[Row], starts: list[Row]) -> list[tuple[str, str]]:
+    """Where and with what it was measured, and what the columns mean."""
+    every = rows + starts
+    told = [
+        ("Machine", {f"{row['host_cpu']}, {row['n_cores']} cores, {row['threads']:.0f} threads" for row in every}),
+        ("Versions", {row["versions"] for row in every}),
+        ("Commit", {row["commit"] or "not recorded" for row in every}),
+        ("Date", {row["date"][:10] for row in every}),
+    ]
+    busy = max(row["busy_elsewhere_share"] or 0 for row in every)
+    warning = "; do not trust these ratios, measure again on a quiet machine" if busy > MUCH_ELSEWHERE else ""
+    return [
+        *((word, "; ".join(sorted(texts))) for word, texts in told),
+        ("Busy elsewhere", f"at most {busy:.0%} of the machine's time went to other programs or guests{warning}"),
+        *FACTS,
+    ]
+
+
+def comparison_table(rows: list[Row]) -> Table:
+    """A row per side, those of a comparison together."""
+    header = [Cell(text) for text in ("benchmark", "side", "tokens/s", "cgpt / side", "target", "difference")]
+    header += [Cell("first step", "s"), Cell("peak memory", "MiB"), Cell("GEMM"), Cell("shards")]
+    return Table("Speed", header, [_comparison_cells(row) for row in rows], in_groups=True)
+
+
+def _comparison_cells(row: Row) -> list[Cell]:
+    mine = row["side"] == OURS
+    batch = f"batch {row['batch_size']:.0f}" if row["batch_size"] and row["benchmark"] != "evaluate" else ""
+    words = [row["benchmark"], row["model"] or "", batch]
+    met = "met" if row["ratio"] >= row["target"] else "not met"
+    limit = f"{row['sgemm_tokens_per_s']:,.0f} tokens/s" if row["sgemm_tokens_per_s"] else ""
+    return [
+        Cell(" ".join(filter(None, words))),
+        Cell(row["side"]),
+        Cell(f"{row['tokens_per_s']:,.0f}"),
+        Cell(f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"),
+        Cell(f"{row['target']:g}", met) if mine else Cell(""),
+        Cell("" if row["difference"] is None else f"{row['difference']:.1g}"),
+        Cell(f"{row['first_step_s']:.1f}" if row["benchmark"] == "pretrain" else ""),
+        Cell(f"{row['peak_memory_bytes'] / 2**20:,.0f}"),
+        Cell(_percent(row["gemm_share"]), limit),
+        Cell(_percent(row["shard_read_share"])),
+    ]
+
+
+def startup_table(rows: list[Row]) -> Table:
+    """Seconds to the first finished optimizer step: a row per side and number of layers."""
+    body = []
+    for side, n_layer in dict.fromkeys((row["side"], row["n_layer"]) for row in rows):
+        here = {row["caches"]: row for row in rows if (row["side"], row["n_layer"]) == (side, n_layer)}
+        body.append([Cell(side), Cell(f"{n_layer:.0f}"), *map(_startup_cell, here.values())])
+    header = [Cell("side"), Cell("layers"), *(Cell(f"{caches} caches", "s") for caches in (EMPTY, "warm"))]
+    return Table(f"From the start to the first optimizer step, {rows[0]['model']}", header, body)
+
+
+def _startup_cell(row: Row) -> Cell:
+    seconds, target = row["first_step_s"], row["target_s"]
+    if target is None:
+        return Cell(f"{seconds:.1f}")
+    return Cell(f"{seconds:.1f}", f"target {target:.1f}, {'met' if seconds <= target else 'not met'}")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2g} %"
+
+
+if __name__ == "__main__":
+    main()

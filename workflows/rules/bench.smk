@@ -1,0 +1,58 @@
+# Benchmarks: results/bench/table.md asks for all, results/bench/<name>.csv for one. Each takes all of Snakemake's cores,
+# so that it has the machine for itself.
+BENCHMARKS = {
+    "pretrain-2m": "compare.py pretrain --model bench-2m --batch-size 32",
+    "pretrain-7m": "compare.py pretrain --model bench-7m --batch-size 8",
+    "pretrain-34m": "compare.py pretrain --model bench-34m --batch-size 4",
+    "evaluate-7m": "compare.py evaluate --model bench-7m",
+    "generate-7m-1": "compare.py generate --model bench-7m --batch-size 1",
+    "generate-7m-5": "compare.py generate --model bench-7m --batch-size 5",
+    "generate-111m-1": "compare.py generate --model cerebras-gpt-111m --batch-size 1",
+    "generate-111m-5": "compare.py generate --model cerebras-gpt-111m --batch-size 5",
+    "tokenize": "compare.py tokenize",
+    "startup": "startup.py --model bench-7m --batch-size 8",
+    "scaling": "scaling.py",
+}
+
+
+rule bench:
+    input:
+        lambda wildcards: f"workflows/bench/{BENCHMARKS[wildcards.name].split()[0]}",
+    output:
+        "results/bench/{name}.csv",
+    log:
+        "results/bench/logs/{name}.log",
+    wildcard_constraints:
+        name="|".join(BENCHMARKS),
+    threads: workflow.cores or 1
+    params:
+        command=lambda wildcards: BENCHMARKS[wildcards.name],
+        code=provenance.code_sha256("bench.benchmarks"),
+    shell:
+        "python workflows/bench/{params.command} --threads {threads} --out {output} 2>&1 | tee -i {log} >&2"
+
+
+rule plot_scaling:
+    input:
+        csv="results/bench/scaling.csv",
+        script="workflows/bench/plot_scaling.py",
+    output:
+        multiext("results/bench/scaling", ".svg", ".png"),
+    log:
+        "results/bench/logs/plot_scaling.log",
+    shell:
+        "python {input.script} {input.csv} --out results/bench/scaling 2>&1 | tee -i {log} >&2"
+
+
+rule bench_table:
+    input:
+        comparisons=[f"results/bench/{name}.csv" for name, command in BENCHMARKS.items() if "compare" in command],
+        startup="results/bench/startup.csv",
+        figure="results/bench/scaling.svg",
+        script="workflows/bench/table.py",
+    output:
+        multiext("results/bench/", "table.md", "table.csv"),
+    log:
+        "results/bench/logs/table.log",
+    shell:
+        "python {input.script} {input.comparisons} --startup {input.startup} --out results/bench 2>&1 | tee -i {log} >&2"
