@@ -17,7 +17,8 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 LENGTHS = ("steps", "tokens", "tokens_per_parameter")
 
 POSITIVE = {
-    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std"),
+    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std",
+              "residual_init_std", "mup_base_width", "mup_embedding_scale", "mup_output_alpha"),
     "data": ("vocab_size",),
     "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
               "eval_batches", "checkpoint_every_steps"),
@@ -32,7 +33,7 @@ FRACTIONS = {
     "finetune": ("warmup_fraction", "weight_decay"),
 }
 CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
-    "model": {"activation": ("gelu", "gelu_new")},
+    "model": {"activation": ("gelu", "gelu_new", "relu"), "parametrization": ("sp", "mup")},
     "data": {"tokenizer": ("bpe", "gpt2")},
     "train": {"schedule": ("linear", "cosine")},
     "finetune": {"start": ("pretrained", "scratch")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
@@ -9,33 +10,47 @@ from tinygrad import Tensor, dtypes
 from cgpt.kernels.capture import Captured as Captured
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    return wte[tokens] + wpe[: tokens.shape[1]]
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    return (wte[tokens] + wpe[: tokens.shape[1]]) * scale
 
 
-def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[positions]: both (B, 1) int32 -> (B, 1, C)."""
-    return wte[tokens] + wpe[positions]
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
+    return (wte[tokens] + wpe[positions]) * scale
 
 
-def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there."""
-    wte = Tensor.zeros(*dhead.shape, device=dx.device)
-    dwte, dwpe = (embedding(tokens, wte, wpe) * dx).sum().gradient(wte, wpe)
-    return dwte + dhead, dwpe
+def embedding_grads(
+    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head."""
+    wte = Tensor.zeros(*wte.shape, device=dx.device)
+    dwte, dwpe = (embedding(tokens, wte, wpe, scale) * dx).sum().gradient(wte, wpe)
+    return (dwte if dhead is None else dwte + dhead), dwpe
 
 
-def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """r = x + f (or x), y = LayerNorm(r) * w + b: (B, T, C) -> r, y, both (B, T, C)."""
+def add_layer_norm(
+    x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = (LayerNorm(r) * w + b) * scale: (B, T, C) -> r, y, both (B, T, C)."""
     r = x if f is None else x + f
-    return r, r.layernorm(eps=epsilon) * w + b
+    return r, (r.layernorm(eps=epsilon) * w + b) * scale
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: bool = False) -> Tensor:
-    """x @ w + b, then exact GELU if `gelu`: (B, T, in), (in, out), (out) -> (B, T, out)."""
-    y = x @ w + b
-    return 0.5 * y * (1 + (y * 0.5**0.5).erf()) if gelu else y
+def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
+    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model."""
+    return ACTIVATIONS[activation](x @ w + b)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + (x * 0.5**0.5).erf())
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    return x * ((8 / math.pi) ** 0.5 * x * (1 + 0.044715 * x * x)).sigmoid()
+
+
+ACTIVATIONS = {None: lambda x: x, "gelu": _gelu, "gelu_new": _gelu_new, "relu": Tensor.relu}
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
