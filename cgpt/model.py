@@ -7,14 +7,16 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cgpt import parametrization
+from cgpt.errors import UserError
 from cgpt.spec import Model
 
 if TYPE_CHECKING:
@@ -46,6 +48,21 @@ def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
         shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
     shapes |= {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
     return shapes if config.tie_embeddings else shapes | {HEAD: (config.vocab_size, C)}
+
+
+def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Exactly the parameters of `config`, in their order. Raises UserError, which `remedy` ends each line of."""
+    shapes = parameter_shapes(config)
+    problems = [f"{path}: {name}: is missing; {remedy}" for name in shapes if name not in params]
+    problems += [f"{path}: {name}: is no parameter of this model; {remedy}" for name in params if name not in shapes]
+    problems += [
+        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {remedy}"
+        for name, shape in shapes.items()
+        if name in params and params[name].shape != shape
+    ]
+    if problems:
+        raise UserError(*problems)
+    return {name: params[name] for name in shapes}
 
 
 def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
