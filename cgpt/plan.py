@@ -339,7 +339,7 @@ def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
     files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
     said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
             "documents": dataset.documents}  # fmt: skip
-    return {"name": dataset.name} | said
+    return {"name": dataset.name} | said | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
 
 
 def _minutes(n_flops: float | None, hardware: Hardware, threads: int) -> float | None:

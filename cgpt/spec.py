@@ -46,8 +46,18 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """A data set of the Hugging Face hub; each split becomes a file `<split>.jsonl`, one row a line."""
+
+    dataset: str  # owner/name
+    revision: str  # the commit, so that it stays the same
+    config: str | None = None
+    splits: tuple[str, ...] = ("train",)
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums.
+    """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums, or `hub`.
 
     `documents` says how text becomes documents: `file`, `line`, `paragraph` (blank line), `wikitext`
     (a ` = Title = ` line starts an article), a separator line such as `<|endoftext|>`, or `jsonl:<field>`.
@@ -58,6 +68,7 @@ class Dataset:
     seed: int = 0
     path: str | None = None
     files: tuple[DataFile, ...] = ()
+    hub: Hub | None = None
     documents: str = "file"
     licence: str = ""
     licence_status: str = ""
