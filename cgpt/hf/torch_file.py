@@ -74,7 +74,7 @@ def _array(view: View, numbers: np.ndarray) -> np.ndarray:
         raise ValueError("a tensor reaches beyond its storage")
     strides = [stride * numbers.itemsize for stride in view.strides]
     values = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, strides, writeable=False)
-    return as_float32(np.ascontiguousarray(values), view.storage.dtype)
+    return as_float32(np.array(values, order="C"), view.storage.dtype)  # a copy that may be written to
 
 
 class _Unpickler(pickle.Unpickler):
