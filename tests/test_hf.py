@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from project import write_project
+from results_fixture import run_json, scores_json, write_json
 from safetensors.numpy import load_file, save_file
 from tinygrad import Tensor
 from tokenizers import Tokenizer
 
-from cgpt import checkpoint
+from cgpt import checkpoint, flops, load, plan
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.hf import folder as hf_folder
@@ -322,3 +324,50 @@ def test_the_verbs_import_and_export_and_write_whole_folders_or_none(tmp_path, c
     (tmp_path / "hf/model.safetensors").unlink()
     assert main(["import-hf", str(tmp_path / "hf"), "--out", str(tmp_path / "back")]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "own"]
+
+
+def test_the_model_card_says_what_the_records_of_a_run_say_and_no_more(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # where no experiment is
+    own = written(tmp_path / "runs/pretrain/one")
+    record = run_json("one", "pretrain", "gpt-90k", 3, commit="abc1234", energy_j=1234.0)
+    (own / "run.json").write_text(json.dumps(record))
+    for name, checkpoint_name, stage in (("a", "one", "pretrain"), ("b", "two", "pretrain"), ("c", "one", "finetune")):
+        scores = scores_json(name, f"task_{name}", stage, 0.625, checkpoint=checkpoint_name)
+        write_json(tmp_path, "evaluate", name, "scores.json", scores)
+    assert main(["export-hf", str(own), "--out", "hf"]) == 0
+    assert "evaluations in its model card: 1" in capsys.readouterr().out
+    card = (tmp_path / "hf/README.md").read_text()
+    for said in (
+        "Corpus: world.",
+        "20 optimizer steps, 1,802,240 tokens, seed 3, AdamW. Its experiment was not at hand",
+        f"| FLOPs (6 N D) | {record['flops_6nd']:.3e} |",
+        "| energy | 1,234 J |",
+        "| seconds | 62 |",
+        "| task_a | 0 | acc | 0.625 | 0.015 | 0.25 | 400 |",
+        "| commit | abc1234 |",
+        f"validation loss {record['validation_loss']:.4f}",
+    ):
+        assert said in card, said
+    assert "task_b" not in card and "task_c" not in card
+
+
+def test_the_model_card_of_a_run_in_its_project_has_its_settings_and_the_licences_of_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_project(tmp_path))
+    workflow = load.load_workflow(tmp_path)
+    runs = plan.make_plan(workflow.experiments["quickstart"], workflow)
+    (pretrain,) = runs.of("pretrain")
+    finetune = next(run for run in runs.of("finetune") if run.spec["start"] == "pretrained")
+    for run in (pretrain, finetune):
+        own = written(tmp_path / "results/runs" / run.stage / run.id)
+        (own / "run.json").write_text(json.dumps(run_json(run.id, run.stage, "gpt-90k", 0, seconds=None)))
+        assert main(["export-hf", str(own), "--out", run.stage]) == 0
+    card, tuned = ((tmp_path / stage / "README.md").read_text() for stage in ("pretrain", "finetune"))
+    assert "| lr | 0.003 |" in card and "| world |  |  |  |" in card and "| seconds | not known |" in card
+    assert "Fine-tuned on the task topic (the whole training split)" in tuned and "| epochs | 2 |" in tuned
+    assert "Of the fine-tuning alone" in tuned and "Of the fine-tuning alone" not in card
+
+
+def test_a_model_without_records_has_a_card_that_says_so(folder):
+    card = (folder / "README.md").read_text()
+    assert card.count("Not known: the folder that this was exported from has no record of its run.") == 4
+    assert "None: no evaluation" in card and f"| parameters | {flops.n_parameters(tiny.CONFIG):,} |" in card

@@ -107,7 +107,8 @@ def _cost(run: PretrainRecord | None) -> str:
         ("energy", "not measured" if run.energy_j is None else f"{mark}{run.energy_j:,.0f} J"),
         ("hardware", f"{run.hardware} ({run.timing}), {run.threads} threads"),
     ]
-    return _table(("", ""), rows)
+    text = "Of the fine-tuning alone, without the pretraining before it.\n\n" if isinstance(run, FinetuneRecord) else ""
+    return text + _table(("", ""), rows)
 
 
 def _scores(scores: Sequence[ScoresRecord]) -> str:

@@ -35,7 +35,7 @@ def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     hf_folder.write(chosen.out, config, params, (folder / "tokenizer.json").read_bytes(), model_card(config, facts))
     n = flops.n_parameters(config)
     said = {"folder": str(chosen.out), "model": config.name, "n_parameters": n, "n_evaluations": len(facts.scores)}
-    return said, f"{chosen.out}: {config.name}, {n:,} parameters, {len(facts.scores)} evaluations in its model card"
+    return said, f"{chosen.out}: {config.name}, {n:,} parameters; evaluations in its model card: {len(facts.scores)}"
 
 
 def facts_of(folder: Path) -> Facts:

@@ -51,7 +51,7 @@ def write(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer:
 
     Raises UserError for a folder that holds something.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     plain, plain_params = folded(config, params)
     end_of_text = Tokenizer.from_str(tokenizer.decode()).token_to_id(END_OF_TEXT)
@@ -68,7 +68,7 @@ def write(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer:
         _write_json(part / "tokenizer_config.json", tokenizer_config)
         (part / "tokenizer.json").write_bytes(tokenizer)
         (part / "README.md").write_text(card, encoding="utf-8")
-        save_file(plain_params, part / "model.safetensors", metadata={"format": "pt"})
+        (part / "model.safetensors").write_bytes(save(plain_params, metadata={"format": "pt"}))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
