@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import generate_command, load, plan
+from cgpt import generate_command, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
@@ -26,6 +26,7 @@ STAGE_HELP = {
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
         verb.set_defaults(run=_stage)
     for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
-                            ("plot", "write an experiment's figures")):  # fmt: skip
+                            ("plot", "write an experiment's figures"),
+                            ("plot-devices", "write the figures of an experiment's modeled machines")):  # fmt: skip
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
         verb.set_defaults(run=_report)
@@ -99,6 +101,10 @@ def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
     verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
     verb.set_defaults(run=_forecast)
+    verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
+    verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
+                      help="the table's path without .md and .csv")  # fmt: skip
+    verb.set_defaults(run=_forecast_family)
     verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
     verb.set_defaults(run=_calibrate)
 
@@ -124,6 +130,8 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
+    if chosen.verb in COMPUTING:
+        kernels.open_devices(_hardware(run, workflow))
     missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
     if missing:
         raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "
@@ -158,7 +166,7 @@ def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
     hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
-    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every)
+    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every, _job_cost(hardware))
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -166,7 +174,7 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
     tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
-    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads)
+    return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads, _job_cost(hardware))
 
 
 def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
@@ -186,6 +194,15 @@ def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
     return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
+
+
+def _job_cost(hardware: Hardware) -> Any:
+    """What says how long a job takes on a profile that no clock can time."""
+    if hardware.timing == "measured":
+        return None
+    from cgpt.cost.training import job_cost
+
+    return job_cost
 
 
 def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:
@@ -215,6 +232,8 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
     if chosen.verb == "tabulate":
         from cgpt.tabulate import tabulate as write
+    elif chosen.verb == "plot-devices":
+        from cgpt.plot_devices import plot_devices as write
     else:
         from cgpt.plot import plot as write
     write(experiment, made, RESULTS)
@@ -251,6 +270,16 @@ def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = load.load_workflow(Path.cwd())
     found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
     return found, forecast.as_text(found)
+
+
+def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.cost import family
+
+    workflow = load.load_workflow(Path.cwd())
+    stretches = family.read(REFERENCE / "cerebras_gpt_runs.csv")
+    rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
+    family.write(rows, chosen.out)
+    return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
 
 
 def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

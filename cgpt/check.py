@@ -109,6 +109,11 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if profile.beam < 0:
+        file.problem(("beam",), f"must not be negative, not {profile.beam}; write 0 for no search")
+    problem = unsupported(profile) if profile.timing == "measured" else None
+    if problem:
+        file.problem((problem[0],), problem[1])
     for dtype, peak in profile.peak_flops_per_s.items():
         keys = ("peak_flops_per_s", dtype)
         value("hardware", "dtype", dtype, keys, file)
@@ -118,6 +123,30 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
         file.problem(("gpu",), "stands beside `wafer`; write one of the two")
     for block in ("wafer", "gpu"):
         _constants(block, profile, file)
+
+
+def unsupported(profile: Hardware) -> tuple[str, str] | None:
+    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
+    if profile.dtype == "float16":
+        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
+    if profile.kernels != "native":
+        return None
+    if profile.dtype != "float32":
+        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
+    if profile.n_devices > 1:
+        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
+    if profile.beam > 0:
+        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    return None
+
+
+def uneven(n_sequences: int, profile: Hardware) -> str | None:
+    """What is wrong with a batch that the devices of a profile cannot share evenly, and what to write; None if none."""
+    n = profile.n_devices
+    if n_sequences % n == 0:
+        return None
+    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
+            f"write a multiple of {n}")  # fmt: skip
 
 
 def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
@@ -136,7 +165,7 @@ def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
             elif number is not None and "efficiency" in key and number > 1:
                 file.problem((block, key), f"must be at most 1, not {number}; write a fraction of the peak")
         if isinstance(given, tuple) and given and len(given) != 2:
-            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest side")
+            file.problem((block, key), f"has {len(given)} values; write the smallest and the largest one")
     for key in ("memory_bytes", "bandwidth_bytes_per_s"):
         if getattr(profile, key) is None:
             file.problem((key,), f"is missing, and `{block}` needs it; write `{key}: <a number>`")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt import flops, kernels
+from cgpt import flops
 from cgpt.errors import UserError, writing
 from cgpt.hf import config as hf_config
 from cgpt.hf import folder as hf_folder
@@ -85,8 +85,7 @@ def load(folder: str | Path, hardware: Hardware | None = None, threads: int | No
 
 
 def _model(config: Model, params: dict[str, np.ndarray], hardware: Hardware, threads: int | None) -> GPT:
-    ops = kernels.prepare(hardware, threads)
-    return GPT(replace(config, d_ffn=flops.ffn_width(config)), params, ops, hardware.device)
+    return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
 
 
 def import_hf(

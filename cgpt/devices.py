@@ -19,15 +19,15 @@ _COSTS: tuple[tuple[str, str, str, float], ...] = (
 
 def device_rows(rows: Rows) -> list[Row]:
     """HARDWARE_COLUMNS, and `pretrain_run` for the scores: each pretrained model on the machine that trained it and on
-    every modeled one, models from small to large, the machine that trained first."""
-    trained = [_measured(row) for row in rows.runs if row["stage"] == "pretrain"]
+    every modeled one, models from small to large, the machine that trained first. What trained on a modeled machine has
+    one row, from the cost model."""
     found: list[Row] = []
-    for row in trained:
-        found.append(row)
+    for run in (row for row in rows.runs if row["stage"] == "pretrain"):
+        found += [_measured(run)] if run["timing"] == "measured" else []
         found += [
             {key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
             for metered in rows.metered
-            if metered["pretrain_run"] == row["run"]
+            if metered["pretrain_run"] == run["run"]
         ]
     return found
 
@@ -43,7 +43,7 @@ def _measured(run: Row) -> Row:
 def device_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     """One row per model and machine: loss, scores, and what a step and the whole training take."""
     of_devices = device_rows(rows)
-    names = column_names(_anywhere(row) for row in of_devices)
+    names = column_names(anywhere(row) for row in of_devices)
     scores = [(task, *shown) for task in tasks if (shown := _scores(rows.scores, task))]
     header = [Cell("model"), Cell("hardware"), Cell("seconds"), Cell("seed"), Cell("validation loss", "nats per token")]
     header += [Cell(task, label) for task, label, _ in scores]
@@ -51,7 +51,7 @@ def device_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     body = []
     for row in of_devices:
         loss = row["validation_loss"]
-        cells = [Cell(names[tuple(_anywhere(row)[key] for key in COLUMN_KEYS)]), _machine(row), _timing(row)]
+        cells = [Cell(names[tuple(anywhere(row)[key] for key in COLUMN_KEYS)]), _machine(row), _timing(row)]
         cells += [Cell(str(row["seed"])), Cell("" if loss is None else f"{loss:.3f}")]
         cells += [Cell(by_run.get(row["pretrain_run"], "")) for _, _, by_run in scores]
         cells += [_cost(row, key, factor) for key, _, _, factor in _COSTS]
@@ -59,7 +59,8 @@ def device_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     return Table("Machines", header, body, in_groups=True)
 
 
-def _anywhere(row: Row) -> Row:
+def anywhere(row: Row) -> Row:
+    """The row as if it were of no machine, so that the same model has the same name and colour on all of them."""
     return row | {"hardware": "", "timing": ""}
 
 
@@ -80,7 +81,8 @@ def _machine(row: Row) -> Cell:
 
 
 def _timing(row: Row) -> Cell:
-    return Cell(row["timing"], f"weights of {row['weights_from']}" if row["weights_from"] else "")
+    trained_elsewhere = row["weights_from"] not in (None, row["hardware"])
+    return Cell(row["timing"], f"weights of {row['weights_from']}" if trained_elsewhere else "")
 
 
 def _cost(row: Row, key: str, factor: float) -> Cell:

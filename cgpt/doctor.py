@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cgpt import load
+from cgpt import kernels, load
 from cgpt.errors import UserError
 from cgpt.kernels.compiler import build_library, cache_folder, cpu_model, find_compiler
 from cgpt.provenance import installed_version
@@ -35,7 +35,11 @@ def examine() -> dict[str, Any]:
         profiles = load.load_workflow(Path.cwd()).hardware.values()
     except UserError as error:
         problems += error.problems
-    hardware = {profile.name: {"description": profile.description, "problem": why_not(profile)} for profile in profiles}
+    hardware = {
+        profile.name: {key: getattr(profile, key) for key in ("description", "timing", "systems")}
+        | {"problem": why_not(profile)}
+        for profile in profiles
+    }
     if problem := hardware.get("cpu", {}).get("problem"):
         problems.append(problem)
     return {
@@ -55,25 +59,21 @@ def examine() -> dict[str, Any]:
 
 
 def why_not(hardware: Hardware) -> str | None:
-    """Why no run of this hardware profile can start here, in one line; None where it can."""
+    """Why no model can be trained on this hardware profile here, in one line; None where one can."""
+    where = f"hardware_profiles/{hardware.name}.yaml"
+    if hardware.timing == "modeled" and not kernels.on_host(hardware):
+        return (
+            f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
+            f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
+        )
     try:
-        if hardware.device.startswith("CPU"):
+        kernels.open_devices(hardware)
+        if kernels.on_host(hardware):
             find_compiler()
             if hardware.kernels == "native":
                 build_library()
-        else:
-            from tinygrad import Device
-
-            Device[hardware.device]
     except UserError as error:
         return error.problems[0]
-    except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        modeled = f"for its modeled times run `python -m cgpt forecast --hardware {hardware.name}`"
-        return (
-            f"hardware_profiles/{hardware.name}.yaml: device: {hardware.device} cannot be opened here ({said[-1]}); "
-            + (modeled if hardware.timing == "modeled" else "choose another profile, or install its driver")
-        )
     return None
 
 
@@ -91,8 +91,15 @@ def as_text(found: dict[str, Any]) -> str:
         f"mirror     {found['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
         "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in found["libraries"].items()),
     ]
-    lines += [f"hardware   {name}: {what['problem'] or 'can run here'}" for name, what in found["hardware"].items()]
+    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in found["hardware"].items()]
     return "\n".join([*lines, *([] if found["problems"] else ["all well"])])
+
+
+def _can_run(hardware: dict[str, Any]) -> str:
+    if hardware["timing"] == "measured":
+        return "can run here"
+    systems = f"{hardware['systems']} systems, " if hardware["systems"] > 1 else ""
+    return f"can run here ({systems}computed by the processor, seconds and joules modeled)"
 
 
 def _compiler() -> dict[str, str] | None:

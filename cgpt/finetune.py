@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt import checkpoint as checkpoints
-from cgpt import kernels, tasks
+from cgpt import tasks
 from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer, learning_rate
-from cgpt.pretrain import common_record, cost_of, flops_of
+from cgpt.pretrain import JobCost, common_record, cost_of, flops_of, speed_of
 from cgpt.records import FinetuneRecord, write_record
 from cgpt.runstate import Clock, LossLog, Progress
 from cgpt.score import pad, padded_length, score
@@ -41,16 +42,18 @@ def finetune(
     out: Path,
     hardware: Hardware,
     threads: int,
+    job_cost: JobCost | None = None,
 ) -> dict[str, Any]:
     """Train on the training split of `spec["task"]`; write a checkpoint folder with loss.csv and run.json.
 
     `checkpoint` None starts from initial weights; `tokens` gives the tokenizer. The loss is that of the target's tokens
     alone. After each epoch the validation split is scored; the best epoch's weights are kept, and training stops after
-    `patience` epochs that are no better. Raises UserError for data, labels or a checkpoint that do not fit.
+    `patience` epochs that are no better. `job_cost` is as for `pretrain`. Raises UserError for data, labels or a
+    checkpoint that do not fit.
     """
     run = FinetuneRun(spec, checkpoint, tokens, data_root, out, hardware, threads)
     run.train()
-    return run.finish()
+    return run.finish(job_cost)
 
 
 class FinetuneRun:
@@ -65,14 +68,14 @@ class FinetuneRun:
         tokenizer = checkpoints.read_tokenizer(tokens, self.config.vocab_size)
         params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
         train, validation = self._examples(data_root)
-        self.model = GPT(self.config, params, kernels.prepare(hardware, threads), hardware.device)
+        self.model = GPT.on(hardware, self.config, params, threads)
         self.train_set = [encode(example, self.model, tokenizer) for example in train]
         self.validation_set = [encode(example, self.model, tokenizer) for example in validation]
         s = self.settings
         settings = AdamW(weight_decay=s["weight_decay"], grad_clip=s["grad_clip"])
         self.trainer = Trainer(self.model, settings)
         self.log, self.clock = LossLog(out / "loss.csv"), Clock()
-        self.n_tokens = 0
+        self.n_tokens, self.batches = 0, Counter[tuple[int, int]]()
         self.best: tuple[tuple[float, float], int, dict[str, np.ndarray]] | None = None
 
     def _pretrained(self, checkpoint: Path) -> dict[str, np.ndarray]:
@@ -118,13 +121,14 @@ class FinetuneRun:
                 loss, grad_norm = self.trainer.step([batch], lr)
                 n_tokens = sum(len(e.tokens) - 1 for e in chosen)
                 self.clock.add(n_tokens, time.perf_counter() - start)
+                self.batches[s["batch_size"], length] += 1
                 step, self.n_tokens = step + 1, self.n_tokens + n_tokens
                 last_of_epoch = step % per_epoch == 0
                 progress.show(step, steps, loss, self.clock, last=last_of_epoch)
                 nats = self._validate(epoch) if last_of_epoch else None
                 self.log.append(
                     step=step, tokens=self.n_tokens, train_loss=loss, validation_loss=nats, lr=lr, grad_norm=grad_norm,
-                    validation_bits_per_byte=None, tokens_per_s=self.clock.tokens_per_s, seconds=self.clock.seconds,
+                    validation_bits_per_byte=None, **speed_of(self.clock, self.hardware),
                 )  # fmt: skip
             assert self.best is not None
             if epoch - self.best[1] >= s["patience"]:
@@ -154,7 +158,7 @@ class FinetuneRun:
         hits = [int(np.argmax([next(totals) for _ in e.choices])) == e.label for e in self.validation_set]
         return float(np.mean(hits))
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, job_cost: JobCost | None) -> dict[str, Any]:
         """Write the best epoch's checkpoint and, last, run.json."""
         assert self.best is not None
         (accuracy, minus_nats), epoch, params = self.best
@@ -170,7 +174,7 @@ class FinetuneRun:
             train_loss=self.log.last("train_loss"),
             validation_loss=-minus_nats,
             validation_bits_per_byte=None,
-            **cost_of(self.clock),
+            **cost_of(self.clock, self.config, self.hardware, self.batches, self.n_tokens, job_cost),
             task=spec["task"]["task"],
             start=spec["start"],
             n_labels=spec["n_labels"],

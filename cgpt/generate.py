@@ -61,8 +61,8 @@ def _run(searches: Sequence[Samples | Beams], model: GPT, n: int) -> None:
     if not searches:
         return
     length = max(len(search.prompt) + search.ends.max_new_tokens for search in searches)
-    rows = min(MAX_ROWS, MAX_CACHE_BYTES // (8 * model.config.n_layer * model.config.d_model * length))
-    decoder = _decoder(model, n * min(max(1, rows // n), len(searches)), length)
+    affordable = MAX_CACHE_BYTES // (8 * model.config.n_layer * model.config.d_model * length)
+    decoder = _decoder(model, n * min(max(1, min(MAX_ROWS, affordable) // n), len(searches)), length)
     waiting, active = deque(searches), dict[int, Samples | Beams]()  # by first row
     tokens = np.zeros(decoder.rows, np.int32)
     while waiting or active:

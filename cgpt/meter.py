@@ -61,8 +61,8 @@ def step_rows(config: Model, train: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[str, Any]:
     """What is the same on either machine, and nothing of what was measured on the one that trained."""
-    measured = dict.fromkeys(("seconds", "tokens_per_s", "compile_s", "peak_memory_bytes", "energy_j"))
-    kept = {key: value for key, value in asdict(trained).items() if key not in measured}
+    own = {"seconds", "tokens_per_s", "energy_j", "metered_flops", "metered_bytes"}  # of the modeled machine
+    kept = {key: value for key, value in asdict(trained).items() if key not in own}
     changed = {"run": run, "stage": "meter", "hardware": hardware.name, "timing": "modeled", "compile_s": None,
                "peak_memory_bytes": None, "weights_from": trained.hardware}  # fmt: skip
     return kept | changed | provenance.record("meter")

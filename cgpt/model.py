@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt import parametrization
+from cgpt import kernels, parametrization
 from cgpt.errors import UserError
-from cgpt.spec import Model
+from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
     from cgpt.decode import Decoder
+    from cgpt.kernels.tensors import Placement
 
 
 WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
@@ -91,15 +92,35 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
 
 
 class GPT:
-    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits."""
+    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
-    def __init__(self, config: Model, params: dict[str, np.ndarray], ops: ModuleType, device: str | None = None):
+    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        params: dict[str, np.ndarray],
+        ops: ModuleType,
+        device: Placement = None,
+        dtype: str = "float32",
+    ):
         from cgpt.kernels.tensors import realized
 
-        self.config, self.ops, self.device = config, ops, device
+        self.config, self.ops, self.device, self.dtype = config, ops, device, dtype
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
+
+    @classmethod
+    def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:
+        """A model on the devices of a hardware profile, with its kernels and type. Raises UserError, as `prepare`."""
+        return cls(config, params, kernels.prepare(hardware, threads), hardware.placement, hardware.dtype)
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
+        w = self.params[name]
+        return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
 
     def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
@@ -115,7 +136,7 @@ class GPT:
     @property
     def head_weight(self) -> Tensor:
         """The head's weights (V, C): the token embedding's where they are tied."""
-        return self.params[WTE if self.config.tie_embeddings else HEAD]
+        return self.weight(WTE if self.config.tie_embeddings else HEAD)
 
     def attention_scale(self, layer: int) -> float:
         """What products of queries and keys of a layer are multiplied with."""
@@ -142,7 +163,7 @@ class GPT:
     def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
         ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
-        w = {name: self.params[f"transformer.h.{i}.{name}"] for name in _LAYER}
+        w = {name: self.weight(f"transformer.h.{i}.{name}") for name in _LAYER}
         x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
         qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
         y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
@@ -152,19 +173,25 @@ class GPT:
         return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
 
     def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter."""
+        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter,
+        all float32."""
+        from cgpt.kernels.tensors import split
+
+        tokens, targets = split(tokens), split(targets)
         wte, wpe, *others = self.params.values()
         tied = [wte] if self.config.tie_embeddings else []
         x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one may be the head too
         loss = self.ops.cross_entropy_head(self.hidden(x), self.head_weight, targets)
         dx, *grads = loss.gradient(x, *tied, *others)
         dhead, scale = grads.pop(0) if tied else None, parametrization.embedding_scale(self.config)
-        return loss, [*self.ops.embedding_grads(dx, tokens, wte, wpe, dhead, scale), *grads]
+        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
-        hidden = self.hidden(self.embedding(tokens), independent=True)
-        return self.ops.token_logprobs(hidden, self.head_weight, targets)
+        from cgpt.kernels.tensors import split
+
+        hidden = self.hidden(self.embedding(split(tokens)), independent=True)
+        return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""
@@ -172,7 +199,9 @@ class GPT:
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""
-        return {name: value.numpy() for name, value in self.params.items()}
+        from cgpt.kernels.tensors import read
+
+        return {name: read(value) for name, value in self.params.items()}
 
 
 _LAYER = tuple(

@@ -132,9 +132,11 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, moments and the number of updates, as NumPy arrays."""
+        from cgpt.kernels.tensors import read
+
         state = {"n_updates": np.array([self.n_updates], np.int64)}
         for kind, tensors in (("p", self.params), ("m", self.first), ("v", self.second)):
-            state |= {f"{kind}.{name}": tensor.numpy() for name, tensor in zip(self.model.params, tensors)}
+            state |= {f"{kind}.{name}": read(tensor) for name, tensor in zip(self.model.params, tensors)}
         return state
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import flops, parametrization
+from cgpt import check, flops, parametrization
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -166,12 +166,18 @@ def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip
 
 
+def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
+    """Every device of a profile takes the same number of sequences in each forward pass."""
+    if problem := check.uneven(n_sequences, hardware):
+        raise UserError(f"workflows/{where}: {problem}")
+
+
 def _runs_of_variant(
     variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
 ) -> Iterator[Run]:
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
-    A modeled profile, where another one trains, only meters what that one pretrained.
+    A modeled profile meters what was pretrained; where another one trains, it does nothing else.
     """
     tokenize = _tokenize_run(variant.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
@@ -181,11 +187,15 @@ def _runs_of_variant(
             yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
         return
     threads = experiment.threads_per_run or hardware.resources.threads
+    own_key = "micro_batch_size" if variant.train.micro_batch_size else "batch_size"
+    _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in experiment.seeds:
         pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
         yield pretrain
+        if hardware.timing == "modeled":
+            yield _meter_run(hardware, pretrain)
         for name in experiment.tasks:
             task = {key: value for key, value in workflow.tasks[name].items() if key != "finetune"}
             own = workflow.tasks[name].get("finetune")
@@ -196,6 +206,8 @@ def _runs_of_variant(
             if own is None or variant.finetune is None:
                 continue
             tuning = replace(variant.finetune, **own)
+            where = f"tasks/{name}" if "batch_size" in own else f"experiments/{experiment.name}"
+            _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, hardware)
             if is_classification(task):
                 yield from (_baseline_run(name, task, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
@@ -248,12 +260,12 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
     if batch_size % hardware.systems:
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
                         f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
-    profile = asdict(hardware)
     spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
-        "hardware": hardware_identity(hardware) | {key: profile[key] for key in HARDWARE_COST},
+        "hardware": hardware_identity(hardware),
         "weights_from": pretrain.spec["hardware"]["name"],
     }
-    execution = replace(pretrain.execution, threads=1, minutes=None, memory_bytes=None)
+    execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
+                        minutes=None, memory_bytes=None)  # fmt: skip
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
@@ -329,9 +341,11 @@ def resolve_length(train: Train, model: Model) -> Train:
                    micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
 
 
-def hardware_identity(hardware: Hardware) -> dict[str, str]:
-    """What of a profile decides a result."""
-    return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
+def hardware_identity(hardware: Hardware) -> dict[str, Any]:
+    """What of a profile decides a result: where it is modeled also what the cost model reads, as records hold times."""
+    profile = asdict(hardware)
+    keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
+    return {key: profile[key] for key in keys}
 
 
 def _dataset_identity(dataset: Dataset) -> dict[str, Any]:

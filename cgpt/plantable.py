@@ -30,7 +30,10 @@ def totals(plan: Plan) -> dict[str, Any]:
         "flops": sum(cost.flops or 0 for cost in costs),
         "minutes": sum(cost.minutes or 0 for cost in costs),
         "memory_bytes": max((cost.memory_bytes or 0 for cost in costs), default=0),
-        "runs_without_minutes": sum(cost.hardware is not None and cost.minutes is None for cost in costs),
+        "runs_without_minutes": sum(
+            run.execution.hardware is not None and run.execution.minutes is None and run.stage != "meter"
+            for run in plan.runs
+        ),
     }
 
 
@@ -54,10 +57,20 @@ def as_text(experiment: Experiment, plan: Plan) -> str:
             f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, "
             "or whose hardware profile names no sustained_flops_per_s"
         )
+    lines += _modeled(experiment, plan)
     lines.append(
         "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
     )
     return "\n".join(lines)
+
+
+def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
+    """Which machines are modeled, and how many of each; no line where none is."""
+    used = {run.execution.hardware.name: run.execution.hardware for run in plan.runs if run.execution.hardware}
+    named = [f"{name} ({hardware.systems} systems)" if hardware.systems > 1 else name
+             for name, hardware in used.items() if hardware.timing == "modeled"]  # fmt: skip
+    weights = f", with the weights of {experiment.weights_from}" if experiment.weights_from else ""
+    return [f"modeled: {', '.join(named)}{weights}"] if named else []
 
 
 def _row(run: Run) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart in every common form of colour blindness; their yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-_GREY = "#595959"
-_CHANCE: dict[str, Any] = {"color": _GREY, "linestyle": "--", "linewidth": 1.0}
+GREY = "#595959"
+_CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
 _STYLE: Any = {
     "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
@@ -63,7 +63,7 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
     figure, (axes,) = new_figure()
     names = column_names(runs)
-    styles = _styles(list(names))
+    styles = styles_of(list(names))
     for row in runs:
         style = styles[column_key(row)]
         tokens, loss = _points(curves[row["run"]], "train_loss")
@@ -74,8 +74,8 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["tokens"])
     axes.set_ylabel("loss (nats per token)")
-    handles = [_handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
-    handles += [_handle("validation", color=_GREY, marker="o"), _handle("training", color=_GREY, linewidth=0.7)]
+    handles = [handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
+    handles += [handle("validation", color=GREY, marker="o"), handle("training", color=GREY, linewidth=0.7)]
     axes.legend(handles=handles)
     return figure
 
@@ -83,7 +83,7 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
 def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
     if not scores:
-        return _note("This experiment has no tasks.")
+        return note("This experiment has no tasks.")
     tasks = [task for task in task_order if any(row["task"] == task for row in scores)]
     tasks += sorted({row["task"] for row in scores} - set(tasks))
     scores, titles = _labels_to_titles(scores, tasks)
@@ -103,7 +103,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
         )
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    handles = [_handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
+    handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5 if across > 2 else 3))
     return figure
 
@@ -112,10 +112,10 @@ def compute_figure(runs: list[Row]) -> Figure:
     """Validation loss against training FLOPs: a point per model, its mean over seeds, with their sd as the bar."""
     known = [row for row in runs if row["validation_loss"] is not None]
     if not known:
-        return _note("No run has a validation loss.")
+        return note("No run has a validation loss.")
     figure, (axes,) = new_figure()
     names = column_names(known)
-    styles = _styles(list(names))
+    styles = styles_of(list(names))
     for key, seeds in grouped(known, COLUMN_KEYS).items():
         flops = mean([row["flops"] for row in seeds]).value
         loss = mean([row["validation_loss"] for row in seeds])
@@ -188,15 +188,16 @@ def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float
     return figure, list(figure.subplots(down, across, squeeze=False).flat)
 
 
-def _note(text: str) -> Figure:
+def note(text: str) -> Figure:
+    """A figure that says why there is none."""
     figure, (axes,) = new_figure()
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center")
     return figure
 
 
-def _styles(columns: list[tuple]) -> dict[tuple, dict[str, Any]]:
-    """A colour and a marker per model; after seven models the colours come again with other markers."""
+def styles_of(columns: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """A colour and a marker for each; after seven the colours come again with other markers."""
     many = len(COLOURS)
     return {
         column: {"color": COLOURS[place % many], "marker": MARKERS[(place + place // many) % many]}
@@ -209,7 +210,8 @@ def _named(column: tuple, name: str, runs: list[Row]) -> str:
     return f"{name}, {short(column[0])} parameters" + (f", n={seeds}" if seeds > 1 else "")
 
 
-def _handle(label: str, **look: Any) -> Any:
+def handle(label: str, **look: Any) -> Any:
+    """An entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], markersize=4, label=label, **look)
@@ -226,6 +228,8 @@ def log_ticks(axis: Axis) -> None:
 
 
 def _brief(value: float) -> str:
+    if value < 1:
+        return f"{value:g}"
     return short(value).replace(".00", "").replace(".0", "")
 
 

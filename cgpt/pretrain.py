@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from cgpt import checkpoint, flops, kernels, provenance, shards
 from cgpt.errors import UserError
+from cgpt.kernels.meter import meter
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer, learning_rate
 from cgpt.records import PretrainRecord, write_record, write_whole
@@ -21,21 +23,31 @@ from cgpt.runstate import Clock, LossLog, Progress, RunState, StopSignal, peak_m
 from cgpt.score import score
 from cgpt.spec import Hardware, Model, Train
 
+Batches = Mapping[tuple[int, int], int]  # number of steps by sequences and by tokens in each
+JobCost = Callable[[Model, Hardware, Batches, int], dict[str, float | None]]
+
 DIVERGED_NATS = 1.0  # a loss this far above the first one, after the warm-up, does not come back
 
 
 def pretrain(
-    spec: dict[str, Any], tokens: Path, out: Path, hardware: Hardware, threads: int, checkpoint_every_steps: int
+    spec: dict[str, Any],
+    tokens: Path,
+    out: Path,
+    hardware: Hardware,
+    threads: int,
+    checkpoint_every_steps: int,
+    job_cost: JobCost | None = None,
 ) -> dict[str, Any]:
     """Train the model of `spec` and write a checkpoint folder with loss.csv and run.json; return the record.
 
-    `tokens` is a folder that tokenize wrote. The state to resume from is kept in `state/<run>` beside the stages'
-    folders, keyed by spec and code. Raises UserError for shards that do not fit, divergence or a full disk, and
-    KeyboardInterrupt, with the state saved, when told to stop.
+    `tokens` is a folder that tokenize wrote. `job_cost` says what a job takes on a modeled profile; it is handed in, so
+    that a changed cost model trains nothing again on measured ones. The state to resume from is kept in `state/<run>`
+    beside the stages' folders, keyed by spec and code. Raises UserError for shards that do not fit, divergence or a
+    full disk, and KeyboardInterrupt, with the state saved, when told to stop.
     """
     run = PretrainRun(spec, tokens, out, hardware, threads)
     run.train(checkpoint_every_steps)
-    return run.finish()
+    return run.finish(job_cost)
 
 
 class PretrainRun:
@@ -49,8 +61,7 @@ class PretrainRun:
         self.shard, self.validation = (open_split(tokens, name, self.config) for name in ("train", "validation"))
         self.validation_header = shards.read_header(tokens / "validation.bin")
         t = self.settings
-        ops = kernels.prepare(hardware, threads)
-        self.model = GPT(self.config, init_parameters(self.config, spec["seed"]), ops, hardware.device)
+        self.model = GPT.on(hardware, self.config, init_parameters(self.config, spec["seed"]), threads)
         self.trainer = Trainer(self.model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
         key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
         self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())
@@ -60,6 +71,7 @@ class PretrainRun:
             self.trainer.load_state(saved.arrays)
         self.log.start(saved.log if saved else "")
         self.clock = Clock(self.log.last("seconds") or 0.0)
+        self.metered: dict[str, Any] = {"metered_flops": None, "metered_bytes": None}
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
@@ -81,7 +93,7 @@ class PretrainRun:
         batch = shards.batches(self.shard, self.config.seq_len, t.batch_size, self.spec["seed"], step)
         parts = np.split(batch, t.batch_size // (t.micro_batch_size or t.batch_size))
         micro_batches = [(np.ascontiguousarray(p[:, :-1]), np.ascontiguousarray(p[:, 1:])) for p in parts]
-        loss, grad_norm = self.trainer.step(micro_batches, lr)
+        loss, grad_norm = self._update(micro_batches, lr)
         self._refuse_divergence(step, loss, grad_norm)
         self.clock.add(t.batch_size * self.config.seq_len, time.perf_counter() - start)
         done = step + 1
@@ -89,10 +101,19 @@ class PretrainRun:
         bits = None if nats is None else shards.bits_per_byte(nats, self.validation_header)
         self.log.append(
             step=done, tokens=done * t.batch_size * self.config.seq_len, train_loss=loss, validation_loss=nats,
-            validation_bits_per_byte=bits, lr=lr, grad_norm=grad_norm, tokens_per_s=_rounded(self.clock.tokens_per_s),
-            seconds=_rounded(self.clock.seconds),
+            validation_bits_per_byte=bits, lr=lr, grad_norm=grad_norm, **speed_of(self.clock, self.hardware),
         )  # fmt: skip
         return loss
+
+    def _update(self, micro_batches: list[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[float, float]:
+        """One step of the trainer, its kernels counted where the device counts them."""
+        counted = meter(self.hardware.device)
+        counted.reset()
+        found = self.trainer.step(micro_batches, lr)
+        if counted.calls:
+            n_bytes = counted.total("bytes_read") + counted.total("bytes_written")
+            self.metered = {"metered_flops": float(counted.total("flops")), "metered_bytes": float(n_bytes)}
+        return found
 
     def _refuse_divergence(self, step: int, loss: float, grad_norm: float) -> None:
         first = self.log.first("train_loss")
@@ -116,21 +137,24 @@ class PretrainRun:
         logprobs = [logprob for logprob, _ in score(self.model, windows, [1] * len(windows))]
         return -float(np.concatenate(logprobs).mean(dtype=np.float64))
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, job_cost: JobCost | None) -> dict[str, Any]:
         """Write the checkpoint folder, run.json last, and drop the state."""
         checkpoint.save(self.out, self.config, self.model.numpy(), self.tokens_folder / "tokenizer.json")
         write_whole(self.out / "loss.csv", self.log.text().encode())
+        batch_size, length = self.settings.batch_size, self.config.seq_len
+        n_tokens = self.steps * batch_size * length
         record = PretrainRecord(
             **common_record(
                 self.out.name, "pretrain", self.spec, self.tokens_folder, self.config, self.hardware, self.threads
             ),
-            tokens=self.steps * self.settings.batch_size * self.config.seq_len,
+            tokens=n_tokens,
             steps=self.steps,
-            **flops_of(self.config, self.steps * self.settings.batch_size * self.config.seq_len),
+            **flops_of(self.config, n_tokens),
             train_loss=self.log.last("train_loss"),
             validation_loss=self.log.last("validation_loss"),
             validation_bits_per_byte=self.log.last("validation_bits_per_byte"),
-            **cost_of(self.clock),
+            **cost_of(self.clock, self.config, self.hardware, {(batch_size, length): self.steps}, n_tokens, job_cost),
+            **self.metered,
         )
         write_record(self.out / "run.json", record)
         self.state.remove()
@@ -158,8 +182,20 @@ def flops_of(config: Model, n_tokens: int) -> dict[str, Any]:
     }
 
 
-def cost_of(clock: Clock) -> dict[str, Any]:
-    """Seconds, speed and memory of this process's run."""
+def speed_of(clock: Clock, hardware: Hardware) -> dict[str, float | None]:
+    """The columns of loss.csv that the clock fills: empty on a modeled profile, of which it says nothing."""
+    if hardware.timing == "modeled":
+        return {"tokens_per_s": None, "seconds": None}
+    return {"tokens_per_s": _rounded(clock.tokens_per_s), "seconds": _rounded(clock.seconds)}
+
+
+def cost_of(
+    clock: Clock, config: Model, hardware: Hardware, batches: Batches, n_tokens: int, job_cost: JobCost | None
+) -> dict[str, Any]:
+    """Seconds, speed, memory and energy of a run: measured, or on a modeled profile what `job_cost` says, if known."""
+    if hardware.timing == "modeled":
+        unknown = dict.fromkeys(("seconds", "tokens_per_s", "energy_j", "compile_s", "peak_memory_bytes"))
+        return unknown | (job_cost(config, hardware, batches, n_tokens) if job_cost else {})
     return {
         "seconds": _rounded(clock.seconds),
         "tokens_per_s": _rounded(clock.tokens_per_s),

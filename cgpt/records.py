@@ -53,7 +53,9 @@ class PretrainRecord:
     code_sha256: str
     commit: str | None
     date: str
-    energy_j: float | None = None  # the only key that a file may leave out
+    energy_j: float | None = None  # this key and the two below are the only ones that a file may leave out
+    metered_flops: float | None = None  # of the kernels of one optimizer step, where the device counts them
+    metered_bytes: float | None = None  # that they read and wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +90,6 @@ class MeterRecord(PretrainRecord):
     extrapolated: bool
     job_overhead_s: float
     price_usd: float | None
-    metered_flops: float
-    metered_bytes: float
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ RUN_COLUMNS = ("experiment", "setting", *(field.name for field in fields(Finetun
 HARDWARE_COLUMNS = (
     "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
     "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
-    "seconds", "energy_j", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops", "metered_bytes", "parts_s",
-    "run",
+    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
+    "metered_bytes", "parts_s", "run",
 )  # fmt: skip
 
 KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
@@ -194,17 +194,12 @@ def read_scores(path: Path) -> ScoresRecord:
 
 def read_loss(path: Path) -> list[dict[str, float | None]]:
     """Read a loss.csv into one dict per step; an empty cell (not evaluated at that step) is None. Raises UserError."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != LOSS_COLUMNS:
-                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(LOSS_COLUMNS)}")
-            rows = list(lines)
-        if any(None in line or None in line.values() for line in rows):
-            raise ValueError("a line has too few or too many cells")
-        return [{key: float(line[key]) if line[key] else None for key in LOSS_COLUMNS} for line in rows]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
+    return _read_numbers(path, LOSS_COLUMNS)
+
+
+def read_kernels(path: Path) -> list[dict[str, Any]]:
+    """Read a kernels.csv into one dict per kernel, layer (None: outside the blocks) and phase. Raises UserError."""
+    return _read_numbers(path, KERNEL_COLUMNS, ("kernel", "phase"))
 
 
 def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
@@ -257,6 +252,22 @@ def _csv_cell(value: Any) -> str:
         value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
     text = str(value)
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
+
+
+def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a CSV with exactly these columns: text in those of `names`, else numbers, None in an empty cell."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != columns:
+                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(columns)}")
+            rows = list(lines)
+        if any(None in line or None in line.values() for line in rows):
+            raise ValueError("a line has too few or too many cells")
+        return [{key: line[key] if key in names else float(line[key]) if line[key] else None for key in columns}
+                for line in rows]  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
 
 
 def _read_object(path: Path) -> dict[str, Any]:

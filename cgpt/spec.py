@@ -175,6 +175,7 @@ class Wafer:
     decode_cycles_per_element: float  # per weight or cached value that one core holds
     prefill_cycles_per_hop: float
     prefill_cycles_per_flop: float  # per FLOP that one core does
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
     decode_grid: tuple[int, ...] = ()  # smallest and largest side that decode was measured on
     prefill_grid: tuple[int, ...] = ()
     host_memory_bytes: int | None = None  # MemoryX, which holds weights and optimizer state
@@ -199,10 +200,11 @@ class Gpu:
     recompute_cost: float  # share of a step that recomputing activations adds
     loss_per_doubling: float  # share of a step that each doubling of the nodes adds
     decode_bandwidth_efficiency: float
-    decode_layer_latency_s: float  # of one layer, all-reduces within a node included
+    decode_layer_latency_s: float  # of one layer, its kernels' launches and all-reduces within a node included
     network_all_reduce_latency_s: float  # what one small all-reduce takes more across nodes
     prefill_efficiency: float  # of the dense peak
     prefill_all_reduce_s: float  # of one layer's half, tensor parallel
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,11 @@ class Hardware:
     name: str
     description: str
     device: str  # tinygrad device
-    dtype: str = "float32"
+    dtype: str = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
     kernels: str = "tinygrad"  # tinygrad | native (cgpt/kernels: OpenBLAS and one C file)
     timing: str = "measured"  # measured | modeled
     systems: int = 1  # how many of them; peaks, memory, bandwidth, power and price are of one
+    beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
     peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
     sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
     memory_bytes: int | None = None
@@ -226,7 +229,19 @@ class Hardware:
     gpu: Gpu | None = None
     resources: Resources = Resources()
     sources: tuple[str, ...] = ()
+    # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
     EXECUTION: ClassVar[tuple[str, ...]] = (
-        "description", "systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
-        "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
+        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes",
+        "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
     )  # fmt: skip
+
+    @property
+    def n_devices(self) -> int:
+        """How many tinygrad devices a run computes on: a modeled machine is computed on one, whatever its `systems`."""
+        return self.systems if self.timing == "measured" else 1
+
+    @property
+    def placement(self) -> str | tuple[str, ...]:
+        """The tinygrad device of a run's tensors, or all that hold them and share its batches."""
+        names = [f"{self.device}:{i}" if i else self.device for i in range(self.n_devices)]
+        return tuple(names) if self.n_devices > 1 else self.device

@@ -8,10 +8,11 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from cgpt.documents import Piece, pieces
@@ -24,6 +25,8 @@ SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 GPT2_DATASET = "gpt2_tokenizer"
 BATCH_CHARS = 1 << 21  # text encoded at once: enough pieces for every core, and some 200 MB at its peak
 SPLITS = ("train", "validation")
+
+Batch = list[tuple[str, Piece]]  # with its split
 
 
 def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
@@ -125,8 +128,7 @@ def encode(
 ) -> None:
     """Append the corpus's tokens to the writer of each piece's split."""
     tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
-    for batch in _batches(corpus):
-        encodings = tokenizer.encode_batch_fast([piece.text for _, piece in batch], add_special_tokens=False)
+    for batch, encodings in _encoded(tokenizer, _batches(corpus)):
         for split, writer in writers.items():
             tokens: list[int] = []
             n_bytes = n_documents = 0
@@ -140,8 +142,22 @@ def encode(
             writer.append(tokens, n_bytes, n_documents)
 
 
-def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[list[tuple[str, Piece]]]:
-    batch: list[tuple[str, Piece]] = []
+def _encoded(tokenizer: Tokenizer, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Encoding]]]:
+    """Each batch with its encodings; the next one is encoded meanwhile, on threads that Python's lock does not hold."""
+    with ThreadPoolExecutor(1) as encoder:
+        before: tuple[Batch, Future] | None = None
+        for batch in batches:
+            texts = [piece.text for _, piece in batch]
+            encodings = encoder.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
+            if before:
+                yield before[0], before[1].result()
+            before = batch, encodings
+        if before:
+            yield before[0], before[1].result()
+
+
+def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
+    batch: Batch = []
     size = 0
     for split, piece in corpus:
         batch.append((split, piece))

@@ -63,6 +63,14 @@ def test_rates_hold_with_the_layout_left_to_the_model(group):
     assert sum(errors) / len(errors) < 0.06
 
 
+@pytest.mark.parametrize("name", ["cs2", "cs3", "a100", "h100"])
+def test_the_widths_of_a_profile_are_those_of_its_training_rows(name):
+    groups = (f"{name.upper()[:2]}-{name[2:]} training", f"{name.upper()} training")
+    widths = {row.d_model for row in ROWS if row.use == "fit" and row.group in groups}
+    constants = HARDWARE[name].wafer or HARDWARE[name].gpu
+    assert constants.measured_d_model == (min(widths), max(widths))
+
+
 def test_a_fit_recovers_the_constants_that_made_the_rows():
     """Rows computed with the profile's constants; the fit starts from others."""
     fit = next(fit for fit in calibrate.FITS if fit.name == "decode")

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "errors spec yamlfile fill check load flops plan plantable provenance records collect tabulate plot page "
-    "documents fetch tokenize shards world tasks taskdata baseline "
-    "cost cost.shapes cost.estimate cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements cost.calibrate "
-    "cost.fidelity".split()
+    "errors spec yamlfile fill check load flops plan plantable provenance records collect tabulate devices page "
+    "plot plot_devices roofline documents fetch tokenize shards world tasks taskdata baseline "
+    "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
+    "cost.calibrate cost.fidelity cost.family".split()
 )
 # The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")

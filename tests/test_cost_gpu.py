@@ -78,6 +78,24 @@ def test_traffic_of_the_sharded_state_shows_only_beyond_compute():
     assert gpu.training_step(GPT_1_3B, slow, 8, 8, layout=sharded).bound_by == "weights_and_gradients"
 
 
+def test_a_step_never_takes_less_than_the_launches_of_its_kernels():
+    """Three passes a layer (one forward, two backward) of 92.11 us each, which is what SGLang's decoding shows."""
+    tiny = Shape(2, 64, 256, 2, 2, 512, 128)
+    for hardware in (A100, H100):
+        step = gpu.training_step(tiny, hardware, 16, 1)
+        assert step.step_s == pytest.approx(3 * 2 * 9.211e-05) and step.bound_by == "pass_latency"
+        large = gpu.training_step(GPT_1_3B, hardware, 8, 8)
+        assert large.parts_s["pass_latency"] == 0 and large.bound_by == "compute"
+
+
+def test_what_launches_take_beyond_compute_is_less_the_more_there_is_to_compute():
+    tiny = Shape(2, 256, 1024, 2, 2, 512, 128)
+    steps = [gpu.training_step(tiny, A100, batch, 1) for batch in (1, 16, 64, 4096)]
+    waiting = [step.parts_s["pass_latency"] for step in steps]
+    assert waiting == sorted(waiting, reverse=True) and waiting[0] > 0 == waiting[-1]
+    assert [step.bound_by for step in steps] == ["pass_latency", "pass_latency", "compute", "compute"]
+
+
 def test_decoding_on_one_gpu_is_bound_by_memory_bandwidth():
     step = gpu.decode(LLAMA3_8B, A100, 4096, 1)
     assert step.bound_by == "memory_bandwidth"
@@ -90,5 +108,8 @@ def test_what_no_row_was_measured_on_is_extrapolation():
     assert not gpu.training_step(GPT_1_3B, H100, 8, 64).extrapolated
     assert gpu.training_step(GPT_1_3B, H100, 8, 128).extrapolated
     assert gpu.training_step(GPT_1_3B, H200, 8, 1).extrapolated
+    for width, hardware, expected in ((512, A100, True), (768, A100, False), (768, H100, True), (16384, A100, True)):
+        shape = Shape(2, width, 4 * width, 8, 8, 50257, 2048)
+        assert gpu.training_step(shape, hardware, 1, 8).extrapolated is expected
     assert gpu.decode(LLAMA3_8B, H100, 4096, 1).extrapolated
     assert not gpu.decode(LLAMA3_8B, A100, 4096, 1).extrapolated

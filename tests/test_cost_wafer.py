@@ -144,6 +144,14 @@ def test_beyond_two_systems_is_extrapolation():
     assert [wafer.training_step(GPT_6_7B, CS2, 60, n).extrapolated for n in (1, 2, 3)] == [False, False, True]
 
 
+def test_a_width_that_no_rate_is_public_of_is_extrapolation():
+    def extrapolated(width: int, hardware=CS2) -> bool:
+        return wafer.training_step(Shape(12, width, 4 * width, 4, 4, 50257, 2048), hardware, 1, 1).extrapolated
+
+    assert [extrapolated(width) for width in (764, 768, 2048, 4096, 5120)] == [True, False, False, False, True]
+    assert extrapolated(2048, CS3) and not extrapolated(4096, CS3)
+
+
 def test_decoding_is_slower_on_more_cores_and_bound_by_latency():
     times = [sum(mesh.decode(LLAMA3_8B, CS2, 4096, side).parts_s.values()) for side in (420, 540, 660)]
     assert times == sorted(times)

@@ -91,7 +91,7 @@ def test_a_wafer_takes_more_joules_a_token_of_dense_training_than_an_h100(run):
 
 def test_more_than_two_systems_are_marked_as_extrapolated(run, capsys):
     assert run("--model", "cerebras-gpt-13b", "--hardware", "andromeda")["extrapolated"]
-    assert not run("--model", "cerebras-gpt-13b", "--hardware", "cs2", "--systems", "2")["extrapolated"]
+    assert not run("--model", "cerebras-gpt-6.7b", "--hardware", "cs2", "--systems", "2")["extrapolated"]
     assert main(["forecast", "--model", "cerebras-gpt-13b", "--hardware", "andromeda"]) == 0
     assert "extrapolated" in capsys.readouterr().out
 

@@ -41,7 +41,9 @@ def problems(tmp_path: Path, **profiles: str) -> list[str]:
 
 def test_an_experiment_plans_on_every_shipped_profile():
     workflow = load.load_workflow(ROOT)
-    experiment = replace(workflow.experiments["quickstart"], hardware=tuple(workflow.hardware))
+    quickstart = workflow.experiments["quickstart"]
+    train = replace(quickstart.train, batch_size=64)  # which every number of systems divides
+    experiment = replace(quickstart, hardware=tuple(workflow.hardware), train=train)
     pretrained = plan.make_plan(experiment, workflow).of("pretrain")
     assert {run.spec["hardware"]["name"] for run in pretrained} == set(workflow.hardware)
     assert len(pretrained) == len(workflow.hardware) * len(experiment.models)

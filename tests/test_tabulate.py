@@ -246,7 +246,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path, done) -> None:
     experiment, plan = made.make_results(tmp_path)
     before = {path.name: path.read_bytes() for path in done[1].iterdir()}
     tabulate(experiment, plan, tmp_path)
-    assert {path.name: path.read_bytes() for path in done[1].iterdir()} == before and len(before) == 4
+    assert {path.name: path.read_bytes() for path in done[1].iterdir()} == before and len(before) == 5
 
 
 @pytest.mark.parametrize(

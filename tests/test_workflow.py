@@ -29,8 +29,8 @@ CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", 
 STAGES = {  # module: its function's parameters, and what it writes
     "fetch": ("dataset, out", 'out, "fetched.json"'),
     "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
-    "pretrain": ("spec, tokens, out, hardware, threads, every", f"out, {CHECKPOINT}"),
-    "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads", f"out, {CHECKPOINT}"),
+    "pretrain": ("spec, tokens, out, hardware, threads, every, job_cost", f"out, {CHECKPOINT}"),
+    "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
     "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "table.md", '
@@ -150,7 +150,7 @@ def test_a_typo_fails_with_one_line_even_where_all_outputs_exist(root):
 def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root):
     (root / "cgpt/pretrain.py").write_text(
         "from pathlib import Path\nfrom cgpt.errors import UserError\n\n"
-        "def pretrain(spec, tokens, out, hardware, threads, every):\n"
+        "def pretrain(spec, tokens, out, hardware, threads, every, job_cost):\n"
         "    state = Path('results/runs/state') / out.name\n    state.mkdir(parents=True)\n"
         "    (state / 'step.txt').write_text('7')\n"
         "    raise UserError('loss: is not a number at step 7; lower train.lr')\n"

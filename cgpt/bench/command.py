@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import load
+from cgpt import check, kernels, load
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Hardware, Model
 
@@ -42,6 +42,10 @@ def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     _read_numbers(chosen)
     workflow = load.load_workflow(Path.cwd())
     hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
+    if chosen.benchmark == "pretrain" and (problem := check.uneven(chosen.batch_size, hardware)):
+        raise UserError(f"bench: --batch-size: {problem}")
+    if chosen.benchmark != "tokenize":
+        kernels.open_devices(hardware)
     chosen.threads = chosen.threads or hardware.resources.threads
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
         benchmark = _set_up(chosen, workflow.models, hardware, Path(folder))

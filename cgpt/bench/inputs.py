@@ -10,8 +10,6 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from cgpt import checkpoint, shards
 from cgpt.model import init_parameters
 from cgpt.spec import Model
-from cgpt.world.dice import Dice
-from cgpt.world.stories import document
 
 SEED = 0
 LR = 1e-3  # constant, so that ten steps show ten different losses
@@ -21,18 +19,24 @@ END_OF_TEXT = "<|endoftext|>"
 PROMPT_TOKENS = 32
 LONGEST_CONTINUATION, SHORTEST_CONTEXT = 16, 8
 TYPICAL_CONTEXT, CONTEXT_SPREAD = 64, 0.8  # median and sigma of the log-normal lengths, in tokens
+N_WORDS, TYPICAL_DOCUMENT = 30_000, 150  # distinct words; words in the median document
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 
 
 def write_tokens(folder: Path, vocab_size: int) -> np.memmap:
-    """A token shard on disk, read as training reads it: the k-th token's frequency is proportional to 1/k (Zipf)."""
-    frequency = 1 / np.arange(1, vocab_size + 1)
-    tokens = np.random.default_rng(SEED).choice(vocab_size, N_TOKENS, p=frequency / frequency.sum())
+    """A token shard on disk, read as training reads it."""
+    tokens = np.random.default_rng(SEED).choice(vocab_size, N_TOKENS, p=zipf(vocab_size))
     path = folder / "train.bin"
     with shards.ShardWriter(path, vocab_size, tokenizer_sha256="") as shard:
         shard.append(tokens, n_bytes=0, n_documents=1)
     return shards.open_shard(path)
+
+
+def zipf(n: int) -> np.ndarray:
+    """Probabilities of n things, that of the k-th proportional to 1/k."""
+    weights = 1 / np.arange(1, n + 1)
+    return weights / weights.sum()
 
 
 def read_batch(tokens: np.ndarray, seq_len: int, batch_size: int, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,19 +79,29 @@ def prompts(config: Model, batch_size: int) -> list[list[int]]:
 
 
 def documents(n_bytes: int) -> list[str]:
-    """Documents of the builtin world (ASCII), so many bytes of them."""
-    dice, made, size = Dice(SEED), [], 0
+    """About so many bytes of made-up ASCII text with the statistics that matter to a tokenizer: words of one to five
+    syllables, Zipf-distributed, in documents of log-normal length."""
+    rng = np.random.default_rng(SEED)
+    syllables = [consonant + vowel for consonant in "bcdfghjklmnprstvwz" for vowel in "aeiou"]
+    words = ["".join(rng.choice(syllables, n)) for n in rng.integers(1, 6, N_WORDS)]
+    most = n_bytes // 3 + 1  # a word and its blank have three bytes at least
+    drawn = [words[n] for n in rng.choice(N_WORDS, most, p=zipf(N_WORDS))]
+    made: list[str] = []
+    size = at = 0
     while size < n_bytes:
-        made.append(document(dice))
-        size += len(made[-1])
+        end = at + 1 + int(TYPICAL_DOCUMENT * np.exp(rng.standard_normal()))
+        made.append(" ".join(drawn[at:end]))
+        size, at = size + len(made[-1]), end
     return made
 
 
 def text_tokenizer(texts: list[str]) -> Tokenizer:
-    """A byte-level BPE trained on the first thousand documents."""
+    """A byte-level BPE of 8,192 tokens, trained on the first documents."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts[:1000], trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts[:500], trainer)
     return tokenizer

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+def outside(measured: tuple[int, ...], value: int) -> bool:
+    """Whether a value is beyond the smallest and largest that were measured, or nothing was."""
+    return not measured or not measured[0] <= value <= measured[-1]
+
+
 @dataclass(frozen=True)
 class Step:
     """One optimizer step on all systems together, or one pass of inference.

@@ -9,6 +9,7 @@ from typing import Any
 from cgpt.cost import gpu, mesh, shapes, wafer
 from cgpt.cost.estimate import Step
 from cgpt.cost.shapes import Shape
+from cgpt.cost.training import job_overhead_s, processor_step, training_step
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Hardware, Model
 
@@ -43,7 +44,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
     step = _step(asked, shape, hardware, systems, batch)
     found: dict[str, Any] = {
         "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
-        "timing": "modeled", "systems": systems, "batch_per_system": batch, "n_parameters": _n_parameters(shape),
+        "timing": "modeled", "systems": systems, "batch_per_system": batch, "n_parameters": shape.n_parameters,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
@@ -128,21 +129,10 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
     if asked.task == "prefill":
         if hardware.wafer:
             return mesh.prefill(shape, hardware, asked.grid, systems)
-        return gpu.prefill(shape, hardware, systems) if hardware.gpu else _processor(
+        return gpu.prefill(shape, hardware, systems) if hardware.gpu else processor_step(
             hardware, 1, shape.seq_len, shape.training_flops_per_token / 3)  # fmt: skip
     assert batch is not None
-    if hardware.wafer:
-        return wafer.training_step(shape, hardware, batch, systems, sparsity=asked.sparsity)
-    if hardware.gpu:
-        return gpu.training_step(shape, hardware, batch, systems)
-    return _processor(hardware, batch, batch * shape.seq_len, shape.training_flops_per_token)
-
-
-def _processor(hardware: Hardware, samples: int, tokens: int, flops_per_token: float) -> Step:
-    """At the rate that the profile's processor was measured to sustain in training."""
-    flops = flops_per_token * tokens
-    assert hardware.sustained_flops_per_s
-    return Step(samples, tokens, flops, {"compute": flops / hardware.sustained_flops_per_s}, "compute", False)
+    return training_step(shape, hardware, batch, systems, asked.sparsity)
 
 
 def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
@@ -153,11 +143,6 @@ def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
     read_s, compute_s = read / hardware.bandwidth_bytes_per_s, flops / hardware.sustained_flops_per_s
     parts = {"compute": compute_s, "memory_bandwidth": max(0.0, read_s - compute_s)}
     return Step(1, 1, flops, parts, "memory_bandwidth" if read_s > compute_s else "compute", True)
-
-
-def _n_parameters(shape: Shape) -> int:
-    """Matmul weights and an embedding as large as the head, which a tied model shares with it."""
-    return shape.matmul_weights + shape.head_weights
 
 
 def _fits(step: Step) -> bool | None:
@@ -179,7 +164,7 @@ def _energy_j(step: Step, hardware: Hardware, systems: int) -> float | None:
 
 def _run(tokens: float, step: Step, shape: Shape, hardware: Hardware, systems: int) -> dict[str, Any]:
     """A whole run of `tokens`: its steps, and what a job takes before, and to write the last checkpoint."""
-    overhead_s = _overhead_s(shape, hardware)
+    overhead_s = job_overhead_s(shape, hardware)
     seconds = None if step.tokens_per_s is None else tokens / step.tokens_per_s + overhead_s
     watts = None if hardware.power_w is None else hardware.power_w * systems
     hours = None if seconds is None else seconds / 3600
@@ -194,19 +179,10 @@ def _run(tokens: float, step: Step, shape: Shape, hardware: Hardware, systems: i
     }
 
 
-def _overhead_s(shape: Shape, hardware: Hardware) -> float:
-    """Compilation, programming, sending weights and optimizer state, one checkpoint; 0 where no profile says."""
-    if not hardware.wafer:
-        return 0.0
-    state = wafer.STATE_BYTES_PER_WEIGHT * _n_parameters(shape)
-    rates = (hardware.wafer.weight_send_bytes_per_s, hardware.wafer.checkpoint_bytes_per_s)
-    fixed = (hardware.wafer.compile_s or 0.0) + (hardware.wafer.programming_s or 0.0)
-    return fixed + sum(state / rate for rate in rates if rate)
-
-
 def as_text(found: dict[str, Any]) -> str:
     """The forecast for people; `~` marks what is modeled."""
-    lines = [f"{found['model']} on {found['hardware']} ({found['systems']} systems), {found['task']}; modeled"]
+    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
+    lines = [f"{found['model']} on {found['hardware']} ({systems}), {found['task']}; modeled"]
     if found["problem"]:
         lines.append(f"DOES NOT FIT: {found['problem']}")
     if found["extrapolated"]:

@@ -2,7 +2,8 @@
 
 Training FLOPs go at `matmul_efficiency` d / (d + half_width) of the dense peak, attention at its own share; the state
 is sharded over data-parallel GPUs (fully sharded data parallel, as in the rows that the constants are fitted on), and
-its traffic hides behind compute until it exceeds it. Decoding reads all weights for each token: bandwidth and latency.
+its traffic hides behind compute until it exceeds it, and so do the launches of kernels, which a small model waits for.
+Decoding reads all weights for each token: bandwidth and latency.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cgpt.cost.estimate import Step
+from cgpt.cost.estimate import Step, outside
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Gpu, Hardware
 
 STATE_BYTES_PER_WEIGHT = 16  # 32-bit weight and two Adam moments, 16-bit copy and gradient
 ACTIVATION_BYTES = 34  # per token, layer and d_model without recomputation (Korthikanti et al. 2022, section 4.1)
 LOGIT_BYTES = 6  # per token and vocabulary entry: 32-bit logits, 16-bit gradient
+PASSES = 3  # of a layer in training: forward, and backward counted as two
 ALL_REDUCES = 2  # of one layer forward, tensor parallel: after attention and after the feed-forward layer
 USABLE_MEMORY = 0.9  # the rest is the framework's and fragmentation
 
@@ -39,12 +41,13 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     `layout` fixes one instead, without asking whether it fits.
     """
     gpu, batch = _gpu(hardware), batch_per_system * systems
+    extrapolated = systems > gpu.measured_systems or outside(gpu.measured_d_model, shape.d_model)
     layouts = [layout] if layout else _fitting(shape, hardware, batch, systems)
     tokens = batch * shape.seq_len
     if not layouts:
         least = _state_bytes(shape) / USABLE_MEMORY / (hardware.memory_bytes or math.inf)
         return Step(
-            batch, tokens, shape.training_flops_per_token * tokens, {}, None, systems > gpu.measured_systems,
+            batch, tokens, shape.training_flops_per_token * tokens, {}, None, extrapolated,
             {"memory": hardware.memory_bytes or 0, "weights_and_optimizer": _state_bytes(shape) / systems},
             problem=f"weights and optimizer state of {_state_bytes(shape) / 1e9:.0f} GB and activations take more than "
             f"{systems} of this GPU; take at least {max(systems + 1, math.ceil(least))}",
@@ -53,7 +56,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     parts = _parts(shape, hardware, batch, chosen)
     return Step(
         batch, tokens, shape.training_flops_per_token * tokens, parts, _bound(parts),
-        extrapolated=systems > gpu.measured_systems or chosen.tensor * chosen.pipeline > 1,
+        extrapolated=extrapolated or chosen.tensor * chosen.pipeline > 1,
         memory_bytes={"memory": hardware.memory_bytes or 0, "weights_and_optimizer": _state_bytes(shape) / systems,
                       "activations": _activation_bytes(shape, chosen)},
         layout={**vars(chosen), "micro_batches": math.ceil(batch / chosen.data / chosen.micro_batch)},
@@ -61,9 +64,11 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
 
 
 def _bound(parts: dict[str, float]) -> str:
-    """The part that limits: traffic that shows beyond compute lasts longer than the compute it covers."""
-    traffic_s = parts["weights_and_gradients"]
-    lasting = parts | ({"weights_and_gradients": parts["compute"] + traffic_s} if traffic_s else {})
+    """The part that limits: what shows beyond compute lasts longer than the compute that it covers."""
+    lasting, covered_s = dict(parts), parts["compute"]
+    for part in ("weights_and_gradients", "pass_latency"):
+        if parts[part]:
+            lasting[part] = covered_s = covered_s + parts[part]
     return max(lasting, key=lambda part: lasting[part])
 
 
@@ -80,7 +85,7 @@ def _gpu(hardware: Hardware) -> Gpu:
 
 
 def _state_bytes(shape: Shape) -> float:
-    return STATE_BYTES_PER_WEIGHT * float(shape.matmul_weights + shape.head_weights)
+    return STATE_BYTES_PER_WEIGHT * float(shape.n_parameters)
 
 
 def _activation_bytes(shape: Shape, layout: Layout) -> float:
@@ -118,7 +123,11 @@ def _divisors(number: int) -> list[int]:
 
 
 def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> dict[str, float]:
-    """Seconds of a step: compute; traffic beyond it; all-reduces of tensor parallel; the pipeline's idle ends."""
+    """Seconds of a step: compute; traffic, and launches, beyond it; all-reduces of tensor parallel; the pipeline's idle
+    ends.
+
+    A layer's launches take in each pass as long as was measured in decoding, where they are nearly all that takes time.
+    """
     gpu = _gpu(hardware)
     systems = layout.data * layout.tensor * layout.pipeline
     tokens = batch * shape.seq_len / layout.data  # of one replica
@@ -127,18 +136,21 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
     compute_s = tokens * share * recompute * _flop_seconds(shape, hardware)
     micro_batches = math.ceil(batch / layout.data / layout.micro_batch)
     between = gpu.link_bytes_per_s if systems <= gpu.node_size else gpu.network_bytes_per_s * gpu.node_size
-    gathered = 3 * 2.0 * (shape.matmul_weights + shape.head_weights) * share * (layout.data - 1) / layout.data
+    gathered = 3 * 2.0 * shape.n_parameters * share * (layout.data - 1) / layout.data
     traffic_s = micro_batches * gathered / between  # weights forward and backward, gradients once, a micro-batch
     reduced = (
         2 * ALL_REDUCES * 2 * (layout.tensor - 1) / layout.tensor * 2.0 * tokens * shape.d_model
     )  # ring all-reduces, 16 bits
     tensor_s = reduced * shape.n_layer / layout.pipeline / gpu.link_bytes_per_s
+    launches_s = micro_batches * PASSES * shape.n_layer / layout.pipeline * gpu.decode_layer_latency_s
+    waiting_s = max(0.0, launches_s - max(compute_s, traffic_s))
     nodes = max(1.0, systems / gpu.node_size)
     return {
         "compute": compute_s,
         "weights_and_gradients": max(0.0, traffic_s - compute_s),
+        "pass_latency": waiting_s,
         "tensor_reduction": tensor_s,
-        "pipeline_bubble": (layout.pipeline - 1) / micro_batches * (compute_s + tensor_s),
+        "pipeline_bubble": (layout.pipeline - 1) / micro_batches * (compute_s + waiting_s + tensor_s),
         "reduction": gpu.loss_per_doubling * math.log2(nodes) * compute_s,
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cgpt.cost.estimate import Step
+from cgpt.cost.estimate import Step, outside
 from cgpt.cost.shapes import Shape
 from cgpt.cost.wafer import BYTES
 from cgpt.spec import Hardware, Wafer
@@ -67,7 +67,7 @@ def _best(wafer: Wafer, measured: tuple[int, ...], cycles: Callable[[int], float
 def _step(shape: Shape, hardware: Hardware, systems: int, side: int, measured: tuple[int, ...], tokens: int,
           context: int, flops: float, parts: dict[str, float]) -> Step:  # fmt: skip
     width = BYTES[_wafer(hardware).precision]
-    weights = width * (shape.matmul_weights + shape.head_weights)
+    weights = width * shape.n_parameters
     cache = width * shape.n_layer * shape.cached_values(context)
     held = (hardware.memory_bytes or 0) * systems
     layer = width * (shape.layer_weights + shape.cached_values(context))
@@ -80,7 +80,7 @@ def _step(shape: Shape, hardware: Hardware, systems: int, side: int, measured: t
                    f"{held / 1e9:.0f}; take at least {math.ceil((weights + cache) * systems / held)}")  # fmt: skip
     return Step(
         samples=1, tokens=tokens, model_flops=flops, parts_s=parts, bound_by=max(parts, key=lambda part: parts[part]),
-        extrapolated=systems > 1 or not measured or not measured[0] <= side <= measured[1],
+        extrapolated=systems > 1 or outside(measured, side),
         memory_bytes={"sram": hardware.memory_bytes or 0, "weights": weights / systems, "cache": cache / systems},
         layout={"grid": side}, problem=problem,
     )  # fmt: skip

@@ -47,6 +47,11 @@ class Shape:
         """Weights that a token is multiplied with: the layers and the head, not the embedding."""
         return self.n_layer * self.layer_weights + self.head_weights
 
+    @property
+    def n_parameters(self) -> int:
+        """Matmul weights and an embedding as large as the head, which a tied model shares with it."""
+        return self.matmul_weights + self.head_weights
+
     def attention_flops(self, tokens: float) -> float:
         """Forward FLOPs of scores and values in one layer, where each token sees all `seq_len`: 4 S d a token."""
         return 4.0 * self.seq_len * self.d_model * tokens

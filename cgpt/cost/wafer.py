@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from cgpt.cost.estimate import Step
+from cgpt.cost.estimate import Step, outside
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Hardware, Wafer
 
@@ -45,7 +45,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         samples=batch_per_system * systems, tokens=tokens, model_flops=shape.training_flops_per_token * tokens,
         parts_s={part: parts[part] * count for part in PARTS if part in parts} | {"reduction": reduction},
         bound_by=max(bounds, key=lambda bound: bounds[bound]),
-        extrapolated=systems > wafer.measured_systems,
+        extrapolated=systems > wafer.measured_systems or outside(wafer.measured_d_model, shape.d_model),
         memory_bytes={
             "sram": hardware.memory_bytes or 0, "weight_stripes": memory["stripes"],
             "working_set": micro * memory["working"], "activation_checkpoints": micro * memory["checkpoints"],
@@ -71,13 +71,12 @@ def _memory(shape: Shape, hardware: Hardware, sparsity: float) -> dict[str, floa
     """Bytes: of a sequence's working set in one layer and its checkpoints of all; what the wafer has left for them."""
     width = BYTES[_wafer(hardware).precision]
     stripes = 2 * width * (1 - sparsity) * shape.layer_weights  # double-buffered
-    weights = shape.matmul_weights + shape.head_weights  # the embedding is as large as the head
     return {
         "stripes": stripes,
         "free": (hardware.memory_bytes or 0) - stripes,
         "working": shape.seq_len * shape.kept_bytes_per_token(width),
         "checkpoints": shape.seq_len * shape.n_layer * shape.checkpoint_bytes_per_token(width),
-        "host": weights * (STATE_BYTES_PER_WEIGHT + 2 * width),
+        "host": shape.n_parameters * (STATE_BYTES_PER_WEIGHT + 2 * width),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
+from cgpt import check
 from cgpt.errors import UserError
 from cgpt.spec import Hardware
 
@@ -13,10 +14,13 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.
 
     `threads` None: those that this process runs already, else one per core.
-    Raises UserError where there is no compiler, or where the profile names unknown kernels.
+    Raises UserError where a compiler or a device is missing, or where the profile asks for what its kernels have not.
     """
-    os.environ["DEV"] = "CPU" if on_host(hardware) else hardware.device
+    if problem := check.unsupported(hardware):
+        raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
+    open_devices(hardware)
     if on_host(hardware):
+        os.environ["DEV"] = "CPU"
         from cgpt.kernels.compiler import find_compiler
 
         os.environ["CC"] = find_compiler().command
@@ -32,14 +36,43 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
 
         native.start(threads or native.n_threads or os.cpu_count() or 1, [hardware.device])
         return native_ops
-    if hardware.kernels == "tinygrad":
-        from cgpt.kernels import plain_ops
+    from tinygrad.helpers import ALLREDUCE_CAST, BEAM
 
-        return plain_ops
-    raise UserError(
-        f"hardware_profiles/{hardware.name}.yaml: kernels: '{hardware.kernels}' is unknown; "
-        "write 'native' or 'tinygrad'"
-    )
+    from cgpt.kernels import plain_ops
+
+    BEAM.value = hardware.beam
+    ALLREDUCE_CAST.value = 0  # what the devices' shares of a gradient add up to is rounded once, after the sum
+    return plain_ops
+
+
+def open_devices(hardware: Hardware) -> None:
+    """Open the devices of a profile, before anything else is done for a run on them; the host's cores always are.
+
+    Raises UserError, one line, where one cannot be opened or does not have the profile's type.
+    """
+    if on_host(hardware):
+        return
+    os.environ["DEV"] = hardware.device.split(":")[0]
+    from tinygrad import Device, dtypes
+
+    where = f"hardware_profiles/{hardware.name}.yaml"
+    for device in [hardware.placement] if isinstance(hardware.placement, str) else hardware.placement:
+        try:
+            has_type = getattr(dtypes, hardware.dtype) in Device[device].renderer.supported_dtypes()
+        except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{where}: device: {device} cannot be opened here ({said}); {_instead(hardware)}") from None
+        if not has_type:
+            raise UserError(f"{where}: dtype: {hardware.dtype} is not what {device} and its compiler here can do; "
+                            "write float32, or install one that can (for CUDA: NVRTC)")  # fmt: skip
+
+
+def _instead(hardware: Hardware) -> str:
+    """What to do where a device is not there."""
+    if hardware.timing == "modeled":
+        return f"for its modeled times run `python -m cgpt forecast --hardware {hardware.name}`"
+    fewer = ", write fewer `systems`" if hardware.systems > 1 else ""
+    return f"install its driver and compiler{fewer}, or name another profile under `hardware:`"
 
 
 def on_host(hardware: Hardware) -> bool:

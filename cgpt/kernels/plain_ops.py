@@ -1,4 +1,10 @@
-"""The operations of a GPT in plain tinygrad: what every device can run, and what the C kernels are tested against."""
+"""The operations of a GPT in plain tinygrad: what every device can run, and what the C kernels are tested against.
+
+Matrix products are of the type of their weights, float32 or bfloat16, with sums in float32; activations between them
+have that type too. The residual stream, LayerNorm, softmax, losses and AdamW are float32, as under torch.autocast.
+`contiguous`, and `contiguous_backward` for the gradient, end a kernel where tinygrad would else compute one product
+inside of another, which neither tensor cores nor caches can follow.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,8 @@ from collections.abc import Sequence
 from tinygrad import Tensor, dtypes
 
 from cgpt.kernels.capture import Captured as Captured
+
+VOCABULARY_MULTIPLE = 64  # of rows that products are computed on: tensor cores take multiples of 8 and 16
 
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
@@ -23,10 +31,18 @@ def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, sc
 def embedding_grads(
     dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head."""
-    wte = Tensor.zeros(*wte.shape, device=dx.device)
-    dwte, dwpe = (embedding(tokens, wte, wpe, scale) * dx).sum().gradient(wte, wpe)
-    return (dwte if dhead is None else dwte + dhead), dwpe
+    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head.
+
+    That of wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is
+    less work, but in an order that is another one each time.
+    """
+    V, C = wte.shape
+    dx = dx * scale
+    vocabulary = Tensor.arange(V + -V % VOCABULARY_MULTIPLE, device=dx.device)
+    one_hot = (tokens.reshape(-1, 1) == vocabulary).cast(dx.dtype)  # (B T, V), never in memory
+    dwte = _product(one_hot.T, dx.contiguous().reshape(-1, C)).contiguous()[:V]
+    dwpe = dx.sum(0, dtype=dtypes.float32).pad(((0, wpe.shape[0] - dx.shape[1]), None))
+    return (dwte if dhead is None else dwte + dhead.contiguous()), dwpe
 
 
 def add_layer_norm(
@@ -39,7 +55,8 @@ def add_layer_norm(
 
 def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
     """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model."""
-    return ACTIVATIONS[activation](x @ w + b)
+    y = (_product(x.cast(w.dtype).contiguous(), w) + b).cast(w.dtype).contiguous().contiguous_backward()
+    return ACTIVATIONS[activation](y.float()).cast(w.dtype) if activation else y
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -50,16 +67,19 @@ def _gelu_new(x: Tensor) -> Tensor:
     return x * ((8 / math.pi) ** 0.5 * x * (1 + 0.044715 * x * x)).sigmoid()
 
 
-ACTIVATIONS = {None: lambda x: x, "gelu": _gelu, "gelu_new": _gelu_new, "relu": Tensor.relu}
+ACTIVATIONS = {"gelu": _gelu, "gelu_new": _gelu_new, "relu": Tensor.relu}
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
     """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = qkv.reshape(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-    score = (q @ k.transpose(-1, -2)) * scale  # (B, H, T, T)
+    packed = qkv.contiguous_backward().reshape(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)
+    q, k, v = (part.contiguous_backward() for part in packed)  # each (B, H, T, D)
+    score = _product(q, k.transpose(-1, -2)).contiguous_backward() * scale  # (B, H, T, T)
     hidden = Tensor.ones(T, T, dtype=dtypes.bool, device=qkv.device).triu(1)
-    return (score.masked_fill(hidden, -float("inf")).softmax() @ v).transpose(1, 2).reshape(B, T, C)
+    weights = score.masked_fill(hidden, -float("inf")).softmax()
+    weights = weights.cast(qkv.dtype).contiguous().contiguous_backward()
+    return _product(weights, v).transpose(1, 2).cast(qkv.dtype).contiguous().reshape(B, T, C).contiguous_backward()
 
 
 def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
@@ -83,8 +103,8 @@ def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tenso
     cache.assign(here.reshape(1, B, 1, S, 1).where(Tensor.stack(*new), cache))
     k, v = cache.gather(1, slots.reshape(1, B, 1, S, 1).expand(2, B, H, S, D))
     hidden = Tensor.arange(S, device=qkv.device) > positions
-    score = (q @ k.transpose(-1, -2) * scale).masked_fill(hidden.reshape(B, 1, 1, S), -float("inf"))
-    return (score.softmax() @ v).reshape(B, 1, H * D)
+    score = (_product(q, k.transpose(-1, -2)) * scale).masked_fill(hidden.reshape(B, 1, 1, S), -float("inf"))
+    return _product(score.softmax(), v).reshape(B, 1, H * D)
 
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
@@ -96,14 +116,21 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
 def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
     logits, wanted = head_logits(x, w), targets >= 0
-    of_target = logits.gather(-1, wanted.where(targets, 0))
-    greedy = of_target == logits.max(-1, keepdim=True)
-    return wanted.where(of_target - logits.logsumexp(-1, keepdim=True), 0.0), (wanted & greedy).cast(dtypes.int32)
+    of_target, top = logits.gather(-1, wanted.where(targets, 0)), logits.max(-1, keepdim=True).detach()
+    logsumexp = (logits - top).exp().sum(-1, keepdim=True).log() + top
+    return wanted.where(of_target - logsumexp, 0.0), (wanted & (of_target == top)).cast(dtypes.int32)
 
 
 def head_logits(x: Tensor, w: Tensor) -> Tensor:
-    """x @ w.T: (B, T, C), (V, C) -> (B, T, V)."""
-    return x @ w.T
+    """x @ w.T: (B, T, C), (V, C) -> (B, T, V) float32."""
+    V = w.shape[0]
+    w = w.pad(((0, -V % VOCABULARY_MULTIPLE), None)).contiguous().contiguous_backward()
+    return _product(x.cast(w.dtype).contiguous(), w.T).contiguous().contiguous_backward()[..., :V]
+
+
+def _product(x: Tensor, w: Tensor) -> Tensor:
+    """x @ w, summed in float32, which it returns."""
+    return x.matmul(w, dtype=dtypes.float32)
 
 
 def adamw(

@@ -8,7 +8,10 @@ from contextvars import ContextVar
 
 import numpy as np
 from tinygrad import Tensor
+from tinygrad.device import Buffer, MultiBuffer
 from tinygrad.dtype import _from_np_dtype
+
+Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
 
 _without_memory: ContextVar[bool] = ContextVar("without memory", default=False)
 
@@ -23,20 +26,42 @@ def without_memory() -> Iterator[None]:
         _without_memory.reset(token)
 
 
-def unwritten(array: np.ndarray, device: str | None) -> Tensor:
+def unwritten(array: np.ndarray, device: Placement) -> Tensor:
     """A tensor of the array's shape and type, whose memory is not even allocated yet."""
     return Tensor.empty(*array.shape, dtype=_from_np_dtype(array.dtype), device=device)
 
 
-def realized(array: np.ndarray, device: str | None) -> Tensor:
-    """A tensor that holds the array's values."""
+def realized(array: np.ndarray, device: Placement) -> Tensor:
+    """A tensor that holds the array's values, all of them on each of several devices."""
     tensor = unwritten(array, device)
     if not _without_memory.get():
-        tensor.uop.base.buffer.allocate()
+        for buffer in _buffers(tensor):
+            buffer.allocate()
         write(tensor, array)
     return tensor
 
 
 def write(tensor: Tensor, array: np.ndarray) -> None:
     """Overwrite a realised tensor in place, also under functions that have captured it."""
-    tensor.uop.base.buffer.copyin(np.ascontiguousarray(array).data.cast("B"))
+    for buffer in _buffers(tensor):
+        buffer.copyin(np.ascontiguousarray(array).data.cast("B"))
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """The values of a realised tensor; of one that is split, the shares of all devices in order."""
+    parts = [buffer.numpy() for buffer in _buffers(tensor)]
+    return (parts[0] if tensor.uop.axis is None else np.concatenate(parts)).reshape(tensor.shape)
+
+
+def split(batch: Tensor) -> Tensor:
+    """The same tensor with its rows shared out among the devices that hold it, if they can be shared evenly."""
+    devices = batch.device
+    if isinstance(devices, str) or batch.shape[0] % len(devices):
+        return batch
+    return Tensor(batch.uop._shard(0, len(devices)).multi(0))
+
+
+def _buffers(tensor: Tensor) -> list[Buffer]:
+    """The tensor's memory, on each of its devices."""
+    buffer = tensor.uop.base.buffer
+    return buffer.bufs if isinstance(buffer, MultiBuffer) else [buffer]

@@ -11,14 +11,15 @@ PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date"
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...
 MEASURED = ("first_step_s", "compile_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s", "shard_read_share")
 COMPARISON = (
-    "benchmark", "model", "n_parameters", "vocab_size", "seq_len", "batch_size", "threads", "side", "tokens_per_s",
-    "ratio", "ratio_min", "ratio_max", "target", "difference", *MEASURED, "rounds", "busy_elsewhere_share", *PROVENANCE,
+    "benchmark", "model", "n_parameters", "vocab_size", "seq_len", "batch_size", "hardware", "threads", "side",
+    "tokens_per_s", "ratio", "ratio_min", "ratio_max", "target", "difference", *MEASURED, "rounds",
+    "busy_elsewhere_share", *PROVENANCE,
 )  # fmt: skip
 STARTUP = ("model", "n_layer", "batch_size", "threads", "side", "caches", "first_step_s", "repeats", "target_s",
            "busy_elsewhere_share", *PROVENANCE)  # fmt: skip
 SCALING = ("model", "n_parameters", "seq_len", "batch_size", "threads", "tokens_per_s", "flops_per_token",
            "peak_memory_bytes", "busy_elsewhere_share", *PROVENANCE)  # fmt: skip
-TEXTS = ("benchmark", "model", "side", "caches", *PROVENANCE)
+TEXTS = ("benchmark", "model", "hardware", "side", "caches", *PROVENANCE)
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -21,7 +21,9 @@ from sides import OURS, Elsewhere, Side, made_by, n_cores, ours, peer
 
 from cgpt import load
 from cgpt.bench import inputs
+from cgpt.errors import did_you_mean
 from cgpt.records import write_csv
+from cgpt.spec import Hardware
 
 PEERS: dict[str, dict[str, list[str]]] = {
     "pretrain": {"PyTorch eager": [], "PyTorch compiled": ["--compile"]},
@@ -34,14 +36,17 @@ TARGETS = {"pretrain": 1.2, "evaluate": 1.2, "generate": 1.5, "tokenize": 1.0}  
 # What both sides must agree in, and how far apart they may be: nats, nats, token ids, tokens.
 ANSWERS = {"pretrain": "losses", "evaluate": "loglikelihoods", "generate": "tokens", "tokenize": "n_tokens"}
 TOLERANCES = {"pretrain": 1e-3, "evaluate": 1e-3, "generate": 0, "tokenize": 0}
+TOLERANCE_OF_BFLOAT16 = 1e-2  # nats: its products have 8 bits, and the sides do not round in the same places
+TORCH_DEVICES = {"CPU": "cpu", "CUDA": "cuda", "NV": "cuda", "AMD": "cuda", "METAL": "mps"}  # by tinygrad's names
 LOGLIKELIHOODS = "loglikelihoods.json"
 VARIED_STD = 0.1  # of random weights that generate: at 0.02 the likeliest token of a tied head is always the last one
 
 
 def main() -> None:
     chosen = arguments()
+    hardware = profile(chosen)
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        elsewhere, sides = Elsewhere(), start(chosen, Path(folder))
+        elsewhere, sides = Elsewhere(), prepare(chosen, hardware, Path(folder))
         try:
             rates = alternate(sides, chosen.rounds)
             results = {side.name: side.end() for side in sides}
@@ -51,10 +56,11 @@ def main() -> None:
         if chosen.benchmark == "evaluate":
             results[OURS]["loglikelihoods"] = json.loads((Path(folder) / LOGLIKELIHOODS).read_text())
     common = {
-        "benchmark": chosen.benchmark, "threads": chosen.threads, "busy_elsewhere_share": elsewhere.share(),
+        "benchmark": chosen.benchmark, "hardware": hardware.name, "threads": chosen.threads,
+        "busy_elsewhere_share": elsewhere.share(),
         **made_by(),
     }  # fmt: skip
-    write_csv(chosen.out, COMPARISON, [common | row for row in rows(chosen.benchmark, rates, results)])
+    write_csv(chosen.out, COMPARISON, [common | row for row in rows(chosen.benchmark, rates, results, hardware.dtype)])
 
 
 def arguments() -> argparse.Namespace:
@@ -66,25 +72,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--n-requests", type=int, default=128, help="evaluate")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="generate")
     parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
+    parser.add_argument("--hardware", default="cpu", help="pretrain: a profile of hardware_profiles/")
     parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
     parser.add_argument("--threads", type=int, default=n_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--burst-s", type=float, default=2.0)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.benchmark != "pretrain" and chosen.hardware != "cpu":
+        parser.error(f"--hardware: the peers of {chosen.benchmark} run on the processor; leave it out")
+    return chosen
 
 
-def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
-    """Start all sides on the same inputs."""
+def profile(chosen: argparse.Namespace) -> Hardware:
+    """The hardware profile that was asked for. Ends the program where there is none, or none for PyTorch."""
+    profiles = load.load_workflow(Path.cwd()).hardware
+    if chosen.hardware not in profiles:
+        sys.exit(f"--hardware: there is no profile '{chosen.hardware}'; {did_you_mean(chosen.hardware, profiles)}")
+    found = profiles[chosen.hardware]
+    if found.device.split(":")[0] not in TORCH_DEVICES:
+        sys.exit(f"--hardware: PyTorch has nothing like '{found.device}'; name a profile that both can run")
+    return found
+
+
+def prepare(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> list[Side]:
+    """All sides, with the same inputs; none is started yet."""
     shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
         config = load.load_workflow(Path.cwd()).models[chosen.model]
         std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
         shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
     own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []
+    there = ["--device", TORCH_DEVICES[hardware.device.split(":")[0]], "--dtype", hardware.dtype]
     return [
-        Side(OURS, ours(chosen.benchmark, "--bursts", *shared, *own)),
+        Side(OURS, ours(chosen.benchmark, "--hardware", hardware.name, "--bursts", *shared, *own)),
         *(
-            Side(name, peer(chosen.benchmark, *shared, *options))
+            Side(name, peer(chosen.benchmark, *there, *shared, *options))
             for name, options in PEERS[chosen.benchmark].items()
             if name in (chosen.peer or PEERS[chosen.benchmark])
         ),
@@ -94,7 +116,7 @@ def start(chosen: argparse.Namespace, folder: Path) -> list[Side]:
 def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
     """Tokens per second of each side in each round."""
     for side in sides:
-        side.burst()  # the warm-up, and a burst that does not count
+        side.burst()  # starts it while no other works; this burst does not count
     measured = []
     for n in range(rounds):
         measured.append({side.name: side.burst() for side in sides})
@@ -103,7 +125,9 @@ def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
     return measured
 
 
-def rows(benchmark: str, rates: list[dict[str, float]], results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(
+    benchmark: str, rates: list[dict[str, float]], results: dict[str, dict[str, Any]], dtype: str = "float32"
+) -> list[dict[str, Any]]:
     """A row per side. `ratio` is the median over rounds of our speed to this side's, in our own row to the best peer's
     of each round; `difference` is the largest one between this side's answers and ours."""
     made, mine = [], results[OURS]
@@ -118,15 +142,17 @@ def rows(benchmark: str, rates: list[dict[str, float]], results: dict[str, dict[
             "tokens_per_s": statistics.median(round_[name] for round_ in rates),
             "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
             "target": TARGETS[benchmark], "rounds": len(rates),
-            "difference": None if name == OURS else difference(benchmark, name, result, mine),
+            "difference": None if name == OURS else difference(benchmark, name, result, mine, dtype),
             **{key: result.get(key) for key in MEASURED},
         })  # fmt: skip
     return made
 
 
-def difference(benchmark: str, name: str, theirs: dict[str, Any], mine: dict[str, Any]) -> float:
+def difference(
+    benchmark: str, name: str, theirs: dict[str, Any], mine: dict[str, Any], dtype: str = "float32"
+) -> float:
     """The largest difference between both sides' answers; ends the program where it is too large."""
-    key, allowed = ANSWERS[benchmark], TOLERANCES[benchmark]
+    key, allowed = ANSWERS[benchmark], TOLERANCES[benchmark] if dtype == "float32" else TOLERANCE_OF_BFLOAT16
     found = float(np.max(np.abs(np.array(theirs[key]) - np.array(mine[key]))))
     if not found <= allowed:
         sys.exit(f"{benchmark}: {key} of cgpt and {name} differ by {found:.3g}, at most {allowed:g} is allowed: "

@@ -1,4 +1,7 @@
-"""Pretraining in PyTorch: GPT as in nanoGPT, with the weights, batches and hyperparameters of `cgpt bench pretrain`."""
+"""Pretraining in PyTorch: GPT as in nanoGPT, with the weights, batches and hyperparameters of `cgpt bench pretrain`.
+
+With --dtype bfloat16 under torch.autocast: weights stay float32, and attention on a GPU is flash attention.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(config.d_model, config.layer_norm_epsilon)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1]))
+        x = self.wte(tokens) + self.wpe(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.h:
             x = block(x)
         logits = functional.linear(self.ln_f(x), self.wte.weight)
@@ -79,16 +82,19 @@ def optimizer(model: GPT, settings: AdamW) -> torch.optim.Optimizer:
 def main() -> None:
     chosen = arguments(__doc__)
     torch.set_num_threads(chosen.threads)
-    model, settings = load(chosen.checkpoint), AdamW()
+    model, settings = load(chosen.checkpoint).to(chosen.device), AdamW()
     config, parameters = read_config(chosen.checkpoint), list(model.parameters())
     update, forward = optimizer(model, settings), torch.compile(model) if chosen.compile else model
+    autocast = torch.autocast(chosen.device, torch.bfloat16, enabled=chosen.dtype == "bfloat16")
     losses: list[float] = []
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
         tokens = write_tokens(Path(folder), config.vocab_size)
 
         def step() -> None:
-            batch, targets = map(torch.from_numpy, read_batch(tokens, config.seq_len, chosen.batch_size, len(losses)))
-            loss = forward(batch, targets.long())  # cross_entropy takes int64 targets
+            arrays = read_batch(tokens, config.seq_len, chosen.batch_size, len(losses))
+            batch, targets = (torch.from_numpy(array).to(chosen.device) for array in arrays)
+            with autocast:
+                loss = forward(batch, targets.long())  # cross_entropy takes int64 targets
             update.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, settings.grad_clip)

@@ -32,29 +32,34 @@ def peer(benchmark: str, *arguments: object) -> list[str]:
 
 
 class Side:
-    """A running program that does a burst of steps when it is asked; `name` stands in the table."""
+    """A program that does a burst of steps when it is asked, started by the first question; `name` is for the table."""
 
     def __init__(self, name: str, command: Sequence[str]):
-        self.name = name
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.name, self.command = name, command
+        self._process: subprocess.Popen[str] | None = None
 
     def burst(self) -> float:
-        """Tokens per second of one burst. The first one, which starts the program and warms it up, does not count."""
+        """Tokens per second of one burst; before the first one the program is started and warmed up."""
         done = self._ask("run")
         return done["tokens"] / done["seconds"]
 
     def end(self) -> dict[str, Any]:
         """What the program says at its end."""
         said = self._ask("end")
+        assert self._process
         self._process.wait()
         return said
 
     def stop(self) -> None:
-        """End a program that was not asked to end."""
-        self._process.kill()
-        self._process.wait()
+        """End the program, if it still runs."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def _ask(self, word: str) -> dict[str, Any]:
+        if not self._process:
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
         assert self._process.stdin and self._process.stdout
         try:
             print(word, file=self._process.stdin, flush=True)

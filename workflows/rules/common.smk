@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cgpt import load, plan, provenance
 from cgpt.errors import UserError
+from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
@@ -20,6 +21,8 @@ except UserError as error:
     sys.exit(1)
 
 FIGURES = ("loss", "scores", "compute")
+DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
+WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
 
 
 def ids(stage):
@@ -42,6 +45,16 @@ def local_files(wildcards):
 def spec(stage):
     """Parameter: what decides the run's result, so that Snakemake redoes it when that changes."""
     return lambda wildcards: json.dumps(RUNS[stage, wildcards.run].spec, sort_keys=True)
+
+
+def code(stage):
+    """Parameter: the code that decides the run's record: the stage's, and the cost model's where that gives the times."""
+
+    def hashes(wildcards):
+        modeled = RUNS[stage, wildcards.run].execution.hardware.timing == "modeled"
+        return " ".join(map(provenance.code_sha256, [stage, "cost.training"] if modeled else [stage]))
+
+    return hashes
 
 
 def threads(stage):
@@ -89,15 +102,17 @@ def experiment_spec(wildcards):
 
 def report_files(experiment):
     """The tables and figures of an experiment."""
-    tables = [f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")]
-    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    return tables + figures
+    tables = [
+        f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
+    ]
+    names = FIGURES + (DEVICE_FIGURES if experiment in WITH_MODELED else ())
+    return tables + [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
 
 
 def need_compiler():
     """Stop before the first job where runs on the processor would find no compiler; a dry run needs none."""
     profiles = [run.execution.hardware for run in RUNS.values()]
-    if any(profile and profile.device.startswith("CPU") for profile in profiles):
+    if any(profile and on_host(profile) for profile in profiles):
         try:
             find_compiler()
         except UserError as error:

@@ -24,6 +24,6 @@ rule finetune:
         runtime=runtime("finetune"),
     params:
         spec=spec("finetune"),
-        code=provenance.code_sha256("finetune"),
+        code=code("finetune"),
     shell:
         "python -m cgpt finetune {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

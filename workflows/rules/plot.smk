@@ -32,3 +32,41 @@ rule plot:
         code=provenance.code_sha256("plot"),
     shell:
         "python -m cgpt plot {wildcards.experiment} 2>&1 | tee -i {log} >&2"
+
+
+# The figures of the machines of an experiment that has modeled ones.
+rule plot_devices:
+    input:
+        records,
+        curves,
+    output:
+        time_to_loss=report(
+            "results/{experiment}/figures/time_to_loss.svg",
+            caption="../report/time_to_loss.rst",
+            category="{experiment}",
+            labels={"shows": "time and energy to reach a loss"},
+        ),
+        step_time=report(
+            "results/{experiment}/figures/step_time.svg",
+            caption="../report/step_time.rst",
+            category="{experiment}",
+            labels={"shows": "what a step is made of"},
+        ),
+        roofline=report(
+            "results/{experiment}/figures/roofline.svg",
+            caption="../report/roofline.rst",
+            category="{experiment}",
+            labels={"shows": "rooflines of the modeled machines"},
+        ),
+        png=expand("results/{{experiment}}/figures/{figure}.png", figure=DEVICE_FIGURES),
+    log:
+        "results/runs/logs/plot_devices/{experiment}.log",
+    benchmark:
+        "results/runs/benchmarks/plot_devices/{experiment}.tsv"
+    wildcard_constraints:
+        experiment="|".join(re.escape(name) for name in WITH_MODELED) or "none",
+    params:
+        spec=experiment_spec,
+        code=provenance.code_sha256("plot_devices"),
+    shell:
+        "python -m cgpt plot-devices {wildcards.experiment} 2>&1 | tee -i {log} >&2"

@@ -24,6 +24,6 @@ rule pretrain:
         runtime=runtime("pretrain"),
     params:
         spec=spec("pretrain"),
-        code=provenance.code_sha256("pretrain"),
+        code=code("pretrain"),
     shell:
         "python -m cgpt pretrain {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
