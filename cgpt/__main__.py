@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
     generate_command.add_arguments(verb)
     verb.set_defaults(run=generate_command.generate)
+    verb = verbs.add_parser("import-hf", parents=[shared], help="make a checkpoint of a folder of transformers")
+    verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
+    verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
+    verb.set_defaults(run=_import_hf)
+    verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
+    verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    verb.set_defaults(run=_export_hf)
     _add_cost_verbs(verbs, shared)
     return parser
 
@@ -267,6 +275,18 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         print(json.dumps(found) if chosen.json else doctor.as_text(found))
         raise UserError(*found["problems"])
     return found, doctor.as_text(found)
+
+
+def _import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.hf import command
+
+    return command.import_hf(chosen)
+
+
+def _export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.hf import command
+
+    return command.export_hf(chosen)
 
 
 def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import did_you_mean
-from cgpt.spec import Data, Dataset, Hardware, Model, Train
+from cgpt.hub import is_commit
+from cgpt.spec import Data, Dataset, Hardware, Hub, Model, Train
 from cgpt.yamlfile import Keys, YamlFile
 
 GPT2_VOCABULARY = 50257
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
+ORIGINS = ("builtin", "path", "files", "hub")
 LENGTHS = ("steps", "tokens", "tokens_per_parameter")
 
 POSITIVE = {
-    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std"),
+    "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std",
+              "residual_init_std", "mup_base_width", "mup_embedding_scale", "mup_output_alpha"),
     "data": ("vocab_size",),
     "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
               "eval_batches", "checkpoint_every_steps"),
@@ -32,7 +35,7 @@ FRACTIONS = {
     "finetune": ("warmup_fraction", "weight_decay"),
 }
 CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
-    "model": {"activation": ("gelu", "gelu_new")},
+    "model": {"activation": ("gelu", "gelu_new", "relu"), "parametrization": ("sp", "mup")},
     "data": {"tokenizer": ("bpe", "gpt2")},
     "train": {"schedule": ("linear", "cosine")},
     "finetune": {"start": ("pretrained", "scratch")},
@@ -77,17 +80,28 @@ def model(row: Model, keys: Keys, file: YamlFile) -> None:
 
 def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
     """An entry of data.yaml: exactly one origin, and a local path that exists."""
-    origins = [key for key in ("builtin", "path", "files") if getattr(entry, key)]
+    origins = [key for key in ORIGINS if getattr(entry, key)]
     if len(origins) != 1:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"
-        file.problem(keys, f"has {said}; write exactly one of `builtin`, `path`, `files`")
+        file.problem(keys, f"has {said}; write exactly one of " + ", ".join(f"`{key}`" for key in ORIGINS))
     if entry.path and not (root / entry.path).exists():
         file.problem((*keys, "path"), f"there is no {entry.path}; write a path from the project's folder")
+    if entry.hub:
+        _hub(entry.hub, (*keys, "hub"), file)
     for i, part in enumerate(entry.files):
         if part.url and not part.sha256:
             file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
         if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
             file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write 64 hexadecimal digits, in lower case")
+
+
+def _hub(entry: Hub, keys: Keys, file: YamlFile) -> None:
+    if entry.dataset.count("/") != 1:
+        file.problem((*keys, "dataset"), f"'{entry.dataset}' is no name of the hub; write `<owner>/<name>`")
+    if not is_commit(entry.revision):
+        file.problem((*keys, "revision"), f"'{entry.revision}' is no commit; write 40 hexadecimal digits")
+    if not entry.splits:
+        file.problem((*keys, "splits"), "is empty; name at least one, e.g. [train]")
 
 
 def hardware(profile: Hardware, file: YamlFile) -> None:

@@ -5,40 +5,37 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgpt import flops
 from cgpt.errors import UserError, writing
-from cgpt.model import GPT, parameter_shapes
+from cgpt.hf import config as hf_config
+from cgpt.hf import folder as hf_folder
+from cgpt.hf.card import model_card
+from cgpt.hf.tokenizer import REMEDY, read_tokenizer
+from cgpt.model import GPT, check_parameters
 from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-REMEDY = "delete its folder, so that its run is done again"
 CPU = Hardware("cpu", "", device="CPU", kernels="native")
-# Our names of what config.json calls by GPT-2's names.
-CONFIG_KEYS = {
-    "n_layer": "n_layer", "d_model": "n_embd", "n_head": "n_head", "seq_len": "n_positions", "d_ffn": "n_inner",
-    "vocab_size": "vocab_size", "activation": "activation_function", "layer_norm_epsilon": "layer_norm_epsilon",
-    "tie_embeddings": "tie_word_embeddings", "init_std": "initializer_range",
-}  # fmt: skip
-SIZES = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
-FIXED = {"activation_function": "gelu", "tie_word_embeddings": True}
 
 
 def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> None:
-    """Write a checkpoint that `load` and Hugging Face transformers open. `tokenizer` is a tokenizer.json to copy."""
+    """Write a checkpoint that `load` opens, and transformers too where it has no multiplier of muP.
+
+    `tokenizer` is a tokenizer.json to copy.
+    """
     from safetensors.numpy import save as to_bytes
 
-    written: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in CONFIG_KEYS.items()}
-    written |= {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "name": config.name}
-    written |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "scale_attn_weights": True}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.json", (json.dumps(written, indent=2) + "\n").encode())
+        written = json.dumps(hf_config.to_json(config), indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / "config.json", written.encode())
         write_whole(folder / "tokenizer.json", tokenizer.read_bytes())
         write_whole(folder / "model.safetensors", to_bytes(params, metadata={"format": "pt"}))
 
@@ -46,29 +43,16 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 def read_config(folder: Path) -> Model:
     """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
+    raw = hf_config.read_json(path, REMEDY)
+    missing = [key for key in hf_config.NAMES.values() if key not in raw]
+    problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {REMEDY}" for key in missing)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
-    except ValueError:
-        raw = None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: is no JSON object; {REMEDY}")
-    problems = [f"{path}: {key}: is missing, so this is no checkpoint of ours; {REMEDY}" for key in CONFIG_KEYS.values()
-                if key not in raw]  # fmt: skip
-    problems += [
-        f"{path}: {key}: is {raw[key]!r}, a whole number above 0 is expected; {REMEDY}"
-        for key in SIZES
-        if key in raw and not (isinstance(raw[key], int) and raw[key] > 0)
-    ]
-    problems += [
-        f"{path}: {key}: is {raw[key]!r}, this GPT has {value!r}; take a checkpoint that has it too"
-        for key, value in FIXED.items()
-        if key in raw and raw[key] != value
-    ]
+        config = hf_config.from_json(raw, folder.name, str(path))
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(*problems)
-    return Model(raw.get("name", folder.name), **{ours: raw[theirs] for ours, theirs in CONFIG_KEYS.items()})
+    return config
 
 
 def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
@@ -85,36 +69,8 @@ def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {REMEDY}") from None
     except TypeError as error:  # a format that NumPy does not have
         raise UserError(f"{path}: {error}; convert the weights to float32") from None
-    shapes = parameter_shapes(config)
-    problems = [f"{path}: {name}: is missing; {REMEDY}" for name in shapes if name not in params]
-    problems += [f"{path}: {name}: is no parameter of this model; {REMEDY}" for name in params if name not in shapes]
-    problems += [
-        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {REMEDY}"
-        for name, shape in shapes.items()
-        if name in params and params[name].shape != shape
-    ]
-    if problems:
-        raise UserError(*problems)
-    return {name: params[name].astype(np.float32, copy=False) for name in shapes}
-
-
-def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
-    """The tokenizer of a checkpoint or token folder. Raises UserError when it is missing or has another vocabulary."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        raise UserError(f"{path}: is missing; {REMEDY}")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise UserError(f"{path}: is no tokenizer ({error}); {REMEDY}") from None
-    found = tokenizer.get_vocab_size()
-    if vocab_size is not None and found > vocab_size:
-        raise UserError(
-            f"{path}: vocabulary: has {found} tokens, the model {vocab_size}; take the model's own tokenizer"
-        )
-    return tokenizer
+    params = check_parameters(params, config, path, REMEDY)
+    return {name: value.astype(np.float32, copy=False) for name, value in params.items()}
 
 
 def load(folder: str | Path, hardware: Hardware | None = None, threads: int | None = None) -> tuple[GPT, Tokenizer]:
@@ -125,4 +81,30 @@ def load(folder: str | Path, hardware: Hardware | None = None, threads: int | No
     folder, hardware = Path(folder), hardware or CPU
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
-    return GPT.on(hardware, replace(config, d_ffn=config.d_ffn or 4 * config.d_model), params, threads), tokenizer
+    return _model(config, params, hardware, threads), tokenizer
+
+
+def _model(config: Model, params: dict[str, np.ndarray], hardware: Hardware, threads: int | None) -> GPT:
+    return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
+
+
+def import_hf(
+    folder: str | Path, hardware: Hardware | None = None, threads: int | None = None
+) -> tuple[GPT, Tokenizer]:
+    """Open a folder of Hugging Face transformers: config.json, GPT-2-type weights and tokenizer.
+
+    Weights are safetensors or pytorch_model.bin, whole or in shards, of float32, float16 or bfloat16; the latter is
+    read without running what is in it. Raises UserError, by name for each option that this GPT does not have.
+    """
+    config, params, tokenizer = hf_folder.read(Path(folder))
+    return _model(config, params, hardware or CPU, threads), tokenizer
+
+
+def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | None = None) -> None:
+    """Write a new folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` open.
+
+    It has the same logits: multipliers of muP go into the weights, to one rounding of each. `card` is its README.md;
+    left out, that says what the model itself tells. Raises UserError for a folder that holds something.
+    """
+    content = tokenizer.to_str(pretty=True).encode()
+    hf_folder.write(Path(folder), model.config, model.numpy(), content, card or model_card(model.config))

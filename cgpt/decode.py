@@ -61,7 +61,7 @@ class Decoder:
 
         def attention(i: int, qkv: Tensor) -> Tensor:
             stored.append(ops.store_prompt(qkv, self.caches[i], row))
-            return ops.attention(qkv, model.config.n_head, model.attention_scale)
+            return ops.attention(qkv, model.config.n_head, model.attention_scale(i))
 
         model.hidden(model.embedding(tokens), True, attention)  # of its last layer only the cache is computed
         return tuple(stored)
@@ -70,6 +70,6 @@ class Decoder:
         ops, model = self.model.ops, self.model
 
         def attention(i: int, qkv: Tensor) -> Tensor:
-            return ops.cached_attention(qkv, self.caches[i], positions, slots, model.attention_scale)
+            return ops.cached_attention(qkv, self.caches[i], positions, slots, model.attention_scale(i))
 
         return (model.head(model.hidden(model.embedding(tokens, positions), True, attention)),)

@@ -12,14 +12,16 @@ import sys
 import tempfile
 import time
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from cgpt.errors import UserError, did_you_mean, writing
+from cgpt.hub import load_split, mirror_path
 from cgpt.records import write_whole
-from cgpt.spec import DataFile, Dataset
+from cgpt.spec import DataFile, Dataset, Hub
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
 BUILTINS = ("world",)
@@ -42,10 +44,13 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
             files = _make_builtin(dataset, out)
         elif dataset.path is not None:
             files = _copy_local(dataset, out)
+        elif dataset.hub is not None:
+            files = [_get_split(dataset, dataset.hub, split, out) for split in dataset.hub.splits]
         else:
             files = _get_listed(dataset, out)
         record = {
             "name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,
+            "hub": None if dataset.hub is None else asdict(dataset.hub),
             "licence": dataset.licence, "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
         }  # fmt: skip
         write_whole(out / "fetched.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
@@ -86,6 +91,26 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 def _split_of(name: str) -> str:
     found = SPLIT_NAMES.match(name)
     return ("train", "validation", "test")[found.lastindex - 1] if found and found.lastindex else "all"
+
+
+def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, Any]:
+    """The rows of a split of the hub as JSON lines, from the mirror where that has them."""
+    target, below = out / f"{split}.jsonl", mirror_path(hub, split)
+    where = f"workflows/data.yaml: {dataset.name}.hub"
+    mirror = os.environ.get(MIRROR)
+    for copy in [Path(mirror) / below, Path(mirror) / f"{below}.gz"] if mirror else []:
+        if copy.is_file():
+            return _place(copy, target, _split_of(split), None)
+    at = f"put its rows, as JSON lines, at {Path(mirror) / below}" if mirror else \
+        f"set {MIRROR} to a folder that holds its rows, as JSON lines, at {below}"  # fmt: skip
+    rows = load_split(hub, split, out.parent, where, f"connect to the network, or {at}")
+    download = target.with_name(target.name + ".download")
+    try:
+        with download.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        return _place(download, target, _split_of(split), None)
+    finally:
+        download.unlink(missing_ok=True)
 
 
 def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:

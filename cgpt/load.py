@@ -10,6 +10,7 @@ from typing import Any
 from cgpt import check
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
+from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
@@ -153,8 +154,12 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
+    from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
+    if from_hub and not is_commit((task.get("dataset_kwargs") or {}).get("revision")):
+        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
+                     "40 hexadecimal digits")  # fmt: skip
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None:
+        if task.get(key) is None and not (key == "data" and from_hub):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")

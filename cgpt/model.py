@@ -1,4 +1,5 @@
-"""The GPT of the Cerebras-GPT study: GPT-2 with learned positions, pre-LN, exact GELU, dense attention, tied head.
+"""The GPT of the Cerebras-GPT study: GPT-2 with learned positions, pre-LN, dense attention; exact GELU and a tied head
+where a model row does not say otherwise.
 
 Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters carry GPT-2's names and layout
 (`transformer.h.0.attn.c_attn.weight`, stored (in, out)), so that checkpoints map one to one.
@@ -6,15 +7,16 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt import kernels
+from cgpt import kernels, parametrization
+from cgpt.errors import UserError
 from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
     from cgpt.kernels.tensors import Placement
 
 
+WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
+
+
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in a fixed order."""
     C, F = config.d_model, config.d_ffn or 4 * config.d_model
     assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
     shapes: dict[str, tuple[int, ...]] = {
-        "transformer.wte.weight": (config.vocab_size, C),
-        "transformer.wpe.weight": (config.seq_len, C),
+        WTE: (config.vocab_size, C),
+        WPE: (config.seq_len, C),
     }
     for i in range(config.n_layer):
         layer = {
@@ -42,14 +47,30 @@ def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
             "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),
         }  # fmt: skip
         shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
-    return shapes | {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
+    shapes |= {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
+    return shapes if config.tie_embeddings else shapes | {HEAD: (config.vocab_size, C)}
+
+
+def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Exactly the parameters of `config`, in their order. Raises UserError, which `remedy` ends each line of."""
+    shapes = parameter_shapes(config)
+    problems = [f"{path}: {name}: is missing; {remedy}" for name in shapes if name not in params]
+    problems += [f"{path}: {name}: is no parameter of this model; {remedy}" for name in params if name not in shapes]
+    problems += [
+        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {remedy}"
+        for name, shape in shapes.items()
+        if name in params and params[name].shape != shape
+    ]
+    if problems:
+        raise UserError(*problems)
+    return {name: params[name] for name in shapes}
 
 
 def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
     """Draw initial weights, float32, on the host: the same on every device.
 
-    Truncated normal of std `init_std`, cut at two of it, residual projections init_std / sqrt(2 n_layer), biases 0,
-    LayerNorm 1 and 0 (Dey et al. 2023, arXiv 2304.03208, with init_std 0.02).
+    Truncated normal, cut at two deviations of `parametrization.init_std`, biases 0, LayerNorm 1 and 0 (Dey et al. 2023,
+    arXiv 2304.03208).
     """
     rng = np.random.default_rng(seed)
     params = {}
@@ -59,8 +80,7 @@ def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
         elif "ln_" in name:
             params[name] = np.ones(shape, np.float32)
         else:
-            std = config.init_std / (math.sqrt(2 * config.n_layer) if "c_proj" in name else 1)
-            params[name] = (_truncated_normal(rng, shape) * std).astype(np.float32)
+            params[name] = (_truncated_normal(rng, shape) * parametrization.init_std(config, name)).astype(np.float32)
     return params
 
 
@@ -104,24 +124,29 @@ class GPT:
 
     def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
-        wte, wpe = self.params["transformer.wte.weight"], self.params["transformer.wpe.weight"]
+        wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
         if positions is not None:
-            return self.ops.embedding_at(tokens, positions, wte, wpe)
-        return self.ops.embedding(tokens, wte, wpe)
+            return self.ops.embedding_at(tokens, positions, wte, wpe, scale)
+        return self.ops.embedding(tokens, wte, wpe, scale)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
-        return self.ops.head_logits(hidden, self.weight("transformer.wte.weight"))
+        return self.ops.head_logits(hidden, self.head_weight)
 
     @property
-    def attention_scale(self) -> float:
-        """What products of queries and keys are multiplied with."""
-        return 1 / math.sqrt(self.config.d_model // self.config.n_head)
+    def head_weight(self) -> Tensor:
+        """The head's weights (V, C): the token embedding's where they are tied."""
+        return self.weight(WTE if self.config.tie_embeddings else HEAD)
+
+    def attention_scale(self, layer: int) -> float:
+        """What products of queries and keys of a layer are multiplied with."""
+        return parametrization.attention_scale(self.config, layer)
 
     def hidden(
         self, x: Tensor, independent: bool = False, attention: Callable[[int, Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Input of the first layer -> last layer's normed activations, both (B, T, C).
+        """Input of the first layer -> last layer's normed activations, both (B, T, C). What logits are multiplied with
+        is in the latter already.
 
         `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
         """
@@ -132,7 +157,8 @@ class GPT:
             with labelled(layer=i):
                 x, f = self._block(i, x, f, independent, attention)
         w, b = self.params["transformer.ln_f.weight"], self.params["transformer.ln_f.bias"]
-        return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon)[1]
+        logit_scale = parametrization.logit_scale(self.config)
+        return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon, logit_scale)[1]
 
     def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
@@ -140,10 +166,10 @@ class GPT:
         w = {name: self.weight(f"transformer.h.{i}.{name}") for name in _LAYER}
         x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
         qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
-        y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale)
+        y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
         f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
         x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], epsilon)
-        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], gelu=True, independent=independent)
+        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], activation=c.activation, independent=independent)
         return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
 
     def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -153,17 +179,19 @@ class GPT:
 
         tokens, targets = split(tokens), split(targets)
         wte, wpe, *others = self.params.values()
-        x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one of them is the head too
-        loss = self.ops.cross_entropy_head(self.hidden(x), self.weight("transformer.wte.weight"), targets)
-        dx, dhead, *grads = loss.gradient(x, wte, *others)
-        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wpe, dhead), *grads]
+        tied = [wte] if self.config.tie_embeddings else []
+        x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one may be the head too
+        loss = self.ops.cross_entropy_head(self.hidden(x), self.head_weight, targets)
+        dx, *grads = loss.gradient(x, *tied, *others)
+        dhead, scale = grads.pop(0) if tied else None, parametrization.embedding_scale(self.config)
+        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
         from cgpt.kernels.tensors import split
 
         hidden = self.hidden(self.embedding(split(tokens)), independent=True)
-        return self.ops.token_logprobs(hidden, self.weight("transformer.wte.weight"), split(targets))
+        return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) int32 -> logits (B, T, V) float32."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgpt import parametrization
 from cgpt.model import GPT
 
 if TYPE_CHECKING:
@@ -48,9 +49,14 @@ class Trainer:
         self.params = list(model.params.values())
         self.first, self.second = self._zeros(), self._zeros()
         self.totals: list[Tensor] = []  # sums of gradients, where a step has several micro-batches
-        # Biases and LayerNorm are not decayed, embeddings are (Cerebras-GPT).
+        # Of each parameter, its factor on the learning rate and its weight decay: biases and LayerNorm have none,
+        # embeddings do (Cerebras-GPT).
         self.scales = [
-            (1.0, 0.0 if name.endswith(".bias") or "ln_" in name else settings.weight_decay) for name in model.params
+            (
+                parametrization.learning_rate_factor(model.config, name),
+                0.0 if name.endswith(".bias") or "ln_" in name else settings.weight_decay,
+            )
+            for name in model.params
         ]
         self._captured = self._capture()
 

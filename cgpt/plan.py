@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops
+from cgpt import check, flops, parametrization
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -141,7 +141,8 @@ def _variants(experiment: Experiment, model: Model) -> Iterator[_Variant]:
             changed[block][key] = value
         data = replace(experiment.data, **changed["data"])
         row = replace(model, **changed["model"])
-        row = replace(row, vocab_size=row.vocab_size or data.vocab_size, d_ffn=flops.ffn_width(row))
+        row = replace(row, vocab_size=row.vocab_size or data.vocab_size, d_ffn=flops.ffn_width(row),
+                      init_std=parametrization.base_init_std(row))  # fmt: skip
         train = replace(experiment.train, **changed["train"])
         tuning = replace(experiment.finetune, **changed["finetune"]) if experiment.finetune else None
         variant = _Variant(row, data, train, tuning, point)
@@ -352,7 +353,7 @@ def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
     files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
     said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
             "documents": dataset.documents}  # fmt: skip
-    return {"name": dataset.name} | said
+    return {"name": dataset.name} | said | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
 
 
 def _minutes(n_flops: float | None, hardware: Hardware, threads: int) -> float | None:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Model:
-    """One row of workflows/models.yaml. `d_ffn` is 4 d_model and `vocab_size` the tokenizer's where left out."""
+    """One row of workflows/models.yaml. Left out, `d_ffn` is 4 d_model, `vocab_size` the tokenizer's, and `init_std`
+    and `residual_init_std` are those of the parametrization."""
 
     name: str
     n_layer: int
@@ -20,10 +21,17 @@ class Model:
     seq_len: int
     d_ffn: int | None = None
     vocab_size: int | None = None
-    activation: str = "gelu"
+    activation: str = "gelu"  # gelu (exact) | gelu_new (with tanh, as in GPT-2; also gelu_pytorch_tanh) | relu
     layer_norm_epsilon: float = 1e-5
-    tie_embeddings: bool = True
-    init_std: float = 0.02  # of the truncated normal that weights are drawn from
+    tie_embeddings: bool = True  # the head is the token embedding
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    parametrization: str = "sp"  # sp | mup; cgpt/parametrization.py says what they do
+    init_std: float | None = None  # of the truncated normal that weights are drawn from; 0.02, or 0.08 under mup
+    residual_init_std: float | None = None  # of weights into the residual stream; init_std / sqrt(2 n_layer)
+    mup_base_width: float = 256.0  # the width that learning rate and init_std were tuned at
+    mup_embedding_scale: float = 10.0
+    mup_output_alpha: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,18 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class Hub:
+    """A data set of the Hugging Face hub; each split becomes a file `<split>.jsonl`, one row a line."""
+
+    dataset: str  # owner/name
+    revision: str  # the commit, so that it stays the same
+    config: str | None = None
+    splits: tuple[str, ...] = ("train",)
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums.
+    """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums, or `hub`.
 
     `documents` says how text becomes documents: `file`, `line`, `paragraph` (blank line), `wikitext`
     (a ` = Title = ` line starts an article), a separator line such as `<|endoftext|>`, or `jsonl:<field>`.
@@ -50,6 +68,7 @@ class Dataset:
     seed: int = 0
     path: str | None = None
     files: tuple[DataFile, ...] = ()
+    hub: Hub | None = None
     documents: str = "file"
     licence: str = ""
     licence_status: str = ""

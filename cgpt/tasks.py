@@ -6,8 +6,6 @@ lm-evaluation-harness renders every prompt and answer, for training as for evalu
 from __future__ import annotations
 
 import functools
-import logging
-import os
 import random
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt import taskdata
 from cgpt.errors import UserError, did_you_mean
+from cgpt.hub import prepare_environment
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -74,10 +73,11 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
 def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> ConfigurableTask:
     """Return the lm-evaluation-harness task over one split (default: the evaluation split) of the fetched data.
 
-    data_root: the folder that holds one folder per data set. Only a stock task without `data` downloads anything.
+    data_root: the folder that holds one folder per data set. Only a task without `data`, which names a data set of the
+    Hugging Face hub, downloads anything, and what it downloads is kept there.
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
-    prepare_environment(data_root, online=bool(task.get("stock")) and "data" not in task)
+    prepare_environment(data_root, online="data" not in task)
     _compile_templates_once()
     config = _stock_config(task) if task.get("stock") else {}
     config |= {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
@@ -133,18 +133,6 @@ def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
             )
         found.append(int(index))
     return found
-
-
-def prepare_environment(data_root: Path, online: bool = False) -> None:
-    """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported."""
-    os.environ.setdefault("HF_HOME", str((data_root / "_hub").absolute()))
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    # A process pool for bootstrapping would outgrow the granted threads.
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")
-    if not online:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
 def _compile_templates_once() -> None:

@@ -72,6 +72,11 @@ def _gpt2(folder: Path) -> Tokenizer:
     for path in (vocabulary, merges):
         if not path.is_file():
             raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
+    return byte_level_bpe(vocabulary, merges)
+
+
+def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
+    """The tokenizer that GPT-2's two files describe, with <|endoftext|> as a token of its own."""
     tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer

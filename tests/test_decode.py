@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy_gpt import gelu, softmax
+from numpy_gpt import ACTIVATIONS, softmax
 from tiny import operations
 from tinygrad import Tensor
 
@@ -26,14 +26,14 @@ def run(function, *inputs: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("n_in, n_out", [(1, 1), (7, 3), (19, 64), (40, 131), (300, 129), (131, 700)])
-@pytest.mark.parametrize("with_gelu", [False, True])
-def test_a_linear_layer_of_few_rows_equals_its_twin_and_numpy(n_in, n_out, with_gelu):
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_a_linear_layer_of_few_rows_equals_its_twin_and_numpy(n_in, n_out, activation):
     w, b = normal(n_in, n_out), normal(n_out)
     for ops, rows in EVERY_ROWS:
         x = normal(rows, 1, n_in)
         wanted = x.astype(np.float64) @ w + b
-        wanted = gelu(wanted)[0] if with_gelu else wanted
-        y = run(lambda x, w, b, ops=ops: ops.linear(x, w, b, gelu=with_gelu, independent=True), x, w, b)[0]
+        wanted = ACTIVATIONS[activation](wanted)[0] if activation else wanted
+        y = run(lambda x, w, b, ops=ops: ops.linear(x, w, b, activation=activation, independent=True), x, w, b)[0]
         np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-6 * n_in**0.5 * max(1, np.abs(wanted).max()))
 
 
@@ -64,6 +64,8 @@ def test_the_embedding_at_a_position_equals_its_twin():
     for ops in (NATIVE, PLAIN):
         x = run(ops.embedding_at, tokens, positions, wte, wpe)[0]
         np.testing.assert_array_equal(x, wte[tokens] + wpe[positions])
+        scaled = run(lambda *t, ops=ops: ops.embedding_at(*t, scale=10.0), tokens, positions, wte, wpe)[0]
+        np.testing.assert_array_equal(scaled, np.float32(10) * (wte[tokens] + wpe[positions]))
 
 
 @pytest.mark.parametrize("B, H, S, D", [(1, 1, 1, 1), (1, 2, 9, 17), (3, 3, 20, 5), (4, 1, 70, 64)])

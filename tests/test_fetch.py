@@ -18,7 +18,7 @@ import yaml
 from cgpt import fetch as fetching
 from cgpt.errors import UserError
 from cgpt.fetch import fetch
-from cgpt.spec import DataFile, Dataset
+from cgpt.spec import DataFile, Dataset, Hub
 
 TEXT = ("All happy families are alike.\n" * 100).encode()
 SHA256 = hashlib.sha256(TEXT).hexdigest()
@@ -206,3 +206,64 @@ def test_every_entry_of_data_yaml_verifies_against_the_mirror(tmp_path: Path, mo
         if files:
             record = fetch(Dataset(name=name, files=files, **entry), tmp_path / name)
             assert [file["sha256"] for file in record["files"]] == [file.sha256 for file in files]
+
+
+HUB = Hub("owner/name", "0123456789abcdef" * 2 + "01234567", config="plain", splits=("train", "test"))
+ROWS = {
+    "train": [{"text": "é\u2028 one", "label": 0}, {"text": "two", "label": 1}],
+    "test": [{"text": "3", "label": 1}],
+}
+
+
+def test_a_data_set_of_the_hub_becomes_one_file_of_json_lines_per_split(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(path, name, split, revision):
+        asked.append((path, name, split, revision))
+        return datasets.Dataset.from_list(ROWS[split])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    record = fetch(Dataset("hub", hub=HUB), tmp_path / "hub")
+    assert asked == [("owner/name", "plain", split, HUB.revision) for split in ("train", "test")]
+    assert [(file["name"], file["split"]) for file in record["files"]] == [
+        ("train.jsonl", "train"),
+        ("test.jsonl", "test"),
+    ]
+    for split, rows in ROWS.items():
+        lines = (tmp_path / f"hub/{split}.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        assert [json.loads(line) for line in lines] == rows
+    assert record["hub"]["revision"] == HUB.revision
+
+
+def test_a_split_of_the_hub_comes_from_the_mirror_without_the_library(tmp_path, monkeypatch):
+    monkeypatch.setenv(fetching.MIRROR, str(tmp_path / "mirror"))
+    folder = tmp_path / "mirror/owner/name" / HUB.revision / "plain"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text('{"text": "one"}\n')
+    (folder / "test.jsonl.gz").write_bytes(gzip.compress(b'{"text": "two"}\n'))
+    monkeypatch.setattr(fetching, "load_split", None)
+    fetch(Dataset("hub", hub=HUB), tmp_path / "hub")
+    assert (tmp_path / "hub/test.jsonl").read_text() == '{"text": "two"}\n'
+
+
+def test_without_a_network_a_data_set_of_the_hub_says_what_it_needs_and_where_to_put_it(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_, **__):
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    below = f"owner/name/{HUB.revision}/plain/train.jsonl"
+    needed = ("workflows/data.yaml: hub.hub: owner/name (plain) at 0123456789ab, split 'train', is not cached and "
+              "cannot be had (Couldn't reach 'owner/name' on the Hub); connect to the network, or ")  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        fetch(Dataset("hub", hub=HUB), tmp_path / "hub")
+    assert (
+        str(caught.value) == f"{needed}set CGPT_DATA_MIRROR to a folder that holds its rows, as JSON lines, at {below}"
+    )
+    monkeypatch.setenv(fetching.MIRROR, str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        fetch(Dataset("hub", hub=HUB), tmp_path / "hub")
+    assert str(caught.value) == f"{needed}put its rows, as JSON lines, at {tmp_path / below}"
+    assert not list((tmp_path / "hub").iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy_gpt import gelu, softmax
+from numpy_gpt import ACTIVATIONS, gelu, softmax
 from tiny import operations
 from tinygrad import Tensor
 
@@ -53,11 +53,19 @@ def assert_twins(function, inputs: list[np.ndarray]) -> None:
 
 def test_the_embedding_equals_its_twin_with_repeated_tokens_and_unused_positions():
     tokens, wte, wpe = integers(V, B, T), normal(V, H * D), normal(T + 3, H * D)
-    found, wanted = (ops.embedding(*map(Tensor, (tokens, wte, wpe))).numpy() for ops in (NATIVE, PLAIN))
-    np.testing.assert_array_equal(found, wanted)
-    inputs = [normal(B, T, H * D), tokens, wpe, normal(V, H * D, seed=1)]
-    found, wanted = ([y.numpy() for y in ops.embedding_grads(*map(Tensor, inputs))] for ops in (NATIVE, PLAIN))
-    assert_close(found, wanted)
+    for scale in (1.0, 0.3):
+        found, wanted = (ops.embedding(*map(Tensor, (tokens, wte, wpe)), scale).numpy() for ops in (NATIVE, PLAIN))
+        np.testing.assert_array_equal(found, wanted)
+        for tied in (True, False):
+            found, wanted = (
+                ops.embedding_grads(
+                    *map(Tensor, (normal(B, T, H * D), tokens, wte, wpe)),
+                    Tensor(normal(V, H * D, seed=1)) if tied else None,
+                    scale,
+                )
+                for ops in (NATIVE, PLAIN)
+            )
+            assert_close(*([y.numpy() for y in grads] for grads in (found, wanted)))
 
 
 def test_layer_norm_equals_its_twin_with_and_without_a_residual_and_with_one_output_used():
@@ -66,13 +74,14 @@ def test_layer_norm_equals_its_twin_with_and_without_a_residual_and_with_one_out
     assert_twins(lambda ops, x, f, w, b: ops.add_layer_norm(x, f, w, b, 1e-5), [x, f, w, b])
     assert_twins(lambda ops, x, f, w, b: ops.add_layer_norm(x, f, w, b, 1e-5)[1], [x, f, w, b])
     assert_twins(lambda ops, x, w, b: ops.add_layer_norm(x, None, w, b, 1e-5), [x, w, b])
+    assert_twins(lambda ops, x, f, w, b: ops.add_layer_norm(x, f, w, b, 1e-3, scale=0.3), [x, f, w, b])
 
 
-@pytest.mark.parametrize("with_gelu", [False, True])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 @pytest.mark.parametrize("independent", [False, True])
-def test_the_linear_layer_equals_its_twin(with_gelu, independent):
+def test_the_linear_layer_equals_its_twin(activation, independent):
     inputs = [normal(B, T, H * D), normal(H * D, V), normal(V)]
-    assert_twins(lambda ops, *t: ops.linear(*t, gelu=with_gelu, independent=independent), inputs)
+    assert_twins(lambda ops, *t: ops.linear(*t, activation=activation, independent=independent), inputs)
 
 
 def test_attention_equals_its_twin():
@@ -112,7 +121,7 @@ def test_adamw_and_accumulation_equal_their_twins():
 def test_products_that_are_cut_into_pieces_equal_numpy():
     for rows, n_in, n_out in ((301, 257, 515), (1030, 131, 400)):  # wider than high, higher than wide; 5 to 8 pieces
         x, w, b = normal(1, rows, n_in), normal(n_in, n_out), normal(n_out)
-        y, dx, dw, db = evaluate(lambda *t: NATIVE.linear(*t, gelu=True), [x, w, b])
+        y, dx, dw, db = evaluate(lambda *t: NATIVE.linear(*t, activation="gelu"), [x, w, b])
         value, slope = gelu(x.astype(np.float64) @ w + b)
         dy = normal(1, rows, n_out, seed=9) * slope
         wanted = [value, dy @ w.T.astype(np.float64), x[0].T.astype(np.float64) @ dy[0], dy.sum((0, 1))]
@@ -140,11 +149,13 @@ def test_the_head_takes_more_rows_than_one_chunk_holds_and_sums_their_gradients(
     assert_close([dx.numpy()[0], dw.numpy()], [dlogits @ w, dlogits.T @ x[0].astype(np.float64)])
 
 
-def test_gelu_and_its_slope_are_as_exact_as_float32_allows():
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_and_their_slopes_are_as_exact_as_float32_allows(activation):
     x = np.linspace(-12, 12, 100_001).astype(np.float32)
     one = np.ones((1, 1), np.float32)
-    y, dx, *_ = evaluate(lambda *t: NATIVE.linear(*t, gelu=True), [x.reshape(1, -1, 1), one, np.zeros(1, np.float32)])
-    value, slope = gelu(x.astype(np.float64))
+    inputs = [x.reshape(1, -1, 1), one, np.zeros(1, np.float32)]
+    y, dx, *_ = evaluate(lambda *t: NATIVE.linear(*t, activation=activation), inputs)
+    value, slope = ACTIVATIONS[activation](x.astype(np.float64))
     scale = 1e-7 * np.maximum(1, np.abs(x))
     assert (np.abs(y.ravel() - value) / scale).max() < 3
     assert (np.abs(dx.ravel() / normal(1, len(x), 1, seed=9).ravel() - slope) / scale).max() < 5
@@ -176,7 +187,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch():
         x = NATIVE.embedding(Tensor(tokens, device="CPU"), t(V, C), t(T, C))
         r, y = NATIVE.add_layer_norm(x, None, t(C), t(C), 1e-5)
         y = NATIVE.attention(NATIVE.linear(y, t(C, 3 * C), t(3 * C), independent=True), 3, 0.25)
-        y = NATIVE.linear(y, t(C, F), t(F), gelu=True, independent=True)
+        y = NATIVE.linear(y, t(C, F), t(F), activation="gelu", independent=True)
         y = NATIVE.linear(y, t(F, C), t(C), independent=True)
         y = NATIVE.add_layer_norm(r, y, t(C), t(C), 1e-5)[1]
         logprobs, greedy = NATIVE.token_logprobs(y, t(V, C), Tensor(targets, device="CPU"))

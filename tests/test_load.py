@@ -11,6 +11,8 @@ from project import edit, write_project
 
 from cgpt import load
 from cgpt.errors import UserError
+from cgpt.plan import make_plan
+from cgpt.spec import Hub
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -114,7 +116,14 @@ BAD = [
     (DATA, "path: notes.txt", "path: note.txt",
      ["3: datasets.notes.path: there is no note.txt; write a path from the project's folder"]),
     (DATA, "builtin: world", "builtin: world, path: notes.txt",
-     ["2: datasets.world: has `builtin` and `path`; write exactly one of `builtin`, `path`, `files`"]),
+     ["2: datasets.world: has `builtin` and `path`; write exactly one of `builtin`, `path`, `files`, `hub`"]),
+    (DATA, "path: notes.txt", "hub: {dataset: name, revision: main, splits: []}",
+     ["3: datasets.notes.hub.dataset: 'name' is no name of the hub; write `<owner>/<name>`",
+      "3: datasets.notes.hub.revision: 'main' is no commit; write 40 hexadecimal digits",
+      "3: datasets.notes.hub.splits: is empty; name at least one, e.g. [train]"]),
+    (TOPIC, "data: world\ndataset_path: json\n", "dataset_path: owner/name\n",
+     ["3: dataset_kwargs.revision: is missing or no commit, which pins a data set of the hub; write 40 hexadecimal "
+      "digits"]),
     (DATA, "path: notes.txt", "files: [{path: a.txt, url: 'https://example.org/a.txt'}]",
      ["3: datasets.notes.files.0.sha256: is missing, and a download needs it; write the file's SHA-256"]),
     (CPU, "threads: 2", "thread: 2", ["3: resources.thread: unknown key; did you mean 'threads'?"]),
@@ -176,6 +185,19 @@ def test_an_alias_that_contains_itself_is_refused(root):
 def test_a_stock_task_needs_only_its_name(root):
     (root / "workflows/tasks/lambada.yaml").write_text("task: lambada_openai\nstock: true\n")
     assert load.load_workflow(root).tasks["lambada"] == {"task": "lambada_openai", "stock": True}
+
+
+def test_a_data_set_of_the_hub_is_named_by_data_or_by_a_task_itself(root):
+    commit = "0123456789abcdef" * 2 + "01234567"
+    edit(root, "workflows/data.yaml", "path: notes.txt", f"hub: {{dataset: owner/name, revision: {commit!r}}}")
+    edit(root, "workflows/tasks/topic.yaml", "data: world\ndataset_path: json\n", "dataset_path: owner/name\n")
+    edit(root, "workflows/tasks/topic.yaml", "{data_files: {train: train.jsonl, test: test.jsonl}}",
+         f"{{revision: {commit!r}}}")  # fmt: skip
+    workflow = load.load_workflow(root)
+    assert workflow.datasets["notes"].hub == Hub("owner/name", commit, splits=("train",))
+    (run,) = [run for run in make_plan(workflow.experiments["quickstart"], workflow).of("evaluate")
+              if run.spec["checkpoint_stage"] == "pretrain"]  # fmt: skip
+    assert run.spec["task"]["dataset_kwargs"]["revision"] == commit and run.spec["dataset"] is None
 
 
 def test_a_folder_without_a_project_is_named(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import numpy_gpt
@@ -27,15 +28,42 @@ CASES = [  # configuration, rows, length, kernels
     (LONG, 1, 129, "native"),
     (LONG, 3, 70, "native"),
 ]
+VARIANTS = {  # keys of a model row
+    "tanh, untied": {"activation": "gelu_new", "tie_embeddings": False},
+    "relu, by layer": {"activation": "relu", "scale_attn_by_inverse_layer_idx": True, "layer_norm_epsilon": 1e-5},
+    "unscaled": {"scale_attn_weights": False, "d_ffn": 33},
+    "mup": {"parametrization": "mup", "mup_base_width": 8.0, "mup_output_alpha": 1.5},
+    "mup, untied": {"parametrization": "mup", "mup_base_width": 8.0, "tie_embeddings": False},
+}
 LR = [0.01, 0.02, 0.03, 0.03, 0.025, 0.02, 0.015, 0.01, 0.005, 0.002]
+
+
+def by_hand(config: Model) -> dict:
+    """A row's activation and multipliers for NumPy's GPT, and its factors on the learning rate."""
+    d_head, m = config.d_model / config.n_head, config.d_model / config.mup_base_width
+    mup, by_layer = config.parametrization == "mup", config.scale_attn_by_inverse_layer_idx
+    scale = (1 / d_head if mup else d_head**-0.5) if config.scale_attn_weights else 1.0
+    scores = [scale / (i + 1 if by_layer else 1) for i in range(config.n_layer)]
+    return {"activation": config.activation,
+            "scales": (scores, 10 if mup else 1, config.mup_output_alpha / m if mup else 1)}  # fmt: skip
+
+
+def rate_factors(config: Model) -> dict[str, float]:
+    """muP's factors on the learning rate: one over the width of what a weight of a block sums over."""
+    if config.parametrization == "sp":
+        return {}
+    base = {"c_attn": config.mup_base_width, "c_fc": config.mup_base_width, "attn.c_proj": config.mup_base_width,
+            "mlp.c_proj": 4 * config.mup_base_width}  # fmt: skip
+    shapes = parameter_shapes(config).items()
+    return {name: width / shape[0] for name, shape in shapes for key, width in base.items() if f"{key}.weight" in name}
 
 
 def reference_losses(config: Model, params: dict, batches: list, lrs: list[float], **settings) -> tuple[list, dict]:
     """Loss and gradient norm of each step of NumPy's GPT under NumPy's AdamW, and the parameters at the end."""
     optimizer, losses = numpy_gpt.AdamW(**settings), []
     for (tokens, targets), lr in zip(batches, lrs):
-        _, loss, grads = numpy_gpt.run(params, tokens, targets, config.n_head)
-        params, norm = optimizer.step(params, grads, lr)
+        _, loss, grads = numpy_gpt.run(params, tokens, targets, config.n_head, **by_hand(config))
+        params, norm = optimizer.step(params, grads, lr, rate_factors(config))
         losses.append((loss, norm))
     return losses, params
 
@@ -71,6 +99,33 @@ def test_logits_loss_and_every_gradient_equal_those_of_the_numpy_gpt(config, row
     assert list(grads) == list(params) and set(wanted) == set(params)
     for name, grad in grads.items():
         np.testing.assert_allclose(grad.numpy(), wanted[name], rtol=0, atol=1e-7 + 5e-6 * np.abs(wanted[name]).max())
+
+
+@pytest.mark.parametrize("kind", ["native", "tinygrad"])
+@pytest.mark.parametrize("row", VARIANTS.values(), ids=VARIANTS)
+def test_activations_untied_heads_and_multipliers_equal_those_of_the_numpy_gpt(row, kind):
+    config = replace(tiny.CONFIG if kind == "native" else replace(SMALL, n_layer=2), **row)
+    params, (tokens, targets) = tiny.rough_parameters(config), tiny.batch(1, 2, 9, config.vocab_size)
+    logits, nats, wanted = numpy_gpt.run(params, tokens, targets, config.n_head, **by_hand(config))
+    model = tiny.model(params, config, kind)
+    loss, of_params = model.loss_and_grads(Tensor(tokens, device="CPU"), Tensor(targets, device="CPU"))
+    Tensor.realize(loss, *of_params)
+    found = model(Tensor(tokens, device="CPU")).numpy()
+    np.testing.assert_allclose(found, logits, rtol=0, atol=3e-6 * np.abs(logits).max())
+    assert loss.item() == pytest.approx(nats, rel=1e-6)
+    assert set(wanted) == set(params)
+    for name, grad in zip(model.params, of_params):
+        np.testing.assert_allclose(grad.numpy(), wanted[name], rtol=0, atol=1e-7 + 5e-6 * np.abs(wanted[name]).max())
+
+
+@pytest.mark.parametrize("row", ["tanh, untied", "mup", "mup, untied"])
+def test_ten_steps_of_an_untied_and_of_a_mup_model_equal_those_of_numpy(row):
+    config = replace(tiny.CONFIG, **VARIANTS[row])
+    params, batches = tiny.rough_parameters(config), [tiny.batch(seed) for seed in range(len(LR))]
+    wanted, last = reference_losses(config, params, batches, LR)
+    trainer = Trainer(tiny.model(params, config), AdamW())
+    np.testing.assert_allclose([trainer.step([b], lr) for b, lr in zip(batches, LR)], wanted, rtol=2e-5)
+    assert_same_weights(trainer.model, last)
 
 
 def test_initial_weights_are_normal_cut_at_two_deviations_and_smaller_on_the_residual_path():

@@ -19,7 +19,7 @@ from cgpt.spec import Hardware, Model, Train
 
 THREADS = 2  # one number for the whole process: the pool of native kernels cannot be resized
 CPU = Hardware("cpu", "", device="CPU", kernels="native")
-CONFIG = Model("tiny", n_layer=2, d_model=24, n_head=3, seq_len=20, d_ffn=40, vocab_size=50)
+CONFIG = Model("tiny", n_layer=2, d_model=24, n_head=3, seq_len=20, d_ffn=40, vocab_size=50, init_std=0.02)
 ONE_LAYER = replace(CONFIG, n_layer=1)  # what is trained where many runs are needed
 
 

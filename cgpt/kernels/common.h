@@ -156,6 +156,39 @@ static inline float gelu_slope(float x) {
   return 0.5f * (1.0f + fast_erf(x * 0.70710678118654752f)) + x * 0.39894228040143268f * fast_exp(-0.5f * x * x);
 }
 
+// 0.5 x (1 + tanh u) = x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3), the approximation in GPT-2
+static inline float gelu_new_gate(float x) {
+  return 1.0f / (1.0f + fast_exp(-1.5957691216057308f * x * (1.0f + 0.044715f * x * x)));
+}
+
+static inline float gelu_new_slope(float x) {
+  float gate = gelu_new_gate(x);
+  return gate + x * gate * (1.0f - gate) * 1.5957691216057308f * (1.0f + 0.134145f * x * x);
+}
+
+enum { IDENTITY, GELU, GELU_NEW, RELU };  // as numbered in native_ops.py
+
+// y = activation(x), which may be x itself. Inlined, so that the compiler knows whether it is.
+static inline __attribute__((always_inline)) void activate(int64_t activation, const float *x, float *y, int64_t n) {
+  if (activation == GELU)
+    for (int64_t i = 0; i < n; i++) y[i] = gelu(x[i]);
+  else if (activation == GELU_NEW)
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * gelu_new_gate(x[i]);
+  else
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i];
+}
+
+// dx = dy * activation'(x)
+static inline void activation_gradient(int64_t activation, const float *restrict x, const float *restrict dy,
+                                       float *restrict dx, int64_t n) {
+  if (activation == GELU)
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * gelu_slope(x[i]);
+  else if (activation == GELU_NEW)
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * gelu_new_slope(x[i]);
+  else
+    for (int64_t i = 0; i < n; i++) dx[i] = x[i] <= 0.0f ? 0.0f : dy[i];
+}
+
 // ---- matrix product, cut along its longer side into pieces of at least 32 MFLOP ----
 
 typedef struct {
@@ -165,7 +198,8 @@ typedef struct {
   float beta, *c;
   int64_t lda, ldb, ldc, n_groups, step_a, step_c;  // groups: the same b for n_groups independent a and c
   const float *bias;                                // added to every row of c if set
-  float *activated;                                 // gelu(c) if set, laid out as c
+  float *activated;                                 // activation(c) if set, laid out as c
+  int64_t activation;
 } Gemm;
 
 static int64_t n_pieces(const Gemm *g) {
@@ -192,7 +226,7 @@ static void gemm_item(int64_t item, int thread, void *arg) {
     for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
     if (!g->activated) continue;
     float *restrict act = g->activated + (out - g->c);
-    for (int64_t j = 0; j < cols; j++) act[j] = gelu(out[j]);
+    activate(g->activation, out, act, cols);
   }
 }
 

@@ -24,7 +24,7 @@ INLINED Lanes load(const float *from) { return *(const Lanes *)from; }
 typedef struct {
   const float *x, *w, *bias;
   float *y, *partial;
-  int64_t rows, n_in, n_out, per_item, n_items, with_gelu;
+  int64_t rows, n_in, n_out, per_item, n_items, activation;
 } FewRows;
 
 // y += x w for a tile of columns and `depth` rows of w, while the same columns of the next rows are fetched.
@@ -93,17 +93,16 @@ static void sum_partials_item(int64_t item, int thread, void *arg) {
     const float *restrict partial = s->partial + (i * s->rows + row) * s->n_out + from;
     for (int64_t j = 0; j < cols; j++) y[j] += partial[j];
   }
-  if (!s->with_gelu) return;
-  for (int64_t j = 0; j < cols; j++) y[j] = gelu(y[j]);
+  if (s->activation != IDENTITY) activate(s->activation, y, y, cols);
 }
 
-// y = x w + b, then GELU if asked for. dims: rows, n_in, n_out, with GELU. bufs: y, x, w (n_in, n_out), b
+// y = x w + b, then an activation. dims: rows, n_in, n_out, activation. bufs: y, x, w (n_in, n_out), b
 void linear_few_rows(void **bufs, const int64_t *d, const float *c) {
   (void)c;
   int64_t enough = div_up(WORTH_A_THREAD, d[2]), sixteenth = div_up(d[1], 16);
   int64_t per_item = div_up(enough > sixteenth ? enough : sixteenth, DEPTH) * DEPTH, n_items = div_up(d[1], per_item);
   FewRows s = {.y = bufs[0], .x = bufs[1], .w = bufs[2], .bias = bufs[3], .partial = scratch(0, n_items * d[0] * d[2]),
-               .rows = d[0], .n_in = d[1], .n_out = d[2], .with_gelu = d[3], .per_item = per_item, .n_items = n_items};
+               .rows = d[0], .n_in = d[1], .n_out = d[2], .activation = d[3], .per_item = per_item, .n_items = n_items};
   parallel(n_items, partial_product_item, &s);
   parallel_if_worth_it(n_items * d[0] * d[2], d[0] * div_up(d[2], SUM_COLS), sum_partials_item, &s);
 }
@@ -171,13 +170,12 @@ void logits_few_rows(void **bufs, const int64_t *d, const float *c) {
 
 // ---- the cache of keys and values (2, B, H, S, D) of one layer ----
 
-// wte[token] + wpe[position]. dims: B, d_model. bufs: x, tokens (B), positions (B), wte, wpe
+// (wte[token] + wpe[position]) * scale. dims: B, d_model. consts: scale. bufs: x, tokens (B), positions (B), wte, wpe
 void embedding_at(void **bufs, const int64_t *d, const float *c) {
-  (void)c;
   float *x = bufs[0], *wte = bufs[3], *wpe = bufs[4];
   const int32_t *tokens = bufs[1], *positions = bufs[2];
   for (int64_t i = 0; i < d[0]; i++)
-    for (int64_t j = 0; j < d[1]; j++) x[i * d[1] + j] = wte[tokens[i] * d[1] + j] + wpe[positions[i] * d[1] + j];
+    for (int64_t j = 0; j < d[1]; j++) x[i * d[1] + j] = (wte[tokens[i] * d[1] + j] + wpe[positions[i] * d[1] + j]) * c[0];
 }
 
 typedef struct {

@@ -11,34 +11,39 @@ from cgpt.kernels.native import empty, native_call, scaled
 from cgpt.kernels.program import Captured as Captured
 
 # Elementary operations per element, as common.h and attention.c write them, an exponential or a root counted as one.
-GELU_FLOPS = 28
+ACTIVATION_FLOPS = {None: 0, "gelu": 28, "gelu_new": 12, "relu": 1}  # in the order that common.h numbers them in
 SOFTMAX_FLOPS = 5
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
     (B, T), (V, C) = tokens.shape, wte.shape
     outs = [empty(B, T, C, like=wte)]
-    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], flops=B * T * C)[0]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], [scale], 2 * B * T * C)[0]
 
 
-def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[positions]: both (B, 1) int32 -> (B, 1, C)."""
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
     B, C = tokens.shape[0], wte.shape[1]
-    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C])[0]
+    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C], [scale])[0]
 
 
-def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there, which is overwritten."""
-    (B, T, C), V, S = dx.shape, dhead.shape[0], wpe.shape[0]
-    outs = [dhead, empty(S, C, like=wpe)]
+def embedding_grads(
+    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head, which is overwritten."""
+    (B, T, C), V, S = dx.shape, wte.shape[0], wpe.shape[0]
+    outs = [empty(V, C, like=wte) if dhead is None else dhead, empty(S, C, like=wpe)]
+    dims = [B, T, C, V, S, V if dhead is None else 0]
     with labelled(phase="backward"):
-        dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], [B, T, C, V, S], (), 2 * B * T * C)
+        dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], dims, [scale], 4 * B * T * C)
     return dwte, dwpe
 
 
-def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """r = x + f (or x), y = LayerNorm(r) * w + b: (B, T, C) -> r, y, both (B, T, C)."""
+def add_layer_norm(
+    x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = (LayerNorm(r) * w + b) * scale: (B, T, C) -> r, y, both (B, T, C)."""
     C = x.shape[-1]
     rows = x.numel() // C
 
@@ -47,37 +52,37 @@ def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: f
         dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
         new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
         dims = [rows, C, int(len(grads) == 2)]
-        dx, dw, db = native_call("add_layer_norm_bwd", new, [dr, dy, r, mean, rstd, ins[-2]], dims, (), 17 * rows * C)
+        ins, flops = [dr, dy, r, mean, rstd, ins[-2]], 19 * rows * C
+        dx, dw, db = native_call("add_layer_norm_bwd", new, ins, dims, [scale], flops)
         return (dx, dw, db) if f is None else (dx, dx, dw, db)
 
     outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
     ins = [x, w, b] if f is None else [x, f, w, b]
-    dims, flops = [rows, C, int(f is not None)], 9 * rows * C
-    r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon], flops, grad)
+    dims, flops = [rows, C, int(f is not None)], 10 * rows * C
+    r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon, scale], flops, grad)
     return r, y
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: bool = False) -> Tensor:
-    """x @ w + b, then exact GELU if `gelu`: (B, T, in), (in, out), (out) -> (B, T, out).
+def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
+    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model.
 
     `independent` computes each of the B sequences on its own, so that its bits do not depend on the others.
     """
     n_in, n_out = w.shape
     rows = x.numel() // n_in
-    dims = [rows, n_in, n_out, x.shape[-2] if independent else rows]
-    name, flops = ("linear_gelu" if gelu else "linear"), 2 * rows * n_in * n_out
-    more = rows * n_out * (1 + GELU_FLOPS * gelu)
-    shape = (*x.shape[:-1], n_out)
+    which = list(ACTIVATION_FLOPS).index(activation)
+    dims, shape = [rows, n_in, n_out, x.shape[-2] if independent else rows, which], (*x.shape[:-1], n_out)
+    flops, more = 2 * rows * n_in * n_out, rows * n_out * (1 + ACTIVATION_FLOPS[activation])
     if independent and x.shape[-2] == 1:
-        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], int(gelu)], (), flops)[0]
+        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], which], (), flops)[0]
 
     def grad(outs, grads, ins):
         new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
-        saved = [outs[1]] if gelu else []
-        return tuple(native_call(name + "_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
+        saved = outs[1:]  # what the activation was given
+        return tuple(native_call("linear_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
 
-    outs = [empty(*shape, like=x) for _ in range(2 if gelu else 1)]
-    return native_call(name, outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
+    outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
+    return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:

@@ -8,6 +8,7 @@ inside of another, which neither tensor cores nor caches can follow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes
@@ -17,43 +18,56 @@ from cgpt.kernels.capture import Captured as Captured
 VOCABULARY_MULTIPLE = 64  # of rows that products are computed on: tensor cores take multiples of 8 and 16
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[position]: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    return wte[tokens] + wpe[: tokens.shape[1]]
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    return (wte[tokens] + wpe[: tokens.shape[1]]) * scale
 
 
-def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor) -> Tensor:
-    """wte[tokens] + wpe[positions]: both (B, 1) int32 -> (B, 1, C)."""
-    return wte[tokens] + wpe[positions]
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
+    return (wte[tokens] + wpe[positions]) * scale
 
 
-def embedding_grads(dx: Tensor, tokens: Tensor, wpe: Tensor, dhead: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte is the head too and has the gradient `dhead` there.
+def embedding_grads(
+    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head.
 
     That of wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is
     less work, but in an order that is another one each time.
     """
-    V, C = dhead.shape
+    V, C = wte.shape
+    dx = dx * scale
     vocabulary = Tensor.arange(V + -V % VOCABULARY_MULTIPLE, device=dx.device)
     one_hot = (tokens.reshape(-1, 1) == vocabulary).cast(dx.dtype)  # (B T, V), never in memory
     dwte = _product(one_hot.T, dx.contiguous().reshape(-1, C)).contiguous()[:V]
     dwpe = dx.sum(0, dtype=dtypes.float32).pad(((0, wpe.shape[0] - dx.shape[1]), None))
-    return dwte + dhead.contiguous(), dwpe
+    return (dwte if dhead is None else dwte + dhead.contiguous()), dwpe
 
 
-def add_layer_norm(x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """r = x + f (or x), y = LayerNorm(r) * w + b: (B, T, C) -> r, y, both (B, T, C)."""
+def add_layer_norm(
+    x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = (LayerNorm(r) * w + b) * scale: (B, T, C) -> r, y, both (B, T, C)."""
     r = x if f is None else x + f
-    return r, r.layernorm(eps=epsilon) * w + b
+    return r, (r.layernorm(eps=epsilon) * w + b) * scale
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor, gelu: bool = False, independent: bool = False) -> Tensor:
-    """x @ w + b, then exact GELU if `gelu`: (B, T, in), (in, out), (out) -> (B, T, out)."""
+def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
+    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model."""
     y = (_product(x.cast(w.dtype).contiguous(), w) + b).cast(w.dtype).contiguous().contiguous_backward()
-    if not gelu:
-        return y
-    wide = y.float()
-    return (0.5 * wide * (1 + (wide * 0.5**0.5).erf())).cast(w.dtype)
+    return ACTIVATIONS[activation](y.float()).cast(w.dtype) if activation else y
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + (x * 0.5**0.5).erf())
+
+
+def _gelu_new(x: Tensor) -> Tensor:
+    return x * ((8 / math.pi) ** 0.5 * x * (1 + 0.044715 * x * x)).sigmoid()
+
+
+ACTIVATIONS = {"gelu": _gelu, "gelu_new": _gelu_new, "relu": Tensor.relu}
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:

@@ -1,0 +1,156 @@
+"""The tensors of a file that torch.save wrote, read without torch and without running what is in it.
+
+Such a file is a pickle, a program for a small machine that may call any function by name. Here it may name nothing but
+the few that make up a tensor, and these are our own; the first other name refuses the file.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from cgpt.errors import UserError
+
+LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch before 1.6, whose files are no zip archives
+BFLOAT16 = "bfloat16"  # NumPy has no such type
+STORAGES = {
+    "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16, "DoubleStorage": "<f8",
+    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+    "BoolStorage": "?",
+}  # fmt: skip
+
+
+class Storage(NamedTuple):
+    """A run of numbers in the file that tensors are views of."""
+
+    dtype: str
+    key: str
+    size: int
+
+
+class View(NamedTuple):
+    """A tensor: where it begins in its storage, its shape, and its strides, in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_torch_file(path: Path) -> dict[str, np.ndarray]:
+    """Tensors by name; bfloat16 comes as float32. Raises UserError for what is no state dict, or would run code."""
+    try:
+        with path.open("rb") as file:
+            views, storage = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, str(path))
+            if not isinstance(views, dict) or not all(isinstance(view, View) for view in views.values()):
+                raise UserError(f"{path}: holds other things than tensors by name; save the model's state_dict() alone")
+            return {str(name): _array(view, storage(view.storage)) for name, view in views.items()}
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
+            AttributeError, MemoryError, OverflowError) as error:  # fmt: skip
+        raise UserError(f"{path}: is truncated or no PyTorch file ({error}); get the file again") from None
+
+
+def as_float32(values: np.ndarray, dtype: str) -> np.ndarray:
+    """bfloat16, which is the upper half of a float32, as such; other types as they are."""
+    if dtype != BFLOAT16:
+        return values
+    return (values.astype(np.uint32) << 16).view(np.float32)
+
+
+def _storage_dtype(dtype: str) -> str:
+    return "<u2" if dtype == BFLOAT16 else dtype
+
+
+def _array(view: View, numbers: np.ndarray) -> np.ndarray:
+    last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides))
+    negative = min((view.offset, *view.shape, *view.strides)) < 0
+    if negative or len(view.shape) != len(view.strides) or (np.prod(view.shape) > 0 and last >= len(numbers)):
+        raise ValueError("a tensor reaches beyond its storage")
+    strides = [stride * numbers.itemsize for stride in view.strides]
+    values = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, strides, writeable=False)
+    return as_float32(np.array(values, order="C"), view.storage.dtype)  # a copy that may be written to
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes dicts, numbers, text and views of storages, and nothing else."""
+
+    def __init__(self, file: BinaryIO, where: str):
+        super().__init__(file, encoding="utf-8")
+        self.where, self.storages = where, dict[str, Storage]()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Called for every name that the pickle wants to use."""
+        if module in ("torch", "torch.storage") and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) not in _ALLOWED:
+            raise UserError(f"{self.where}: would run {module}.{name} when it is opened, so it is not; "
+                            "get the weights as safetensors")  # fmt: skip
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Called where the pickle refers to a storage."""
+        kind, dtype, key, _, size = pid[:5]
+        if kind != "storage" or dtype not in STORAGES.values() or (len(pid) > 5 and pid[5] is not None):
+            raise pickle.UnpicklingError("it refers to what is no storage")
+        return self.storages.setdefault(str(key), Storage(dtype, str(key), int(size)))
+
+
+def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> View:
+    return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+
+
+_ALLOWED: dict[tuple[str, str], Callable] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda view, *_: view,
+}
+
+Read = tuple[Any, Callable[[Storage], np.ndarray]]
+
+
+def _read_zip(file: BinaryIO, where: str) -> Read:
+    """torch 1.6 and later: an archive of data.pkl and of one file per storage."""
+    archive = zipfile.ZipFile(file)
+    (pickled,) = (name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
+    folder = pickled.removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    if order in archive.namelist() and archive.read(order) != b"little":
+        raise ValueError("its numbers are big-endian")
+    with archive.open(pickled) as content:
+        found = _Unpickler(content, where).load()  # type: ignore[arg-type]
+    kept: dict[Storage, np.ndarray] = {}  # tied weights are two views of one storage
+
+    def storage(wanted: Storage) -> np.ndarray:
+        if wanted not in kept:
+            kept.clear()
+            kept[wanted] = np.frombuffer(archive.read(f"{folder}data/{wanted.key}"), _storage_dtype(wanted.dtype))
+        return kept[wanted]
+
+    return found, storage
+
+
+def _read_legacy(file: BinaryIO, where: str) -> Read:
+    """Before torch 1.6: pickles of a magic number, a version, the machine, the object and the storages' keys, then each
+    storage as its length and its numbers."""
+    file.seek(0)
+    head = [_Unpickler(file, where).load() for _ in range(3)]
+    if head[:2] != [LEGACY_MAGIC, LEGACY_PROTOCOL] or not head[2].get("little_endian", False):
+        raise ValueError("it does not begin as one")
+    unpickler = _Unpickler(file, where)
+    found, keys = unpickler.load(), _Unpickler(file, where).load()
+    numbers: dict[str, np.ndarray] = {}
+    for key in keys:
+        dtype = np.dtype(_storage_dtype(unpickler.storages[key].dtype))
+        size = int.from_bytes(file.read(8), "little", signed=True)
+        content = file.read(size * dtype.itemsize)
+        if size < 0 or len(content) < size * dtype.itemsize:
+            raise EOFError("a storage ends early")
+        numbers[key] = np.frombuffer(content, dtype)
+    return found, lambda wanted: numbers[wanted.key]

@@ -1,0 +1,55 @@
+"""Data sets of the Hugging Face hub, by name and commit, through the `datasets` library and its cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgpt.errors import UserError
+from cgpt.spec import Hub
+
+if TYPE_CHECKING:
+    import datasets
+
+HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+def is_commit(revision: object) -> bool:
+    """Whether it pins a data set for good: a commit, not a branch that moves."""
+    return isinstance(revision, str) and len(revision) == 40 and set(revision) <= HEXADECIMAL
+
+
+def prepare_environment(data_root: Path, online: bool = False) -> None:
+    """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported."""
+    os.environ.setdefault("HF_HOME", str((data_root / "_hub").absolute()))
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    # A process pool for bootstrapping would outgrow the granted threads.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
+    if not online:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+def mirror_path(hub: Hub, split: str) -> Path:
+    """Where a mirror has the rows of a split, as JSON lines, below its folder."""
+    return Path(hub.dataset, hub.revision, *([hub.config] if hub.config else []), f"{split}.jsonl")
+
+
+def load_split(hub: Hub, split: str, data_root: Path, where: str, remedy: str) -> datasets.Dataset:
+    """The rows of a split, from the cache in `data_root` or the network. Raises UserError, which `remedy` ends."""
+    prepare_environment(data_root, online=True)
+    import datasets
+
+    name = f"{hub.dataset}{f' ({hub.config})' if hub.config else ''} at {hub.revision[:12]}"
+    print(f"fetch: {name}, split {split}, from the Hugging Face hub", file=sys.stderr)
+    try:
+        return datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
+    except (OSError, ValueError, RuntimeError) as error:  # not there, not reached, no such configuration or split
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{where}: {name}, split '{split}', is not cached and cannot be had ({reason}); {remedy}"
+        ) from None
