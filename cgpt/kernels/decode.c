@@ -172,10 +172,10 @@ void logits_few_rows(void **bufs, const int64_t *d, const float *c) {
 
 // (wte[token] + wpe[position]) * scale. dims: B, d_model. consts: scale. bufs: x, tokens (B), positions (B), wte, wpe
 void embedding_at(void **bufs, const int64_t *d, const float *c) {
-  float *x = bufs[0], *wte = bufs[3], *wpe = bufs[4];
+  float *x = bufs[0], *wte = bufs[3], *wpe = bufs[4], scale = c[0];
   const int32_t *tokens = bufs[1], *positions = bufs[2];
   for (int64_t i = 0; i < d[0]; i++)
-    for (int64_t j = 0; j < d[1]; j++) x[i * d[1] + j] = (wte[tokens[i] * d[1] + j] + wpe[positions[i] * d[1] + j]) * c[0];
+    for (int64_t j = 0; j < d[1]; j++) x[i * d[1] + j] = (wte[tokens[i] * d[1] + j] + wpe[positions[i] * d[1] + j]) * scale;
 }
 
 typedef struct {

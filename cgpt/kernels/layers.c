@@ -61,10 +61,10 @@ static void norm_forward_item(int64_t item, int thread, void *arg) {
     float sum = 0.0f, squares = 0.0f, *row = r + i * n;
     for (int64_t j = 0; j < n; j++) row[j] = s->has_second ? x[i * n + j] + f[i * n + j] : x[i * n + j];
     for (int64_t j = 0; j < n; j++) sum += row[j];
-    float mu = sum / n;
+    float mu = sum / n, scale = s->scale;
     for (int64_t j = 0; j < n; j++) squares += (row[j] - mu) * (row[j] - mu);
     float inverse = 1.0f / sqrtf(squares / n + s->epsilon);
-    for (int64_t j = 0; j < n; j++) y[i * n + j] = ((row[j] - mu) * inverse * w[j] + b[j]) * s->scale;
+    for (int64_t j = 0; j < n; j++) y[i * n + j] = ((row[j] - mu) * inverse * w[j] + b[j]) * scale;
     mean[i] = mu, rstd[i] = inverse;
   }
 }
@@ -85,15 +85,15 @@ static void norm_backward_item(int64_t item, int thread, void *arg) {
   memset(dw, 0, 2 * n * sizeof(float));
   for (int64_t i = item * s->rows_per_item; i < end; i++) {
     const float *row = r + i * n, *g = dy + i * n;
-    float mu = mean[i], inverse = rstd[i], sum = 0.0f, dot = 0.0f;
+    float mu = mean[i], inverse = rstd[i], sum = 0.0f, dot = 0.0f, scale = s->scale;
     for (int64_t j = 0; j < n; j++) {
-      float normed = (row[j] - mu) * inverse, gw = g[j] * s->scale * w[j];
+      float normed = (row[j] - mu) * inverse, gw = g[j] * scale * w[j];
       sum += gw, dot += gw * normed;
     }
     sum /= n, dot /= n;
     for (int64_t j = 0; j < n; j++) {
       float normed = (row[j] - mu) * inverse;
-      float gs = g[j] * s->scale;
+      float gs = g[j] * scale;
       dw[j] += gs * normed, db[j] += gs;
       float through = (gs * w[j] - sum - normed * dot) * inverse;
       dx[i * n + j] = s->has_second ? dr[i * n + j] + through : through;
@@ -120,8 +120,9 @@ void embedding(void **bufs, const int64_t *d, const float *c) {
   float *x = bufs[0], *wte = bufs[2], *wpe = bufs[3];
   const int32_t *tokens = bufs[1];
   int64_t n = d[2];
+  float scale = c[0];
   for (int64_t i = 0; i < d[0] * d[1]; i++)
-    for (int64_t j = 0; j < n; j++) x[i * n + j] = (wte[tokens[i] * n + j] + wpe[i % d[1] * n + j]) * c[0];
+    for (int64_t j = 0; j < n; j++) x[i * n + j] = (wte[tokens[i] * n + j] + wpe[i % d[1] * n + j]) * scale;
 }
 
 typedef struct { void **bufs; const int64_t *d; float scale; } Call;
@@ -132,12 +133,13 @@ static void embedding_bwd_item(int64_t item, int thread, void *arg) {
   float *dwte = s->bufs[0], *dwpe = s->bufs[1], *dx = s->bufs[2];
   const int32_t *tokens = s->bufs[3];
   int64_t n = s->d[2], T = s->d[1], from = item * 32, to = min64(from + 32, n);
+  float scale = s->scale;
   for (int64_t v = 0; v < s->d[5]; v++) memset(dwte + v * n + from, 0, (to - from) * sizeof(float));
   for (int64_t t = 0; t < s->d[4]; t++) memset(dwpe + t * n + from, 0, (to - from) * sizeof(float));
   for (int64_t i = 0; i < s->d[0] * T; i++)
     for (int64_t j = from; j < to; j++) {
-      dwte[tokens[i] * n + j] += s->scale * dx[i * n + j];
-      dwpe[i % T * n + j] += s->scale * dx[i * n + j];
+      dwte[tokens[i] * n + j] += scale * dx[i * n + j];
+      dwpe[i % T * n + j] += scale * dx[i * n + j];
     }
 }
 
