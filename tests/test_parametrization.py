@@ -111,17 +111,17 @@ def test_a_plan_resolves_the_deviation_at_each_parametrization(models):
 
 
 META_RUN = """
-import resource
 from pathlib import Path
 from cgpt import load, plan
 from dataclasses import replace
+from cgpt.runstate import peak_memory_bytes
 workflow = load.load_workflow(Path.cwd())
 experiment = replace(workflow.experiments["smoke"], models=("cerebras-gpt-13b",), tasks=())
 experiment = replace(experiment, data=replace(experiment.data, tokenizer="gpt2", vocab_size=50257))
 (run,) = plan.make_plan(experiment, workflow).of("pretrain")
 from cgpt.meter import step_rows
 rows = step_rows(workflow.models["cerebras-gpt-13b"], run.spec["train"] | {"batch_size": 2, "micro_batch_size": 2})
-peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak_bytes = peak_memory_bytes()
 print(run.execution.n_parameters, run.execution.memory_bytes, peak_bytes, len(rows))
 """
 
