@@ -24,7 +24,7 @@ rule bench:
         "results/bench/logs/{name}.log",
     wildcard_constraints:
         name="|".join(BENCHMARKS),
-    threads: workflow.cores or 1
+    threads: 1000  # Snakemake gives no more than it has
     params:
         command=lambda wildcards: BENCHMARKS[wildcards.name],
         code=provenance.code_sha256("bench.benchmarks"),
