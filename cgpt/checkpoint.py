@@ -15,14 +15,13 @@ from cgpt.hf import config as hf_config
 from cgpt.hf import folder as hf_folder
 from cgpt.hf.card import model_card
 from cgpt.hf.tokenizer import REMEDY, read_tokenizer
+from cgpt.kernels import CPU
 from cgpt.model import GPT, check_parameters
 from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-CPU = Hardware("cpu", "", device="CPU", kernels="native")
 
 
 def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> None:

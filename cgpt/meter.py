@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 
 from cgpt import kernels, provenance
-from cgpt.cost import forecast
+from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
 from cgpt.model import GPT, parameter_shapes
 from cgpt.optim import AdamW, Trainer
 from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_csv, write_record
 from cgpt.spec import Hardware, Model
-
-CPU = Hardware("cpu", "", device="CPU", kernels="native")
-SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
 
 
 def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware) -> dict[str, Any]:
@@ -30,8 +27,8 @@ def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware)
     """
     trained = read_run(pretrained / "run.json")
     config, train = Model(**spec["model"]), spec["train"]
-    cost = forecast.forecast(
-        forecast.Request(
+    cost = forecast(
+        Request(
             model=config.name, shape=None, hardware=hardware.name, systems=hardware.systems, tokens=trained.tokens,
             batch_per_system=train["batch_size"] // hardware.systems,
         ),
@@ -50,7 +47,7 @@ def step_rows(config: Model, train: dict[str, Any]) -> list[dict[str, Any]]:
     from cgpt.kernels.meter import Meter
     from cgpt.kernels.tensors import without_memory
 
-    ops, counted = kernels.prepare(CPU), Meter()
+    ops, counted = kernels.prepare(kernels.CPU), Meter()
     with without_memory():
         shapes = parameter_shapes(config)
         model = GPT(config, {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, ops, "CPU")

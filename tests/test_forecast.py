@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,6 @@ LLAMA2_7B = "n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,n_kv_head=
 LLAMA3_8B = "n_layer=32,d_model=4096,d_ffn=14336,gated=true,n_head=32,n_kv_head=8,vocab=128256,seq_len=4096"
 KEYS = {"step_s", "samples_per_s", "tokens_per_s", "utilisation", "energy_j_per_token", "bound_by", "fits",
         "extrapolated"}  # fmt: skip
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-    def call(*arguments: str) -> dict:
-        assert main(["forecast", *arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return call
 
 
 @pytest.fixture
@@ -41,9 +29,9 @@ def refused(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "hardware", [path.stem for path in (ROOT / "hardware_profiles").iterdir() if path.stem != "gpu"]
 )
-def test_every_profile_answers_for_every_cerebras_gpt_that_fits(run, hardware):
+def test_every_profile_answers_for_every_cerebras_gpt_that_fits(forecast, hardware):
     for size in ("111m", "256m", "590m", "1.3b", "2.7b", "6.7b", "13b"):
-        found = run("--model", f"cerebras-gpt-{size}", "--hardware", hardware, "--tokens", "2e10")
+        found = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware, "--tokens", "2e10")
         assert found.keys() >= KEYS | {"days", "energy_kwh"}
         assert found["timing"] == "modeled"
         if found["fits"] is False:
@@ -52,8 +40,10 @@ def test_every_profile_answers_for_every_cerebras_gpt_that_fits(run, hardware):
             assert found["tokens_per_s"] > 0 and found["days"] > 0
 
 
-def test_rates_energy_and_days_are_of_one_another(run):
-    found = run("--model", "cerebras-gpt-1.3b", "--hardware", "h100-8", "--batch-per-system", "4", "--tokens", "1e9")
+def test_rates_energy_and_days_are_of_one_another(forecast):
+    found = forecast(
+        "--model", "cerebras-gpt-1.3b", "--hardware", "h100-8", "--batch-per-system", "4", "--tokens", "1e9"
+    )
     assert found["samples_per_s"] == pytest.approx(32 / found["step_s"])
     assert found["tokens_per_s"] == pytest.approx(2048 * found["samples_per_s"])
     assert found["energy_j_per_token"] == pytest.approx(8 * 700 / found["tokens_per_s"])
@@ -64,34 +54,34 @@ def test_rates_energy_and_days_are_of_one_another(run):
     assert found["utilisation"] == pytest.approx(found["tokens_per_s"] * n_flops / peak)
 
 
-def test_a_job_on_a_wafer_takes_its_overhead_too(run):
-    found = run("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", "1e6")
+def test_a_job_on_a_wafer_takes_its_overhead_too(forecast):
+    found = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", "1e6")
     assert found["days"] * 86400 > 2869 + 232  # compilation and programming, rows O05 and O02
     assert found["days"] * 86400 == pytest.approx(1e6 / found["tokens_per_s"] + found["job_overhead_s"])
 
 
-def test_published_rates_are_met(run):
+def test_published_rates_are_met(forecast):
     """T09: GPT-J 6B on one CS-3, batch 120, 44.75 sequences/s; WaferLLM, table 4: 2501.5 tokens/s on 540 x 540."""
     gpt_j = "n_layer=28,d_model=4096,n_head=16,vocab_size=50400,seq_len=2048"
-    training = run("--shape", gpt_j, "--hardware", "cs3", "--batch-per-system", "120")
+    training = forecast("--shape", gpt_j, "--hardware", "cs3", "--batch-per-system", "120")
     assert training["samples_per_s"] == pytest.approx(44.75, rel=0.1)
     assert training["energy_j_per_token"] == pytest.approx(0.25, rel=0.1)  # 23 kW over the measured rate
-    decode = run("--shape", LLAMA3_8B, "--hardware", "cs2", "--decode", "--context", "4096", "--grid", "540")
+    decode = forecast("--shape", LLAMA3_8B, "--hardware", "cs2", "--decode", "--context", "4096", "--grid", "540")
     assert decode["tokens_per_s"] == pytest.approx(2501.5, rel=0.05)
-    prefill = run("--shape", LLAMA3_8B, "--hardware", "cs2", "--prefill", "--grid", "600")
+    prefill = forecast("--shape", LLAMA3_8B, "--hardware", "cs2", "--prefill", "--grid", "600")
     assert prefill["tokens_per_s"] == pytest.approx(25037.2, rel=0.12)
 
 
-def test_a_wafer_takes_more_joules_a_token_of_dense_training_than_an_h100(run):
+def test_a_wafer_takes_more_joules_a_token_of_dense_training_than_an_h100(forecast):
     """What is published says so: 0.25 J/token of GPT-J on a CS-3, 0.066 of MPT-7B on an H100 (GPU power alone)."""
-    wafer = run("--shape", LLAMA2_7B, "--hardware", "cs3", "--batch-per-system", "128")
-    h100 = run("--shape", LLAMA2_7B, "--hardware", "h100-8", "--batch-per-system", "4")
+    wafer = forecast("--shape", LLAMA2_7B, "--hardware", "cs3", "--batch-per-system", "128")
+    h100 = forecast("--shape", LLAMA2_7B, "--hardware", "h100-8", "--batch-per-system", "4")
     assert wafer["energy_j_per_token"] > 2 * h100["energy_j_per_token"]
 
 
-def test_more_than_two_systems_are_marked_as_extrapolated(run, capsys):
-    assert run("--model", "cerebras-gpt-13b", "--hardware", "andromeda")["extrapolated"]
-    assert not run("--model", "cerebras-gpt-6.7b", "--hardware", "cs2", "--systems", "2")["extrapolated"]
+def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
+    assert forecast("--model", "cerebras-gpt-13b", "--hardware", "andromeda")["extrapolated"]
+    assert not forecast("--model", "cerebras-gpt-6.7b", "--hardware", "cs2", "--systems", "2")["extrapolated"]
     assert main(["forecast", "--model", "cerebras-gpt-13b", "--hardware", "andromeda"]) == 0
     assert "extrapolated" in capsys.readouterr().out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +16,29 @@ ROOT = Path(__file__).parent.parent
 FITS = ROOT / "results/reference/published_fits.json"
 
 
-@pytest.fixture
-def run(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-    def call(*arguments: str) -> dict:
-        assert main(["forecast", *arguments, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
-
-    return call
-
-
-def test_the_papers_own_losses_ask_for_about_the_papers_models(run):
+def test_the_papers_own_losses_ask_for_about_the_papers_models(forecast):
     """1.3B reached 1.997 on 26.3 B tokens, 6.7B 1.704 on 133 B."""
     for loss, n, tokens in ((1.997, 1.3157e9, 26.3e9), (1.704, 6.658e9, 133e9)):
-        (found,) = run("--target-loss", str(loss), "--hardware", "cs2")["profiles"]
+        (found,) = forecast("--target-loss", str(loss), "--hardware", "cs2")["profiles"]
         assert found["n_parameters"] == pytest.approx(n, rel=0.2)
         assert found["tokens"][0] == pytest.approx(tokens, rel=0.2)
         assert found["tokens"][1] < found["tokens"][0] < found["tokens"][2]
         assert found["hours"][1] < found["hours"][0] < found["hours"][2]
 
 
-def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(run):
-    (found,) = run("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
+def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(forecast):
+    (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
     width, layers = found["d_model"], found["n_layer"]
     shape = f"n_layer={layers},d_model={width},n_head={width // 64},vocab=50257,seq_len=2048"
-    plain = run("--shape", shape, "--hardware", "h100-8", "--tokens", str(found["tokens"][0]),
+    plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(found["tokens"][0]),
                 "--batch-per-system", str(found["batch_tokens"] // 2048 // 8))  # fmt: skip
     assert found["hours"][0] == pytest.approx(24 * plain["days"])
     assert found["energy_kwh"][0] == pytest.approx(plain["energy_kwh"])
 
 
-def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(run):
+def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
     asked = ("--target-loss", "2.4", "--series", "Chinchilla", "--hardware", "h100-8")
-    (found,) = run(*asked)["profiles"]
+    (found,) = forecast(*asked)["profiles"]
     fitted = law.read(FITS, "Chinchilla")
     for model in list(target.models(fitted))[20:40:2]:
         tokens = fitted.tokens_to(2.4, model)[0]
@@ -58,19 +46,21 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(run):
             assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
             shape = f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
             batch = str(max(1, round(found["batch_tokens"] / 2048 / 8)))
-            other = run("--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch)
+            other = forecast(
+                "--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch
+            )
             if other["fits"]:
                 assert other["days"] * 24 > 0.99 * found["hours"][0]
 
 
-def test_a_budget_buys_the_loss_whose_training_fills_it(run):
-    (found,) = run("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
+def test_a_budget_buys_the_loss_whose_training_fills_it(forecast):
+    (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
     assert found["within_budget"] is (found["hours"][0] <= 20)
     value, low, high = found["budget_loss"]
     assert low < value < high
-    (again,) = run("--target-loss", str(value), "--hardware", "h100-8")["profiles"]
+    (again,) = forecast("--target-loss", str(value), "--hardware", "h100-8")["profiles"]
     assert again["hours"][0] == pytest.approx(20, rel=0.1)
-    (less,) = run("--target-loss", "2.0", "--hardware", "h100-8", "--budget-kwh", "20")["profiles"]
+    (less,) = forecast("--target-loss", "2.0", "--hardware", "h100-8", "--budget-kwh", "20")["profiles"]
     assert less["within_budget"] is False and less["budget_loss"][0] > 2.0
 
 

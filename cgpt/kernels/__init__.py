@@ -9,6 +9,8 @@ from cgpt import check
 from cgpt.errors import UserError
 from cgpt.spec import Hardware
 
+CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, where no profile is named
+
 
 def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.

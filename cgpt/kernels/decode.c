@@ -19,6 +19,11 @@ static void parallel_if_worth_it(int64_t n_numbers, int64_t n_items, item_fn fn,
   for (int64_t i = 0; i < n_items; i++) fn(i, 0, arg);
 }
 
+#define CASE(number, call) case number: { enum { rows = number }; call; break; }
+// `call`, in which `rows` is the constant that `number`, from 1 to 6, is.
+#define WITH_ROWS(number, call) \
+  switch (number) { CASE(1, call) CASE(2, call) CASE(3, call) CASE(4, call) CASE(5, call) CASE(6, call) }
+
 INLINED Lanes load(const float *from) { return *(const Lanes *)from; }
 
 typedef struct {
@@ -72,14 +77,7 @@ static void partial_product_item(int64_t item, int thread, void *arg) {
       const float *x = s->x + row * s->n_in + k, *w = s->w + k * s->n_out;
       float *y = partial + row * s->n_out;
       int64_t depth = min64(DEPTH, to - k);
-      switch (min64(ROW_BLOCK, s->rows - row)) {
-        case 1: add_rows(s, x, w, y, depth, 1); break;
-        case 2: add_rows(s, x, w, y, depth, 2); break;
-        case 3: add_rows(s, x, w, y, depth, 3); break;
-        case 4: add_rows(s, x, w, y, depth, 4); break;
-        case 5: add_rows(s, x, w, y, depth, 5); break;
-        default: add_rows(s, x, w, y, depth, ROW_BLOCK);
-      }
+      WITH_ROWS(min64(ROW_BLOCK, s->rows - row), add_rows(s, x, w, y, depth, rows));
     }
 }
 
@@ -149,14 +147,7 @@ static void logits_item(int64_t item, int thread, void *arg) {
   for (int64_t row = 0; row < s->rows; row += ROW_BLOCK) {
     const float *x = s->x + row * s->n_in;
     float *y = s->y + row * s->n_out;
-    switch (min64(ROW_BLOCK, s->rows - row)) {
-      case 1: dot_words(s, x, y, from, to, 1); break;
-      case 2: dot_words(s, x, y, from, to, 2); break;
-      case 3: dot_words(s, x, y, from, to, 3); break;
-      case 4: dot_words(s, x, y, from, to, 4); break;
-      case 5: dot_words(s, x, y, from, to, 5); break;
-      default: dot_words(s, x, y, from, to, ROW_BLOCK);
-    }
+    WITH_ROWS(min64(ROW_BLOCK, s->rows - row), dot_words(s, x, y, from, to, rows));
   }
 }
 
