@@ -174,8 +174,11 @@ def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.pretrain import pretrain
 
-    hardware, every = _hardware(run, workflow), run.execution.checkpoint_every_steps
-    return pretrain(run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, every, _job_cost(hardware))
+    hardware, cost = _hardware(run, workflow), run.execution
+    return pretrain(
+        run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, cost.checkpoint_every_steps,
+        _job_cost(hardware), cost.trunk, cost.leads_on,
+    )  # fmt: skip
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:

@@ -16,14 +16,14 @@ from cgpt.yamlfile import Keys, YamlFile
 GPT2_VOCABULARY = 50257
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 ORIGINS = ("builtin", "path", "files", "hub")
-LENGTHS = ("steps", "tokens", "tokens_per_parameter")
+LENGTHS = ("steps", "tokens", "tokens_per_parameter", "flops")
 
 POSITIVE = {
     "model": ("n_layer", "d_model", "n_head", "seq_len", "d_ffn", "vocab_size", "layer_norm_epsilon", "init_std",
               "residual_init_std", "mup_base_width", "mup_embedding_scale", "mup_output_alpha"),
     "data": ("vocab_size",),
-    "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "epsilon", "grad_clip", "eval_every_steps",
-              "eval_batches", "checkpoint_every_steps"),
+    "train": ("lr", "batch_size", "micro_batch_size", *LENGTHS, "warmup_tokens", "epsilon", "grad_clip",
+              "eval_every_steps", "eval_batches", "checkpoint_every_steps"),
     "finetune": ("lr", "batch_size", "epochs", "patience", "n_labels", "grad_clip", "max_validation"),
     "hardware": ("systems", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s", "power_w",
                  "price_per_hour_usd"),
@@ -31,15 +31,15 @@ POSITIVE = {
 }  # fmt: skip
 FRACTIONS = {
     "data": ("validation_fraction",),
-    "train": ("warmup_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
+    "train": ("warmup_fraction", "decay_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
     "finetune": ("warmup_fraction", "weight_decay"),
 }
 CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "model": {"activation": ("gelu", "gelu_new", "relu"), "parametrization": ("sp", "mup")},
     "data": {"tokenizer": ("bpe", "gpt2")},
-    "train": {"schedule": ("linear", "cosine")},
+    "train": {"schedule": ("linear", "cosine", "wsd")},
     "finetune": {"start": ("pretrained", "scratch")},
-    "experiment": {"fit": ("compute", "parametric", "isoflop")},
+    "experiment": {"fit": ("compute", "parametric", "isoflop", "learning_rate")},
     "hardware": {
         "dtype": ("float32", "bfloat16", "float16"),
         "kernels": ("tinygrad", "native"),
@@ -185,7 +185,7 @@ def experiment(
     for key in ("models", "hardware", "seeds"):
         if parts.get(key) == ():
             file.problem((key,), "is empty; name at least one")
-    _seeds(parts.get("seeds", ()), file)
+    seeds(parts.get("seeds", ()), ("seeds",), file)
     _weights_from(parts, profiles, file)
     value("experiment", "fit", parts.get("fit"), ("fit",), file)
     if "data" in parts:
@@ -204,12 +204,13 @@ def experiment(
                          f"{parts['data'].vocab_size}; make them equal, or leave the model's out")  # fmt: skip
 
 
-def _seeds(seeds: tuple[int, ...], file: YamlFile) -> None:
-    for i, seed in enumerate(seeds):
+def seeds(given: tuple[int, ...], keys: Keys, file: YamlFile) -> None:
+    """Each of a list of seeds."""
+    for i, seed in enumerate(given):
         if seed < 0:
-            file.problem(("seeds", i), f"must not be negative, not {seed}; write 0 or more")
-        if seed in seeds[:i]:
-            file.problem(("seeds", i), f"{seed} is named twice; remove one of the two")
+            file.problem((*keys, i), f"must not be negative, not {seed}; write 0 or more")
+        if seed in given[:i]:
+            file.problem((*keys, i), f"{seed} is named twice; remove one of the two")
 
 
 def _data(data: Data, file: YamlFile) -> None:

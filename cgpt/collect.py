@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
 from cgpt.spec import Experiment
@@ -152,7 +153,7 @@ def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
     """
     found = {}
     for axis in experiment.vary:
-        block, _, key = axis.replace("train.tokens_per_parameter", "train.tokens").partition(".")
+        block, _, key = ("train.tokens" if axis.removeprefix("train.") in LENGTHS else axis).partition(".")
         for run in chain.values():
             values = run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block)
             if isinstance(values, dict) and key in values:

@@ -15,10 +15,11 @@ from cgpt import checkpoint as checkpoints
 from cgpt import tasks
 from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
-from cgpt.optim import AdamW, Trainer, learning_rate
+from cgpt.optim import AdamW, Trainer
 from cgpt.pretrain import JobCost, common_record, cost_of, flops_of, speed_of
 from cgpt.records import FinetuneRecord, write_record
 from cgpt.runstate import Clock, LossLog, Progress
+from cgpt.schedule import Schedule
 from cgpt.score import pad, padded_length, score
 from cgpt.spec import Hardware, Model
 
@@ -110,14 +111,15 @@ class FinetuneRun:
         self.log.start()
         per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
         steps, step = per_epoch * s["epochs"], 0
+        schedule = Schedule(s["lr"], steps, round(s["warmup_fraction"] * steps), min_ratio=MIN_LR_RATIO)
         for epoch in range(1, s["epochs"] + 1):
             for members, length in batches(
                 self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], epoch
             ):
-                lr = learning_rate(step, steps, s["lr"], round(s["warmup_fraction"] * steps), "linear", MIN_LR_RATIO)
                 start = time.perf_counter()
                 chosen = [self.train_set[i] for i in members]
                 batch = pad([e.tokens for e in chosen], [e.first for e in chosen], s["batch_size"], length)
+                lr = schedule.rate(step)
                 loss, grad_norm = self.trainer.step([batch], lr)
                 n_tokens = sum(len(e.tokens) - 1 for e in chosen)
                 self.clock.add(n_tokens, time.perf_counter() - start)

@@ -194,6 +194,7 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
         _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
     check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, file)
+    _check_per_model(parts, file)
     return Experiment(name=named.name, **parts) if len(file.problems) == before else None
 
 
@@ -203,6 +204,22 @@ def _check_names(chosen: tuple[str, ...], known: dict[str, Any], kind: str, keys
             file.problem((*keys, i), f"'{name}' is named twice; remove one of the two")
         else:
             _known(name, known, kind, (*keys, i), file)
+
+
+def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
+    """Each entry is of one of the experiment's models, with keys of `train:` that are not varied."""
+    for name, own in parts.get("per_model", {}).items():
+        keys = ("per_model", name)
+        _known(name, dict.fromkeys(parts.get("models", ())), "model of this experiment", keys, file)
+        typed = fill_given(Train, own.train, (*keys, "train"), file)
+        check.values("train", typed, (*keys, "train"), file)
+        own.train.update(typed)
+        for key in own.train:
+            if f"train.{key}" in parts.get("vary", {}):
+                file.problem((*keys, "train", key), "is varied by this experiment too; remove one of the two")
+        check.seeds(own.seeds or (), (*keys, "seeds"), file)
+        if own.seeds == ():
+            file.problem((*keys, "seeds"), "is empty; name at least one")
 
 
 def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:

@@ -1,8 +1,7 @@
-"""The training step: loss, gradients and AdamW, captured once per batch shape; and the learning-rate schedule."""
+"""The training step: loss, gradients and AdamW, captured once per batch shape."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,16 +27,6 @@ class AdamW:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     grad_clip: float = 1.0
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, schedule: str, min_ratio: float) -> float:
-    """Rate of step `step` (from 0): linear warm-up that reaches `peak` at its last step, then linear or cosine decay
-    to `min_ratio` of the peak at the last step."""
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    gone = (step - warmup_steps + 1) / max(1, steps - warmup_steps)
-    share = 1 - gone if schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2
-    return peak * (min_ratio + (1 - min_ratio) * share)
 
 
 class Trainer:

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops, parametrization
+from cgpt import check, flops, trunk
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.variants import Variant, variants
 
 RUNS_FOLDER = Path("results/runs")
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
@@ -47,6 +48,8 @@ class Execution:
     flops: float | None = None  # attention included, PaLM convention
     minutes: float | None = None
     memory_bytes: int | None = None
+    trunk: str | None = None  # the shorter run that this one goes on from, where both do the same up to there
+    leads_on: bool = False  # a longer run goes on from this one
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Run:
     def upstream(self) -> list[tuple[str, str]]:
         """All direct upstream runs as (stage, id)."""
         corpus = self.spec["corpus"] if self.stage == "tokenize" else []
-        return [("fetch", name) for name in corpus] + list(self.needs.items())
+        shorter = [(self.stage, self.execution.trunk)] if self.execution.trunk else []
+        return [("fetch", name) for name in corpus] + list(self.needs.items()) + shorter
 
 
 @dataclass(frozen=True)
@@ -80,30 +84,15 @@ class Plan:
         return tuple(run for run in self.runs if run.stage == stage)
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """One point of the axes in `vary`: the blocks with that point's values, and its label in run ids."""
-
-    model: Model
-    data: Data
-    train: Train
-    finetune: Finetune | None
-    point: tuple[tuple[str, Any], ...]
-
-    def label(self, *blocks: str) -> tuple[str, ...]:
-        """`lr=0.002` for each axis of the named blocks."""
-        return tuple(f"{axis.partition('.')[2]}={_plain(value)}" for axis, value in self.point
-                     if axis.partition(".")[0] in blocks)  # fmt: skip
-
-
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
     runs: dict[tuple[str, str], Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
-        for variant in _variants(experiment, workflow.models[model_name]):
+        for variant in variants(experiment, workflow.models[model_name]):
             for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
                 runs.setdefault((run.stage, run.id), run)
-    return Plan(experiment.name, tuple(sorted(runs.values(), key=lambda run: STAGES.index(run.stage))))
+    found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    return Plan(experiment.name, tuple(trunk.share(found)))
 
 
 def last_file(stage: str, run_id: str) -> Path:
@@ -131,50 +120,13 @@ def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
     return runs[stage, run_id]
 
 
-def _variants(experiment: Experiment, model: Model) -> Iterator[_Variant]:
-    """The model with each point of `vary`; a point of a finetune axis changes no pretraining."""
-    axes = [[(axis, value) for value in values] for axis, values in experiment.vary.items()]
-    for point in itertools.product(*axes):
-        changed: dict[str, dict[str, Any]] = {"model": {}, "data": {}, "train": {}, "finetune": {}}
-        for axis, value in point:
-            block, _, key = axis.partition(".")
-            changed[block][key] = value
-        data = replace(experiment.data, **changed["data"])
-        row = replace(model, **changed["model"])
-        row = replace(row, vocab_size=row.vocab_size or data.vocab_size, d_ffn=flops.ffn_width(row),
-                      init_std=parametrization.base_init_std(row))  # fmt: skip
-        train = replace(experiment.train, **changed["train"])
-        tuning = replace(experiment.finetune, **changed["finetune"]) if experiment.finetune else None
-        variant = _Variant(row, data, train, tuning, point)
-        _refuse_contradiction(variant, experiment.name)
-        yield variant
-
-
-def _refuse_contradiction(variant: _Variant, experiment: str) -> None:
-    """What the loader proves of the plain blocks must hold at each point of `vary` too."""
-    row, train = variant.model, variant.train
-    where = f"workflows/experiments/{experiment}.yaml: vary: at " + ", ".join(f"{a}={v}" for a, v in variant.point)
-    if row.d_model % row.n_head:
-        raise UserError(f"{where}: d_model {row.d_model} is not divisible by n_head {row.n_head}; vary them apart")
-    if train.micro_batch_size and train.batch_size % train.micro_batch_size:
-        raise UserError(f"{where}: micro_batch_size {train.micro_batch_size} does not divide batch_size "
-                        f"{train.batch_size}; choose values that do")  # fmt: skip
-    if sum(length is not None for length in (train.steps, train.tokens, train.tokens_per_parameter)) != 1:
-        raise UserError(f"{where}: the train block has two lengths; vary the one it sets")
-    if row.vocab_size != variant.data.vocab_size:
-        raise UserError(f"{where}: model '{row.name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
-                        f"{variant.data.vocab_size}; make them equal")  # fmt: skip
-
-
 def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
     """Every device of a profile takes the same number of sequences in each forward pass."""
     if problem := check.uneven(n_sequences, hardware):
         raise UserError(f"workflows/{where}: {problem}")
 
 
-def _runs_of_variant(
-    variant: _Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware
-) -> Iterator[Run]:
+def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else.
@@ -183,7 +135,7 @@ def _runs_of_variant(
     if experiment.weights_from and hardware.timing == "modeled":
         trained_on = workflow.hardware[experiment.weights_from]
         threads = experiment.threads_per_run or trained_on.resources.threads
-        for seed in experiment.seeds:
+        for seed in variant.seeds:
             yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
         return
     threads = experiment.threads_per_run or hardware.resources.threads
@@ -191,7 +143,7 @@ def _runs_of_variant(
     _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
-    for seed in experiment.seeds:
+    for seed in variant.seeds:
         pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
         yield pretrain
         if hardware.timing == "modeled":
@@ -235,11 +187,11 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
     return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs, Execution())
 
 
-def _pretrain_run(variant: _Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:
+def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:
     model, train = variant.model, resolve_length(variant.train, variant.model)
     identity = asdict(train)
     del identity["tokens_per_parameter"]
-    for key in Train.EXECUTION:
+    for key in ("flops", *Train.EXECUTION):
         del identity[key]
     spec = {"model": asdict(model), "train": identity, "seed": seed, "hardware": hardware_identity(hardware),
             "tokenize": tokenize.id}  # fmt: skip
@@ -269,7 +221,7 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
-def _finetune_run(variant: _Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
+def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
                   start: str, n_labels: int | None, pretrain: Run) -> Run:  # fmt: skip
     """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
     settings = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels")}
@@ -336,6 +288,7 @@ def resolve_length(train: Train, model: Model) -> Train:
     """`train` with `steps` (rounded up) and the `tokens` these steps see, whichever length it was given."""
     tokens_per_step = train.batch_size * model.seq_len
     wanted = train.tokens or (train.tokens_per_parameter or 0) * flops.n_parameters(model)
+    wanted = wanted or (train.flops or 0) / flops.flops_per_token(model)
     steps = train.steps or max(1, math.ceil(wanted / tokens_per_step))
     return replace(train, steps=steps, tokens=steps * tokens_per_step,
                    micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
@@ -371,9 +324,3 @@ def _corpus_name(data: Data) -> str:
 
 def _where(hardware: Hardware) -> list[str]:
     return [] if hardware.name == DEFAULT_HARDWARE else [hardware.name]
-
-
-def _plain(value: Any) -> str:
-    """A value as part of a file name."""
-    text = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in text)

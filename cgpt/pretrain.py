@@ -17,9 +17,10 @@ from cgpt import checkpoint, flops, kernels, provenance, shards
 from cgpt.errors import UserError
 from cgpt.kernels.meter import meter
 from cgpt.model import GPT, init_parameters
-from cgpt.optim import AdamW, Trainer, learning_rate
+from cgpt.optim import AdamW, Trainer
 from cgpt.records import PretrainRecord, write_record, write_whole
 from cgpt.runstate import Clock, LossLog, Progress, RunState, StopSignal, peak_memory_bytes
+from cgpt.schedule import Schedule, shared
 from cgpt.score import score
 from cgpt.spec import Hardware, Model, Train
 
@@ -37,15 +38,19 @@ def pretrain(
     threads: int,
     checkpoint_every_steps: int,
     job_cost: JobCost | None = None,
+    trunk: str | None = None,
+    leads_on: bool = False,
 ) -> dict[str, Any]:
     """Train the model of `spec` and write a checkpoint folder with loss.csv and run.json; return the record.
 
     `tokens` is a folder that tokenize wrote. `job_cost` says what a job takes on a modeled profile; it is handed in, so
     that a changed cost model trains nothing again on measured ones. The state to resume from is kept in `state/<run>`
-    beside the stages' folders, keyed by spec and code. Raises UserError for shards that do not fit, divergence or a
+    beside the stages' folders, keyed by spec and code. A run that `leads_on` also keeps there what it was before its
+    rate decayed; a longer one, for which it is the `trunk`, goes on from that, to the same bits as from the start.
+    Raises UserError for shards that do not fit, divergence or a
     full disk, and KeyboardInterrupt, with the state saved, when told to stop.
     """
-    run = PretrainRun(spec, tokens, out, hardware, threads)
+    run = PretrainRun(spec, tokens, out, hardware, threads, trunk, leads_on)
     run.train(checkpoint_every_steps)
     return run.finish(job_cost)
 
@@ -53,11 +58,13 @@ def pretrain(
 class PretrainRun:
     """One pretraining run: the model, where it stands, and what it leaves behind."""
 
-    def __init__(self, spec: dict[str, Any], tokens: Path, out: Path, hardware: Hardware, threads: int):
+    def __init__(self, spec: dict[str, Any], tokens: Path, out: Path, hardware: Hardware, threads: int,
+                 trunk: str | None = None, leads_on: bool = False):  # fmt: skip
         self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
         self.config, self.settings = Model(**spec["model"]), Train(**spec["train"])
         assert self.settings.steps is not None, "the plan resolves the number of steps"
         self.steps = self.settings.steps
+        self.schedule = Schedule.of(self.settings, self.config.seq_len)
         self.shard, self.validation = (open_split(tokens, name, self.config) for name in ("train", "validation"))
         self.validation_header = shards.read_header(tokens / "validation.bin")
         t = self.settings
@@ -66,12 +73,21 @@ class PretrainRun:
         key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
         self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())
         self.log = LossLog(self.state.folder / "loss.csv")
-        saved = self.state.load()
+        self.trunk, self.branch = self._trunk(trunk), self._trunk(out.name) if leads_on else None
+        saved = self.state.load() or (self.trunk.load() if self.trunk else None)
         if saved is not None:
             self.trainer.load_state(saved.arrays)
         self.log.start(saved.log if saved else "")
         self.clock = Clock(self.log.last("seconds") or 0.0)
         self.metered: dict[str, Any] = {"metered_flops": None, "metered_bytes": None}
+
+    def _trunk(self, run: str | None) -> RunState | None:
+        """What a run was before its rate decayed; the key is all that decides that."""
+        if run is None:
+            return None
+        key = json.dumps([shared(self.spec), provenance.code_sha256("pretrain")], sort_keys=True)
+        folder = self.state.folder.parent / f"{run}.trunk"
+        return RunState(folder, hashlib.sha256(key.encode()).hexdigest())
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
@@ -80,6 +96,8 @@ class PretrainRun:
             for step in range(self.trainer.n_updates, self.steps):
                 loss = self._step(step)
                 progress.show(step + 1, self.steps, loss, self.clock, last=step + 1 == self.steps)
+                if self.branch and step + 1 == self.schedule.first_decaying_step:
+                    self.branch.save(self.trainer.state(), self.log.text())
                 if stop.requested or (step + 1) % checkpoint_every_steps == 0:
                     self.state.save(self.trainer.state(), self.log.text())
                 if stop.requested:
@@ -87,8 +105,7 @@ class PretrainRun:
 
     def _step(self, step: int) -> float:
         t = self.settings
-        warmup_steps = round(t.warmup_fraction * self.steps)
-        lr = learning_rate(step, self.steps, t.lr, warmup_steps, t.schedule, t.min_lr_ratio)
+        lr = self.schedule.rate(step)
         start = time.perf_counter()
         batch = shards.batches(self.shard, self.config.seq_len, t.batch_size, self.spec["seed"], step)
         parts = np.split(batch, t.batch_size // (t.micro_batch_size or t.batch_size))
@@ -117,7 +134,7 @@ class PretrainRun:
 
     def _refuse_divergence(self, step: int, loss: float, grad_norm: float) -> None:
         first = self.log.first("train_loss")
-        warm = step >= round(self.settings.warmup_fraction * self.steps)
+        warm = step >= self.schedule.warmup_steps
         too_high = warm and first is not None and loss > first + DIVERGED_NATS
         if math.isfinite(loss) and math.isfinite(grad_norm) and not too_high:
             return
@@ -158,6 +175,8 @@ class PretrainRun:
         )
         write_record(self.out / "run.json", record)
         self.state.remove()
+        if self.trunk:
+            self.trunk.remove()
         return asdict(record)
 
 

@@ -88,16 +88,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """The `train:` block. Exactly one of `steps`, `tokens`, `tokens_per_parameter` sets the length."""
+    """The `train:` block. Exactly one of `steps`, `tokens`, `tokens_per_parameter`, `flops` sets the length."""
 
     lr: float
     batch_size: int  # sequences per optimizer step
     steps: int | None = None
     tokens: int | None = None
     tokens_per_parameter: float | None = None
+    flops: float | None = None  # attention included, as in the results' column of that name
     micro_batch_size: int | None = None  # sequences per forward pass; default batch_size
     warmup_fraction: float = 0.1
-    schedule: str = "linear"  # linear | cosine
+    warmup_tokens: int | None = None  # instead of the fraction, so that runs of several lengths warm up alike
+    schedule: str = "linear"  # linear | cosine | wsd: constant, then linear
+    decay_fraction: float = 0.2  # of the steps, at the end, of schedule wsd
     min_lr_ratio: float = 0.1
     weight_decay: float = 0.1
     beta1: float = 0.9
@@ -127,6 +130,14 @@ class Finetune:
 
 
 @dataclass(frozen=True)
+class PerModel:
+    """What an experiment says of one of its models alone: keys of `train:` that win, and seeds in place of its own."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Experiment:
     """workflows/experiments/<name>.yaml."""
 
@@ -137,6 +148,7 @@ class Experiment:
     train: Train
     hardware: tuple[str, ...] = ("cpu",)
     seeds: tuple[int, ...] = (0,)
+    per_model: dict[str, PerModel] = field(default_factory=dict)
     finetune: Finetune | None = None
     tasks: tuple[str, ...] = ()
     vary: dict[str, list[Any]] = field(default_factory=dict)  # e.g. {"train.lr": [0.001, 0.002]}

@@ -15,8 +15,9 @@ from tinygrad import Tensor
 
 from cgpt import flops
 from cgpt.model import GPT, init_parameters, parameter_shapes
-from cgpt.optim import AdamW, Trainer, learning_rate
-from cgpt.spec import Model
+from cgpt.optim import AdamW, Trainer
+from cgpt.schedule import Schedule
+from cgpt.spec import Model, Train
 
 SMALL = Model("small", n_layer=1, d_model=12, n_head=2, seq_len=9, d_ffn=20, vocab_size=17)
 HEADS_OF_ONE = Model("ones", n_layer=1, d_model=3, n_head=3, seq_len=1, vocab_size=2)
@@ -270,9 +271,25 @@ def test_what_is_read_from_a_trainer_does_not_change_when_it_goes_on():
 
 def test_the_learning_rate_warms_up_to_its_peak_and_decays_to_its_floor():
     for schedule in ("linear", "cosine"):
-        rates = [learning_rate(step, 100, 0.5, 10, schedule, 0.1) for step in range(100)]
+        rates = [Schedule(0.5, 100, 10, schedule).rate(step) for step in range(100)]
         assert rates[:10] == pytest.approx([0.05 * n for n in range(1, 11)])
         assert rates[99] == pytest.approx(0.05)
         assert rates[54] == pytest.approx(0.5 * 0.55)  # halfway down, in both schedules
         assert (np.diff(rates[9:]) < 0).all()
-    assert learning_rate(0, 1, 0.5, 0, "linear", 0.1) == pytest.approx(0.05)
+    assert Schedule(0.5, 1, 0).rate(0) == pytest.approx(0.05)
+
+
+def test_warm_up_stable_decay_stays_at_its_peak_and_its_length_changes_only_when_it_decays():
+    short, long = (Schedule(0.5, steps, 10, "wsd", 0.1, 0.25) for steps in (100, 200))
+    rates = [short.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.05 * n for n in range(1, 11)])
+    assert set(rates[9:75]) == {0.5} and short.first_decaying_step == 75
+    assert rates[75:] == pytest.approx([0.5 * (0.1 + 0.9 * (24 - n) / 25) for n in range(25)])
+    assert rates[:75] == [long.rate(step) for step in range(75)]
+
+
+def test_a_warm_up_in_tokens_takes_the_steps_of_the_published_runs():
+    """Cerebras-GPT warms up over 375 M tokens: 1525, 693, 346 and 176 steps of its batch sizes (its configurations)."""
+    for batch_size, steps in ((120, 1525), (264, 693), (528, 346), (1040, 176), (720, 254)):
+        train = Train(lr=1.0, batch_size=batch_size, steps=9000, warmup_tokens=375_000_000)
+        assert Schedule.of(train, 2048).warmup_steps == steps

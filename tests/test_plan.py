@@ -93,6 +93,43 @@ def test_tokens_per_parameter_sets_the_steps_rounded_up(root):
     assert wanted <= run.spec["train"]["tokens"] < wanted + 4 * 16
 
 
+def test_flops_set_the_steps_attention_included(root):
+    edit(root, QUICKSTART, "steps: 10", "flops: 1.0e+9")
+    run = planned(root).of("pretrain")[0]
+    a_step = run.execution.flops / run.spec["train"]["steps"]
+    assert 1e9 <= run.execution.flops < 1e9 + a_step
+
+
+OWN = """\
+models: [small, large]
+per_model:
+  large: {train: {lr: 0.001}, seeds: [0, 1]}"""
+
+
+def test_what_is_said_of_one_model_holds_for_it_alone_and_wins(root):
+    edit(root, QUICKSTART, "models: [small]", OWN)
+    found = {(run.spec["model"]["name"], run.spec["train"]["lr"], run.spec["seed"])
+             for run in planned(root).of("pretrain")}  # fmt: skip
+    assert found == {("small", 0.003, 0), ("large", 0.001, 0), ("large", 0.001, 1)}
+
+
+def test_runs_of_schedule_wsd_go_on_from_the_next_shorter_one_of_the_same_seed(root):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [20]}\nmodels:")
+    alone = planned(root).of("pretrain")[0]
+    edit(root, QUICKSTART, "{train.steps: [20]}", "{train.steps: [40, 10, 20]}\nseeds: [0, 1]")
+    runs = sorted(planned(root).of("pretrain"), key=lambda run: (run.spec["seed"], run.spec["train"]["steps"]))
+    assert [run.execution.leads_on for run in runs] == [True, True, False] * 2
+    assert [run.execution.trunk for run in runs] == [None, runs[0].id, runs[1].id, None, runs[3].id, runs[4].id]
+    assert ("pretrain", runs[0].id) in runs[1].upstream() and runs[1].id == alone.id
+
+
+def test_runs_whose_warm_up_is_a_share_of_their_length_have_nothing_in_common(root):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, steps: 10")
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [20, 40]}\nmodels:")
+    assert {run.execution.trunk for run in planned(root).of("pretrain")} == {None}
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [

@@ -24,7 +24,8 @@ from cgpt import pretrain as stage
 from cgpt import records, shards
 from cgpt.errors import UserError
 from cgpt.model import init_parameters
-from cgpt.optim import Trainer, learning_rate
+from cgpt.optim import Trainer
+from cgpt.schedule import Schedule
 
 EVERY = 5  # steps between saved states
 TIMES = ("tokens_per_s", "seconds")
@@ -217,7 +218,7 @@ def test_the_first_losses_and_rates_are_those_of_numpy_on_the_batches_of_the_see
     for step, row in enumerate(rows(whole)[:4]):
         batch = shards.batches(shard, tiny.ONE_LAYER.seq_len, 4, 1, step)
         _, loss, grads = numpy_gpt.run(params, batch[:, :-1], batch[:, 1:], tiny.ONE_LAYER.n_head)
-        lr = learning_rate(step, 20, 0.01, 2, "linear", 0.1)
+        lr = Schedule(0.01, 20, 2).rate(step)
         params, norm = optimizer.step(params, grads, lr)
         assert (float(row["train_loss"]), float(row["grad_norm"])) == pytest.approx((loss, norm), rel=1e-5)
         assert float(row["lr"]) == lr
@@ -328,3 +329,37 @@ def test_a_full_disk_is_one_line(tokens, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         run(tokens, tmp_path)
     assert str(caught.value) == f"{tmp_path / 'state' / 'run'}: no disk space is left; free some, then run again"
+
+
+def lengths(tokens: Path, root: Path, steps: int, **told) -> Path:
+    """A run of schedule wsd below `root`, named after its number of steps."""
+    spec = tiny.pretrain_spec(schedule="wsd", warmup_tokens=160, decay_fraction=0.4, steps=steps, tokens=80 * steps)
+    out = root / "pretrain" / str(steps)
+    stage.pretrain(spec, tokens, out, tiny.CPU, tiny.THREADS, EVERY, **told)
+    return out
+
+
+def test_a_longer_run_goes_on_from_before_a_shorter_ones_decay_to_the_bits_of_the_whole_run(
+    tokens, tmp_path, monkeypatch
+):
+    alone = lengths(tokens, tmp_path / "alone", 20)
+    lengths(tokens, tmp_path, 10, leads_on=True)
+    step, updates = Trainer.step, []
+    monkeypatch.setattr(Trainer, "step", lambda self, *a: updates.append(self.n_updates) or step(self, *a))
+    joined = lengths(tokens, tmp_path, 20, trunk="10")
+    assert updates == list(range(6, 20))  # 10 steps decay over their last 4
+    assert (joined / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+    without_times = [[{k: v for k, v in row.items() if k not in TIMES} for row in rows(out)] for out in (joined, alone)]
+    assert without_times[0] == without_times[1]
+    assert not any((tmp_path / "state").iterdir())
+
+
+def test_a_longer_run_trains_from_the_start_where_what_a_shorter_one_left_is_gone_or_of_another_run(tokens, tmp_path):
+    alone = lengths(tokens, tmp_path / "alone", 20)
+    assert (lengths(tokens, tmp_path / "gone", 20, trunk="10") / "model.safetensors").read_bytes() == (
+        alone / "model.safetensors"
+    ).read_bytes()
+    other = tiny.pretrain_spec(schedule="wsd", warmup_tokens=160, decay_fraction=0.4, steps=10, lr=0.02)
+    stage.pretrain(other, tokens, tmp_path / "pretrain" / "10", tiny.CPU, tiny.THREADS, EVERY, leads_on=True)
+    joined = lengths(tokens, tmp_path, 20, trunk="10")
+    assert (joined / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()

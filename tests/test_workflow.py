@@ -17,7 +17,7 @@ from test_profiles import WAFER
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
 DECLARATIVE = ("__init__", "__main__", "check", "errors", "fill", "flops", "generate_command", "hub", "load",
-               "parametrization", "plan", "plantable", "provenance", "spec", "yamlfile", "kernels/__init__",
+               "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk", "variants", "yamlfile", "kernels/__init__",
                "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
@@ -30,7 +30,7 @@ CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", 
 STAGES = {  # module: its function's parameters, and what it writes
     "fetch": ("dataset, out", 'out, "fetched.json"'),
     "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
-    "pretrain": ("spec, tokens, out, hardware, threads, every, job_cost", f"out, {CHECKPOINT}"),
+    "pretrain": ("spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on", f"out, {CHECKPOINT}"),
     "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),

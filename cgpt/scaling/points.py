@@ -16,7 +16,7 @@ from cgpt.records import RUN_COLUMNS
 from cgpt.spec import Model
 
 # Settings along which a law runs; runs that differ in another one, such as train.lr, belong to different laws.
-ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.batch_size",
+ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.flops", "train.batch_size",
                  "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn")  # fmt: skip
 
 

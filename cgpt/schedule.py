@@ -1,0 +1,61 @@
+"""The learning rate of each optimizer step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cgpt.spec import Train
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up to `peak`, then decay to `min_ratio` of it at the last step.
+
+    `kind` linear and cosine decay from the warm-up on. `wsd` (warm-up, stable, decay; Haegele et al. 2024, arXiv
+    2405.18392) stays at the peak and decays linearly over the last `decay_fraction` of the steps, so that runs of
+    several lengths share what comes before.
+    """
+
+    peak: float
+    steps: int
+    warmup_steps: int
+    kind: str = "linear"
+    min_ratio: float = 0.1
+    decay_fraction: float = 0.2
+
+    @classmethod
+    def of(cls, train: Train, seq_len: int) -> Schedule:
+        """That of a `train:` block whose number of steps is resolved."""
+        assert train.steps is not None, "the plan resolves the number of steps"
+        if train.warmup_tokens is None:
+            warmup_steps = round(train.warmup_fraction * train.steps)
+        else:
+            warmup_steps = train.warmup_tokens // (train.batch_size * seq_len)
+        return cls(train.lr, train.steps, warmup_steps, train.schedule, train.min_lr_ratio, train.decay_fraction)
+
+    @property
+    def first_decaying_step(self) -> int:
+        """The first step, from 0, whose rate is below the peak again."""
+        if self.kind != "wsd":
+            return self.warmup_steps
+        return max(self.warmup_steps, self.steps - round(self.decay_fraction * self.steps))
+
+    def rate(self, step: int) -> float:
+        """Rate of step `step` (from 0): the peak is reached at the last step of the warm-up."""
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / self.warmup_steps
+        start = self.first_decaying_step
+        if step < start:
+            return self.peak
+        gone = (step - start + 1) / max(1, self.steps - start)
+        share = (1 + math.cos(math.pi * gone)) / 2 if self.kind == "cosine" else 1 - gone
+        return self.peak * (self.min_ratio + (1 - self.min_ratio) * share)
+
+
+def shared(spec: dict[str, Any]) -> dict[str, Any]:
+    """What of a pretraining run's spec decides it before its rate decays: all but its length."""
+    train, seq_len = spec["train"], spec["model"]["seq_len"]
+    settings = {key: value for key, value in train.items() if key not in ("steps", "tokens")}
+    return spec | {"train": settings, "warmup_steps": Schedule.of(Train(**train), seq_len).warmup_steps}
