@@ -173,7 +173,7 @@ def test_a_typo_fails_with_one_line_even_where_all_outputs_exist(root):
 def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root):
     (root / "cgpt/pretrain.py").write_text(
         "from pathlib import Path\nfrom cgpt.errors import UserError\n\n"
-        "def pretrain(spec, tokens, out, hardware, threads, every, job_cost):\n"
+        "def pretrain(spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on):\n"
         "    state = Path('results/runs/state') / out.name\n    state.mkdir(parents=True)\n"
         "    (state / 'step.txt').write_text('7')\n"
         "    raise UserError('loss: is not a number at step 7; lower train.lr')\n"
