@@ -15,9 +15,12 @@ from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
 from cgpt.spec import Model
 
-# Settings along which a law runs; runs that differ in another one, such as train.lr, belong to different laws.
+# Settings along which a law runs, and the parametrization, which makes series anyhow; runs that differ in another one,
+# such as train.lr, belong to different laws.
 ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.flops", "train.batch_size",
-                 "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn")  # fmt: skip
+                 "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn",
+                 "model.parametrization")  # fmt: skip
+PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Points:
 
 
 def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
-    """The pretraining runs of a runs.csv by series: data, hardware and settings that no law runs along.
+    """The pretraining runs of a runs.csv by series: data, hardware, parametrization and settings no law runs along.
 
     The plan gives each run's shape, and so its FLOPs by every convention. Raises UserError where the file is missing
     or names a run that the plan does not.
@@ -66,12 +69,13 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
     if not rows:
         raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
+    shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault((row["data"], row["hardware"], _beside_the_law(row["setting"])), []).append(row)
-    told = [len({group[part] for group in groups}) > 1 for part in range(3)]
+        kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
+        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
+    told = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
-    shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
     return {names[group]: _points(members, shapes) for group, members in groups.items()}
 
 
