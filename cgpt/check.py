@@ -39,7 +39,7 @@ CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {"tokenizer": ("bpe", "gpt2")},
     "train": {"schedule": ("linear", "cosine", "wsd")},
     "finetune": {"start": ("pretrained", "scratch")},
-    "experiment": {"fit": ("compute", "parametric", "isoflop", "learning_rate")},
+    "experiment": {"fit": ("compute", "parametric", "isoflop", "hardware", "learning_rate")},
     "hardware": {
         "dtype": ("float32", "bfloat16", "float16"),
         "kernels": ("tinygrad", "native"),

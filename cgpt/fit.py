@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from cgpt.page import markdown
 from cgpt.plan import Plan
 from cgpt.plot import write_figure
 from cgpt.records import write_whole
-from cgpt.scaling import downstream, figure, published, report
+from cgpt.scaling import cheapest, downstream, figure, hardware_figure, published, report
+from cgpt.scaling.machines import Machine, read_machines
 from cgpt.scaling.points import Points, read_runs
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
@@ -21,12 +23,22 @@ PUBLISHED_QUESTION = "Do the fits give the constants that the papers print, from
 
 
 def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
-    """Write fits.json, fits.md and figures/law of an experiment whose runs.csv is there. Raises UserError."""
+    """Write fits.json, fits.md and figures/law of an experiment whose runs.csv is there, figures/hardware_law where it
+    asks for laws of machines, which its hardware.csv names. Raises UserError."""
     folder = results / experiment.name
     series = read_runs(folder / "runs.csv", plan)
-    studies = {name: study(points, experiment.fit) for name, points in series.items()}
-    found = {"experiment": experiment.name, "series": studies}
+    machines: dict[str, list[Machine]] = {name: [] for name in series}
+    if "hardware" in experiment.fit:
+        machines = read_machines(folder / "hardware.csv", plan, series)
+    studies = {name: study(points, experiment.fit, machines=machines[name]) for name, points in series.items()}
+    found: dict[str, Any] = {"experiment": experiment.name, "series": studies}
     write_figure(folder / "figures" / "law", lambda: figure.law_figure(series, studies))
+    if "hardware" in experiment.fit:
+        losses = cheapest.losses_to_reach([points.cell_means(points.loss) for points in series.values()])
+        for each in studies.values():
+            each["cheapest"] = [way for loss in losses for way in cheapest.ways_to(loss, each["hardware"])]
+        draw = partial(hardware_figure.hardware_law_figure, series, machines, studies)
+        write_figure(folder / "figures" / "hardware_law", draw)
     _write(found, folder / "fits", experiment.question)
     return found
 

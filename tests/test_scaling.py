@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import least_squares, minimize_scalar
 
 from cgpt.check import CHOICES
-from cgpt.scaling import compute_law, downstream, parametric_law, published
+from cgpt.scaling import cost_law, downstream, parametric_law, published
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import interval, noisy, resampled_weights
@@ -34,25 +34,25 @@ def made_of(law: ParametricLaw, n: np.ndarray, tokens: np.ndarray, noise: float 
 
 def test_equation_1_follows_from_the_papers_table_by_least_squares_of_the_loss():
     """FLOPs as printed and as the formula gives them lie on either side of the paper's constants, each within 10 %."""
-    printed, formula = (compute_law.fit_offset(SP.flops[name], SP.loss) for name in ("reported", "cerebras"))
+    printed, formula = (cost_law.fit_offset(SP.flops[name], SP.loss) for name in ("reported", "cerebras"))
     for fitted in (printed, formula):
         assert fitted == pytest.approx(EQUATION_1, rel=0.1)
         assert fitted[1:] == pytest.approx(EQUATION_1[1:], abs=0.006)
-        ours, paper = (compute_law.loss_at(law, SP.flops["reported"]) for law in (fitted, EQUATION_1))
+        ours, paper = (cost_law.loss_at(law, SP.flops["reported"]) for law in (fitted, EQUATION_1))
         assert ours == pytest.approx(paper, rel=0.003)
     assert np.all((np.minimum(printed, formula) < EQUATION_1) & (np.maximum(printed, formula) > EQUATION_1))
-    log_space = compute_law.fit_offset(SP.flops["cerebras"], SP.loss, relative=True)
+    log_space = cost_law.fit_offset(SP.flops["cerebras"], SP.loss, relative=True)
     assert abs(log_space[1] - EQUATION_1[1]) > 0.002  # so the paper did not fit relative errors
 
 
 def test_the_papers_claims_about_its_law_hold():
     law = EQUATION_1
-    assert np.std(SP.loss / compute_law.loss_at(law, SP.flops["reported"]) - 1) == pytest.approx(0.0066, abs=5e-5)
-    assert np.mean(MUP.loss / compute_law.loss_at(law, MUP.flops["reported"]) - 1) == pytest.approx(-0.0043, abs=2e-4)
+    assert np.std(SP.loss / cost_law.loss_at(law, SP.flops["reported"]) - 1) == pytest.approx(0.0066, abs=5e-5)
+    assert np.mean(MUP.loss / cost_law.loss_at(law, MUP.flops["reported"]) - 1) == pytest.approx(-0.0043, abs=2e-4)
     neox, pythia = (published.losses(FAMILY, *which)[-1] for which in
                     (("GPT-NeoX", ""), ("Pythia", "Pile, v0 checkpoints")))  # fmt: skip
     for row, claimed in ((neox, 0.012), (pythia, 0.003)):
-        predicted = compute_law.loss_at(law, np.array([float(row["flops"])]))[0]
+        predicted = cost_law.loss_at(law, np.array([float(row["flops"])]))[0]
         assert float(row["value"]) / predicted - 1 == pytest.approx(claimed, abs=0.001)
 
 
@@ -66,28 +66,28 @@ def test_the_offset_law_is_the_one_that_scipy_finds(name, relative):
         return predicted / SP.loss - 1 if relative else predicted - SP.loss
 
     expected = least_squares(residuals, [0.5, 0.07, 0.5], xtol=1e-15, ftol=1e-15, gtol=1e-15).x
-    c0, alpha, e = compute_law.fit_offset(flops, SP.loss, relative=relative)
+    c0, alpha, e = cost_law.fit_offset(flops, SP.loss, relative=relative)
     assert (alpha, e, c0) == pytest.approx((*expected[1:], 1e20 * np.exp(expected[0] / expected[1])), rel=1e-3)
 
 
 @pytest.mark.parametrize("law", [(1e18, 0.05, 1.0), (1e22, 0.3, 0.2), (1e15, 0.1, 0.0)])
 def test_points_made_of_a_law_give_it_back_and_are_predicted_from_the_smaller_ones(law):
     flops = np.geomspace(1e14, 1e19, 8)
-    loss = compute_law.loss_at(np.array(law), flops)
-    found = compute_law.fit_offset(flops, loss)
+    loss = cost_law.loss_at(np.array(law), flops)
+    found = cost_law.fit_offset(flops, loss)
     assert found[1] == pytest.approx(law[1], rel=1e-3) and found[2] == pytest.approx(law[2], abs=2e-3)
-    assert compute_law.flops_at(found, float(loss[3])) == pytest.approx(flops[3], rel=1e-4)
-    errors = compute_law.held_out_errors("offset", flops, loss, np.arange(8))
+    assert cost_law.cost_at(found, float(loss[3])) == pytest.approx(flops[3], rel=1e-4)
+    errors = cost_law.held_out_errors("offset", flops, loss, np.arange(8))
     assert [cell for cell, _ in errors] == [3, 4, 5, 6, 7]
     assert all(abs(error) < 1e-3 for _, error in errors)
     if law[2] == 0:
-        assert compute_law.fit_power(flops, loss) == pytest.approx(law, rel=1e-6)
+        assert cost_law.fit_power(flops, loss) == pytest.approx(law, rel=1e-6)
 
 
 def test_a_run_that_counts_twice_is_a_run_that_stands_there_twice():
     twice = np.array([1, 2, 1, 0, 1, 1, 1.0])
     repeated = np.repeat(np.arange(7), twice.astype(int))
-    for fitter in compute_law.FITTERS.values():
+    for fitter in cost_law.FITTERS.values():
         expected = fitter(SP.flops["6nd"][repeated], SP.loss[repeated])
         # The grid's middle differs between the two, and with it the last digits of the search.
         assert fitter(SP.flops["6nd"], SP.loss, twice) == pytest.approx(expected, rel=1e-4)
@@ -95,9 +95,9 @@ def test_a_run_that_counts_twice_is_a_run_that_stands_there_twice():
 
 def test_intervals_of_seven_points_are_as_wide_as_a_separate_bootstrap_found():
     """0.66 % of noise, relative errors: alpha [0.055, 0.094], E [0, 0.84]; the two trade for each other."""
-    law = compute_law.fit_offset(SP.flops["cerebras"], SP.loss, relative=True)
-    losses = noisy(compute_law.loss_at(law, SP.flops["cerebras"]), 0.0066, 2000)
-    draws = compute_law.fit_offset(SP.flops["cerebras"], losses, relative=True)
+    law = cost_law.fit_offset(SP.flops["cerebras"], SP.loss, relative=True)
+    losses = noisy(cost_law.loss_at(law, SP.flops["cerebras"]), 0.0066, 2000)
+    draws = cost_law.fit_offset(SP.flops["cerebras"], losses, relative=True)
     assert interval(draws[:, 1]) == pytest.approx([0.055, 0.094], abs=0.002)
     assert interval(draws[:, 2]) == pytest.approx([0, 0.84], abs=0.02)
     assert np.corrcoef(draws[:, 1], draws[:, 2])[0, 1] > 0.95

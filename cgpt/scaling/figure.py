@@ -10,7 +10,7 @@ import numpy as np
 from cgpt.collect import short
 from cgpt.plot import COLOURS, GREY, MARKERS, log_ticks, new_figure
 from cgpt.records import LABELS
-from cgpt.scaling import compute_law, isoflop
+from cgpt.scaling import cost_law, isoflop
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.published import PAPER_LAW
@@ -36,7 +36,7 @@ def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Fi
     figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
     for axes, (kind, curves) in zip(panels, shown.items()):
         drawn[kind](axes, curves, studies)
-        _log_loss(axes)
+        log_loss(axes)
     return figure
 
 
@@ -53,14 +53,14 @@ def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], ot
     places += [(name, flops, loss) for name, (flops, loss) in others.items()]
     flops = np.concatenate([flops for _, flops, _ in places])
     x = np.geomspace(min(flops.min(), 1e17) / BEYOND, flops.max() * 10, 200)
-    _band(axes, x, laws["paper"], GREY)
-    axes.plot(x, compute_law.loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
+    band(axes, x, laws["paper"], GREY)
+    axes.plot(x, cost_law.loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
               label="Cerebras-GPT, equation 1; band: 95 % of its refit")  # fmt: skip
     for place, (name, at, loss) in enumerate(places):
         colour = COLOURS[place % len(COLOURS)]
         if name in laws:
-            _band(axes, x, laws[name], colour)
-            axes.plot(x, compute_law.loss_at(_law(laws[name]), x), color=colour, linestyle="--", linewidth=1)
+            band(axes, x, laws[name], colour)
+            axes.plot(x, cost_law.loss_at(cost_law.law_of(laws[name]), x), color=colour, linestyle="--", linewidth=1)
         fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
         axes.plot(at, loss, linestyle="", markersize=6, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
                   color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
@@ -69,7 +69,7 @@ def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], ot
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs, counted as in Cerebras-GPT")
     axes.set_ylabel("loss (nats per token)")
-    _log_loss(axes)
+    log_loss(axes)
     axes.legend(fontsize=8, loc="upper right")
     caveat = "\nours: another text and vocabulary; only slopes compare, not levels" if own else ""
     axes.set_title(f"Published: the Pile, GPT-2 tokens{caveat}", fontsize=9)
@@ -98,10 +98,10 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         fits = {fit["form"]: fit for fit in study.get("compute", ()) if "draws" in fit}
         x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
         if "offset" in fits:
-            _band(axes, x, fits["offset"], colour)
-            axes.plot(x, compute_law.loss_at(_law(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
+            band(axes, x, fits["offset"], colour)
+            axes.plot(x, cost_law.loss_at(cost_law.law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
         if "power" in fits:
-            axes.plot(x, compute_law.loss_at(_law(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
+            axes.plot(x, cost_law.loss_at(cost_law.law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
                       label=_words(name, fits["power"]))  # fmt: skip
         _points(axes, points, flops, colour, MARKERS[place], labelled=place == 0)
     axes.set_xscale("log")
@@ -176,19 +176,15 @@ def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str
                           fontsize=7)  # fmt: skip
 
 
-def _band(axes: Axes, x: np.ndarray, fit: Study, colour: str) -> None:
-    drawn = compute_law.loss_at(_draws(fit), x)
+def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:
+    """Where 95 % of a fit's draws lie, times `scale`."""
+    drawn = scale * cost_law.loss_at(_draws(fit), x)
     low, high = np.array([interval(column) for column in drawn.T]).T
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def _draws(fit: Study) -> np.ndarray:
     return np.array([draw for draw in fit["draws"] if None not in draw], dtype=float)
-
-
-def _law(fit: Study) -> np.ndarray:
-    return np.array([fit["constants"][name]["value"] if name in fit["constants"] else 0.0
-                     for name in compute_law.CONSTANTS])  # fmt: skip
 
 
 def _words(name: str, fit: Study) -> str:
@@ -198,7 +194,7 @@ def _words(name: str, fit: Study) -> str:
     return f"{name + ': ' if name else ''}{', '.join(parts)}"
 
 
-def _log_loss(axes: Axes) -> None:
+def log_loss(axes: Axes) -> None:
     """A logarithmic axis of losses with plain numbers, few enough to read."""
     from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 

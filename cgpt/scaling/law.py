@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt import flops
 from cgpt.errors import UserError, did_you_mean
-from cgpt.scaling import compute_law
+from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.resampling import interval
 from cgpt.spec import Model
@@ -35,7 +35,7 @@ class FittedLaw:
     def tokens_to(self, loss: float, model: Model) -> Interval:
         """Tokens that take the model to the loss, or, by L(C), that spend the FLOPs that the loss takes."""
         if self.convention:
-            return _with_ends(compute_law.flops_at(self.draws, loss) / _flops_per_token(model, self.convention))
+            return _with_ends(cost_law.cost_at(self.draws, loss) / _flops_per_token(model, self.convention))
         n_parameters = flops.n_parameters(model)
         return _with_ends(np.array([law.tokens_at(loss, n_parameters) for law in self._laws()]))
 
@@ -43,7 +43,7 @@ class FittedLaw:
         """Loss of the model after that many tokens."""
         if self.convention:
             spent = np.array([tokens * _flops_per_token(model, self.convention)])
-            return _with_ends(compute_law.loss_at(self.draws, spent)[:, 0])
+            return _with_ends(cost_law.loss_at(self.draws, spent)[:, 0])
         n = np.array(float(flops.n_parameters(model)))
         return _with_ends(np.array([float(law.loss_at(n, np.array(tokens))) for law in self._laws()]))
 
@@ -76,7 +76,7 @@ def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
     for fit in study.get("compute", ()):
         if fit["form"] == "offset" and "draws" in fit:
             convention = "cerebras" if fit["flops"] == "reported" else fit["flops"]
-            return FittedLaw(name, convention, _draws(fit, compute_law.CONSTANTS), *rest)
+            return FittedLaw(name, convention, _draws(fit, cost_law.constants_in("flops")), *rest)
     raise UserError(f"{name}: holds no law with intervals; fit more runs, or take another with --law")
 
 

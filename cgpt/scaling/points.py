@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Points:
 
     `cells` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds the
     training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are unknown.
+    `runs`, `shapes` and the tokens of a batch are those of an experiment; what is only published has none.
     """
 
     models: tuple[str, ...]
@@ -41,6 +42,9 @@ class Points:
     bits_per_byte: np.ndarray | None
     vocab_size: int | None = None
     seq_len: int | None = None
+    runs: tuple[str, ...] = ()
+    shapes: tuple[Model, ...] = ()
+    batch_tokens: np.ndarray | None = None
 
     @property
     def n_cells(self) -> int:
@@ -62,11 +66,9 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     The plan gives each run's shape, and so its FLOPs by every convention. Raises UserError where the file is missing
     or names a run that the plan does not.
     """
-    rows = [row for row in _read(path) if row["stage"] == "pretrain" and row["validation_loss"]]
+    rows = [row for row in read_rows(path, RUN_COLUMNS) if row["stage"] == "pretrain" and row["validation_loss"]]
     specs = {run.id: run.spec for run in plan.of("pretrain")}
-    if strange := [row["run"] for row in rows if row["run"] not in specs]:
-        raise UserError(f"{path}: run: '{strange[0]}' is not in the plan; run `python -m cgpt tabulate "
-                        f"{plan.experiment}` after the experiment's last change")  # fmt: skip
+    refuse_strange(path, rows, specs, plan)
     if not rows:
         raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
     shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
@@ -79,15 +81,23 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     return {names[group]: _points(members, shapes) for group, members in groups.items()}
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             lines = csv.DictReader(file)
-            if missing := set(RUN_COLUMNS) - set(lines.fieldnames or ()):
+            if missing := set(columns) - set(lines.fieldnames or ()):
                 raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
             return list(lines)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run `python -m cgpt tabulate` first") from None
+
+
+def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str], plan: Plan) -> None:
+    """Raise UserError where a row is of a run that the plan does not name."""
+    if strange := [row["run"] for row in rows if row["run"] not in known]:
+        raise UserError(f"{path}: run: '{strange[0]}' is not in the plan; run `python -m cgpt tabulate "
+                        f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 
 def _beside_the_law(setting: str) -> str:
@@ -112,4 +122,7 @@ def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model]) -> Points:
         bits_per_byte=np.array([float(row["validation_bits_per_byte"]) for row in rows]) if bytes_known else None,
         vocab_size=models[0].vocab_size,
         seq_len=models[0].seq_len,
+        runs=tuple(row["run"] for row in rows),
+        shapes=tuple(models),
+        batch_tokens=tokens / [float(row["steps"]) for row in rows],
     )

@@ -23,18 +23,29 @@ FACTS = [
      "cerebras: Cerebras-GPT's own count; reported: as printed in the paper"),
 ]  # fmt: skip
 
+HARDWARE_FACTS = [
+    ("costs", "seconds, joules and US dollars of the steps alone (tokens over tokens per second), on all systems of a "
+     "profile; what a job takes beside them (compiling, programming, sending weights, a checkpoint) stands beside, as "
+     "at these sizes it would hide the law"),
+    ("joules, usd", "nameplate power and price of the profile, times the seconds; not known where it names none"),
+    ("~", "modeled, not measured; extrapolated: beyond the sizes that the cost model was fitted to"),
+    ("cheapest", "of the machines in the table, the one whose whole job, with what it takes beside the steps, is least"),
+]  # fmt: skip
+COST_LABELS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
+
 
 def as_json(found: Mapping[str, Any]) -> str:
-    """JSON with six digits, lists of numbers on one line, and null where a number is infinite."""
+    """JSON with six digits, lists of numbers on one line, null where a number is infinite, and no draws of machines."""
     text = json.dumps(_plain(found), indent=1, allow_nan=False)
     return re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
 def page(name: str, question: str, studies: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]) -> Page:
     """Every fit of every series; `tasks`: the sigmoids of accuracy in loss, where there are any."""
+    facts = FACTS + (HARDWARE_FACTS if any("hardware" in study for study in studies.values()) else [])
     tables = [table for series, study in studies.items() for table in _tables(series, study)]
     tables += [_downstream_table(tasks)] if tasks else []
-    return Page(f"Scaling laws: {name}", question, FACTS, tables)
+    return Page(f"Scaling laws: {name}", question, facts, tables)
 
 
 def _downstream_table(tasks: list[dict[str, Any]]) -> Table:
@@ -50,7 +61,8 @@ def _downstream_table(tasks: list[dict[str, Any]]) -> Table:
 
 def _plain(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
-        return {name: _plain(item, name) for name, item in value.items()}
+        left_out = {"draws"} if "hardware" in value else set()  # nothing reads them again, and they are many
+        return {name: _plain(item, name) for name, item in value.items() if name not in left_out}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in (value[:N_KEPT_DRAWS] if key == "draws" else value)]
     if isinstance(value, float):
@@ -70,6 +82,9 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
         yield _parametric_table(f"Loss against parameters and tokens{of} ({counted})", study["parametric"])
     if "isoflop" in study:
         yield from _isoflop_tables(of, study["isoflop"])
+    if "hardware" in study:
+        yield _hardware_table(f"Loss against what training costs{of} ({counted})", study["hardware"])
+        yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
 
 
 def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
@@ -137,6 +152,62 @@ def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
     else:
         rows = [[Cell(found["problem"]), Cell(""), Cell("")]]
     yield Table(f"Best size and tokens{of}", [Cell(name) for name in ("FLOPs", "N* ~ C^", "D* ~ C^")], rows)
+
+
+def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
+    """A row for each machine, cost and form; a cost not known has one, with the reason."""
+    names = ("machine", "cost", "form", "C0", "alpha", "E", "corr. alpha, E", "residual sd", "largest left out",
+             "a job takes besides")  # fmt: skip
+    rows = []
+    for fit in fits:
+        cells = [Cell(COST_LABELS[fit["cost"]]), Cell(fit["form"] or "")]
+        if "problem" in fit:
+            cells += [Cell("", fit["problem"]), *[Cell("")] * 6]
+        else:
+            mark = _mark(fit)
+            c0, alpha, *e = fit["constants"].values()
+            cells += [Cell(mark + _constant(c0)), Cell(_constant(alpha)), Cell(_constant(e[0]) if e else "")]
+            cells += [Cell(f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else "")]
+            cells += [Cell(f"{fit['residual_sd']:.2%}"),
+                      Cell(f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""),
+                      Cell(mark + _amount(fit["job_overhead"]) if fit["job_overhead"] else "")]  # fmt: skip
+        rows.append([_machine(fit), *cells])
+    return Table(title, [Cell(name) for name in names], rows, in_groups=True)
+
+
+def _cheapest_table(title: str, ways: list[dict[str, Any]]) -> Table:
+    """A row for each loss and machine, a column for each cost."""
+    rows: dict[tuple[float, str], dict[str, dict[str, Any]]] = {}
+    for way in ways:
+        rows.setdefault((way["loss"], way["hardware"]), {})[way["cost"]] = way
+    body = [[Cell(f"{loss:.2f}"), _machine(next(iter(of_costs.values()))),
+             *(_way(of_costs[cost]) if cost in of_costs else Cell("") for cost in COST_LABELS)]
+            for (loss, _), of_costs in rows.items()]  # fmt: skip
+    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(label) for label in COST_LABELS.values())]
+    return Table(title, header, body, in_groups=True)
+
+
+def _machine(found: Mapping[str, Any]) -> Cell:
+    return Cell(found["hardware"], "extrapolated" if found["extrapolated"] else "")
+
+
+def _mark(found: Mapping[str, Any]) -> str:
+    return "~" if found["timing"] == "modeled" else ""
+
+
+def _way(way: Mapping[str, Any]) -> Cell:
+    """`~12.3 [10.1, 15] + 3,100`: of the steps, and what a job takes besides."""
+    value, low, high = (_amount(steps) for steps in way["steps"])
+    if not math.isfinite(way["steps"][0]):
+        return Cell("not reached")
+    besides = f" + {_amount(way['job_overhead'])}" if way["job_overhead"] else ""
+    return Cell(f"{_mark(way)}{value} [{low}, {high}]{besides}", "cheapest" if way["cheapest"] else "")
+
+
+def _amount(value: float) -> str:
+    if not math.isfinite(value):
+        return "inf"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _constant(constant: Mapping[str, Any] | None) -> str:

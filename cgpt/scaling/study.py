@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from cgpt.scaling import compute_law, isoflop, parametric_law
+from cgpt.scaling import cost_law, isoflop, parametric_law
+from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import N_DRAWS, interval, noisy, resampled_weights
 
 N_PARAMETRIC_DRAWS = 1000
 SPARE_CELLS = 3  # cells beyond a fit's constants from which resampling them says something
+LAWS = ("compute", "parametric", "isoflop")
 SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 
-def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm") -> dict[str, Any]:
-    """The fits asked for, by default all; one that cannot be made has a `problem`. `primary`: convention of `draws`."""
+def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = ()
+          ) -> dict[str, Any]:  # fmt: skip
+    """The fits asked for, by default those that need no `machines`; one that cannot be made has a `problem`.
+
+    `primary`: convention of `draws`.
+    """
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
         "parametric": lambda: _parametric(points),
         "isoflop": lambda: _isoflop(points),
+        "hardware": lambda: _hardware(points, machines),
     }
     return {
         "n_runs": len(points.loss),
@@ -30,9 +38,17 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm") ->
         "tokens_per_parameter": float(np.median(points.tokens / points.n_parameters)),
         "vocab_size": points.vocab_size,
         "seq_len": points.seq_len,
+        "batch_tokens": None if points.batch_tokens is None else float(np.median(points.batch_tokens)),
+        "shapes": _shapes(points),
         "primary_flops": primary,
-        **{name: makers[name]() for name in asked or makers},
+        **{name: makers[name]() for name in asked or LAWS},
     }
+
+
+def _shapes(points: Points) -> list[list[int]]:
+    """n_layer, d_model and n_head of every different shape, from narrow to wide."""
+    shapes = {(model.d_model, model.n_layer, model.n_head) for model in points.shapes}
+    return [[n_layer, d_model, n_head] for d_model, n_layer, n_head in sorted(shapes)]
 
 
 def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
@@ -41,31 +57,49 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
     if points.bits_per_byte is not None:
         chosen.append(("bits_per_byte", points.bits_per_byte, primary))
     return [{"form": form, "flops": convention, "unit": unit}
-            | _compute_fit(form, points.flops[convention], loss, points, loss is points.loss and convention == primary)
-            for unit, loss, convention in chosen for form in compute_law.FITTERS]  # fmt: skip
+            | _cost_fit(form, ("flops", "flops"), points.flops[convention], loss, points,
+                        with_draws=loss is points.loss and convention == primary)
+            for unit, loss, convention in chosen for form in cost_law.FITTERS]  # fmt: skip
 
 
-def _compute_fit(form: str, flops: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool) -> dict[str, Any]:
-    n_free = compute_law.N_FREE[form]
+def _hardware(points: Points, machines: Sequence[Machine]) -> list[dict[str, Any]]:
+    """Both forms of loss in nats per token against every cost on every machine; a cost not known has a `problem`."""
+    found = []
+    for machine, (cost, unit) in product(machines, COSTS.items()):
+        said = {"hardware": machine.hardware, "timing": machine.timing_of(cost), "extrapolated": machine.extrapolated,
+                "cost": cost, "unit": "nats_per_token"}  # fmt: skip
+        if cost in machine.unknown:
+            found.append(said | {"form": None, "problem": machine.unknown[cost]})
+            continue
+        for form in cost_law.FITTERS:
+            fit = _cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
+            found.append(said | {"form": form, "job_overhead": machine.overhead[cost]} | fit)
+    return found
+
+
+def _cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool
+              ) -> dict[str, Any]:  # fmt: skip
+    """A law of `loss` (n,) in `cost` (n,), which is `named` with its unit."""
+    n_free = cost_law.N_FREE[form]
     if isoflop.budgets(points):
         return {"problem": "several sizes share each budget, and L(C) is of the best one; ask for isoflop"}
     if points.n_cells <= n_free:
         return {"problem": f"{points.n_cells} settings cannot decide {n_free} constants; train at more budgets"}
-    fitter = compute_law.FITTERS[form]
-    law = fitter(flops, loss)
-    fitted = compute_law.loss_at(law, flops)
+    fitter = cost_law.FITTERS[form]
+    law = fitter(cost, loss)
+    fitted = cost_law.loss_at(law, cost)
     sd = _relative_sd(loss, fitted, n_free)
-    noise = fitter(flops, noisy(fitted, sd, N_DRAWS))
+    noise = fitter(cost, noisy(fitted, sd, N_DRAWS))
     resampled = None
     if points.n_cells >= n_free + SPARE_CELLS:
-        resampled = fitter(flops, loss[None], resampled_weights(points.cells, N_DRAWS, n_free + 1))
-    names = compute_law.CONSTANTS[:n_free]
+        resampled = fitter(cost, loss[None], resampled_weights(points.cells, N_DRAWS, n_free + 1))
+    name, unit = named
     found: dict[str, Any] = {
-        "constants": {name: _constant(law[i], noise[:, i], None if resampled is None else resampled[:, i])
-                      for i, name in enumerate(names)},
+        "constants": {constant: _constant(law[i], noise[:, i], None if resampled is None else resampled[:, i])
+                      for i, constant in enumerate(cost_law.constants_in(unit)[:n_free])},
         "residual_sd": sd,
-        "held_out": [_held_out(points, flops, cell, error)
-                     for cell, error in compute_law.held_out_errors(form, flops, loss, points.cells)],
+        "held_out": [_held_out(points, (name, cost), cell, error)
+                     for cell, error in cost_law.held_out_errors(form, cost, loss, points.cells)],
     }  # fmt: skip
     if form == "offset":
         found["correlation_alpha_e"] = float(np.corrcoef(noise[:, 1], noise[:, 2])[0, 1])
@@ -111,11 +145,12 @@ def _parametric_held_out(n: np.ndarray, points: Points) -> list[dict[str, Any]]:
     errors = law.loss_at(n, points.tokens) / points.loss - 1
     flops = 6 * n * points.tokens
     held = sorted(set(points.cells[largest]), key=lambda cell: flops[points.cells == cell].mean())
-    return [_held_out(points, flops, cell, float(errors[points.cells == cell].mean())) for cell in held]
+    return [_held_out(points, ("flops", flops), cell, float(errors[points.cells == cell].mean())) for cell in held]
 
 
-def _held_out(points: Points, flops: np.ndarray, cell: int, error: float) -> dict[str, Any]:
-    return {"model": points.model_of(cell), "flops": float(flops[points.cells == cell].mean()), "error": error}
+def _held_out(points: Points, cost: tuple[str, np.ndarray], cell: int, error: float) -> dict[str, Any]:
+    name, values = cost
+    return {"model": points.model_of(cell), name: float(values[points.cells == cell].mean()), "error": error}
 
 
 def _isoflop(points: Points) -> dict[str, Any]:

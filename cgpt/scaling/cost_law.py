@@ -1,30 +1,41 @@
-"""Loss against compute: L(C) = (C / C0)^-alpha + E, and the pure power law, where E is 0.
+"""Loss against what training costs: L(C) = (C / C0)^-alpha + E, and the pure power law, where E is 0.
 
-The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that
+C is in any unit that is greater than 0: FLOPs, seconds, joules or US dollars; C0 is in the same. The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that
 is a straight line in C^-alpha, so that only alpha is searched for, in all bootstrap draws at once. The power law is a
 straight line of log loss in log C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-CONSTANTS = ("c0_flops", "alpha", "e")
 N_FREE = {"offset": 3, "power": 2}  # free constants of each form
 _ALPHAS = np.geomspace(1e-3, 3.0, 100)  # grid that brackets alpha
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _GOLDEN_STEPS = 40
 
 
-def loss_at(constants: np.ndarray, flops: np.ndarray) -> np.ndarray:
-    """L(C), (..., n), of constants (..., 3) at `flops` (n,)."""
+def constants_in(unit: str) -> tuple[str, str, str]:
+    """What the constants are called where the cost is in `unit`: flops, s, j or usd."""
+    return f"c0_{unit}", "alpha", "e"
+
+
+def law_of(fit: Mapping[str, Any]) -> np.ndarray:
+    """C0, alpha and E of a fit in fits.json; E is 0 in a power law."""
+    constants = [constant["value"] for constant in fit["constants"].values()]
+    return np.array(constants if fit["form"] == "offset" else [*constants, 0.0])
+
+
+def loss_at(constants: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """L(C), (..., n), of constants (..., 3) at `cost` (n,)."""
     c0, alpha, e = (constants[..., [i]] for i in range(3))
-    return (flops / c0) ** -alpha + e
+    return (cost / c0) ** -alpha + e
 
 
-def flops_at(constants: np.ndarray, loss: float) -> np.ndarray:
+def cost_at(constants: np.ndarray, loss: float) -> np.ndarray:
     """C(L) of constants (..., 3); infinite where the loss is not above E."""
     c0, alpha, e = (constants[..., i] for i in range(3))
     above = np.maximum(loss - e, 0)
@@ -32,25 +43,25 @@ def flops_at(constants: np.ndarray, loss: float) -> np.ndarray:
         return c0 * above ** (-1 / alpha)
 
 
-def fit_power(flops: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def fit_power(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """C0, alpha and E = 0, (..., 3): least squares of log loss. Shapes as of `fit_offset`."""
     y = np.log(loss)
     w = np.ones_like(y) if weights is None else weights
-    slope, level, _ = _line(np.log(flops), y, w)
+    slope, level, _ = _line(np.log(cost), y, w)
     alpha = -slope
     return np.stack([np.exp(level / alpha), alpha, np.zeros_like(alpha)], axis=-1)
 
 
-def fit_offset(flops: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None, relative: bool = False
+def fit_offset(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None, relative: bool = False
                ) -> np.ndarray:  # fmt: skip
-    """C0, alpha and E >= 0, (..., 3), of `flops` (n,) and `loss` (..., n): least squares of the loss.
+    """C0, alpha and E >= 0, (..., 3), of `cost` (n,) and `loss` (..., n): least squares of the loss.
 
     `weights` (..., n) says how often each run counts. `relative`: least squares of the relative error instead.
     """
     w = np.ones_like(loss) if weights is None else weights
     w, y = np.broadcast_arrays(w / loss**2 if relative else w, loss)
-    middle = np.exp(np.mean(np.log(flops)))
-    x = np.log(flops / middle)
+    middle = np.exp(np.mean(np.log(cost)))
+    x = np.log(cost / middle)
 
     def squares(alpha: np.ndarray) -> np.ndarray:
         return _given_alpha(alpha, x, y, w)[2]
@@ -67,17 +78,17 @@ def fit_offset(flops: np.ndarray, loss: np.ndarray, weights: np.ndarray | None =
 FITTERS: dict[str, Callable[..., np.ndarray]] = {"offset": fit_offset, "power": fit_power}
 
 
-def held_out_errors(form: str, flops: np.ndarray, loss: np.ndarray, cells: np.ndarray) -> list[tuple[int, float]]:
+def held_out_errors(form: str, cost: np.ndarray, loss: np.ndarray, cells: np.ndarray) -> list[tuple[int, float]]:
     """For each cell that enough smaller ones precede: the cell, and (predicted - observed) / observed.
 
-    The law is fitted to the cells of less compute alone; the observed loss is the mean over the cell's seeds.
+    The law is fitted to the cells that cost less alone; the observed loss is the mean over the cell's seeds.
     """
-    order = sorted(set(cells), key=lambda cell: flops[cells == cell].mean())
+    order = sorted(set(cells), key=lambda cell: cost[cells == cell].mean())
     errors = []
     for place in range(N_FREE[form], len(order)):
         before, own = np.isin(cells, order[:place]), cells == order[place]
-        law = FITTERS[form](flops[before], loss[before])
-        predicted = loss_at(law, flops[own].mean(keepdims=True))[0]
+        law = FITTERS[form](cost[before], loss[before])
+        predicted = loss_at(law, cost[own].mean(keepdims=True))[0]
         errors.append((int(order[place]), float(predicted / loss[own].mean() - 1)))
     return errors
 
