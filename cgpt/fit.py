@@ -13,7 +13,7 @@ from cgpt.plan import Plan
 from cgpt.plot import write_figure
 from cgpt.records import write_whole
 from cgpt.scaling import downstream, figure, published, report
-from cgpt.scaling.points import Points, read_runs
+from cgpt.scaling.points import ALONG_THE_LAW, Points, read_runs
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
 
@@ -23,7 +23,8 @@ PUBLISHED_QUESTION = "Do the fits give the constants that the papers print, from
 def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
     """Write fits.json, fits.md and figures/law of an experiment whose runs.csv is there. Raises UserError."""
     folder = results / experiment.name
-    series = read_runs(folder / "runs.csv", plan)
+    along = ALONG_THE_LAW + (("train.lr",) if "learning_rate" in experiment.fit else ())
+    series = read_runs(folder / "runs.csv", plan, along)
     studies = {name: study(points, experiment.fit) for name, points in series.items()}
     found = {"experiment": experiment.name, "series": studies}
     write_figure(folder / "figures" / "law", lambda: figure.law_figure(series, studies))

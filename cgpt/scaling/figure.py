@@ -28,15 +28,22 @@ Study = Mapping[str, Any]
 
 def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Figure:
     """A panel for each kind of fit that was made: loss against FLOPs, against parameters by budget, else tokens."""
-    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel}
+    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel,
+             "learning_rate": _learning_rate_panel}  # fmt: skip
     made = {kind: [(name, points) for name, points in series.items() if _made(studies[name], kind)] for kind in drawn}
     if made["isoflop"]:
         made["parametric"] = []  # the same runs again, without a minimum to see
-    shown = {kind: curves for kind, curves in made.items() if curves} or {"compute": list(series.items())}
+    shown = [(kind, [curve]) for kind in ("learning_rate",) for curve in made.pop(kind)]  # a panel for each series
+    shown += [(kind, curves) for kind, curves in made.items() if curves]
+    shown = shown or [("compute", list(series.items()))]
     figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
-    for axes, (kind, curves) in zip(panels, shown.items()):
+    for axes, (kind, curves) in zip(panels, shown):
         drawn[kind](axes, curves, studies)
         _log_loss(axes)
+    if len({kind for kind, _ in shown}) < len(shown):  # panels to compare by eye
+        low, high = zip(*(axes.get_ylim() for axes in panels))
+        for axes in panels:
+            axes.set_ylim(min(low), max(high))
     return figure
 
 
@@ -87,6 +94,8 @@ def _made(study: Study, kind: str) -> bool:
     if kind == "compute":
         return any("draws" in fit for fit in study.get(kind, ()))
     found = study.get(kind, {})
+    if kind == "learning_rate":
+        return "widths" in found
     return "constants" in found.get("n_parameters", {}) if kind == "parametric" else "budgets" in found
 
 
@@ -162,6 +171,28 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     axes.set_xlabel(LABELS["n_parameters"])
     axes.set_ylabel(LABELS["validation_loss"])
     axes.legend(fontsize=8, loc="lower left", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
+
+
+def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
+    """Loss against learning rate, a line a width; the star is the best rate, its bar the interval."""
+    ((name, _),) = curves
+    found = studies[name]["learning_rate"]
+    for place, width in enumerate(found["widths"]):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        seeds = " or ".join(map(str, sorted(set(width["n_seeds"]))))
+        sd = [found["seed_sd"] / n**0.5 for n in width["n_seeds"]] if found["seed_sd"] else None
+        axes.errorbar(width["lr"], width["loss"], yerr=sd, color=colour, marker=marker, capsize=2, linewidth=1.2,
+                      label=f"d_model {width['d_model']}, n={seeds}")  # fmt: skip
+        best, ends = width["best_lr"], width["best_lr_ends"] or [width["best_lr"]] * 2
+        reach = [[max(0.0, best - ends[0])], [max(0.0, ends[1] - best)]]
+        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=10, capsize=3)
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(LABELS["validation_loss"])
+    power = found.get("power_of_width")
+    axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}" if power else name)
+    axes.legend(fontsize=8, title="stars: best rates, 95 %", title_fontsize=8)
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str, labelled: bool) -> None:

@@ -7,22 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.scaling import compute_law, isoflop, parametric_law
+from cgpt.scaling import compute_law, isoflop, learning_rate, parametric_law
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import N_DRAWS, interval, noisy, resampled_weights
 
 N_PARAMETRIC_DRAWS = 1000
 SPARE_CELLS = 3  # cells beyond a fit's constants from which resampling them says something
+LAWS = ("compute", "parametric", "isoflop")
 SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 
 def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm") -> dict[str, Any]:
-    """The fits asked for, by default all; one that cannot be made has a `problem`. `primary`: convention of `draws`."""
+    """The fits asked for, by default the laws of size and tokens; one that cannot be made has a `problem`.
+
+    `primary`: the FLOP convention whose fit keeps its draws.
+    """
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
         "parametric": lambda: _parametric(points),
         "isoflop": lambda: _isoflop(points),
+        "learning_rate": lambda: learning_rate.study(points),
     }
     return {
         "n_runs": len(points.loss),
@@ -31,7 +36,7 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm") ->
         "vocab_size": points.vocab_size,
         "seq_len": points.seq_len,
         "primary_flops": primary,
-        **{name: makers[name]() for name in asked or makers},
+        **{name: makers[name]() for name in asked or LAWS},
     }
 
 
