@@ -14,6 +14,7 @@ from cgpt.plot import write_figure
 from cgpt.records import write_whole
 from cgpt.scaling import downstream, figure, published, report
 from cgpt.scaling.points import ALONG_THE_LAW, Points, read_runs
+from cgpt.scaling.published_figure import published_figure
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
 
@@ -45,7 +46,7 @@ def fit_published(reference: Path, own: dict[str, Points]) -> dict[str, Any]:
     laws = {name: fit for name, made in drawn.items() for fit in made["compute"]
             if fit["form"] == "offset" and "draws" in fit}  # fmt: skip
     named = {f"Cerebras-GPT {name}": points for name, points in family.items()}
-    write_figure(reference / "published", lambda: figure.published_figure(own, named, _others(rows), laws))
+    write_figure(reference / "published", lambda: published_figure(own, named, _others(rows), laws))
     _write(found, reference / "published_fits", PUBLISHED_QUESTION)
     return found
 
