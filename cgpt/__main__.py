@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -38,9 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(*error.problems, sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        resumes = chosen.verb == "pretrain"
+        print("stopped" + ("; the same command goes on from the last checkpoint" if resumes else ""), file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "")
+    try:
+        print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
+    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -15,7 +15,8 @@ from cgpt.plot import write_figure
 from cgpt.records import write_whole
 from cgpt.scaling import cheapest, downstream, figure, hardware_figure, published, report
 from cgpt.scaling.machines import Machine, read_machines
-from cgpt.scaling.points import Points, read_runs
+from cgpt.scaling.points import ALONG_THE_LAW, Points, read_runs
+from cgpt.scaling.published_figure import published_figure
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
 
@@ -26,7 +27,8 @@ def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
     """Write fits.json, fits.md and figures/law of an experiment whose runs.csv is there, figures/hardware_law where it
     asks for laws of machines, which its hardware.csv names. Raises UserError."""
     folder = results / experiment.name
-    series = read_runs(folder / "runs.csv", plan)
+    along = ALONG_THE_LAW + (("train.lr",) if "learning_rate" in experiment.fit else ())
+    series = read_runs(folder / "runs.csv", plan, along)
     machines: dict[str, list[Machine]] = {name: [] for name in series}
     if "hardware" in experiment.fit:
         machines = read_machines(folder / "hardware.csv", plan, series)
@@ -56,7 +58,7 @@ def fit_published(reference: Path, own: dict[str, Points]) -> dict[str, Any]:
     laws = {name: fit for name, made in drawn.items() for fit in made["compute"]
             if fit["form"] == "offset" and "draws" in fit}  # fmt: skip
     named = {f"Cerebras-GPT {name}": points for name, points in family.items()}
-    write_figure(reference / "published", lambda: figure.published_figure(own, named, _others(rows), laws))
+    write_figure(reference / "published", lambda: published_figure(own, named, _others(rows), laws))
     _write(found, reference / "published_fits", PUBLISHED_QUESTION)
     return found
 

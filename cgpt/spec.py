@@ -154,7 +154,7 @@ class Experiment:
     vary: dict[str, list[Any]] = field(default_factory=dict)  # e.g. {"train.lr": [0.001, 0.002]}
     weights_from: str | None = None  # the profile of `hardware` that trains; modeled ones then meter what it trained
     threads_per_run: int | None = None  # default: the hardware profile's
-    fit: tuple[str, ...] = ()  # scaling laws to fit to the runs: compute, parametric, isoflop, hardware
+    fit: tuple[str, ...] = ()  # what to fit to the runs: compute, parametric, isoflop, hardware, learning_rate
     EXECUTION: ClassVar[tuple[str, ...]] = ("question", "threads_per_run", "fit")
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.plan import Plan, all_runs, find_run, make_plan
 
+ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
 
 
@@ -240,6 +244,18 @@ def test_plan_prints_a_table_and_with_json_one_object(root, monkeypatch, capsys)
     assert main(["plan", "quickstart", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["totals"]["runs"] == len(said["runs"]) == 9
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback(root):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "from cgpt.__main__ import main; main(['plan', 'quickstart'])"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command, cwd=root, env=environment, stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_line_answers_a_mistake_with_one_line_and_exit_code_1(root, monkeypatch, capsys):

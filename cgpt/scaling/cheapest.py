@@ -45,4 +45,7 @@ def _whole_job(way: Mapping[str, Any]) -> float:
 
 
 def _with_interval(fit: Fit, loss: float) -> list[float]:
-    return [float(cost_law.cost_at(cost_law.law_of(fit), loss)), *interval(cost_law.cost_at(np.array(fit["draws"]), loss))]
+    return [
+        float(cost_law.cost_at(cost_law.law_of(fit), loss)),
+        *interval(cost_law.cost_at(np.array(fit["draws"]), loss)),
+    ]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgpt.collect import short
-from cgpt.plot import COLOURS, GREY, MARKERS, log_ticks, new_figure
+from cgpt.plot import COLOURS, MARKERS, log_ticks, new_figure
 from cgpt.records import LABELS
-from cgpt.scaling import cost_law, isoflop
+from cgpt.scaling import isoflop
+from cgpt.scaling.cost_law import law_of, loss_at
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.published import PAPER_LAW
 from cgpt.scaling.resampling import interval
 
 if TYPE_CHECKING:
@@ -28,65 +28,31 @@ Study = Mapping[str, Any]
 
 def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Figure:
     """A panel for each kind of fit that was made: loss against FLOPs, against parameters by budget, else tokens."""
-    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel}
+    drawn = {"compute": _compute_panel, "isoflop": _isoflop_panel, "parametric": _parametric_panel,
+             "learning_rate": _learning_rate_panel}  # fmt: skip
     made = {kind: [(name, points) for name, points in series.items() if _made(studies[name], kind)] for kind in drawn}
     if made["isoflop"]:
         made["parametric"] = []  # the same runs again, without a minimum to see
-    shown = {kind: curves for kind, curves in made.items() if curves} or {"compute": list(series.items())}
+    shown = [(kind, [curve]) for kind in ("learning_rate",) for curve in made.pop(kind)]  # a panel for each series
+    shown += [(kind, curves) for kind, curves in made.items() if curves]
+    shown = shown or [("compute", list(series.items()))]
     figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
-    for axes, (kind, curves) in zip(panels, shown.items()):
+    for axes, (kind, curves) in zip(panels, shown):
         drawn[kind](axes, curves, studies)
         log_loss(axes)
+    if len({kind for kind, _ in shown}) < len(shown):  # panels to compare by eye
+        low, high = zip(*(axes.get_ylim() for axes in panels))
+        for axes in panels:
+            axes.set_ylim(min(low), max(high))
     return figure
-
-
-def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple],
-                     laws: Mapping[str, Study]) -> Figure:  # fmt: skip
-    """Our points, the published ones, the paper's law with the band of its refit and ours with theirs, all FLOPs over.
-
-    `others`: FLOPs and losses by name; `laws`: fits with draws, the paper's under the name `paper`, ours under theirs.
-    FLOPs are Cerebras-GPT's count throughout.
-    """
-    figure, (axes,) = new_figure(height=4.6)
-    places = [(name, points.flops["cerebras"], points.loss) for name, points in own.items()]
-    places += [(name, points.flops["reported"], points.loss) for name, points in family.items()]
-    places += [(name, flops, loss) for name, (flops, loss) in others.items()]
-    flops = np.concatenate([flops for _, flops, _ in places])
-    x = np.geomspace(min(flops.min(), 1e17) / BEYOND, flops.max() * 10, 200)
-    band(axes, x, laws["paper"], GREY)
-    axes.plot(x, cost_law.loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
-              label="Cerebras-GPT, equation 1; band: 95 % of its refit")  # fmt: skip
-    for place, (name, at, loss) in enumerate(places):
-        colour = COLOURS[place % len(COLOURS)]
-        if name in laws:
-            band(axes, x, laws[name], colour)
-            axes.plot(x, cost_law.loss_at(cost_law.law_of(laws[name]), x), color=colour, linestyle="--", linewidth=1)
-        fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
-        axes.plot(at, loss, linestyle="", markersize=6, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
-                  color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
-    for points in (*list(own.values())[:1], next(iter(family.values()))):
-        _name_models(axes, points, points.flops.get("reported", points.flops["cerebras"]))
-    axes.set_xscale("log")
-    axes.set_xlabel("training FLOPs, counted as in Cerebras-GPT")
-    axes.set_ylabel("loss (nats per token)")
-    log_loss(axes)
-    axes.legend(fontsize=8, loc="upper right")
-    caveat = "\nours: another text and vocabulary; only slopes compare, not levels" if own else ""
-    axes.set_title(f"Published: the Pile, GPT-2 tokens{caveat}", fontsize=9)
-    return figure
-
-
-def _name_models(axes: Axes, points: Points, flops: np.ndarray) -> None:
-    """Each setting's model below and left of its mean."""
-    for cell, (x, y) in enumerate(zip(points.cell_means(flops), points.cell_means(points.loss))):
-        axes.annotate(points.model_of(cell).removeprefix("Cerebras-GPT-"), (x, y), xytext=(-4, -9), fontsize=7,
-                      textcoords="offset points", ha="right")  # fmt: skip
 
 
 def _made(study: Study, kind: str) -> bool:
     if kind == "compute":
         return any("draws" in fit for fit in study.get(kind, ()))
     found = study.get(kind, {})
+    if kind == "learning_rate":
+        return "widths" in found
     return "constants" in found.get("n_parameters", {}) if kind == "parametric" else "budgets" in found
 
 
@@ -99,9 +65,9 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
         if "offset" in fits:
             band(axes, x, fits["offset"], colour)
-            axes.plot(x, cost_law.loss_at(cost_law.law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
+            axes.plot(x, loss_at(law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
         if "power" in fits:
-            axes.plot(x, cost_law.loss_at(cost_law.law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
+            axes.plot(x, loss_at(law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
                       label=_words(name, fits["power"]))  # fmt: skip
         _points(axes, points, flops, colour, MARKERS[place], labelled=place == 0)
     axes.set_xscale("log")
@@ -164,21 +130,47 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     axes.legend(fontsize=8, loc="lower left", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
 
 
+def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
+    """Loss against learning rate, a line a width; the star is the best rate, its bar the interval."""
+    ((name, _),) = curves
+    found = studies[name]["learning_rate"]
+    for place, width in enumerate(found["widths"]):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        seeds = " or ".join(map(str, sorted(set(width["n_seeds"]))))
+        sd = [found["seed_sd"] / n**0.5 for n in width["n_seeds"]] if found["seed_sd"] else None
+        axes.errorbar(width["lr"], width["loss"], yerr=sd, color=colour, marker=marker, capsize=2, linewidth=1.2,
+                      label=f"d_model {width['d_model']}, n={seeds}")  # fmt: skip
+        best, ends = width["best_lr"], width["best_lr_ends"] or [width["best_lr"]] * 2
+        reach = [[max(0.0, best - ends[0])], [max(0.0, ends[1] - best)]]
+        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=10, capsize=3)
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(LABELS["validation_loss"])
+    power = found.get("power_of_width")
+    axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}" if power else name)
+    axes.legend(fontsize=8, title="stars: best rates, 95 %", title_fontsize=8)
+
+
 def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str, labelled: bool) -> None:
-    """The mean of each cell, its standard deviation over seeds as the bar, its model and n as the label."""
+    """The mean of each cell, its standard deviation over seeds as the bar, its model (of one model, its tokens per
+    parameter) and n as the label."""
+    one_model = len(set(points.models)) == 1
     for cell in range(points.n_cells):
         own = points.cells == cell
         x, y = at[own].mean(), points.loss[own].mean()
         sd = float(points.loss[own].std(ddof=1)) if own.sum() > 1 else None
         axes.errorbar(x, y, yerr=sd, color=colour, marker=marker, linestyle="", capsize=2)
         if labelled:
-            axes.annotate(f"{points.model_of(cell)}, n={own.sum()}", (x, y), xytext=(5, 4), textcoords="offset points",
+            ratio = f"{(points.tokens / points.n_parameters)[own].mean():.3g} tokens/parameter"
+            what = ratio if one_model else points.model_of(cell)
+            axes.annotate(f"{what}, n={own.sum()}", (x, y), xytext=(5, 4), textcoords="offset points",
                           fontsize=7)  # fmt: skip
 
 
 def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:
     """Where 95 % of a fit's draws lie, times `scale`."""
-    drawn = scale * cost_law.loss_at(_draws(fit), x)
+    drawn = scale * loss_at(_draws(fit), x)
     low, high = np.array([interval(column) for column in drawn.T]).T
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 

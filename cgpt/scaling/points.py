@@ -6,6 +6,7 @@ import csv
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Points:
     bits_per_byte: np.ndarray | None
     vocab_size: int | None = None
     seq_len: int | None = None
+    d_model: np.ndarray | None = None
+    lr: np.ndarray | None = None
     runs: tuple[str, ...] = ()
     shapes: tuple[Model, ...] = ()
     batch_tokens: np.ndarray | None = None
@@ -60,8 +63,8 @@ class Points:
         return self.models[int(np.argmax(self.cells == cell))]
 
 
-def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
-    """The pretraining runs of a runs.csv by series: data, hardware, parametrization and settings no law runs along.
+def read_runs(path: Path, plan: Plan, along: tuple[str, ...] = ALONG_THE_LAW) -> dict[str, Points]:
+    """The pretraining runs of a runs.csv by series: data, hardware, parametrization and settings not `along` the law.
 
     The plan gives each run's shape, and so its FLOPs by every convention. Raises UserError where the file is missing
     or names a run that the plan does not.
@@ -75,10 +78,10 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
-        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
+        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"], along)), []).append(row)
     told = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
-    return {names[group]: _points(members, shapes) for group, members in groups.items()}
+    return {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -100,12 +103,12 @@ def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str]
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 
-def _beside_the_law(setting: str) -> str:
-    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in ALONG_THE_LAW]
+def _beside_the_law(setting: str, along: tuple[str, ...]) -> str:
+    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in along]
     return ", ".join(kept)
 
 
-def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model]) -> Points:
+def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapping[str, Any]) -> Points:
     keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
     numbers = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     models = [shapes[row["run"]] for row in rows]
@@ -122,6 +125,8 @@ def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model]) -> Points:
         bits_per_byte=np.array([float(row["validation_bits_per_byte"]) for row in rows]) if bytes_known else None,
         vocab_size=models[0].vocab_size,
         seq_len=models[0].seq_len,
+        d_model=np.array([model.d_model for model in models]),
+        lr=np.array([specs[row["run"]]["train"]["lr"] for row in rows]),
         runs=tuple(row["run"] for row in rows),
         shapes=tuple(models),
         batch_tokens=tokens / [float(row["steps"]) for row in rows],

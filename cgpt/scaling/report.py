@@ -85,6 +85,8 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     if "hardware" in study:
         yield _hardware_table(f"Loss against what training costs{of} ({counted})", study["hardware"])
         yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
+    if "learning_rate" in study:
+        yield _learning_rate_table(f"Best learning rate of each width{of} ({counted})", study["learning_rate"])
 
 
 def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
@@ -208,6 +210,27 @@ def _amount(value: float) -> str:
     if not math.isfinite(value):
         return "inf"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
+    """One row a width, and the power of the width that the best rate follows."""
+    if "problem" in found:
+        return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
+    names = ("d_model", "parameters", "best lr", "loss there", "loss at the narrowest one's best lr")
+    rows = []
+    for width in found["widths"]:
+        ends = width["best_lr_ends"]
+        best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
+        best += "" if width["interior"] else ", NOT interior: an end of the rates"
+        lost = width["loss_at_narrowest_best_lr"]
+        rows.append([Cell(text) for text in (
+            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_loss']:.3f}",
+            f"{lost:.3f} ({lost - width['best_loss']:+.3f})",
+        )])  # fmt: skip
+    if power := found.get("power_of_width"):
+        ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
+        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), Cell(""), Cell("")])
+    return Table(title, [Cell(name) for name in names], rows)
 
 
 def _constant(constant: Mapping[str, Any] | None) -> str:

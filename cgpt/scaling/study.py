@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.scaling import cost_law, isoflop, parametric_law
+from cgpt.scaling import cost_law, isoflop, learning_rate, parametric_law
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
@@ -22,15 +22,16 @@ SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = ()
           ) -> dict[str, Any]:  # fmt: skip
-    """The fits asked for, by default those that need no `machines`; one that cannot be made has a `problem`.
+    """The fits asked for, by default the laws of size and tokens; one that cannot be made has a `problem`.
 
-    `primary`: convention of `draws`.
+    `primary`: the FLOP convention whose fit keeps its draws. `machines`: for the laws of what training costs there.
     """
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
         "parametric": lambda: _parametric(points),
         "isoflop": lambda: _isoflop(points),
         "hardware": lambda: _hardware(points, machines),
+        "learning_rate": lambda: learning_rate.study(points),
     }
     return {
         "n_runs": len(points.loss),

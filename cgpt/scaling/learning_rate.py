@@ -1,0 +1,91 @@
+"""Does the best learning rate stay where it is when a model becomes wider? That of each width, with its interval.
+
+Yang et al. 2022 (arXiv 2203.03466): under muP the rate tuned at a small width is the best one of a large width too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cgpt.scaling.points import Points
+from cgpt.scaling.resampling import N_DRAWS, SEED, interval
+
+LEAST_RATES = 3  # through which a parabola goes
+
+
+def study(points: Points) -> dict[str, Any]:
+    """For each model its best rate, what the narrowest one's best rate costs it, and the power of the width that the
+    best rate follows; or a `problem`.
+
+    The best rate is the minimum of the parabola in log rate through the best rate of the grid and its two neighbours.
+    Its interval comes from draws with normal noise of the seeds' standard deviation, pooled over all settings.
+    """
+    if points.lr is None or points.d_model is None or len(set(points.lr)) < LEAST_RATES:
+        return {"problem": f"fewer than {LEAST_RATES} learning rates; write e.g. `vary: {{train.lr: [...]}}`"}
+    sd = _seed_sd(points)
+    widths = sorted(set(points.d_model.tolist()))
+    curves = [_curve(points, width) for width in widths]
+    if any(len(rates) < LEAST_RATES for rates, _, _ in curves):
+        return {"problem": f"a width has fewer than {LEAST_RATES} learning rates; train all widths at all of them"}
+    draws = [_drawn(mean, n, sd) for _, mean, n in curves]
+    minima = [_minimum(rates, mean[None]) for rates, mean, _ in curves]
+    drawn = [_minimum(rates, noise) for (rates, _, _), noise in zip(curves, draws)]
+    narrowest = float(minima[0][0][0])
+    found: dict[str, Any] = {"seed_sd": sd, "n_runs": len(points.loss), "widths": []}
+    for width, (rates, mean, n), (best, level), (drawn_best, _) in zip(widths, curves, minima, drawn):
+        inside = bool(0 < np.argmin(mean) < len(rates) - 1)
+        found["widths"].append({
+            "d_model": int(width),
+            "n_parameters": float(points.n_parameters[points.d_model == width][0]),
+            "lr": rates.tolist(), "loss": mean.tolist(), "n_seeds": n.tolist(),
+            "best_on_grid": float(rates[np.argmin(mean)]), "interior": inside,
+            "best_lr": float(best[0]), "best_lr_ends": None if sd is None else interval(drawn_best),
+            "best_loss": float(level[0]),
+            "loss_at_narrowest_best_lr": float(np.interp(np.log(narrowest), np.log(rates), mean)),
+        })  # fmt: skip
+    if len(widths) > 1:
+        log_width = np.log(widths)
+        power = np.polyfit(log_width, np.log([float(best[0]) for best, _ in minima]), 1)[0]
+        powers = np.polyfit(log_width, np.log(np.stack([best for best, _ in drawn])), 1)[0]
+        found["power_of_width"] = {"value": float(power), "ends": None if sd is None else interval(powers)}
+    return found
+
+
+def _seed_sd(points: Points) -> float | None:
+    """Standard deviation of the loss over seeds, pooled over the settings that have several; None where none has."""
+    by_cell = [points.loss[points.cells == cell] for cell in range(points.n_cells)]
+    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in by_cell)
+    freedom = sum(len(own) - 1 for own in by_cell)
+    return float(np.sqrt(squares / freedom)) if freedom else None
+
+
+def _curve(points: Points, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rates in order, and the mean loss and number of seeds at each, all (n_rates,)."""
+    assert points.lr is not None and points.d_model is not None
+    own = points.d_model == width
+    rates = np.array(sorted(set(points.lr[own])))
+    at_rate = [points.loss[own & (points.lr == rate)] for rate in rates]
+    return rates, np.array([loss.mean() for loss in at_rate]), np.array([len(loss) for loss in at_rate])
+
+
+def _drawn(mean: np.ndarray, n_seeds: np.ndarray, sd: float | None) -> np.ndarray:
+    """Curves (N_DRAWS, n_rates) as other seeds could have given them."""
+    rng = np.random.default_rng(SEED)
+    return mean + (sd or 0.0) / np.sqrt(n_seeds) * rng.standard_normal((N_DRAWS, len(mean)))
+
+
+def _minimum(rates: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Best rate and its loss, each (n,), of curves (n, n_rates); an end of the rates where the curve falls up to it."""
+    at = np.argmin(loss, axis=1)
+    middle = np.clip(at, 1, len(rates) - 2)
+    x = np.log(rates)[middle[:, None] + [-1, 0, 1]]
+    y = np.take_along_axis(loss, middle[:, None] + [-1, 0, 1], axis=1)
+    left, right = (y[:, 1] - y[:, 0]) / (x[:, 1] - x[:, 0]), (y[:, 2] - y[:, 1]) / (x[:, 2] - x[:, 1])
+    bend = (right - left) / (x[:, 2] - x[:, 0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        best = (x[:, 0] + x[:, 1]) / 2 - left / (2 * bend)
+    best = np.where(at == middle, best, np.log(rates)[at])
+    level = y[:, 0] + left * (best - x[:, 0]) + bend * (best - x[:, 0]) * (best - x[:, 1])
+    return np.exp(best), level
