@@ -20,6 +20,10 @@ enum { QUERY_BLOCK = 64, HEAD_ROWS = 256, SPINS = 4000 };
 static sgemm_fn blas_sgemm;
 
 // ---- threads: a pool that spins for some microseconds, then sleeps ----
+//
+// A call ends with its last item, not with its last worker: one that wakes late, on a busy machine, finds nothing left.
+// What is left stands beside the number of the call in one word, so that a late worker cannot take an item of a later
+// call for one of its own; whoever took an item may read the rest of `pool`, as the call does not end before it does.
 
 typedef void (*item_fn)(int64_t item, int thread, void *arg);
 static struct {
@@ -27,28 +31,34 @@ static struct {
   item_fn fn;
   void *arg;
   int64_t n_items;
-  _Atomic int64_t next_item;
-  _Atomic int generation, busy;
+  _Atomic uint64_t open;  // number of the call << 32 | items that nobody has taken
+  _Atomic int64_t unfinished;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
 } pool = {.n_threads = 1, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
+static uint32_t current_call(void) { return (uint32_t)(atomic_load(&pool.open) >> 32); }
+
 static void take_items(int thread) {
-  int64_t item;
-  while ((item = atomic_fetch_add(&pool.next_item, 1)) < pool.n_items) pool.fn(item, thread, pool.arg);
+  uint64_t open = atomic_load(&pool.open);
+  while ((uint32_t)open) {
+    if (!atomic_compare_exchange_weak(&pool.open, &open, open - 1)) continue;
+    pool.fn(pool.n_items - (uint32_t)open, thread, pool.arg);
+    atomic_fetch_sub(&pool.unfinished, 1);
+    open = atomic_load(&pool.open);
+  }
 }
 
 static void *worker(void *thread) {
-  for (int seen = 0;;) {
-    for (int i = 0; i < SPINS && atomic_load(&pool.generation) == seen; i++) __asm__ volatile("" ::: "memory");
-    if (atomic_load(&pool.generation) == seen) {
+  for (uint32_t seen = 0;;) {
+    for (int i = 0; i < SPINS && current_call() == seen; i++) __asm__ volatile("" ::: "memory");
+    if (current_call() == seen) {
       pthread_mutex_lock(&pool.mutex);
-      while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
+      while (current_call() == seen) pthread_cond_wait(&pool.wake, &pool.mutex);
       pthread_mutex_unlock(&pool.mutex);
     }
-    seen++;
+    seen = current_call();
     take_items((int)(intptr_t)thread);
-    atomic_fetch_sub(&pool.busy, 1);
   }
   return NULL;
 }
@@ -59,14 +69,13 @@ static void parallel(int64_t n_items, item_fn fn, void *arg) {
     return;
   }
   pool.fn = fn, pool.arg = arg, pool.n_items = n_items;
-  atomic_store(&pool.next_item, 0);
-  atomic_store(&pool.busy, pool.n_threads - 1);
+  atomic_store(&pool.unfinished, n_items);
   pthread_mutex_lock(&pool.mutex);
-  atomic_fetch_add(&pool.generation, 1);
+  atomic_store(&pool.open, (uint64_t)(current_call() + 1) << 32 | (uint64_t)n_items);
   pthread_cond_broadcast(&pool.wake);
   pthread_mutex_unlock(&pool.mutex);
   take_items(0);
-  while (atomic_load(&pool.busy)) sched_yield();
+  while (atomic_load(&pool.unfinished)) sched_yield();
 }
 
 int start(sgemm_fn sgemm, int n_threads) {
