@@ -22,7 +22,7 @@ DECLARATIVE = (
     "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
     "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "
     "scaling.parametric_law scaling.isoflop scaling.points scaling.study scaling.published scaling.downstream "
-    "scaling.figure scaling.report scaling.law".split()
+    "scaling.figure scaling.report scaling.law scaling.machines scaling.cheapest scaling.hardware_figure".split()
 )
 # The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")

@@ -53,7 +53,7 @@ def write_runs(root: Path) -> None:
             "experiment": "quickstart", "setting": setting, "run": run.id, "stage": "pretrain",
             "model": run.spec["model"]["name"], "data": "world", "seed": run.spec["seed"], "hardware": "cpu",
             "n_parameters": cost.n_parameters, "n_parameters_non_embedding": cost.n_parameters // 2,
-            "tokens": cost.tokens, "validation_loss": loss, "validation_bits_per_byte": loss / 3,
+            "tokens": cost.tokens, "steps": 10, "validation_loss": loss, "validation_bits_per_byte": loss / 3,
         })  # fmt: skip
     rows.append(rows[-1] | {"stage": "finetune", "run": "not in the plan", "validation_loss": 9.0})
     write_csv(root / "results/quickstart/runs.csv", RUN_COLUMNS, rows)

@@ -230,7 +230,8 @@ def test_draws_hold_whole_cells_with_their_seeds_drawn_again():
 
 def test_what_an_experiment_can_ask_for_is_what_is_fitted():
     made = study(isoflop_points(), CHOICES["experiment"]["fit"])
-    assert set(CHOICES["experiment"]["fit"]) == made.keys() & {"compute", "parametric", "isoflop", "learning_rate"}
+    known = {"compute", "parametric", "isoflop", "hardware", "learning_rate"}
+    assert set(CHOICES["experiment"]["fit"]) == made.keys() & known
     assert {fit["form"] for fit in made["compute"]} == {"offset", "power"}
 
 

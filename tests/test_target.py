@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,26 @@ def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
     assert main(["forecast", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
+
+
+def own_fits(path: Path) -> Path:
+    """fits.json of runs of a vocabulary of 512, context of 128 and heads of 16, with the published law's constants."""
+    study = json.loads(FITS.read_text())["series"]["Cerebras-GPT SP"]
+    own = {"vocab_size": 512, "seq_len": 128, "batch_tokens": 2048.0, "tokens_per_parameter": 20.0,
+           "shapes": [[2, 32, 2], [2, 64, 4], [3, 80, 5], [4, 128, 8]]}  # fmt: skip
+    path.write_text(json.dumps({"series": {"SP": study | own}}))
+    return path
+
+
+def test_by_the_law_of_own_runs_models_and_batch_are_like_theirs(forecast, tmp_path):
+    fits = own_fits(tmp_path / "fits.json")
+    shapes = {model.d_model: (model.n_layer, model.n_head) for model in target.models(law.read(fits))}
+    for n_layer, d_model, n_head in ((2, 32, 2), (2, 48, 3), (2, 64, 4), (3, 80, 5), (4, 128, 8), (8, 256, 16)):
+        assert shapes[d_model] == (n_layer, n_head)
+    counts = [flops.n_parameters(model) for model in target.models(law.read(fits))]
+    assert counts == sorted(counts) and counts[0] < 2e4 and counts[-1] > 1e10
+    for found in forecast("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "cs3", "h100")["profiles"]:
+        assert found["batch_tokens"] == 2048 and found["timing"] == "modeled"
+        assert found["tokens"][0] / found["n_parameters"] == pytest.approx(20, rel=0.5)
+        assert found["hours"][1] < found["hours"][0] < found["hours"][2]
+        assert (found["energy_kwh"][0] is None) == (found["hardware"] == "cpu")

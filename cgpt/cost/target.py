@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cgpt import flops
 from cgpt.collect import short
 from cgpt.cost import forecast
@@ -16,6 +18,7 @@ from cgpt.spec import Hardware, Model
 
 WIDTHS = (*range(32, 256, 16), *range(256, 1024, 64), *range(1024, 4096, 128), *range(4096, 20481, 512))
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
+N_WIDTHS, WIDEST = 80, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
 BUDGET_STEPS = 30
 
 
@@ -33,8 +36,11 @@ def target(asked: Target, law: FittedLaw, batch_law: tuple[float, float], profil
            ) -> dict[str, Any]:  # fmt: skip
     """The cheapest model, tokens and batch for each profile, with the time and energy that they take.
 
-    `batch_law`: factor and exponent of the batch in tokens. Raises UserError where the law never reaches the loss.
+    `batch_law`: factor and exponent of the batch in tokens, for a law whose runs' own batch is not known. Raises
+    UserError where the law never reaches the loss.
     """
+    if law.batch_tokens:
+        batch_law = (law.batch_tokens, 0.0)
     for key in ("budget_hours", "budget_kwh"):
         given = getattr(asked, key)
         if given is not None and not 0 < given < math.inf:
@@ -48,11 +54,27 @@ def target(asked: Target, law: FittedLaw, batch_law: tuple[float, float], profil
 
 
 def models(law: FittedLaw) -> Iterator[Model]:
-    """Sizes of Cerebras-GPT's proportions, from small to large, with the law's vocabulary and context."""
+    """Sizes of the proportions of the law's runs, else of Cerebras-GPT's, from small to large, with its vocabulary and
+    context."""
+    for n_layer, d_model, n_head in _like_runs(law.shapes) if law.shapes else _like_cerebras_gpt():
+        yield Model("", n_layer, d_model, n_head, law.seq_len, vocab_size=law.vocab_size)
+
+
+def _like_cerebras_gpt() -> Iterator[tuple[int, int, int]]:
     for width in WIDTHS:
         n_head = max(1, width // (128 if width >= 2048 else 64))
         n_head = next(count for count in range(n_head, 0, -1) if width % count == 0)
-        yield Model("", max(2, round(width / WIDTH_PER_LAYER)), width, n_head, law.seq_len, vocab_size=law.vocab_size)
+        yield max(2, round(width / WIDTH_PER_LAYER)), width, n_head
+
+
+def _like_runs(shapes: tuple[tuple[int, int, int], ...]) -> Iterator[tuple[int, int, int]]:
+    """Heads as wide as the widest run's; layers between those of the runs, as deep for their width beyond them."""
+    layers, widths = ([shape[place] for shape in shapes] for place in (0, 1))
+    head = widths[-1] // shapes[-1][2]
+    for n_head in sorted({round(count) for count in np.geomspace(1, WIDEST * shapes[-1][2], N_WIDTHS)}):
+        width = n_head * head
+        deeper = max(1.0, width / widths[-1])
+        yield max(1, round(float(np.interp(width, widths, layers)) * deeper)), width, n_head
 
 
 def _on_profile(asked: Target, law: FittedLaw, batch_law: tuple[float, float], name: str,
@@ -91,7 +113,7 @@ def _off_ratio(model: Model, tokens: float, law: FittedLaw) -> float:
 
 def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str, profiles: Mapping[str, Hardware]
          ) -> dict[str, Any]:  # fmt: skip
-    """What training the model takes, with a batch as large as Cerebras-GPT would take for as many tokens."""
+    """What training the model takes, with the law's batch for as many tokens."""
     factor, exponent = batch_law
     hardware = profiles.get(name)
     systems = hardware.systems if hardware else 1
@@ -150,7 +172,8 @@ def as_text(found: dict[str, Any]) -> str:
 
 def _profile_lines(found: dict[str, Any]) -> list[str]:
     note = ", extrapolated" if found["extrapolated"] else ""
-    lines = [f"{found['hardware']} ({found['systems']} systems){note}"]
+    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
+    lines = [f"{found['hardware']} ({systems}), {found['timing']}{note}"]
     lines += [f"  DOES NOT FIT: {found['problem']}"] if found["problem"] else []
     size, batch = short(found["n_parameters"]), short(found["batch_tokens"])
     lines.append(f"  model     {size} parameters: {found['n_layer']} layers of {found['d_model']}")

@@ -1,8 +1,8 @@
 """Loss against what training costs: L(C) = (C / C0)^-alpha + E, and the pure power law, where E is 0.
 
-C is in any unit that is greater than 0: FLOPs, seconds, joules or US dollars; C0 is in the same. The offset law is fitted as Cerebras-GPT's equation 1 can be: least squares of the loss itself. For a given alpha that
-is a straight line in C^-alpha, so that only alpha is searched for, in all bootstrap draws at once. The power law is a
-straight line of log loss in log C.
+C is FLOPs, seconds, joules or US dollars, and C0 in the same unit. The offset law is fitted as the equation 1 of
+Cerebras-GPT can be: least squares of the loss itself. For a given alpha that is a straight line in C^-alpha, so that
+only alpha is searched for, in all bootstrap draws at once. The power law is a straight line of log loss in log C.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgpt.collect import short
-from cgpt.plot import COLOURS, GREY, MARKERS, handle, log_ticks, new_figure, note
+from cgpt.plot import handle, log_ticks, new_figure, note, styles_of
 from cgpt.records import LABELS
 from cgpt.scaling.cost_law import law_of, loss_at
 from cgpt.scaling.figure import BEYOND, Study, band, log_loss
@@ -28,56 +28,58 @@ COST_LABELS = {
 
 def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, list[Machine]],
                         studies: Mapping[str, Study]) -> Figure:  # fmt: skip
-    """A panel for each cost that some machine has, a colour for each machine, a marker for each series.
+    """A row for each series, a panel for each cost that some machine has, a colour and a marker for each machine.
 
-    Lines are the offset laws with their bands, dashed where modeled; the legend says what is not known of a machine.
+    Lines are the offset laws with their bands; what is modeled has dashes and hollow marks.
     """
-    known = list(dict.fromkeys(machine.hardware for of_series in machines.values() for machine in of_series))
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(known)}
-    costs = [cost for cost in COSTS if any(cost in machine.costs for each in machines.values() for machine in each)]
+    shown = {machine.hardware: machine for of_series in machines.values() for machine in of_series}
+    costs = [cost for cost in COSTS if any(cost in machine.costs for machine in shown.values())]
     if not costs:
         return note("No cost of a step is known.")
-    figure, panels = new_figure(len(costs), 1, width=max(6.5, 3.6 * len(costs)), height=4.6)
-    for axes, cost in zip(panels, costs):
-        for place, (name, points) in enumerate(series.items()):
-            for machine in machines[name]:
-                if cost in machine.costs:
-                    look = {"color": colours[machine.hardware], **_series_look(place)}
-                    _law(axes, machine, cost, studies[name]["hardware"], look["color"])
-                    _points(
-                        axes, points, machine.costs[cost], look, labelled=place == 0 and machine.hardware == known[0]
-                    )
-        axes.set_xscale("log")
-        log_ticks(axes.xaxis)
+    looks = _looks(shown)
+    figure, panels = new_figure(len(costs), len(series), width=3.4 * len(costs), height=1.2 + 2.4 * len(series))
+    for place, (name, points) in enumerate(series.items()):
+        row = panels[place * len(costs) : (place + 1) * len(costs)]
+        for axes, below, cost in zip(row, panels[-len(costs) :], costs):
+            axes.sharex(below)
+            axes.sharey(panels[0])
+            axes.set_xscale("log")
+            for machine in (machine for machine in machines[name] if cost in machine.costs):
+                look = looks[machine.hardware]
+                _law(axes, machine, cost, studies[name]["hardware"], look)
+                _points(axes, points, machine.costs[cost], look, labelled=machine is machines[name][0])
+        row[0].set_ylabel(LABELS["validation_loss"])
+        row[0].set_title(name, fontweight="bold")
+    for axes, cost in zip(panels[-len(costs) :], costs):
         axes.set_xlabel(COST_LABELS[cost])
+    for axes in panels:
+        log_ticks(axes.xaxis)
         log_loss(axes)
-        axes.sharey(panels[0])
-    panels[0].set_ylabel(LABELS["validation_loss"])
-    shown = {machine.hardware: machine for each in machines.values() for machine in each}
-    handles = [_machine_handle(machine, colours[name]) for name, machine in shown.items()]
-    handles += [
-        handle(name, color=GREY, linestyle="", **_series_look(place)) for place, name in enumerate(series) if name
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=3.2)
+    whole = {name: look | {"linestyle": "--" if machine.timing == "modeled" else "-"}
+             for (name, look), machine in zip(looks.items(), shown.values())}  # fmt: skip
+    handles = [handle(_words(machine, costs), **whole[name]) for name, machine in shown.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, handlelength=3,
+                  title="full: measured; dashed, hollow, ~: modeled", title_fontsize=8)  # fmt: skip
     return figure
 
 
-def _series_look(place: int) -> dict[str, Any]:
-    """Marks of the first series are filled."""
-    return {"marker": MARKERS[place % len(MARKERS)], "fillstyle": "none" if place else "full"}
+def _looks(machines: Mapping[str, Machine]) -> dict[str, dict[str, Any]]:
+    """Dashes take turns where the lines of modeled machines coincide."""
+    looks = styles_of(list(machines))
+    dashes = [{"linestyle": (4 * (place % 3), (4, 8)), "fillstyle": "none"} for place in range(len(looks))]
+    return {name: look | (dash if machines[name].timing == "modeled" else {})
+            for (name, look), dash in zip(looks.items(), dashes)}  # fmt: skip
 
 
-def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], colour: str) -> None:
-    """The offset law and its band a little beyond the points; nothing where the runs decide none."""
+def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], look: Mapping[str, Any]) -> None:
+    """The offset law and its band, to a little beyond the points; nothing where the runs decide none."""
     fit = next((fit for fit in fits if (fit["hardware"], fit["cost"], fit["form"]) == (machine.hardware, cost, "offset")
                 and "draws" in fit), None)  # fmt: skip
     if fit is None:
         return
-    at = machine.costs[cost]
-    x = np.geomspace(at.min() / BEYOND, at.max() * BEYOND, 100)
-    band(axes, x, fit, colour)
-    dashes = (0, (5, 2)) if fit["timing"] == "modeled" else "-"
-    axes.plot(x, loss_at(law_of(fit), x), color=colour, linestyle=dashes, linewidth=1.2)
+    x = np.geomspace(machine.costs[cost].min(), machine.costs[cost].max() * BEYOND, 100)
+    band(axes, x, fit, look["color"])
+    axes.plot(x, loss_at(law_of(fit), x), **{**look, "marker": "", "linewidth": 1.2})
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any], labelled: bool) -> None:
@@ -86,18 +88,16 @@ def _points(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any],
         own = points.cells == cell
         x, y = at[own].mean(), points.loss[own].mean()
         sd = float(points.loss[own].std(ddof=1)) if own.sum() > 1 else None
-        axes.errorbar(x, y, yerr=sd, linestyle="", capsize=2, **look)
+        axes.errorbar(x, y, yerr=sd, capsize=2, elinewidth=1, **{**look, "linestyle": ""})
         if labelled:
             label = f"{short(points.n_parameters[own][0])}, n={own.sum()}"
             axes.annotate(label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
 
 
-def _machine_handle(machine: Machine, colour: str) -> Any:
-    """`~cs2, modeled, extrapolated; a job takes 52 min more`."""
-    modeled = machine.timing == "modeled"
-    said = ["~" * modeled + machine.hardware, machine.timing]
+def _words(machine: Machine, costs: list[str]) -> str:
+    """`~cs2, extrapolated; a job takes 52 min more`, and which of the costs shown is not known."""
+    said = ["~" * (machine.timing == "modeled") + machine.hardware]
     said += ["extrapolated"] if machine.extrapolated else []
-    said += [f"{cost} not known" for cost in machine.unknown]
+    said += [f"{cost} not known" for cost in costs if cost in machine.unknown]
     more_s = machine.overhead.get("seconds")
-    overhead = f"; a job takes {more_s / 60:.0f} min more" if more_s else ""
-    return handle(", ".join(said) + overhead, color=colour, linestyle=(0, (5, 2)) if modeled else "-")
+    return ", ".join(said) + (f"; a job takes {more_s / 60:.0f} min more" if more_s else "")

@@ -23,7 +23,8 @@ Interval = list[float]  # value, low, high; infinite where no training reaches i
 @dataclass(frozen=True)
 class FittedLaw:
     """`name`: file and series. With `draws` of L(C), `convention` says how C is counted and every model is trained on
-    `tokens_per_parameter`; with those of L(N, D), `convention` is None. Row 0 of `draws` is the fit itself."""
+    `tokens_per_parameter`; with those of L(N, D), `convention` is None. Row 0 of `draws` is the fit itself. The runs'
+    `batch_tokens` and `shapes` (n_layer, d_model, n_head), from narrow to wide, are empty where only published."""
 
     name: str
     convention: str | None
@@ -31,6 +32,8 @@ class FittedLaw:
     tokens_per_parameter: float
     vocab_size: int
     seq_len: int
+    batch_tokens: float | None = None
+    shapes: tuple[tuple[int, int, int], ...] = ()
 
     def tokens_to(self, loss: float, model: Model) -> Interval:
         """Tokens that take the model to the loss, or, by L(C), that spend the FLOPs that the loss takes."""
@@ -69,7 +72,9 @@ def read(path: Path, series: str | None = None) -> FittedLaw:
 
 def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
     """The published Chinchilla points say nothing of vocabulary and context: there the Cerebras-GPT family's stand."""
-    rest = (study["tokens_per_parameter"], study["vocab_size"] or 50257, study["seq_len"] or 2048)
+    shapes = tuple((n_layer, d_model, n_head) for n_layer, d_model, n_head in study.get("shapes", ()))
+    rest = (study["tokens_per_parameter"], study["vocab_size"] or 50257, study["seq_len"] or 2048,
+            study.get("batch_tokens"), shapes)  # fmt: skip
     parametric = study.get("parametric", {}).get("n_parameters", {})
     if "draws" in parametric:
         return FittedLaw(name, None, _draws(parametric, CONSTANTS), *rest)

@@ -25,11 +25,11 @@ FACTS = [
 
 HARDWARE_FACTS = [
     ("costs", "seconds, joules and US dollars of the steps alone (tokens over tokens per second), on all systems of a "
-     "profile; what a job takes beside them (compiling, programming, sending weights, a checkpoint) stands beside, as "
-     "at these sizes it would hide the law"),
+     "profile; what a job takes beside them (compiling, programming, sending weights, a checkpoint) stands beside: "
+     "it would hide the law of small models; of what no profile tells, as of GPUs, nothing is counted"),
     ("joules, usd", "nameplate power and price of the profile, times the seconds; not known where it names none"),
     ("~", "modeled, not measured; extrapolated: beyond the sizes that the cost model was fitted to"),
-    ("cheapest", "of the machines in the table, the one whose whole job, with what it takes beside the steps, is least"),
+    ("cheapest", "of the machines in the table, the one whose job, with what it takes beside the steps, is least"),
 ]  # fmt: skip
 COST_LABELS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
 
@@ -156,6 +156,27 @@ def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(f"Best size and tokens{of}", [Cell(name) for name in ("FLOPs", "N* ~ C^", "D* ~ C^")], rows)
 
 
+def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
+    """One row a width, and the power of the width that the best rate follows."""
+    if "problem" in found:
+        return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
+    names = ("d_model", "parameters", "best lr", "loss there", "loss at the narrowest one's best lr")
+    rows = []
+    for width in found["widths"]:
+        ends = width["best_lr_ends"]
+        best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
+        best += "" if width["interior"] else ", NOT interior: an end of the rates"
+        lost = width["loss_at_narrowest_best_lr"]
+        rows.append([Cell(text) for text in (
+            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_loss']:.3f}",
+            f"{lost:.3f} ({lost - width['best_loss']:+.3f})",
+        )])  # fmt: skip
+    if power := found.get("power_of_width"):
+        ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
+        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), Cell(""), Cell("")])
+    return Table(title, [Cell(name) for name in names], rows)
+
+
 def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
     """A row for each machine, cost and form; a cost not known has one, with the reason."""
     names = ("machine", "cost", "form", "C0", "alpha", "E", "corr. alpha, E", "residual sd", "largest left out",
@@ -178,14 +199,15 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
 
 
 def _cheapest_table(title: str, ways: list[dict[str, Any]]) -> Table:
-    """A row for each loss and machine, a column for each cost."""
+    """A row for each loss and machine, a column for each cost that some machine has."""
     rows: dict[tuple[float, str], dict[str, dict[str, Any]]] = {}
     for way in ways:
         rows.setdefault((way["loss"], way["hardware"]), {})[way["cost"]] = way
+    costs = [cost for cost in COST_LABELS if any(way["cost"] == cost for way in ways)]
     body = [[Cell(f"{loss:.2f}"), _machine(next(iter(of_costs.values()))),
-             *(_way(of_costs[cost]) if cost in of_costs else Cell("") for cost in COST_LABELS)]
+             *(_way(of_costs[cost]) if cost in of_costs else Cell("") for cost in costs)]
             for (loss, _), of_costs in rows.items()]  # fmt: skip
-    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(label) for label in COST_LABELS.values())]
+    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(COST_LABELS[cost]) for cost in costs)]
     return Table(title, header, body, in_groups=True)
 
 
@@ -207,30 +229,10 @@ def _way(way: Mapping[str, Any]) -> Cell:
 
 
 def _amount(value: float) -> str:
+    """Three digits: `0.0123`, `3,101`, `645 K`."""
     if not math.isfinite(value):
         return "inf"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
-    """One row a width, and the power of the width that the best rate follows."""
-    if "problem" in found:
-        return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
-    names = ("d_model", "parameters", "best lr", "loss there", "loss at the narrowest one's best lr")
-    rows = []
-    for width in found["widths"]:
-        ends = width["best_lr_ends"]
-        best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
-        best += "" if width["interior"] else ", NOT interior: an end of the rates"
-        lost = width["loss_at_narrowest_best_lr"]
-        rows.append([Cell(text) for text in (
-            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_loss']:.3f}",
-            f"{lost:.3f} ({lost - width['best_loss']:+.3f})",
-        )])  # fmt: skip
-    if power := found.get("power_of_width"):
-        ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
-        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), Cell(""), Cell("")])
-    return Table(title, [Cell(name) for name in names], rows)
+    return short(value) if value >= 1e5 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _constant(constant: Mapping[str, Any] | None) -> str:

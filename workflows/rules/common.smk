@@ -23,6 +23,7 @@ except UserError as error:
 FIGURES = ("loss", "scores", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
 WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
+WITH_HARDWARE_LAWS = [name for name, what in WORKFLOW.experiments.items() if "hardware" in what.fit]
 
 
 def ids(stage):
@@ -100,6 +101,12 @@ def experiment_spec(wildcards):
     return json.dumps({"question": WORKFLOW.experiments[wildcards.experiment].question, "runs": runs})
 
 
+def watts_and_prices(wildcards):
+    """Parameter: what a second costs on each profile of an experiment."""
+    profiles = [WORKFLOW.hardware[name] for name in WORKFLOW.experiments[wildcards.experiment].hardware]
+    return json.dumps({profile.name: [profile.power_w, profile.price_per_hour_usd] for profile in profiles})
+
+
 def report_files(experiment):
     """The tables and figures of an experiment."""
     tables = [
@@ -110,6 +117,7 @@ def report_files(experiment):
     laws = (
         ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if WORKFLOW.experiments[experiment].fit else []
     )
+    laws += ["figures/hardware_law.svg", "figures/hardware_law.png"] if experiment in WITH_HARDWARE_LAWS else []
     return tables + figures + [f"results/{experiment}/{name}" for name in laws]
 
 

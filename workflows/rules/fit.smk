@@ -16,8 +16,40 @@ rule fit:
         "results/runs/logs/fit/{experiment}.log",
     benchmark:
         "results/runs/benchmarks/fit/{experiment}.tsv"
+    wildcard_constraints:
+        experiment="|".join(re.escape(name) for name in PLANS if name not in WITH_HARDWARE_LAWS) or "none",
     params:
         fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
         code=provenance.code_sha256("fit"),
     shell:
         "python -m cgpt fit {wildcards.experiment} 2>&1 >/dev/null | tee -i {log} >&2"
+
+
+# The same where the laws of what training costs on each machine are asked for.
+use rule fit as fit_hardware with:
+    input:
+        "results/{experiment}/runs.csv",
+        "results/{experiment}/hardware.csv",
+    output:
+        json="results/{experiment}/fits.json",
+        markdown="results/{experiment}/fits.md",
+        png="results/{experiment}/figures/law.png",
+        hardware_png="results/{experiment}/figures/hardware_law.png",
+        law=report(
+            "results/{experiment}/figures/law.svg",
+            caption="../report/law.rst",
+            category="{experiment}",
+            labels={"shows": "scaling laws"},
+        ),
+        hardware_law=report(
+            "results/{experiment}/figures/hardware_law.svg",
+            caption="../report/hardware_law.rst",
+            category="{experiment}",
+            labels={"shows": "loss against seconds, joules and dollars"},
+        ),
+    wildcard_constraints:
+        experiment="|".join(re.escape(name) for name in WITH_HARDWARE_LAWS) or "none",
+    params:
+        fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
+        rates=watts_and_prices,
+        code=provenance.code_sha256("fit"),
