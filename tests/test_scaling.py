@@ -185,6 +185,8 @@ def test_isoflop_minima_are_the_laws_and_so_is_their_exponent():
     exponents = found["laws"]["6nd"]
     assert exponents["n_exponent"]["value"] == pytest.approx(HOFFMANN.n_exponent, abs=0.01)
     assert exponents["d_exponent"]["value"] == pytest.approx(1 - HOFFMANN.n_exponent, abs=0.01)
+    first, second, last = (budget["n_parameters"]["value"] for budget in found["budgets"])  # a factor of ten apart
+    assert exponents["n_held_out_error"] == pytest.approx(second * second / first / last - 1)
 
 
 def test_isoflop_intervals_hold_the_noiseless_minimum_nineteen_times_in_twenty_and_grow_with_the_noise():

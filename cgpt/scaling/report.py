@@ -149,11 +149,13 @@ def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
         )])  # fmt: skip
     yield Table(f"IsoFLOP minima{of} (equal FLOPs by {found['designed_in']})", [Cell(name) for name in header], rows)
     if "laws" in found:
-        rows = [[Cell(name), Cell(_constant(law["n_exponent"])), Cell(_constant(law["d_exponent"]))]
-                for name, law in found["laws"].items()]  # fmt: skip
+        rows = [[Cell(name), *(Cell(_constant(law[f"{key}_exponent"])) for key in "nd"),
+                 *(Cell(f"{law[f'{key}_held_out_error']:+.1%}" if f"{key}_held_out_error" in law else "")
+                   for key in "nd")] for name, law in found["laws"].items()]  # fmt: skip
     else:
-        rows = [[Cell(found["problem"]), Cell(""), Cell("")]]
-    yield Table(f"Best size and tokens{of}", [Cell(name) for name in ("FLOPs", "N* ~ C^", "D* ~ C^")], rows)
+        rows = [[Cell(found["problem"]), *[Cell("")] * 4]]
+    names = ("FLOPs", "N* ~ C^", "D* ~ C^", "N* of the largest budget left out", "D* of it")
+    yield Table(f"Best size and tokens{of}", [Cell(name) for name in names], rows)
 
 
 def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:

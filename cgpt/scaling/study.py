@@ -202,21 +202,26 @@ def _budget(points: Points, budget: isoflop.Budget, at: tuple, drawn: tuple) -> 
 
 
 def _optimum_laws(points: Points, convention: str, made: list[isoflop.Budget], minima: list) -> dict[str, Any]:
-    """Exponents of N* and D* in C; where a draw's minimum left the sizes, it counts at the nearest one."""
+    """Exponents of N* and D* in C, and the error at the largest budget of the law of all smaller ones; where a draw's
+    minimum left the sizes, it counts at the nearest one."""
     best = np.array([at[0] for at, _ in minima])
     draws = np.stack([_held_inside(points, budget, drawn[0]) for budget, (_, drawn) in zip(made, minima)], axis=-1)
+    flops, drawn_flops = (_at(points, points.flops[convention], made, sizes) for sizes in (best, draws))
+    tokens, drawn_tokens = (_at(points, points.tokens, made, sizes) for sizes in (best, draws))
     result: dict[str, Any] = {}
-    for name, key in (("n_exponent", "n"), ("d_exponent", "d")):
-        ends = []
-        for sizes in (best, draws):
-            columns = [sizes[..., i] for i in range(len(made))]
-            flops = np.stack([budget.at(points, points.flops[convention], n) for budget, n in zip(made, columns)], -1)
-            tokens = np.stack([budget.at(points, points.tokens, n) for budget, n in zip(made, columns)], -1)
-            ends.append(isoflop.power_of(flops, sizes if key == "n" else tokens))
-        (value, level), (drawn, _) = ends
-        result[name] = _constant(value, drawn, None)
+    for key, optimum, drawn in (("n", best, draws), ("d", tokens, drawn_tokens)):
+        exponent, level = isoflop.power_of(flops, optimum)
+        result[f"{key}_exponent"] = _constant(exponent, isoflop.power_of(drawn_flops, drawn)[0], None)
         result[f"log_{key}_factor"] = float(level)
+        if len(made) > 2:
+            exponent, level = isoflop.power_of(flops[:-1], optimum[:-1])
+            result[f"{key}_held_out_error"] = float(np.exp(level) * flops[-1] ** exponent / optimum[-1] - 1)
     return result
+
+
+def _at(points: Points, values: np.ndarray, made: list[isoflop.Budget], sizes: np.ndarray) -> np.ndarray:
+    """`values` (n,) of the runs, tokens or FLOPs, at one size (..., n_budgets) for each budget."""
+    return np.stack([budget.at(points, values, sizes[..., i]) for i, budget in enumerate(made)], axis=-1)
 
 
 def _held_inside(points: Points, budget: isoflop.Budget, sizes: np.ndarray) -> np.ndarray:
