@@ -18,7 +18,7 @@ from cgpt.spec import Hardware, Model
 
 WIDTHS = (*range(32, 256, 16), *range(256, 1024, 64), *range(1024, 4096, 128), *range(4096, 20481, 512))
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
-N_WIDTHS, WIDEST = 80, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
+N_WIDTHS, WIDEST = 120, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
 BUDGET_STEPS = 30
 
 
