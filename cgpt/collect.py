@@ -23,6 +23,9 @@ Row = dict[str, Any]
 # A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
+# The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
+ANSWER_BITS = "bits_per_byte_of_answer"
+
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
