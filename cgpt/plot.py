@@ -139,11 +139,12 @@ def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[s
         _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks)
         upper.set_title(task, fontweight="bold")
         upper.set_ylabel("bits per byte\nof the correct answer")
+        upper.tick_params(labelbottom=False)
     for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
         axes.set_axis_off()
     figure.supxlabel(LABELS["validation_loss"], fontsize=10)
     handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5)  # below, it would hide the label
     return figure
 
 
