@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("experiment", nargs="?")
     verb.add_argument("--published", action="store_true", help="the published runs; the experiment's beside them")
     verb.set_defaults(run=_fit)
+    verb = verbs.add_parser("coordinate-check", parents=[shared],
+                            help="measure how activations grow with width under SP and muP")  # fmt: skip
+    verb.add_argument("--out", type=Path, default=RESULTS / "coordinate_check", help="the folder of table and figure")
+    verb.add_argument("--threads", type=int, help="default: one per core")
+    verb.set_defaults(run=_coordinate_check)
     verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
     verb.set_defaults(run=_doctor)
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
@@ -273,6 +278,13 @@ def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
             beside = {", ".join(filter(None, (experiment.name, name))): points for name, points in read.items()}
         found = fit.fit_published(REFERENCE, beside)
     return fit.as_json(found), fit.as_text(found)
+
+
+def _coordinate_check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt.coordinate_report import coordinate_check
+    from cgpt.coordinates import Settings
+
+    return coordinate_check(Settings(), chosen.out, chosen.threads), f"{chosen.out}/coordinate_check.md"
 
 
 def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import tasks
-from cgpt.records import Score, ScoresRecord, write_record, write_whole
+from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record, write_whole
 from cgpt.spec import Hardware
 
 BOOTSTRAP_ITERATIONS = 1000  # for the standard error of metrics that are no mean (perplexity, F1)
@@ -97,13 +97,15 @@ def chance_level(samples: list[Sample]) -> float | None:
     return float(np.mean([len(set(sample["target"])) / len(sample["choices"]) for sample in samples]))
 
 
-def bits_per_byte_of_answer(samples: list[Sample]) -> list[float]:
-    """Per document: -log2 p(correct choice) / its UTF-8 bytes, both with the delimiter before it; lower is better."""
-    return [
-        -sample["loglikelihoods"][right] / math.log(2) / len(sample["choices"][right].encode())
-        for sample in samples
-        for right in sample["target"][:1]
-    ]
+def bits_per_byte(text: str, loglikelihood: float) -> float:
+    """-log2 p(text) / its UTF-8 bytes, of a log-likelihood in nats; lower is better.
+
+    The bytes are those of the whole text that was scored, with the delimiter before an answer. So do OLMES and OLMo's
+    evaluation in the training loop count (allenai/OLMo-in-loop-evals, tasks.py: `cont_byte_len`). At the time of the
+    model ladder (arXiv 2412.04403) they did not (allenai/OLMo, olmo/eval/downstream.py: `continuation_str[1:]`), and
+    `acc_bytes` of lm-evaluation-harness does not: an answer of n bytes after its space has 1 + 1/n times as many there.
+    """
+    return -loglikelihood / math.log(2) / len(text.encode())
 
 
 def _check_labels(task: dict[str, Any], lm_task: Any, chosen: list[int]) -> None:
@@ -129,8 +131,11 @@ def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
         prompt = contexts[: len(names)] if lm_task.multiple_input else prompt
         loglikelihoods = [float(answer[0]) for answer in logged["filtered_resps"]][: len(names)]
         prediction = int(np.argmax(loglikelihoods))
+        for right in target[:1]:  # of several correct choices the first, which is the one that fine-tuning learns
+            metrics[ANSWER_BITS] = bits_per_byte(choices[right], loglikelihoods[right])
     elif lm_task.OUTPUT_TYPE == "loglikelihood":
         loglikelihoods = [float(logged["filtered_resps"][0][0])]
+        metrics[ANSWER_BITS] = bits_per_byte(logged["arguments"][0][1], loglikelihoods[0])
     elif lm_task.OUTPUT_TYPE == "loglikelihood_rolling":
         prompt, loglikelihoods = "", [float(logged["filtered_resps"][0])]
     else:
@@ -166,13 +171,17 @@ def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: 
                 chance=chance if metric in ACCURACIES else None,
             )
         )
-    if chance is not None:
-        bits = np.array(
-            bits_per_byte_of_answer([sample for sample in samples if sample["filter"] == samples[0]["filter"]])
-        )
-        stderr = float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else None
-        scores.append(Score("bits_per_byte_of_answer", samples[0]["filter"], float(bits.mean()), stderr, False, None))
-    return scores
+    return scores + _answer_score(samples)
+
+
+def _answer_score(samples: list[Sample]) -> list[Score]:
+    """Mean over documents of the bits per byte of the correct answer; nothing where answers have no likelihood."""
+    one_filter = [sample["metrics"] for sample in samples if sample["filter"] == samples[0]["filter"]]
+    bits = np.array([metrics[ANSWER_BITS] for metrics in one_filter if ANSWER_BITS in metrics])
+    if not bits.size:
+        return []
+    stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else None
+    return [Score(ANSWER_BITS, samples[0]["filter"], float(bits.mean()), stderr, False, None)]
 
 
 def _summary(scores: list[Score]) -> str:

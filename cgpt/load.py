@@ -14,7 +14,7 @@ from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
-RESERVED_EXPERIMENTS = ("runs", "reference", "bench")  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "coordinate_check")  # folders of results/ with another meaning
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become parts of paths and of run ids
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 

@@ -1,4 +1,4 @@
-"""Results as figures: loss curves, scores before and after fine-tuning, loss against compute.
+"""Results as figures: loss curves, scores before and after fine-tuning, correct answers and compute against loss.
 
 Each is an SVG and a PNG, and equal results give equal bytes.
 """
@@ -11,8 +11,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.collect import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, series, series_order, short
-from cgpt.records import LABELS, read_loss, write_whole
+from cgpt.collect import (
+    COLUMN_KEYS,
+    Row,
+    collect,
+    column_key,
+    column_names,
+    grouped,
+    mean,
+    series,
+    series_order,
+    short,
+)
+from cgpt.records import ANSWER_BITS, LABELS, read_loss, write_whole
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -36,13 +47,14 @@ _STYLE: Any = {
 
 
 def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
-    """Write figures/loss, scores and compute of an experiment, each as .svg and .png. Raises UserError."""
+    """Write figures/loss, scores, answers and compute of an experiment, each as .svg and .png. Raises UserError."""
     rows = collect(experiment, plan, results)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
     figures: dict[str, Callable[[], Figure]] = {
         "loss": lambda: loss_figure(pretrained, curves),
         "scores": lambda: scores_figure([row for row in rows.scores if row["primary"]], experiment.tasks),
+        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks),
         "compute": lambda: compute_figure(pretrained),
     }
     for name, draw in figures.items():
@@ -84,8 +96,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
     if not scores:
         return note("This experiment has no tasks.")
-    tasks = [task for task in task_order if any(row["task"] == task for row in scores)]
-    tasks += sorted({row["task"] for row in scores} - set(tasks))
+    tasks = _tasks(scores, task_order)
     scores, titles = _labels_to_titles(scores, tasks)
     across = min(len(tasks), 3 if len(tasks) != 4 else 2)
     down = math.ceil(len(tasks) / across)
@@ -105,6 +116,34 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
         axes.set_axis_off()
     handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5 if across > 2 else 3))
+    return figure
+
+
+def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[str, ...]) -> Figure:
+    """Pretrained models, one column per task: bits per byte of the correct answer, and below it the main metric, both
+    against validation loss, which falls to the right."""
+    losses = {row["run"]: row["validation_loss"] for row in pretrained if row["validation_loss"] is not None}
+    scores = [row for row in scores if row["stage"] == "pretrain" and row["pretrain_run"] in losses]
+    tasks = _tasks([row for row in scores if row["metric"] == ANSWER_BITS], task_order)
+    if not tasks:
+        return note("No pretrained model has bits per byte of a correct answer.")
+    across = min(len(tasks), 5)
+    down = 2 * math.ceil(len(tasks) / across)
+    figure, panels = new_figure(across, down, width=max(6.0, 2.6 * across), height=2.2 * down + 0.8)
+    pairs = [(panels[n], panels[n + across]) for n in range(len(panels)) if n // across % 2 == 0]
+    looks = _looks(scores)
+    for (upper, lower), task in zip(pairs, tasks, strict=False):
+        of_task = [row for row in scores if row["task"] == task]
+        _against_loss(upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks)
+        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks)
+        upper.set_title(task, fontweight="bold")
+        upper.set_ylabel("bits per byte\nof the correct answer")
+        upper.tick_params(labelbottom=False)
+    for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
+        axes.set_axis_off()
+    figure.supxlabel(LABELS["validation_loss"], fontsize=10)
+    handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5)  # below, it would hide the label
     return figure
 
 
@@ -146,6 +185,12 @@ def _labels_to_titles(scores: list[Row], tasks: list[str]) -> tuple[list[Row], d
     return [row | {"n_labels": None} if len(counts[row["task"]]) == 1 else row for row in scores], titles
 
 
+def _tasks(scores: list[Row], task_order: tuple[str, ...]) -> list[str]:
+    """The tasks of these scores, in the experiment's order."""
+    found = {row["task"] for row in scores}
+    return [task for task in task_order if task in found] + sorted(found - set(task_order))
+
+
 def _looks(scores: list[Row]) -> dict[str, dict[str, Any]]:
     """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
     looks: dict[str, dict[str, Any]] = {}
@@ -169,15 +214,35 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
             continue
         shift = min(0.14, 0.7 / len(points)) * (points.index(name) - (len(points) - 1) / 2)
         for key, seeds in grouped(of_name, COLUMN_KEYS).items():
-            score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
-            error = score.sd if score.sd is not None else score.se
-            axes.errorbar(models.index(key) + shift, score.value, yerr=error, capsize=2, elinewidth=1.2, **looks[name])
-    if rows[0]["chance"] is not None:
-        axes.axhline(rows[0]["chance"], **_CHANCE)
-    axes.set_ylabel(rows[0]["metric"] + ("" if rows[0]["higher_is_better"] else " (lower is better)"))
+            _point(axes, models.index(key) + shift, seeds, looks[name])
+    _name_metric(axes, rows[0])
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12)
     axes.set_xlim(-0.5, len(models) - 0.5)
+
+
+def _against_loss(axes: Axes, rows: list[Row], losses: dict[str, float], looks: dict[str, dict[str, Any]]) -> None:
+    """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
+    for name in dict.fromkeys(series(row) for row in rows):
+        of_name = [row for row in rows if series(row) == name]
+        for seeds in grouped(of_name, COLUMN_KEYS).values():
+            _point(axes, mean(losses[row["pretrain_run"]] for row in seeds).value, seeds, looks[name])
+    _name_metric(axes, rows[0])
+    axes.margins(0.12)
+    axes.invert_xaxis()
+
+
+def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> None:
+    """The mean over seeds; the bar is their sd, for one seed the metric's standard error over documents."""
+    score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
+    error = score.sd if score.sd is not None else score.se
+    axes.errorbar(x, score.value, yerr=error, capsize=2, elinewidth=1.2, **look)
+
+
+def _name_metric(axes: Axes, row: Row) -> None:
+    if row["chance"] is not None:
+        axes.axhline(row["chance"], **_CHANCE)
+    axes.set_ylabel(row["metric"] + ("" if row["higher_is_better"] else " (lower is better)"))
 
 
 def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:

@@ -142,6 +142,9 @@ SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed
                  "stderr", "higher_is_better", "chance", "n_samples", "evaluate_run", "finetune_run",
                  "pretrain_run")  # fmt: skip
 
+# The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
+ANSWER_BITS = "bits_per_byte_of_answer"
+
 # The same words for the same column in every table header and on every axis.
 LABELS = {
     "model": "model",

@@ -21,7 +21,7 @@ from cgpt.collect import (
 )
 from cgpt.devices import device_rows, device_table
 from cgpt.page import Cell, Page, Table, html, markdown
-from cgpt.records import HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
+from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _PRETRAINING = (
     "seed", "data", "hardware", "n_parameters", "tokens", "flops", "validation_loss", "validation_bits_per_byte",
     "seconds", "tokens_per_s", "peak_memory_bytes", "energy_j", "host_cpu",
 )  # fmt: skip
+
+ANSWERS = "Bits per byte of the correct answer"
 
 # What a modeled run does not measure; these cells carry a `~` there.
 _MODELED = ("seconds", "tokens_per_s", "peak_memory_bytes", "energy_j")
@@ -52,30 +54,32 @@ def tabulate(experiment: Experiment, plan: Plan, results: Path) -> None:
 
 def make_page(experiment: Experiment, rows: Rows) -> Page:
     """The page of an experiment: its question, what was run when, the scores, the pretraining runs."""
-    tables = [score_table(rows.scores, experiment.tasks)] if rows.scores else []
+    primary = [row for row in rows.scores if row["primary"]]
+    bits = [row for row in rows.scores if row["metric"] == ANSWER_BITS]
+    tables = [score_table("Scores", primary, experiment.tasks)] if primary else []
+    tables += [score_table(ANSWERS, bits, experiment.tasks)] if bits else []
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     tables += [device_table(rows, experiment.tasks)] if rows.metered else []
     tables += [pretraining_table(pretrained)] if pretrained else []
     return Page(experiment.name, experiment.question, _facts(rows), tables)
 
 
-def score_table(scores: list[Row], tasks: tuple[str, ...]) -> Table:
-    """Each task's main metric: one row per condition, one column per model from small to large."""
-    primary = [row for row in scores if row["primary"]]
-    of_models = [row for row in primary if row["condition"] != "bag of words"]
+def score_table(title: str, scores: list[Row], tasks: tuple[str, ...]) -> Table:
+    """One metric of each task: one row per condition, one column per model from small to large."""
+    of_models = [row for row in scores if row["condition"] != "bag of words"]
     columns = column_names(of_models)
     header = [Cell("task"), Cell("condition")]
     header += [Cell(name, f"{short(key[0])} parameters") for key, name in columns.items()]
     body = []
-    for task in sorted({row["task"] for row in primary}, key=lambda task: (task not in tasks, _place(task, tasks))):
-        of_task = sorted((row for row in primary if row["task"] == task), key=series_order)
+    for task in sorted({row["task"] for row in scores}, key=lambda task: (task not in tasks, _place(task, tasks))):
+        of_task = sorted((row for row in scores if row["task"] == task), key=series_order)
         heading = _task_cell(of_task[0])
         if of_task[0]["chance"] is not None:
             body.append([heading, Cell("chance"), *[Cell(number(of_task[0]["chance"]))] * len(columns)])
         for name in dict.fromkeys(series(row) for row in of_task):
             cells = _score_cells([row for row in of_task if series(row) == name], list(columns))
             body.append([heading, Cell(name), *cells])
-    return Table("Scores", header, body, in_groups=True)
+    return Table(title, header, body, in_groups=True)
 
 
 def pretraining_table(runs: list[Row]) -> Table:
@@ -161,6 +165,8 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
             ("zero-shot", "the pretrained model, which has seen no example of the task"),
             ("fine-tuned", "the pretrained model, trained further on the task"),
         ]
+        if any(row["metric"] == ANSWER_BITS for row in rows.scores):
+            facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
         if any(row["condition"] == "bag of words" for row in rows.scores):
             facts.append(("bag of words", "logistic regression on word counts, trained on the same labels"))
     if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):

@@ -69,11 +69,11 @@ def merge(x):
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
 
 
-def run(params, tokens, targets=None, n_head=1, activation="gelu", scales=(None, 1, 1)):
+def run(params, tokens, targets=None, n_head=1, activation="gelu", scales=(None, 1, 1), seen=None):
     """Logits (B, T, V); with targets (B, T), -1 for none, also the mean loss in nats and all gradients.
 
     `scales`: of the scores by layer (None: 1 / sqrt of a head's width), of the embedding, of the logits. The head is
-    lm_head.weight where the parameters have one.
+    lm_head.weight where the parameters have one. `seen`, a dict, is given the activations by place.
     """
     score_scales, embedding_scale, logit_scale = scales
     p = {name.removeprefix("transformer."): value.astype(np.float64) for name, value in params.items()}
@@ -95,6 +95,11 @@ def run(params, tokens, targets=None, n_head=1, activation="gelu", scales=(None,
         saved.append((w, y1, norm1, q, k, v, att, mixed, y2, norm2, wide, slope))
     last, norm_f = norm(x, p["ln_f.weight"], p["ln_f.bias"])
     logits = logit_scale * last @ p[head].T
+    if seen is not None:
+        for i, (_, _, _, q, k, v, _, mixed, *_) in enumerate(saved):
+            seen |= {f"qkv {i}": np.concatenate([merge(z) for z in (q, k, v)], -1), f"attention {i}": mixed}
+        first = embedding_scale * (p["wte.weight"][tokens] + p["wpe.weight"][:T])
+        seen |= {"embedding": first, "hidden": last, "logits": logits}
     if targets is None:
         return logits
     wanted, n = targets >= 0, max(1, int((targets >= 0).sum()))

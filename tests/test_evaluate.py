@@ -50,19 +50,84 @@ def variable_choices(root: Path) -> dict:
     return write_task(root, {"test": rows}, doc_to_text="{{q}}", doc_to_choice="options", training_split=None)
 
 
-def test_loglikelihoods_accuracy_and_bits_per_byte_are_those_of_a_direct_computation(tmp_path):
+def test_loglikelihoods_and_accuracy_are_those_of_a_direct_computation(tmp_path):
     scores, samples = run(variable_choices(tmp_path), tmp_path)
-    right, bits = [], []
+    right = []
     for sample in samples:
         direct = [bigram.direct(MODEL, TOKENIZER, sample["prompt"], choice) for choice in sample["choices"]]
         assert sample["loglikelihoods"] == pytest.approx(direct, abs=1e-9)
         assert sample["prediction"] == int(np.argmax(direct))
         (label,) = sample["target"]
         right.append(sample["prediction"] == label)
-        bits.append(-direct[label] / math.log(2) / len(sample["choices"][label].encode("utf-8")))
     assert scores["acc"].value == pytest.approx(np.mean(right))
-    assert scores["bits_per_byte_of_answer"].value == pytest.approx(np.mean(bits))
     assert [sample["correct"] for sample in samples] == right
+
+
+# Question, choices, the correct one, and the bytes of its text with the space before it: é and 川 have two and three.
+ANSWERS = [
+    ("who was here ?", ["nobody", "a calm river"], 1, 13),
+    ("is it so ?", ["yes", "no", "a loud city", "é"], 3, 3),
+    ("the film ?", ["川 good", "bad", "é"], 0, 9),
+    ("the city ?", ["loud", "calm"], 0, 5),
+]
+
+
+def assert_bits_per_byte(scores: dict, samples: list[dict], expected: list[float]) -> None:
+    """The score is the mean of one value per document, with the standard error of a mean; each sample has its own."""
+    assert [sample["metrics"]["bits_per_byte_of_answer"] for sample in samples] == pytest.approx(expected)
+    score = scores["bits_per_byte_of_answer"]
+    assert score.value == pytest.approx(np.mean(expected))
+    assert score.stderr == pytest.approx(np.std(expected, ddof=1) / np.sqrt(len(expected)))
+    assert (score.higher_is_better, score.chance) == (False, None)
+
+
+@pytest.mark.parametrize("how", ["index", "text", "template"])
+def test_bits_per_byte_of_the_correct_answer_are_those_of_a_direct_computation_however_the_target_is_given(
+    tmp_path, how
+):
+    target = {"index": "label", "text": "answer", "template": "{{label}}"}[how]
+    rows = [
+        {"q": question, "options": choices, "label": label, "answer": choices[label]}
+        for question, choices, label, _ in ANSWERS
+    ]
+    task = write_task(tmp_path, {"test": rows}, doc_to_text="{{q}}", doc_to_choice="options", doc_to_target=target,
+                      training_split=None)  # fmt: skip
+    expected = [
+        -bigram.direct(MODEL, TOKENIZER, question, " " + choices[label]) / np.log(2) / n_bytes
+        for question, choices, label, n_bytes in ANSWERS
+    ]
+    assert_bits_per_byte(*run(task, tmp_path), expected)
+
+
+def test_where_the_contexts_differ_the_bits_are_those_of_the_ending_after_the_correct_one(tmp_path):
+    rows = [
+        {"before": ["the film is good", "a calm river"], "ending": "is loud .", "label": 1},
+        {"before": ["the film is bad", "yes"], "ending": "was here", "label": 0},
+    ]
+    task = write_task(tmp_path, {"test": rows}, training_split=None, doc_to_text="label", doc_to_choice="before",
+                      doc_to_target="ending")  # fmt: skip
+    scores, samples = run(task, tmp_path)
+    assert [sample["prompt"] for sample in samples] == [row["before"] for row in rows]
+    expected = [
+        -bigram.direct(MODEL, TOKENIZER, row["before"][row["label"]], " " + row["ending"]) / np.log(2) / n_bytes
+        for row, n_bytes in zip(rows, (10, 9))
+    ]
+    assert_bits_per_byte(scores, samples, expected)
+
+
+def test_of_several_correct_answers_the_first_gives_the_bits_and_a_document_without_one_gives_none(tmp_path):
+    rows = [
+        {"q": "who was here ?", "options": ["nobody", "yes", "a calm river"], "labels": [2, 0]},
+        {"q": "is it so ?", "options": ["yes", "no"], "labels": [1]},
+        {"q": "the film ?", "options": ["good", "bad"], "labels": []},
+    ]
+    task = write_task(tmp_path, {"test": rows}, doc_to_text="{{q}}", doc_to_choice="options", doc_to_target="labels",
+                      training_split=None)  # fmt: skip
+    scores, samples = run(task, tmp_path)
+    pairs = [("who was here ?", " a calm river"), ("is it so ?", " no")]
+    expected = [-bigram.direct(MODEL, TOKENIZER, *pair) / np.log(2) / len(pair[1]) for pair in pairs]
+    assert "bits_per_byte_of_answer" not in samples[2]["metrics"]
+    assert_bits_per_byte(scores, samples[:2], expected)
 
 
 def test_chance_is_the_mean_of_one_over_the_number_of_choices(tmp_path):
@@ -177,6 +242,7 @@ def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(t
     assert scores["perplexity"].value == pytest.approx(math.exp(-np.mean(expected)))
     assert scores["acc"].chance is None and scores["perplexity"].stderr > 0
     assert samples[0]["choices"] is None and samples[0]["loglikelihoods"] == pytest.approx(expected[:1])
+    assert_bits_per_byte(scores, samples, [-expected[0] / np.log(2) / 5, -expected[1] / np.log(2) / 4])
 
 
 def test_a_generation_task_is_scored_by_exact_match(tmp_path):
@@ -189,6 +255,16 @@ def test_a_generation_task_is_scored_by_exact_match(tmp_path):
     scores, samples = run(task, tmp_path)
     assert scores["exact_match"].value == 0 and scores["exact_match"].chance is None
     assert isinstance(samples[0]["prediction"], str) and samples[0]["correct"] is False
+    assert list(scores) == ["exact_match"]
+
+
+def test_a_text_that_is_no_answer_has_bits_per_byte_of_the_text_alone(tmp_path):
+    task = write_task(
+        tmp_path, {"test": [{"text": "the film is good"}, {"text": "a calm river"}]}, training_split=None,
+        output_type="loglikelihood_rolling", doc_to_choice=None, doc_to_text="", doc_to_target="{{text}}",
+        metric_list=[{"metric": "bits_per_byte"}],
+    )  # fmt: skip
+    assert list(run(task, tmp_path)[0]) == ["bits_per_byte"]
 
 
 def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):

@@ -11,7 +11,7 @@ import results_fixture as made
 
 from cgpt.collect import collect
 from cgpt.errors import UserError
-from cgpt.plot import compute_figure, loss_figure, plot, scores_figure
+from cgpt.plot import answers_figure, compute_figure, loss_figure, plot, scores_figure
 from cgpt.records import read_loss
 
 
@@ -21,7 +21,7 @@ def test_each_figure_is_an_svg_and_a_png_and_the_same_files_give_the_same_bytes(
     folder = tmp_path / "made-up" / "figures"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(first) == sorted(
-        f"{name}.{kind}" for name in ("compute", "loss", "scores") for kind in ("png", "svg")
+        f"{name}.{kind}" for name in ("answers", "compute", "loss", "scores") for kind in ("png", "svg")
     )
     for name, content in first.items():
         assert (
@@ -56,6 +56,36 @@ def test_error_bars_are_the_sd_over_seeds_or_for_one_seed_the_standard_error(tmp
         assert [line.get_ydata()[0] for line in dashed] == [0.25]
 
 
+def test_the_answers_figure_draws_bits_per_byte_over_the_main_metric_of_each_task_against_loss(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    rows = collect(experiment, plan, tmp_path)
+    pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
+    figure = answers_figure(rows.scores, pretrained, experiment.tasks)
+    assert [axes.get_title() for axes in figure.axes] == [*made.TASKS, "", "", ""]
+    for upper, lower in zip(figure.axes[:3], figure.axes[3:], strict=True):
+        assert lower.get_ylabel() == "acc" and upper.xaxis_inverted() and lower.xaxis_inverted()
+        for axes, value in ((upper, lambda acc: 3 - 2 * acc), (lower, lambda acc: acc)):
+            drawn = [(bars.lines[0].get_xdata()[0], bars.lines[0].get_ydata()[0]) for bars in axes.containers]
+            expected = []
+            for place, model in enumerate(made.SIZES):
+                losses = [row["validation_loss"] for row in pretrained if row["model"] == model]
+                expected.append((np.mean(losses), value(np.mean([0.3 + 0.05 * place, 0.31 + 0.05 * place]))))
+            assert np.array(drawn) == pytest.approx(np.array(expected))
+    dashed = [[line.get_linestyle() for line in axes.lines].count("--") for axes in figure.axes]
+    assert dashed == [0, 0, 0, 1, 1, 1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["zero-shot", "chance"]
+
+
+def test_six_tasks_have_two_panels_each_and_the_rest_of_the_last_row_is_empty(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    rows = collect(experiment, plan, tmp_path)
+    scores = rows.scores + [row | {"task": row["task"] + " again"} for row in rows.scores]
+    axes = answers_figure(scores, rows.runs, experiment.tasks).axes
+    assert [panel.get_title() for panel in axes if panel.axison and panel.get_title()] == [
+        *made.TASKS, *(f"{task} again" for task in sorted(made.TASKS))]  # fmt: skip
+    assert [panel.axison for panel in axes] == [True] * 10 + [True, False, False, False, False] * 2
+
+
 def test_the_compute_figure_labels_each_mean_with_size_and_number_of_seeds(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
     runs = [row for row in collect(experiment, plan, tmp_path).runs if row["stage"] == "pretrain"]
@@ -69,10 +99,10 @@ def test_the_compute_figure_labels_each_mean_with_size_and_number_of_seeds(tmp_p
     assert axes.get_xscale() == "log"
 
 
-def test_an_experiment_without_tasks_still_gets_its_three_figures(tmp_path) -> None:
+def test_an_experiment_without_tasks_still_gets_its_four_figures(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
     plot(experiment, replace(plan, runs=plan.of("pretrain")), tmp_path)
-    assert len(list((tmp_path / "made-up" / "figures").iterdir())) == 6
+    assert len(list((tmp_path / "made-up" / "figures").iterdir())) == 8
 
 
 def test_a_missing_loss_csv_is_one_line(tmp_path) -> None:

@@ -50,18 +50,36 @@ def done(tmp_path: Path) -> tuple[Experiment, Path]:
 
 def test_every_cell_of_the_table_is_the_mean_and_sd_of_its_seeds_in_scores_csv(done) -> None:
     rows = read_csv(done[1] / "scores.csv")
-    cells = 0
-    for line in markdown_tables(done[1] / "table.md")[0]:
-        if line["condition"] == "chance":
-            continue
-        task = line["task"].split(" (")[0]
-        for header, cell in list(line.items())[2:]:
-            model = header.split(" (")[0]
-            wanted = (task, line["condition"], model, "acc")
-            values = [float(r["value"]) for r in rows if wanted == (r["task"], r["condition"], r["model"], r["metric"])]
-            assert cell == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} (n 2, se 0.015)"
-            cells += 1
-    assert cells == 3 * 3 * 3
+    for table, metric in zip(markdown_tables(done[1] / "table.md"), ("acc", "bits_per_byte_of_answer")):
+        cells = 0
+        for line in table:
+            if line["condition"] == "chance":
+                continue
+            task = line["task"].split(" (")[0]
+            for header, cell in list(line.items())[2:]:
+                wanted = (task, line["condition"], header.split(" (")[0], metric)
+                keys = ("task", "condition", "model", "metric")
+                values = [float(row["value"]) for row in rows if wanted == tuple(row[key] for key in keys)]
+                assert cell == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} (n 2, se 0.015)"
+                cells += 1
+        assert cells == 3 * 3 * 3
+
+
+def test_bits_per_byte_of_the_answer_have_a_table_of_their_own_without_chance(done) -> None:
+    scores, bits, _ = markdown_tables(done[1] / "table.md")
+    assert list(bits[0]) == list(scores[0])
+    assert [line["condition"] for line in bits] == ["from scratch", "zero-shot", "fine-tuned"] * 3
+    assert bits[0]["task"] == "topic (bits_per_byte_of_answer, lower is better, 400 documents)"
+    assert "## Bits per byte of the correct answer" in (done[1] / "table.md").read_text()
+
+
+def test_without_bits_per_byte_of_an_answer_there_is_no_such_table(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    for path in tmp_path.glob("runs/evaluate/*/scores.json"):
+        change(path, scores=json.loads(path.read_text())["scores"][1:])
+    tabulate(experiment, plan, tmp_path)
+    page = (tmp_path / "made-up" / "table.md").read_text()
+    assert len(markdown_tables(tmp_path / "made-up" / "table.md")) == 2 and "correct answer" not in page
 
 
 def test_models_stand_from_small_to_large_and_conditions_in_a_fixed_order(done) -> None:
@@ -91,7 +109,7 @@ def test_the_csv_files_have_exactly_the_columns_of_the_one_list_and_a_row_per_re
 
 
 def test_the_pretraining_table_gives_size_cost_and_loss_of_every_run(done) -> None:
-    table = markdown_tables(done[1] / "table.md")[1]
+    table = markdown_tables(done[1] / "table.md")[2]
     assert len(table) == 6
     assert table[5] == {
         "model": "gpt-1m", "seed": "1", "data": "world", "hardware": "cpu", "parameters": "1.23 M",
@@ -106,7 +124,7 @@ def test_measured_and_modeled_runs_never_share_a_cell_and_modeled_ones_print_wit
     for path in tmp_path.glob("runs/*/gpt-1m.world.s1*/run.json"):
         change(path, hardware="cs2", timing="modeled", energy_j=1500.0)
     tabulate(experiment, plan, tmp_path)
-    scores, runs = markdown_tables(tmp_path / "made-up" / "table.md")
+    scores, _, runs = markdown_tables(tmp_path / "made-up" / "table.md")
     assert list(scores[1])[-2:] == [
         "gpt-1m, cpu, measured (1.23 M parameters)",
         "gpt-1m, cs2, modeled (1.23 M parameters)",

@@ -38,7 +38,7 @@ STAGES = {  # module: its function's parameters, and what it writes
     "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", '
                  '"table.md", "table.html"'),
     "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
-             'for name in ("loss", "scores", "compute") for kind in ("svg", "png"))'),
+             'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
 }  # fmt: skip
 
 

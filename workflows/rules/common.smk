@@ -20,7 +20,7 @@ except UserError as error:
     print(*error.problems, sep="\n", file=sys.stderr)
     sys.exit(1)
 
-FIGURES = ("loss", "scores", "compute")
+FIGURES = ("loss", "scores", "answers", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
 WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
 WITH_HARDWARE_LAWS = [name for name, what in WORKFLOW.experiments.items() if "hardware" in what.fit]

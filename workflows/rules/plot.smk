@@ -16,6 +16,12 @@ rule plot:
             category="{experiment}",
             labels={"shows": "scores before and after fine-tuning"},
         ),
+        answers=report(
+            "results/{experiment}/figures/answers.svg",
+            caption="../report/answers.rst",
+            category="{experiment}",
+            labels={"shows": "correct answers against loss"},
+        ),
         compute=report(
             "results/{experiment}/figures/compute.svg",
             caption="../report/compute.rst",
