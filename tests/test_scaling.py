@@ -280,8 +280,8 @@ def test_accuracy_follows_from_loss_within_two_points_for_each_model_left_out(ta
 
 def test_the_largest_models_accuracies_follow_from_compute_in_two_steps():
     """Compute -> loss by the law of the SP models to 6.7B, loss -> accuracy by the sigmoid of all models to 6.7B."""
-    law = compute_law.fit_offset(SP.flops["cerebras"][:-1], SP.loss[:-1])
-    predicted_loss = compute_law.loss_at(law, SP.flops["cerebras"][-1:])
+    law = cost_law.fit_offset(SP.flops["cerebras"][:-1], SP.loss[:-1])
+    predicted_loss = cost_law.loss_at(law, SP.flops["cerebras"][-1:])
     assert predicted_loss == pytest.approx(SP.loss[-1:], rel=0.02)
     errors = {}
     for task in downstream.TASKS:
