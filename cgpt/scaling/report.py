@@ -82,8 +82,9 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
         yield _parametric_table(f"Loss against parameters and tokens{of} ({counted})", study["parametric"])
     if "isoflop" in study:
         yield from _isoflop_tables(of, study["isoflop"])
-    if "hardware" in study:
+    if study.get("hardware"):
         yield _hardware_table(f"Loss against what training costs{of} ({counted})", study["hardware"])
+    if study.get("cheapest"):
         yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
     if "learning_rate" in study:
         yield _learning_rate_table(f"Best learning rate of each width{of} ({counted})", study["learning_rate"])
