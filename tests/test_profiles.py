@@ -53,7 +53,8 @@ def test_modeled_profiles_name_their_sources_and_guess_no_price():
     for profile in load.load_workflow(ROOT).hardware.values():
         assert (profile.wafer is not None or profile.gpu is not None) == (profile.timing == "modeled")
         assert profile.timing == "measured" or profile.sources
-        assert profile.price_per_hour_usd is None
+        priced = profile.price_per_hour_usd is not None
+        assert priced == any(source.startswith("price: ") for source in profile.sources), profile.name
 
 
 def test_a_base_gives_what_a_profile_does_not_write(tmp_path):
