@@ -124,3 +124,7 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
 ])  # fmt: skip
 def test_a_mistake_gets_one_line_that_says_what_to_write(refused, arguments, expected):
     assert refused(*arguments) == [expected]
+
+
+def test_a_row_of_models_has_the_parameters_that_its_checkpoint_has(forecast):
+    assert forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2")["n_parameters"] == 111_050_496  # of its card

@@ -11,6 +11,7 @@ from cgpt.cost.estimate import Step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.training import job_overhead_s, processor_step, training_step
 from cgpt.errors import UserError, did_you_mean
+from cgpt.flops import n_parameters
 from cgpt.spec import Hardware, Model
 
 SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
@@ -44,7 +45,8 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
     step = _step(asked, shape, hardware, systems, batch)
     found: dict[str, Any] = {
         "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
-        "timing": "modeled", "systems": systems, "batch_per_system": batch, "n_parameters": shape.n_parameters,
+        "timing": "modeled", "systems": systems, "batch_per_system": batch,
+        "n_parameters": n_parameters(models[asked.model]) if asked.model else shape.n_parameters,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
