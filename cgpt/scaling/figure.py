@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     Curves = list[tuple[str, Points]]
 
+BESIDE: Any = (((5, 4), "left"), ((-5, -10), "right"))  # of its point, where the label of each series stands
 BEYOND = 3.0  # how far, as a ratio of FLOPs, a law is drawn beyond its points
 Study = Mapping[str, Any]
 
@@ -69,7 +70,7 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         if "power" in fits:
             axes.plot(x, loss_at(law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
                       label=_words(name, fits["power"]))  # fmt: skip
-        _points(axes, points, flops, colour, MARKERS[place], labelled=place == 0)
+        _points(axes, points, flops, place, labelled=place < len(BESIDE))
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
@@ -94,7 +95,7 @@ def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) 
         seeds = sorted(set(np.bincount(points.cells).tolist()))
         axes.plot([], [], color=colour, marker=MARKERS[place],
                   label=", ".join(filter(None, (name, "n=" + " or ".join(map(str, seeds))))))  # fmt: skip
-        _points(axes, points, points.tokens, colour, MARKERS[place], labelled=False)
+        _points(axes, points, points.tokens, place, labelled=False)
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["tokens"])
@@ -152,20 +153,23 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
     axes.legend(fontsize=8, title="stars: best rates, 95 %", title_fontsize=8)
 
 
-def _points(axes: Axes, points: Points, at: np.ndarray, colour: str, marker: str, labelled: bool) -> None:
+def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bool) -> None:
     """The mean of each cell, its standard deviation over seeds as the bar, its model (of one model, its tokens per
-    parameter) and n as the label."""
+    parameter) and n as the label; hollow marks from the second series on, as series lie on each other."""
+    fill = COLOURS[place] if place == 0 else "none"
+    offset, side = BESIDE[min(place, len(BESIDE) - 1)]
     one_model = len(set(points.models)) == 1
     for cell in range(points.n_cells):
         own = points.cells == cell
         x, y = at[own].mean(), points.loss[own].mean()
         sd = float(points.loss[own].std(ddof=1)) if own.sum() > 1 else None
-        axes.errorbar(x, y, yerr=sd, color=colour, marker=marker, linestyle="", capsize=2)
+        axes.errorbar(x, y, yerr=sd, color=COLOURS[place], marker=MARKERS[place], linestyle="", capsize=2,
+                      markerfacecolor=fill)  # fmt: skip
         if labelled:
             ratio = f"{(points.tokens / points.n_parameters)[own].mean():.3g} tokens/parameter"
             what = ratio if one_model else points.model_of(cell)
-            axes.annotate(f"{what}, n={own.sum()}", (x, y), xytext=(5, 4), textcoords="offset points",
-                          fontsize=7)  # fmt: skip
+            axes.annotate(f"{what}, n={own.sum()}", (x, y), xytext=offset, textcoords="offset points",
+                          ha=side, color=COLOURS[place], fontsize=7)  # fmt: skip
 
 
 def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:
@@ -180,9 +184,12 @@ def _draws(fit: Study) -> np.ndarray:
 
 
 def _words(name: str, fit: Study) -> str:
+    """A law's constants, each with its interval: alone they say more than the runs do."""
     constants = fit["constants"]
-    parts = [f"α {constants['alpha']['value']:.3f}"]
-    parts += [f"E {constants['e']['value']:.2f}"] if fit["form"] == "offset" else ["no offset"]
+    parts = [f"{sign} {value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+             for sign, key, digits in (("α", "alpha", 3), ("E", "e", 2)) if key in constants
+             for value in (constants[key],) for low, high in (value["resampled"] or value["noise"],)]  # fmt: skip
+    parts += [] if fit["form"] == "offset" else ["no offset"]
     return f"{name + ': ' if name else ''}{', '.join(parts)}"
 
 
