@@ -50,7 +50,7 @@ def page(name: str, question: str, studies: Mapping[str, Mapping[str, Any]], tas
 
 def _downstream_table(tasks: list[dict[str, Any]]) -> Table:
     """The sigmoids of accuracy in loss and their errors, in points of accuracy."""
-    names = ("task", "low", "high", "slope", "middle", "model left out", "13B from smaller", "Pythia")
+    names = ("task", "low", "high", "slope", "middle", "model left out", "13B, its loss given, from smaller", "Pythia")
     keys = ("left_out_mean_error", "largest_error", "pythia_mean_error")
     rows = [[Cell(task["task"]), *(Cell(f"{task[key]:.3g}") for key in ("low", "high", "slope", "middle")),
              *(Cell(f"{100 * task[key]:{'+' if key == 'largest_error' else ''}.1f}") for key in keys)]
