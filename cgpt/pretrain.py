@@ -27,7 +27,8 @@ from cgpt.spec import Hardware, Model, Train
 Batches = Mapping[tuple[int, int], int]  # number of steps by sequences and by tokens in each
 JobCost = Callable[[Model, Hardware, Batches, int], dict[str, float | None]]
 
-DIVERGED_NATS = 1.0  # a loss this far above the first one, after the warm-up, does not come back
+# After the warm-up, a loss this far above the first one for so many steps does not come back; for a step or two it does.
+DIVERGED_NATS, DIVERGED_STEPS = 1.0, 10
 
 
 def pretrain(
@@ -135,7 +136,8 @@ class PretrainRun:
     def _refuse_divergence(self, step: int, loss: float, grad_norm: float) -> None:
         first = self.log.first("train_loss")
         warm = step >= self.schedule.warmup_steps
-        too_high = warm and first is not None and loss > first + DIVERGED_NATS
+        latest = [float(row["train_loss"]) for row in self.log.rows[1 - DIVERGED_STEPS :]] + [loss]
+        too_high = warm and first is not None and len(latest) == DIVERGED_STEPS and min(latest) > first + DIVERGED_NATS
         if math.isfinite(loss) and math.isfinite(grad_norm) and not too_high:
             return
         self.state.remove()

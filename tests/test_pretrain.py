@@ -267,7 +267,6 @@ def test_micro_batches_give_the_losses_of_the_whole_batch(tokens, whole, tmp_pat
     [
         (math.nan, math.nan, "loss nan, gradient norm nan"),
         (3.0, math.inf, "loss 3, gradient norm inf"),
-        (9.0, 1.0, "loss 9, gradient norm 1"),
     ],
 )
 def test_a_run_that_diverges_stops_with_one_line_that_names_step_rate_and_remedy(
@@ -282,6 +281,15 @@ def test_a_run_that_diverges_stops_with_one_line_that_names_step_rate_and_remedy
         "write a lower lr than 0.01, or a longer warmup_fraction",
     )
     assert not (tmp_path / "state" / "run").exists() and not (tmp_path / "pretrain" / "run").exists()
+
+
+def test_a_loss_that_stays_high_is_divergence_and_one_that_comes_back_is_not(tokens, tmp_path, monkeypatch):
+    step, losses = Trainer.step, [4.0, *[9.0] * 9, 4.5, *[9.0] * 9]
+    monkeypatch.setattr(Trainer, "step", lambda self, *a: (losses[self.n_updates], step(self, *a)[1]))
+    assert records.read_run(run(tokens, tmp_path / "back") / "run.json").train_loss == 9.0
+    losses[10:12] = [9.0, 4.5]
+    with pytest.raises(UserError, match=r"diverged at step 11 \(loss 9, gradient norm .*, first loss 4\)"):
+        run(tokens, tmp_path / "high")
 
 
 def test_a_learning_rate_that_is_far_too_high_is_found_out(tokens, tmp_path):
