@@ -27,7 +27,7 @@ from cgpt.spec import Hardware, Model, Train
 Batches = Mapping[tuple[int, int], int]  # number of steps by sequences and by tokens in each
 JobCost = Callable[[Model, Hardware, Batches, int], dict[str, float | None]]
 
-# After the warm-up, a loss this far above the first one for so many steps does not come back; for a step or two it does.
+# After the warm-up, a loss that stays this far above the first one for so many steps does not come back.
 DIVERGED_NATS, DIVERGED_STEPS = 1.0, 10
 
 
