@@ -128,7 +128,7 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["n_parameters"])
     axes.set_ylabel(LABELS["validation_loss"])
-    axes.legend(fontsize=8, loc="lower left", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
+    axes.legend(fontsize=8, loc="best", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
 
 
 def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
@@ -166,7 +166,7 @@ def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bo
         axes.errorbar(x, y, yerr=sd, color=COLOURS[place], marker=MARKERS[place], linestyle="", capsize=2,
                       markerfacecolor=fill)  # fmt: skip
         if labelled:
-            ratio = f"{(points.tokens / points.n_parameters)[own].mean():.3g} tokens/parameter"
+            ratio = f"{(points.tokens / points.n_parameters)[own].mean():.2g} tokens/parameter"
             what = ratio if one_model else points.model_of(cell)
             axes.annotate(f"{what}, n={own.sum()}", (x, y), xytext=offset, textcoords="offset points",
                           ha=side, color=COLOURS[place], fontsize=7)  # fmt: skip
