@@ -163,16 +163,15 @@ def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
     """One row a width, and the power of the width that the best rate follows."""
     if "problem" in found:
         return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
-    names = ("d_model", "parameters", "best lr", "loss there", "loss at the narrowest one's best lr")
+    names = ("d_model", "parameters", "best lr", "loss there", "lost at the narrowest one's best lr on the grid")
     rows = []
     for width in found["widths"]:
         ends = width["best_lr_ends"]
         best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
         best += "" if width["interior"] else ", NOT interior: an end of the rates"
-        lost = width["loss_at_narrowest_best_lr"]
         rows.append([Cell(text) for text in (
             str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_loss']:.3f}",
-            f"{lost:.3f} ({lost - width['best_loss']:+.3f})",
+            f"{width['lost_at_narrowest_best_lr']:.3f}",
         )])  # fmt: skip
     if power := found.get("power_of_width"):
         ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
