@@ -149,7 +149,8 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
     axes.set_xlabel("learning rate")
     axes.set_ylabel(LABELS["validation_loss"])
     power = found.get("power_of_width")
-    axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}" if power else name)
+    ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}]" if power and power["ends"] else ""
+    axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}{ends}" if power else name)
     axes.legend(fontsize=8, title="stars: best rates, 95 %", title_fontsize=8)
 
 

@@ -16,8 +16,8 @@ LEAST_RATES = 3  # through which a parabola goes
 
 
 def study(points: Points) -> dict[str, Any]:
-    """For each model its best rate, the loss that it has more at the rate which is the narrowest one's best on the grid,
-    and the power of the width that the best rate follows; or a `problem`.
+    """For each model its best rate and what the narrowest one's best rate of the grid costs it, and the power of the width
+    that the best rate follows; or a `problem`.
 
     The best rate is the minimum of the parabola in log rate through the best rate of the grid and its two neighbours.
     Its interval comes from draws with normal noise of the seeds' standard deviation, pooled over all settings.
@@ -28,7 +28,7 @@ def study(points: Points) -> dict[str, Any]:
     widths = sorted(set(points.d_model.tolist()))
     curves = [_curve(points, width) for width in widths]
     if len({tuple(rates) for rates, _, _ in curves}) > 1:
-        return {"problem": f"not every width has every learning rate; train all widths at all of them"}
+        return {"problem": "not every width has every learning rate; train all widths at all of them"}
     draws = [_drawn(mean, n, sd) for _, mean, n in curves]
     minima = [_minimum(rates, mean[None]) for rates, mean, _ in curves]
     drawn = [_minimum(rates, noise) for (rates, _, _), noise in zip(curves, draws)]
