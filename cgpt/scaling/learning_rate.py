@@ -16,7 +16,7 @@ LEAST_RATES = 3  # through which a parabola goes
 
 
 def study(points: Points) -> dict[str, Any]:
-    """For each model its best rate and what the narrowest one's best rate of the grid costs it, and the power of the width
+    """Each model's best rate and what the narrowest one's best rate of the grid costs it, and the power of the width
     that the best rate follows; or a `problem`.
 
     The best rate is the minimum of the parabola in log rate through the best rate of the grid and its two neighbours.
