@@ -39,7 +39,7 @@ class Page:
 
 def markdown(page: Page) -> str:
     """The page as GitHub Markdown."""
-    lines = [f"# {page.title}", "", f"> {_flat(page.question)}", ""]
+    lines = [f"# {page.title}", "", *([f"> {_flat(page.question)}", ""] if page.question else [])]
     lines += [f"- **{word}**: {_flat(text)}" for word, text in page.facts]
     for table in page.tables:
         lines += ["", f"## {table.title}", ""]

@@ -121,7 +121,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
 
 def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[str, ...]) -> Figure:
     """Pretrained models, one column per task: bits per byte of the correct answer, and below it the main metric, both
-    against validation loss, which falls to the right."""
+    against validation loss, which falls to the right. The labels of the upper points hold for those below them."""
     losses = {row["run"]: row["validation_loss"] for row in pretrained if row["validation_loss"] is not None}
     scores = [row for row in scores if row["stage"] == "pretrain" and row["pretrain_run"] in losses]
     tasks = _tasks([row for row in scores if row["metric"] == ANSWER_BITS], task_order)
@@ -134,8 +134,8 @@ def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[s
     looks = _looks(scores)
     for (upper, lower), task in zip(pairs, tasks, strict=False):
         of_task = [row for row in scores if row["task"] == task]
-        _against_loss(upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks)
-        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks)
+        _against_loss(upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks, labelled=True)
+        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks, labelled=False)
         upper.set_title(task, fontweight="bold")
         upper.set_ylabel("bits per byte\nof the correct answer")
         upper.tick_params(labelbottom=False)
@@ -221,22 +221,30 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
     axes.set_xlim(-0.5, len(models) - 0.5)
 
 
-def _against_loss(axes: Axes, rows: list[Row], losses: dict[str, float], looks: dict[str, dict[str, Any]]) -> None:
+def _against_loss(
+    axes: Axes, rows: list[Row], losses: dict[str, float], looks: dict[str, dict[str, Any]], labelled: bool
+) -> None:
     """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
     for name in dict.fromkeys(series(row) for row in rows):
         of_name = [row for row in rows if series(row) == name]
         for seeds in grouped(of_name, COLUMN_KEYS).values():
-            _point(axes, mean(losses[row["pretrain_run"]] for row in seeds).value, seeds, looks[name])
+            x = mean(losses[row["pretrain_run"]] for row in seeds).value
+            y = _point(axes, x, seeds, looks[name])
+            label = f"{short(seeds[0]['n_parameters'])}, n={len(seeds)}"
+            if labelled and label not in {text.get_text() for text in axes.texts}:  # once for SP and muP of a size
+                axes.annotate(label, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7)
     _name_metric(axes, rows[0])
     axes.margins(0.12)
-    axes.invert_xaxis()
+    low, high = axes.get_xlim()
+    axes.set_xlim(high, low - 0.35 * (high - low))  # falling; room for the last point's label
 
 
-def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> None:
-    """The mean over seeds; the bar is their sd, for one seed the metric's standard error over documents."""
+def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> float:
+    """Draw and return the mean over seeds; the bar is their sd, for one seed the standard error over documents."""
     score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
     error = score.sd if score.sd is not None else score.se
     axes.errorbar(x, score.value, yerr=error, capsize=2, elinewidth=1.2, **look)
+    return score.value
 
 
 def _name_metric(axes: Axes, row: Row) -> None:

@@ -71,6 +71,9 @@ def test_the_answers_figure_draws_bits_per_byte_over_the_main_metric_of_each_tas
                 losses = [row["validation_loss"] for row in pretrained if row["model"] == model]
                 expected.append((np.mean(losses), value(np.mean([0.3 + 0.05 * place, 0.31 + 0.05 * place]))))
             assert np.array(drawn) == pytest.approx(np.array(expected))
+        assert [text.get_text() for text in upper.texts] == ["90.1 K, n=2", "352 K, n=2", "1.23 M, n=2"]
+        drawn = [bars.lines[0].get_xydata()[0] for bars in upper.containers]
+        assert np.array([text.xy for text in upper.texts]) == pytest.approx(np.array(drawn))
     dashed = [[line.get_linestyle() for line in axes.lines].count("--") for axes in figure.axes]
     assert dashed == [0, 0, 0, 1, 1, 1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["zero-shot", "chance"]
