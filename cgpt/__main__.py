@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=_report)
     verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
     verb.add_argument("experiment", nargs="?")
-    verb.add_argument("--published", action="store_true", help="the published runs; the experiment's beside them")
+    verb.add_argument("--published", action="store_true",
+                      help="the published runs, and the experiment's or our reference runs of `scaling`")  # fmt: skip
     verb.set_defaults(run=_fit)
     verb = verbs.add_parser("coordinate-check", parents=[shared],
                             help="measure how activations grow with width under SP and muP")  # fmt: skip
@@ -271,11 +272,10 @@ def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if not chosen.published:
         found = fit.fit(*_experiment(chosen.experiment), RESULTS)
     else:
-        beside = {}
-        if chosen.experiment:
-            experiment, made = _experiment(chosen.experiment)
-            read = read_runs(RESULTS / experiment.name / "runs.csv", made)
-            beside = {", ".join(filter(None, (experiment.name, name))): points for name, points in read.items()}
+        experiment, made = _experiment(chosen.experiment or "scaling")
+        folder = RESULTS if chosen.experiment else REFERENCE
+        read = read_runs(folder / experiment.name / "runs.csv", made)
+        beside = {", ".join(filter(None, (experiment.name, name))): points for name, points in read.items()}
         found = fit.fit_published(REFERENCE, beside)
     return fit.as_json(found), fit.as_text(found)
 

@@ -23,6 +23,7 @@ Row = dict[str, Any]
 # A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
+PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 

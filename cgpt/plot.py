@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.collect import (
     COLUMN_KEYS,
+    PARAMETRIZATIONS,
     Row,
     collect,
     column_key,
@@ -54,7 +55,7 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
     figures: dict[str, Callable[[], Figure]] = {
         "loss": lambda: loss_figure(pretrained, curves),
         "scores": lambda: scores_figure([row for row in rows.scores if row["primary"]], experiment.tasks),
-        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks),
+        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks, _parametrizations(plan)),
         "compute": lambda: compute_figure(pretrained),
     }
     for name, draw in figures.items():
@@ -119,11 +120,21 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     return figure
 
 
-def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[str, ...]) -> Figure:
+def answers_figure(
+    scores: list[Row], pretrained: list[Row], task_order: tuple[str, ...], kinds: Mapping[str, str]
+) -> Figure:
     """Pretrained models, one column per task: bits per byte of the correct answer, and below it the main metric, both
-    against validation loss, which falls to the right. The labels of the upper points hold for those below them."""
+    against validation loss, which falls to the right. The labels of the upper points hold for those below them.
+
+    `kinds`: each pretraining run's parametrization, which has a colour of its own where there are several.
+    """
     losses = {row["run"]: row["validation_loss"] for row in pretrained if row["validation_loss"] is not None}
     scores = [row for row in scores if row["stage"] == "pretrain" and row["pretrain_run"] in losses]
+    several = len({kinds[row["pretrain_run"]] for row in scores}) > 1
+
+    def name(row: Row) -> str:
+        return f"{series(row)}, {kinds[row['pretrain_run']]}" if several else series(row)
+
     tasks = _tasks([row for row in scores if row["metric"] == ANSWER_BITS], task_order)
     if not tasks:
         return note("No pretrained model has bits per byte of a correct answer.")
@@ -131,19 +142,25 @@ def answers_figure(scores: list[Row], pretrained: list[Row], task_order: tuple[s
     down = 2 * math.ceil(len(tasks) / across)
     figure, panels = new_figure(across, down, width=max(6.0, 2.6 * across), height=2.2 * down + 0.8)
     pairs = [(panels[n], panels[n + across]) for n in range(len(panels)) if n // across % 2 == 0]
-    looks = _looks(scores)
+    looks = {kind: {**look, "fillstyle": "none"} if place else look for place, (kind, look) in
+             enumerate(_looks(scores, name).items())}  # fmt: skip
     for (upper, lower), task in zip(pairs, tasks, strict=False):
         of_task = [row for row in scores if row["task"] == task]
-        _against_loss(upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks, labelled=True)
-        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks, labelled=False)
+        _against_loss(
+            upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks, name, labelled=True
+        )
+        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks, name, labelled=False)
         upper.set_title(task, fontweight="bold")
         upper.set_ylabel("bits per byte\nof the correct answer")
         upper.tick_params(labelbottom=False)
     for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
         axes.set_axis_off()
-    figure.supxlabel(LABELS["validation_loss"], fontsize=10)
-    handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=5)  # below, it would hide the label
+    figure.supxlabel(f"{LABELS['validation_loss']}, falling", fontsize=10)
+    handles = [handle(label=kind, **look) for kind, look in {**looks, "chance": _CHANCE}.items()]
+    bars = "bars: sd over seeds, where n=1 the standard error over documents"
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=5, title=bars, title_fontsize=9
+    )  # below, it would hide the label
     return figure
 
 
@@ -185,21 +202,25 @@ def _labels_to_titles(scores: list[Row], tasks: list[str]) -> tuple[list[Row], d
     return [row | {"n_labels": None} if len(counts[row["task"]]) == 1 else row for row in scores], titles
 
 
+def _parametrizations(plan: Plan) -> dict[str, str]:
+    return {run.id: PARAMETRIZATIONS[run.spec["model"]["parametrization"]] for run in plan.of("pretrain")}
+
+
 def _tasks(scores: list[Row], task_order: tuple[str, ...]) -> list[str]:
     """The tasks of these scores, in the experiment's order."""
     found = {row["task"] for row in scores}
     return [task for task in task_order if task in found] + sorted(found - set(task_order))
 
 
-def _looks(scores: list[Row]) -> dict[str, dict[str, Any]]:
+def _looks(scores: list[Row], name: Callable[[Row], str] = series) -> dict[str, dict[str, Any]]:
     """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
     looks: dict[str, dict[str, Any]] = {}
     for row in sorted(scores, key=series_order):
-        if series(row) not in looks:
+        if name(row) not in looks:
             place = len(looks) % len(COLOURS)
             points = {"linestyle": "", "marker": MARKERS[place]}
             line = {"linestyle": ":"}
-            looks[series(row)] = {"color": COLOURS[place], **(line if row["condition"] == "bag of words" else points)}
+            looks[name(row)] = {"color": COLOURS[place], **(line if row["condition"] == "bag of words" else points)}
     return looks
 
 
@@ -222,21 +243,28 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
 
 
 def _against_loss(
-    axes: Axes, rows: list[Row], losses: dict[str, float], looks: dict[str, dict[str, Any]], labelled: bool
+    axes: Axes,
+    rows: list[Row],
+    losses: dict[str, float],
+    looks: dict[str, dict[str, Any]],
+    name: Callable[[Row], str],
+    labelled: bool,
 ) -> None:
     """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
-    for name in dict.fromkeys(series(row) for row in rows):
-        of_name = [row for row in rows if series(row) == name]
-        for seeds in grouped(of_name, COLUMN_KEYS).values():
+    labels: list[str] = []
+    for kind in dict.fromkeys(map(name, rows)):
+        for seeds in grouped((row for row in rows if name(row) == kind), COLUMN_KEYS).values():
             x = mean(losses[row["pretrain_run"]] for row in seeds).value
-            y = _point(axes, x, seeds, looks[name])
+            y = _point(axes, x, seeds, looks[kind])
             label = f"{short(seeds[0]['n_parameters'])}, n={len(seeds)}"
-            if labelled and label not in {text.get_text() for text in axes.texts}:  # once for SP and muP of a size
-                axes.annotate(label, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7)
+            if labelled and label not in labels:  # once for SP and muP of a size; sides take turns
+                offset, side = (((5, 3), "left"), ((-6, -8), "right"))[len(labels) % 2]
+                axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7)
+                labels.append(label)
     _name_metric(axes, rows[0])
     axes.margins(0.12)
     low, high = axes.get_xlim()
-    axes.set_xlim(high, low - 0.35 * (high - low))  # falling; room for the last point's label
+    axes.set_xlim(high + 0.45 * (high - low), low - 0.4 * (high - low))  # falling; room for the outer labels
 
 
 def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> float:

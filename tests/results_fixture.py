@@ -102,7 +102,8 @@ def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experi
             record = run_json(base, "pretrain", model, seed)
             write_json(results, "pretrain", base, "run.json", record)
             write_loss(results, base, record["tokens"], record["validation_loss"])
-            runs.append(run("pretrain", base, {"train": {"lr": 0.001}}, tokenize="t"))
+            spec = {"train": {"lr": 0.001}, "model": {"parametrization": "sp"}}
+            runs.append(run("pretrain", base, spec, tokenize="t"))
             for task in TASKS:
                 runs += _evaluate(results, base, "pretrain", task, 0.3 + 0.05 * place + 0.01 * seed)
                 for start, gain in (("pretrained", 0.5), ("scratch", 0.3)):

@@ -60,7 +60,8 @@ def test_the_answers_figure_draws_bits_per_byte_over_the_main_metric_of_each_tas
     experiment, plan = made.make_results(tmp_path)
     rows = collect(experiment, plan, tmp_path)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
-    figure = answers_figure(rows.scores, pretrained, experiment.tasks)
+    kinds = {row["run"]: "SP" for row in pretrained}
+    figure = answers_figure(rows.scores, pretrained, experiment.tasks, kinds)
     assert [axes.get_title() for axes in figure.axes] == [*made.TASKS, "", "", ""]
     for upper, lower in zip(figure.axes[:3], figure.axes[3:], strict=True):
         assert lower.get_ylabel() == "acc" and upper.xaxis_inverted() and lower.xaxis_inverted()
@@ -83,7 +84,8 @@ def test_six_tasks_have_two_panels_each_and_the_rest_of_the_last_row_is_empty(tm
     experiment, plan = made.make_results(tmp_path)
     rows = collect(experiment, plan, tmp_path)
     scores = rows.scores + [row | {"task": row["task"] + " again"} for row in rows.scores]
-    axes = answers_figure(scores, rows.runs, experiment.tasks).axes
+    kinds = {row["run"]: "SP" for row in rows.runs}
+    axes = answers_figure(scores, rows.runs, experiment.tasks, kinds).axes
     assert [panel.get_title() for panel in axes if panel.axison and panel.get_title()] == [
         *made.TASKS, *(f"{task} again" for task in sorted(made.TASKS))]  # fmt: skip
     assert [panel.axison for panel in axes] == [True] * 10 + [True, False, False, False, False] * 2

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import least_squares, minimize, minimize_scalar
+from scipy.stats import f_oneway
 
 from cgpt.check import CHOICES
-from cgpt.page import markdown
-from cgpt.scaling import cost_law, downstream, learning_rate, parametric_law, published, report
+from cgpt.scaling import cost_law, downstream, parametric_law, published
+from cgpt.scaling.lack_of_fit import lack_of_fit
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import interval, noisy, resampled_weights
@@ -188,7 +188,8 @@ def test_isoflop_minima_are_the_laws_and_so_is_their_exponent():
     for budget in found["budgets"]:
         n_parameters, tokens = HOFFMANN.optimum(budget["flops"])
         assert budget["n_parameters"]["value"] == pytest.approx(n_parameters, rel=0.05)  # a parabola is no power law
-        assert budget["tokens"] == pytest.approx(tokens, rel=0.05)
+        assert budget["tokens"]["value"] == pytest.approx(tokens, rel=0.05)
+        assert budget["tokens_per_parameter"]["value"] == pytest.approx(tokens / n_parameters, rel=0.1)
     exponents = found["laws"]["6nd"]
     assert exponents["n_exponent"]["value"] == pytest.approx(HOFFMANN.n_exponent, abs=0.01)
     assert exponents["d_exponent"]["value"] == pytest.approx(1 - HOFFMANN.n_exponent, abs=0.01)
@@ -208,6 +209,32 @@ def test_isoflop_intervals_hold_the_noiseless_minimum_nineteen_times_in_twenty_a
     assert np.mean(held) == pytest.approx(0.95, abs=0.08)
     noisier = study(isoflop_points(0.003), ("isoflop",), "6nd")["isoflop"]["budgets"][0]["n_parameters"]["noise"]
     assert np.log(noisier[1] / noisier[0]) > 1.5 * np.mean(widths)
+
+
+def test_isoflop_exponents_lie_in_their_intervals_and_nothing_is_surer_by_parabolas_far_from_the_minimum():
+    """Sizes far on one side bend the parabola through all of them; the nearest ones hardly notice."""
+    lopsided = np.geomspace(1 / 2, 40, 9)
+    exact = study(isoflop_points(around=lopsided), ("isoflop",), "6nd")["isoflop"]
+    assert exact["n_sizes_in_parabola"] == 5 and exact["all_sizes"]["n_sizes_in_parabola"] == 9
+    for near, all_sizes in zip(exact["budgets"], exact["all_sizes"]["budgets"]):
+        truth = HOFFMANN.optimum(near["flops"])[0]
+        near_miss, far_miss = (abs(np.log(each["n_parameters"]["value"] / truth)) for each in (near, all_sizes))
+        assert near_miss < 0.1 and far_miss > 2 * near_miss
+    held = []
+    for seed in range(20):
+        found = study(isoflop_points(0.001, seed), ("isoflop",), "6nd")["isoflop"]["laws"]["6nd"]["n_exponent"]
+        held.append([low < HOFFMANN.n_exponent < high for low, high in (found["noise"], found["resampled"])])
+    assert np.mean(held, axis=0) == pytest.approx([0.95, 0.95], abs=0.11)
+
+
+def test_lack_of_fit_to_one_mean_is_an_analysis_of_variance():
+    rng = np.random.default_rng(3)
+    cells = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    values = rng.standard_normal(9) + cells
+    found = lack_of_fit(values, np.full(9, values.mean()), cells, 1)
+    expected = f_oneway(*(values[cells == cell] for cell in range(3)))
+    assert found is not None and (found["f"], found["p"]) == pytest.approx((expected.statistic, expected.pvalue))
+    assert lack_of_fit(values[[0, 3, 5]], np.zeros(3), np.arange(3), 1) is None  # one seed each
 
 
 def test_a_minimum_beyond_the_sizes_trained_is_said_and_decides_nothing():
@@ -331,49 +358,3 @@ def test_the_batch_law_goes_through_the_papers_batches():
     factor, exponent = published.batch_tokens_law(FAMILY)
     for tokens, batch in ((2.22e9, 245_760), (5.12e9, 540_672), (133e9, 2_129_920)):
         assert factor * tokens**exponent == pytest.approx(batch, rel=0.35)
-
-
-RATES = 2.0 ** -np.arange(3, 10)
-
-
-def rate_points(best_at: Callable[[int], float], noise: float = 0.0, seed: int = 0) -> Points:
-    """Four widths at RATES with two seeds; loss is a parabola in log rate around `best_at` of the width."""
-    rng = np.random.default_rng(seed)
-    rows = [(width, lr, cell) for cell, (width, lr) in enumerate((w, r) for w in (32, 64, 128, 256) for r in RATES)
-            for _ in range(2)]  # fmt: skip
-    width, lr, cells = (np.array(column) for column in zip(*rows))
-    best = np.array([best_at(w) for w in width])
-    loss = 3 + 10 / width + 0.05 * np.log(lr / best) ** 2 + noise * rng.standard_normal(len(lr))
-    ones = np.ones(len(lr))
-    return Points(tuple(map(str, width)), cells, 12.0 * width**2, None, 1e6 * ones, {"palm": 1e12 * ones}, loss, None,
-                  d_model=width, lr=lr)  # fmt: skip
-
-
-def test_a_best_rate_that_falls_with_the_width_is_found_and_so_is_one_that_stays():
-    falling = learning_rate.study(rate_points(lambda width: 1.3 / width))
-    assert [width["best_lr"] for width in falling["widths"]] == pytest.approx([1.3 / w for w in (32, 64, 128, 256)])
-    assert falling["power_of_width"]["value"] == pytest.approx(-1)
-    assert [width["best_loss"] for width in falling["widths"]] == pytest.approx(
-        [3 + 10 / w for w in (32, 64, 128, 256)]
-    )
-    last = falling["widths"][-1]
-    at_most = 0.05 * np.log(RATES[2] / (1.3 / 256)) ** 2  # RATES[2] is the narrowest one's best on the grid
-    at_least = 0.05 * np.log(RATES[5] / (1.3 / 256)) ** 2
-    assert last["lost_at_narrowest_best_lr"] == pytest.approx(at_most - at_least)
-    staying = learning_rate.study(rate_points(lambda width: 0.02))
-    assert staying["power_of_width"]["value"] == pytest.approx(0, abs=1e-9)
-
-
-def test_the_interval_of_a_best_rate_holds_the_true_one_in_about_95_of_100_studies():
-    studies = [learning_rate.study(rate_points(lambda width: 0.02, 0.01, seed)) for seed in range(50)]
-    held = [low <= 0.02 <= high for made in studies for low, high in (w["best_lr_ends"] for w in made["widths"])]
-    assert 0.9 <= np.mean(held) <= 0.99
-
-
-def test_a_rate_at_the_end_of_the_grid_is_said_to_be_no_minimum():
-    found = learning_rate.study(rate_points(lambda width: 1.0))
-    assert [width["interior"] for width in found["widths"]] == [False] * 4
-    assert [width["best_lr"] for width in found["widths"]] == pytest.approx([RATES.max()] * 4)
-    assert "NOT interior" in markdown(
-        report.page("x", "", {"": study(rate_points(lambda _: 1.0), ("learning_rate",))}, [])
-    )

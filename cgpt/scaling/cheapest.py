@@ -24,12 +24,15 @@ def losses_to_reach(losses: Sequence[np.ndarray]) -> list[float]:
 
 
 def ways_to(loss: float, fits: Sequence[Fit]) -> list[dict[str, Any]]:
-    """For each machine and cost: what the steps take to the loss, with its 95 % interval, by the offset law.
+    """For each machine and cost: what the steps take to the loss, with its 95 % interval, by the offset law, or by the
+    power law where the settings are too few for an offset.
 
     `cheapest`: no other machine takes less, what a job takes beside its steps included. Infinite where a law, or the
     end of its interval, does not reach the loss.
     """
-    laws = [fit for fit in fits if fit["form"] == "offset" and "draws" in fit]
+    decided = {(fit["hardware"], fit["cost"]): fit for form in ("power", "offset") for fit in fits
+               if fit["form"] == form and "draws" in fit}  # fmt: skip
+    laws = list(decided.values())
     ways = [{"loss": loss, **{key: fit[key] for key in ("hardware", "timing", "extrapolated", "cost", "job_overhead")},
              "steps": _with_interval(fit, loss)} for fit in laws]  # fmt: skip
     for cost in COSTS:

@@ -64,8 +64,9 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         flops = points.flops[convention]
         fits = {fit["form"]: fit for fit in study.get("compute", ()) if "draws" in fit}
         x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
+        if fits:
+            band(axes, x, fits["offset" if "offset" in fits else "power"], colour)
         if "offset" in fits:
-            band(axes, x, fits["offset"], colour)
             axes.plot(x, loss_at(law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
         if "power" in fits:
             axes.plot(x, loss_at(law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
@@ -75,6 +76,8 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     log_ticks(axes.xaxis)
     axes.set_xlabel(f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
     axes.set_ylabel(LABELS["validation_loss"])
+    low, high = axes.get_xlim()
+    axes.set_xlim(low * (low / high) ** 0.06, high * (high / low) ** 0.06)  # room for the outer labels
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
 
@@ -105,30 +108,37 @@ def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) 
 
 
 def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
-    """Loss against parameters: a colour per budget, its parabola, and its minimum with the interval where interior."""
+    """Loss against parameters: a colour per budget, its parabola with its band, and its minimum with its interval where
+    interior."""
     for name, points in curves:
         ones = np.ones_like(points.loss)
         for place, (budget, found) in enumerate(zip(isoflop.budgets(points), studies[name]["isoflop"]["budgets"])):
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            level, slope, bend = budget.parabola(points, points.loss, ones)
-            sizes = points.n_parameters[budget.runs]
-            x = np.linspace(np.log(sizes.min()), np.log(sizes.max()), 60)
-            centred = x - np.log(sizes).mean()
-            axes.plot(np.exp(x), level + slope * centred + bend * centred**2, color=colour, linewidth=1)
+            window = budget.nearest(points, points.loss, ones, studies[name]["isoflop"]["n_sizes_in_parabola"])
+            level, slope, bend = budget.parabola(points, points.loss, window)
+            sizes, across = points.n_parameters[budget.runs], np.array(found["band"]["n_parameters"])
+            centred = np.log(across) - np.log(sizes).mean()
+            axes.fill_between(
+                across, found["band"]["low"], found["band"]["high"], color=colour, alpha=0.18, linewidth=0
+            )
+            axes.plot(across, level + slope * centred + bend * centred**2, color=colour, linewidth=1)
+            seeds = " or ".join(map(str, sorted(set(np.unique(sizes, return_counts=True)[1].tolist()))))
             axes.plot(sizes, points.loss[budget.runs], linestyle="", color=colour, marker=marker,
-                      label=f"{name + ', ' if name else ''}{found['flops']:.2g} FLOPs, n={len(sizes)}")  # fmt: skip
+                      label=f"{name + ', ' if name else ''}{found['flops']:.2g} FLOPs, n={seeds} a size")  # fmt: skip
             if found["interior"]:
                 best = found["n_parameters"]
                 at = np.log(best["value"]) - np.log(sizes).mean()
-                low, high = (np.clip(end, sizes.min(), sizes.max()) for end in best["noise"])
-                reach = [[best["value"] - low], [high - best["value"]]]
+                low, high = best["resampled"] or best["noise"]
+                reach = [[max(0.0, best["value"] - low)], [max(0.0, high - best["value"])]]
                 axes.errorbar(best["value"], level + slope * at + bend * at * at, xerr=reach, color=colour, marker="*",
                               markersize=10, capsize=3)  # fmt: skip
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["n_parameters"])
     axes.set_ylabel(LABELS["validation_loss"])
-    axes.legend(fontsize=8, loc="best", title="stars: minima inside the sizes trained, 95 %", title_fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, min(high, 1.05 * max(points.loss.max() for _, points in curves)))
+    axes.legend(fontsize=8, loc="best", title="stars: minima; bands, bars: 95 %", title_fontsize=8)
 
 
 def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
@@ -151,7 +161,8 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
     power = found.get("power_of_width")
     ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}]" if power and power["ends"] else ""
     axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}{ends}" if power else name)
-    axes.legend(fontsize=8, title="stars: best rates, 95 %", title_fontsize=8)
+    axes.legend(fontsize=8, title="stars: best rates, 95 %; bars: sd of the mean over seeds",
+                title_fontsize=8)  # fmt: skip
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bool) -> None:

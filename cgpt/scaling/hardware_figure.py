@@ -30,14 +30,14 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
                         studies: Mapping[str, Study]) -> Figure:  # fmt: skip
     """A row for each series, a panel for each cost that some machine has, a colour and a marker for each machine.
 
-    Lines are the offset laws with their bands; what is modeled has dashes and hollow marks.
+    Lines are the laws with their bands; what is modeled has dashes and hollow marks.
     """
     shown = {machine.hardware: machine for of_series in machines.values() for machine in of_series}
     costs = [cost for cost in COSTS if any(cost in machine.costs for machine in shown.values())]
     if not costs:
         return note("No cost of a step is known.")
     looks = _looks(shown)
-    figure, panels = new_figure(len(costs), len(series), width=3.4 * len(costs), height=1.2 + 2.4 * len(series))
+    figure, panels = new_figure(len(costs), len(series), width=2.9 * len(costs), height=1.3 + 2.3 * len(series))
     for place, (name, points) in enumerate(series.items()):
         row = panels[place * len(costs) : (place + 1) * len(costs)]
         for axes, below, cost in zip(row, panels[-len(costs) :], costs):
@@ -47,7 +47,7 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
             for machine in (machine for machine in machines[name] if cost in machine.costs):
                 look = looks[machine.hardware]
                 _law(axes, machine, cost, studies[name]["hardware"], look)
-                _points(axes, points, machine.costs[cost], look, labelled=machine is machines[name][0])
+                _points(axes, points, machine.costs[cost], look, labelled=_first_with(machines[name], cost) is machine)
         row[0].set_ylabel(LABELS["validation_loss"])
         row[0].set_title(name, fontweight="bold")
     for axes, cost in zip(panels[-len(costs) :], costs):
@@ -63,6 +63,11 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
     return figure
 
 
+def _first_with(machines: list[Machine], cost: str) -> Machine:
+    """The machine whose points carry the labels of a panel: others have the same sizes at the same losses."""
+    return next(machine for machine in machines if cost in machine.costs)
+
+
 def _looks(machines: Mapping[str, Machine]) -> dict[str, dict[str, Any]]:
     """Dashes take turns where the lines of modeled machines coincide."""
     looks = styles_of(list(machines))
@@ -72,9 +77,9 @@ def _looks(machines: Mapping[str, Machine]) -> dict[str, dict[str, Any]]:
 
 
 def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], look: Mapping[str, Any]) -> None:
-    """The offset law and its band, to a little beyond the points; nothing where the runs decide none."""
-    fit = next((fit for fit in fits if (fit["hardware"], fit["cost"], fit["form"]) == (machine.hardware, cost, "offset")
-                and "draws" in fit), None)  # fmt: skip
+    """The offset law, or where the runs decide none the power law, and its band, to a little beyond the points."""
+    own = [fit for fit in fits if (fit["hardware"], fit["cost"]) == (machine.hardware, cost) and "draws" in fit]
+    fit = min(own, key=lambda fit: fit["form"] != "offset", default=None)
     if fit is None:
         return
     x = np.geomspace(machine.costs[cost].min(), machine.costs[cost].max() * BEYOND, 100)

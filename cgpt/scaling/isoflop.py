@@ -46,6 +46,20 @@ class Budget:
         with np.errstate(over="ignore"):
             return np.exp(best + np.log(points.n_parameters[self.runs]).mean()), inside
 
+    def nearest(self, points: Points, loss: np.ndarray, weights: np.ndarray, n_sizes: int) -> np.ndarray:
+        """`weights` (..., n) with 0 for all but the `n_sizes` sizes nearest in log N to the one of least loss (..., n),
+        of those that have a weight: far from its minimum the loss is no parabola."""
+        x, present = self.log_n(points), weights[..., self.runs] > 0
+        best = np.argmin(np.where(present, loss[..., self.runs], np.inf), axis=-1)
+        away = np.where(present, np.abs(x - x[best][..., None]), np.inf)
+        sizes = np.unique(x)
+        has_size = np.stack([present[..., x == size].any(axis=-1) for size in sizes], axis=-1)
+        by_size = np.where(has_size, np.abs(sizes - x[best][..., None]), np.inf)
+        farthest = np.sort(by_size, axis=-1)[..., min(n_sizes, len(sizes)) - 1]
+        kept = np.array(weights, dtype=float)
+        kept[..., self.runs] *= away <= farthest[..., None] * (1 + 1e-9)
+        return kept
+
     def at(self, points: Points, values: np.ndarray, n_parameters: np.ndarray) -> np.ndarray:
         """`values` (n,) of the budget's runs, tokens or FLOPs, at a size between theirs."""
         sizes, first = np.unique(points.n_parameters[self.runs], return_index=True)

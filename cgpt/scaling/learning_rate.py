@@ -20,16 +20,18 @@ def study(points: Points) -> dict[str, Any]:
     that the best rate follows; or a `problem`.
 
     The best rate is the minimum of the parabola in log rate through the best rate of the grid and its two neighbours.
-    Its interval comes from draws with normal noise of the seeds' standard deviation, pooled over all settings.
+    Its interval comes from draws with normal noise of the seeds' standard deviation, pooled over the settings that
+    such parabolas go through: rates at which training nearly diverges differ more from seed to seed.
     """
     if points.lr is None or points.d_model is None or len(set(points.lr)) < LEAST_RATES:
         return {"problem": f"fewer than {LEAST_RATES} learning rates; write e.g. `vary: {{train.lr: [...]}}`"}
-    sd = _seed_sd(points)
     widths = sorted(set(points.d_model.tolist()))
     curves = [_curve(points, width) for width in widths]
     if len({tuple(rates) for rates, _, _ in curves}) > 1:
         return {"problem": "not every width has every learning rate; train all widths at all of them"}
-    draws = [_drawn(mean, n, sd) for _, mean, n in curves]
+    sd = _seed_sd(points, widths, curves)
+    rng = np.random.default_rng(SEED)
+    draws = [mean + (sd or 0.0) / np.sqrt(n) * rng.standard_normal((N_DRAWS, len(mean))) for _, mean, n in curves]
     minima = [_minimum(rates, mean[None]) for rates, mean, _ in curves]
     drawn = [_minimum(rates, noise) for (rates, _, _), noise in zip(curves, draws)]
     rates, mean, _ = curves[0]
@@ -43,7 +45,7 @@ def study(points: Points) -> dict[str, Any]:
             "lr": rates.tolist(), "loss": mean.tolist(), "n_seeds": n.tolist(),
             "best_on_grid": float(rates[np.argmin(mean)]), "interior": inside,
             "best_lr": float(best[0]), "best_lr_ends": None if sd is None else interval(drawn_best),
-            "best_loss": float(level[0]),
+            "best_loss_on_grid": float(mean.min()), "best_loss": float(level[0]),
             "lost_at_narrowest_best_lr": float(mean[rates == narrowest][0] - mean.min()),
         })  # fmt: skip
     if len(widths) > 1:
@@ -54,11 +56,17 @@ def study(points: Points) -> dict[str, Any]:
     return found
 
 
-def _seed_sd(points: Points) -> float | None:
-    """Standard deviation of the loss over seeds, pooled over the settings that have several; None where none has."""
-    by_cell = [points.loss[points.cells == cell] for cell in range(points.n_cells)]
-    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in by_cell)
-    freedom = sum(len(own) - 1 for own in by_cell)
+def _seed_sd(points: Points, widths: list[float], curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+             ) -> float | None:  # fmt: skip
+    """Standard deviation of the loss over seeds, pooled over each width's best rate and its neighbours, where they have
+    several seeds; None where none has."""
+    assert points.lr is not None and points.d_model is not None
+    squares, freedom = 0.0, 0
+    for width, (rates, mean, _) in zip(widths, curves):
+        for rate in rates[_around(np.array([np.argmin(mean)]), len(rates))[0]]:
+            own = points.loss[(points.d_model == width) & (points.lr == rate)]
+            squares += float(((own - own.mean()) ** 2).sum())
+            freedom += len(own) - 1
     return float(np.sqrt(squares / freedom)) if freedom else None
 
 
@@ -71,22 +79,21 @@ def _curve(points: Points, width: float) -> tuple[np.ndarray, np.ndarray, np.nda
     return rates, np.array([loss.mean() for loss in at_rate]), np.array([len(loss) for loss in at_rate])
 
 
-def _drawn(mean: np.ndarray, n_seeds: np.ndarray, sd: float | None) -> np.ndarray:
-    """Curves (N_DRAWS, n_rates) as other seeds could have given them."""
-    rng = np.random.default_rng(SEED)
-    return mean + (sd or 0.0) / np.sqrt(n_seeds) * rng.standard_normal((N_DRAWS, len(mean)))
+def _around(best: np.ndarray, n_rates: int) -> np.ndarray:
+    """The places of the best rate (n,) and its neighbours, or of the three at an end, (n, 3)."""
+    return np.clip(best, 1, n_rates - 2)[:, None] + [-1, 0, 1]
 
 
 def _minimum(rates: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Best rate and its loss, each (n,), of curves (n, n_rates); an end of the rates where the curve falls up to it."""
     at = np.argmin(loss, axis=1)
-    middle = np.clip(at, 1, len(rates) - 2)
-    x = np.log(rates)[middle[:, None] + [-1, 0, 1]]
-    y = np.take_along_axis(loss, middle[:, None] + [-1, 0, 1], axis=1)
+    places = _around(at, len(rates))
+    x = np.log(rates)[places]
+    y = np.take_along_axis(loss, places, axis=1)
     left, right = (y[:, 1] - y[:, 0]) / (x[:, 1] - x[:, 0]), (y[:, 2] - y[:, 1]) / (x[:, 2] - x[:, 1])
     bend = (right - left) / (x[:, 2] - x[:, 0])
     with np.errstate(divide="ignore", invalid="ignore"):
         best = (x[:, 0] + x[:, 1]) / 2 - left / (2 * bend)
-    best = np.where(at == middle, best, np.log(rates)[at])
+    best = np.where(at == places[:, 1], best, np.log(rates)[at])
     level = y[:, 0] + left * (best - x[:, 0]) + bend * (best - x[:, 0]) * (best - x[:, 1])
     return np.exp(best), level

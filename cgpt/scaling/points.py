@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import flops
+from cgpt.collect import PARAMETRIZATIONS
 from cgpt.errors import UserError
 from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
@@ -21,7 +22,6 @@ from cgpt.spec import Model
 ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.flops", "train.batch_size",
                  "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn",
                  "model.parametrization")  # fmt: skip
-PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}
 
 
 @dataclass(frozen=True)

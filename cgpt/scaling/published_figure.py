@@ -48,6 +48,8 @@ def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], ot
         fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
         axes.plot(at, scale * loss, linestyle="", markersize=5, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
                   color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
+    if any(name in laws for name in own):
+        axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="our laws, each with its band of 95 %")
     for points, scale in ((points, _bits_per_nat(points)) for points in list(own.values())[:1]):
         _name_models(axes, points, points.flops["cerebras"], scale)
     named = next(iter(family.values()))
@@ -58,7 +60,7 @@ def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], ot
     log_loss(axes)
     if own:
         axes.set_ylim(top=1.15 * max(float((scale * loss).max()) for *_, loss, scale in places))
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper right", frameon=True, framealpha=0.85, edgecolor="none")
     caveat = "; ours: another text and vocabulary, so that only slopes compare" if own else ""
     axes.set_title(f"Published: the Pile{caveat}", fontsize=9)
     return figure

@@ -5,32 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cgpt.collect import short
 from cgpt.page import Cell, Page, Table
+from cgpt.scaling.glossary import FACTS, FACTS_OF
 
-N_KEPT_DRAWS = 500  # in fits.json: enough for the interval of a forecast
-FACTS = [
-    ("L(C)", "(C / C0)^-alpha + E, least squares of the loss; the power law has no E, least squares of its log"),
-    ("[a, b]", "95 % interval: runs and seeds drawn with replacement; `noise`: the fitted law with normal noise of the "
-     "residuals' size, which alone is left where the runs are few"),
-    ("alpha and E", "trade for each other: a correlation near 1 says that the runs decide only both together, and that "
-     "neither is to be quoted without its interval"),
-    ("left out", "(predicted - observed) / observed of the largest run, by the law of all smaller ones"),
-    ("conventions", "6nd: 6 N D with all parameters; palm: attention added; chinchilla: embeddings and softmax added; "
-     "cerebras: Cerebras-GPT's own count; reported: as printed in the paper"),
-]  # fmt: skip
-
-HARDWARE_FACTS = [
-    ("costs", "seconds, joules and US dollars of the steps alone (tokens over tokens per second), on all systems of a "
-     "profile; what a job takes beside them (compiling, programming, sending weights, a checkpoint) stands beside: "
-     "it would hide the law of small models; of what no profile tells, as of GPUs, nothing is counted"),
-    ("joules, usd", "nameplate power and price of the profile, times the seconds; not known where it names none"),
-    ("~", "modeled, not measured; extrapolated: beyond the sizes that the cost model was fitted to"),
-    ("cheapest", "of the machines in the table, the one whose job, with what it takes beside the steps, is least"),
-]  # fmt: skip
+N_KEPT_DRAWS = 1000  # in fits.json, for the intervals of forecasts
 COST_LABELS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
 
 
@@ -42,7 +24,8 @@ def as_json(found: Mapping[str, Any]) -> str:
 
 def page(name: str, question: str, studies: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]) -> Page:
     """Every fit of every series; `tasks`: the sigmoids of accuracy in loss, where there are any."""
-    facts = FACTS + (HARDWARE_FACTS if any("hardware" in study for study in studies.values()) else [])
+    facts = FACTS + [fact for kind in FACTS_OF if any(study.get(kind) for study in studies.values())
+                     for fact in FACTS_OF[kind]]  # fmt: skip
     tables = [table for series, study in studies.items() for table in _tables(series, study)]
     tables += [_downstream_table(tasks)] if tasks else []
     return Page(f"Scaling laws: {name}", question, facts, tables)
@@ -91,18 +74,27 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
-    names = ("loss in", "FLOPs", "form", "C0", "alpha", "E", "corr. alpha, E", "residual sd", "largest left out")
+    names = ("loss in", "FLOPs", "form", "C0", "alpha", "E", "corr. alpha, E", "residual sd", "lack of fit",
+             "largest left out")  # fmt: skip
     rows = []
     for fit in fits:
         cells = [fit["unit"].replace("_", " "), fit["flops"], fit["form"]]
         if "problem" in fit:
-            cells += [fit["problem"], "", "", "", "", ""]
+            cells += [fit["problem"], *[""] * 6]
         else:
-            cells += [_constant(fit["constants"].get(name)) for name in ("c0_flops", "alpha", "e")]
+            cells += [_constant(fit["constants"].get(name)) for name in ("c0_flops", "alpha")]
+            cells += [_offset(fit["constants"].get("e"))]
             cells += [f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else ""]
-            cells += [f"{fit['residual_sd']:.2%}", f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""]
+            cells += [f"{fit['residual_sd']:.2%}", _lack_of_fit(fit["lack_of_fit"])]
+            cells += [f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""]
         rows.append([Cell(text) for text in cells])
     return Table(title, [Cell(name) for name in names], rows)
+
+
+def _lack_of_fit(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return f"F({found['lack_freedom']}, {found['pure_freedom']}) {found['f']:.3g}, p {found['p']:.1g}"
 
 
 def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:
@@ -119,63 +111,81 @@ def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:
 
 
 def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
-    names = ("N counts", "A", "B", "E", "alpha", "beta", "N* ~ C^", "corr. alpha, E", "residual sd", "largest left out")
+    names = ("loss in", "N counts", "A", "B", "E", "alpha", "beta", "N* ~ C^", "corr. alpha, E", "residual sd",
+             "largest left out")  # fmt: skip
     rows = []
     for counts, fit in fits.items():
-        cells = ["all parameters" if counts == "n_parameters" else "no embeddings"]
+        counted = "all parameters" if counts == "n_parameters" else "no embeddings"
         if "problem" in fit:
-            cells += [fit["problem"], *[""] * 8]
-        else:
-            cells += [_constant(constant) for constant in fit["constants"].values()]
-            held = fit["held_out"]
-            cells += [f"{fit['correlation_alpha_e']:.3f}", f"{fit['residual_sd']:.2%}",
-                      f"{held[-1]['error']:+.2%}" if held else ""]  # fmt: skip
-        rows.append([Cell(text) for text in cells])
-    return Table(title, [Cell(name) for name in names], rows)
+            rows.append(["", counted, fit["problem"], *[""] * 8])
+            continue
+        held = fit["held_out"]
+        rest = [f"{fit['correlation_alpha_e']:.3f}", f"{fit['residual_sd']:.2%}",
+                f"{held[-1]['error']:+.2%}" if held else ""]  # fmt: skip
+        for unit, key in (("nats per token", "constants"), ("bits per byte", "constants_bits_per_byte")):
+            if key in fit:
+                rows.append([unit, counted, *map(_constant, fit[key].values()), *rest])
+    return Table(title, [Cell(name) for name in names], [[Cell(text) for text in row] for row in rows])
 
 
 def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
+    """The minima and the powers of compute that they follow, by parabolas through the nearest and through all sizes."""
     if "budgets" not in found:
         yield Table(f"IsoFLOP{of}", [Cell("problem")], [[Cell(found["problem"])]])
         return
-    header = ["FLOPs", "runs", "sizes", "minimum", "N*", "D*", "D* / N*", "interior in draws"]
-    rows = []
-    for budget in found["budgets"]:
-        interior = budget["interior"]
-        rows.append([Cell(text) for text in (
-            f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]),
-            "interior" if interior else f"NOT interior: best at {short(budget['best_size_trained'])}, an end",
-            _constant(budget["n_parameters"]) if interior else "", short(budget["tokens"]) if interior else "",
-            f"{budget['tokens_per_parameter']:.3g}" if interior else "", f"{budget['interior_share_of_draws']:.0%}",
-        )])  # fmt: skip
+    windows = [(f"{found['n_sizes_in_parabola']} nearest", found)] if "all_sizes" in found else [("all", found)]
+    windows += [("all", found["all_sizes"])] if "all_sizes" in found else []
+    header = ["FLOPs", "runs", "sizes", "parabola through", "minimum", "N*", "D*", "D* / N*"]
+    rows = [_budget_row(words, budget) for words, window in windows for budget in window["budgets"]]
     yield Table(f"IsoFLOP minima{of} (equal FLOPs by {found['designed_in']})", [Cell(name) for name in header], rows)
-    if "laws" in found:
-        rows = [[Cell(name), *(Cell(_constant(law[f"{key}_exponent"])) for key in "nd"),
-                 *(Cell(f"{law[f'{key}_held_out_error']:+.1%}" if f"{key}_held_out_error" in law else "")
-                   for key in "nd")] for name, law in found["laws"].items()]  # fmt: skip
-    else:
-        rows = [[Cell(found["problem"]), *[Cell("")] * 4]]
-    names = ("FLOPs", "N* ~ C^", "D* ~ C^", "N* of the largest budget left out", "D* of it")
+    rows = []
+    for words, window in windows:
+        if "laws" not in window:
+            rows.append([Cell(window["problem"]), Cell(words), *[Cell("")] * 4])
+        for name, law in window.get("laws", {}).items():
+            held_out = [f"{law[f'{key}_held_out_error']:+.1%}" if f"{key}_held_out_error" in law else ""
+                        for key in "nd"]  # fmt: skip
+            exponents = [_constant(law[f"{key}_exponent"]) for key in "nd"]
+            rows.append([Cell(text) for text in (name, words, *exponents, *held_out)])
+    names = ("FLOPs", "parabola through", "N* ~ C^", "D* ~ C^", "N* of the largest budget left out", "D* of it")
     yield Table(f"Best size and tokens{of}", [Cell(name) for name in names], rows)
+
+
+def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
+    said = [f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]), words]
+    if not budget["interior"]:
+        said += [f"NOT interior: best at {short(budget['best_size_trained'])}, an end", "", "", ""]
+    else:
+        share = budget["interior_share_of_draws"]
+        said += ["interior" if share >= 0.95 else f"interior in {share:.0%} of draws"]
+        said += [_range(budget[key], short) for key in ("n_parameters", "tokens")]
+        said += [_range(budget["tokens_per_parameter"], _amount)]
+    return [Cell(text) for text in said]
+
+
+def _range(constant: Mapping[str, Any], words: Callable[[float], str]) -> str:
+    """`410 K [358 K, 480 K]`."""
+    low, high = map(words, constant["resampled"] or constant["noise"])
+    return f"{words(constant['value'])} [{low}, {high}]" + ("" if constant["resampled"] else " noise")
 
 
 def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
     """One row a width, and the power of the width that the best rate follows."""
     if "problem" in found:
         return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
-    names = ("d_model", "parameters", "best lr", "loss there", "lost at the narrowest one's best lr on the grid")
+    names = ("d_model", "parameters", "best lr", "best lr trained", "loss there", "lost at the narrowest one's")
     rows = []
     for width in found["widths"]:
         ends = width["best_lr_ends"]
         best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
         best += "" if width["interior"] else ", NOT interior: an end of the rates"
         rows.append([Cell(text) for text in (
-            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_loss']:.3f}",
-            f"{width['lost_at_narrowest_best_lr']:.3f}",
+            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_on_grid']:g}",
+            f"{width['best_loss_on_grid']:.3f}", f"{width['lost_at_narrowest_best_lr']:.3f}",
         )])  # fmt: skip
     if power := found.get("power_of_width"):
         ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
-        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), Cell(""), Cell("")])
+        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), *[Cell("")] * 3])
     return Table(title, [Cell(name) for name in names], rows)
 
 
@@ -191,7 +201,7 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
         else:
             mark = _mark(fit)
             c0, alpha, *e = fit["constants"].values()
-            cells += [Cell(mark + _constant(c0)), Cell(_constant(alpha)), Cell(_constant(e[0]) if e else "")]
+            cells += [Cell(mark + _constant(c0)), Cell(_constant(alpha)), Cell(_offset(e[0]) if e else "")]
             cells += [Cell(f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else "")]
             cells += [Cell(f"{fit['residual_sd']:.2%}"),
                       Cell(f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""),
@@ -244,6 +254,12 @@ def _constant(constant: Mapping[str, Any] | None) -> str:
     ends = constant["resampled"] or constant["noise"]
     kind = "" if constant["resampled"] else " noise"
     return f"{constant['value']:.4g} [{_end(ends[0])}, {_end(ends[1])}]{kind}" if ends else f"{constant['value']:.4g}"
+
+
+def _offset(constant: Mapping[str, Any] | None) -> str:
+    """E, with the word where it lies at the 0 that it is not let below."""
+    at_bound = constant is not None and constant["value"] == 0
+    return _constant(constant).replace("0 ", "0 (bound) ", 1) if at_bound else _constant(constant)
 
 
 def _end(value: float | None) -> str:
