@@ -74,8 +74,9 @@ def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
-    figure, (axes,) = new_figure()
     names = column_names(runs)
+    many = len(names) > 6  # whose legend would cover the curves
+    figure, (axes,) = new_figure(height=4.0 + (0.12 * len(names) if many else 0))
     styles = styles_of(list(names))
     for row in runs:
         style = styles[column_key(row)]
@@ -89,7 +90,10 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
     axes.set_ylabel("loss (nats per token)")
     handles = [handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
     handles += [handle("validation", color=GREY, marker="o"), handle("training", color=GREY, linewidth=0.7)]
-    axes.legend(handles=handles)
+    if many:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    else:
+        axes.legend(handles=handles)
     return figure
 
 
