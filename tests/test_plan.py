@@ -208,6 +208,22 @@ def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
         planned(root)
 
 
+def test_a_model_or_a_point_of_vary_without_a_length_is_refused(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: null}}}")
+    with pytest.raises(UserError, match=r"quickstart.yaml: per_model: small: leaves no length; write one of `steps`, "):
+        planned(root)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(640, 10), (1000, 10), (700, 10)])
+def test_a_warm_up_as_long_as_the_run_is_refused(root, warmup, steps):
+    edit(root, QUICKSTART, "steps: 10", f"steps: 20, warmup_tokens: {warmup}")
+    planned(root)
+    edit(root, QUICKSTART, "steps: 20", f"steps: {steps}")
+    with pytest.raises(UserError, match=rf"quickstart.yaml: train.warmup_tokens: {warmup:,} is not below the 640 "
+                       "tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
+        planned(root)
+
+
 def test_n_labels_gives_a_run_for_each_number_with_its_bag_of_words(root):
     edit(root, TOPIC, "epochs: 2", "epochs: 2, n_labels: [8, 32]")
     plan = planned(root)
