@@ -131,8 +131,9 @@ def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
     warmup, tokens = variant.train.warmup_tokens, resolve_length(variant.train, variant.model).tokens
     if warmup is not None and tokens is not None and warmup >= tokens:
         at = "".join(f", {axis}={value}" for axis, value in variant.point)
-        raise UserError(f"workflows/experiments/{experiment}.yaml: train.warmup_tokens: {warmup:,} is not below "
-                        f"the {tokens:,} tokens of {variant.model.name}{at}; write fewer, or a warmup_fraction")  # fmt: skip
+        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
+        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {variant.model.name}{at}; write "
+                        "fewer, or a warmup_fraction")  # fmt: skip
 
 
 def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
