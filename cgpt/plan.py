@@ -48,6 +48,7 @@ class Execution:
     flops: float | None = None  # attention included, PaLM convention
     minutes: float | None = None
     memory_bytes: int | None = None
+    trunk_steps: int = 0  # that `trunk` has done of this run
     trunk: str | None = None  # the shorter run that this one goes on from, where both do the same up to there
     leads_on: bool = False  # a longer run goes on from this one
 
