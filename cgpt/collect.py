@@ -24,6 +24,13 @@ Row = dict[str, Any]
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
+RECORDS = {  # of each stage that tables are of
+    "pretrain": "run.json",
+    "finetune": "run.json",
+    "meter": "run.json",
+    "evaluate": "scores.json",
+    "baseline": "scores.json",
+}
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
@@ -99,14 +106,16 @@ def short(count: float | None) -> str:
 
 
 def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
-    """Read every record that the plan names. Raises UserError with all problems of all files."""
+    """Read every record that the plan names. Raises UserError with all problems of all files, or with one line where
+    records are missing."""
+    _refuse_missing(experiment, plan, results)
     by_id = {(run.stage, run.id): run for run in plan.runs}
     problems: list[str] = []
     runs: dict[str, Row] = {}
     metered: list[Row] = []
     scores: list[Row] = []
     for run in plan.runs:
-        if run.stage not in ("pretrain", "finetune", "meter"):
+        if RECORDS.get(run.stage) != "run.json":
             continue
         try:
             record = _own(run, read_run(results / "runs" / run.stage / run.id / "run.json"))
@@ -119,7 +128,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
         except UserError as error:
             problems += error.problems
     for run in plan.runs:
-        if run.stage not in ("evaluate", "baseline"):
+        if RECORDS.get(run.stage) != "scores.json":
             continue
         try:
             record = _own(run, read_scores(results / "runs" / run.stage / run.id / "scores.json"))
@@ -129,6 +138,14 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     if problems:
         raise UserError(*problems)
     return Rows(*(sorted(rows, key=_size_order) for rows in (runs.values(), scores, metered)))
+
+
+def _refuse_missing(experiment: Experiment, plan: Plan, results: Path) -> None:
+    named = [results / "runs" / run.stage / run.id / file for run in plan.runs if (file := RECORDS.get(run.stage))]
+    if missing := [path for path in named if not path.is_file()]:
+        more = f", and so are {len(missing) - 1} more of {len(named)} records" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]}: is missing{more}; run `snakemake --cores 2 "
+                        f"{results / experiment.name / 'table.md'}`, which makes them")  # fmt: skip
 
 
 def _own(run: Run, record: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import check
+from cgpt import check, contradictions
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.hub import is_commit
@@ -195,6 +195,7 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
     check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, file)
     _check_per_model(parts, file)
+    contradictions.note(parts, file)
     return Experiment(name=named.name, **parts) if len(file.problems) == before else None
 
 

@@ -48,6 +48,7 @@ class Execution:
     flops: float | None = None  # attention included, PaLM convention
     minutes: float | None = None
     memory_bytes: int | None = None
+    trunk_steps: int = 0  # that `trunk` has done of this run
     trunk: str | None = None  # the shorter run that this one goes on from, where both do the same up to there
     leads_on: bool = False  # a longer run goes on from this one
 
@@ -126,11 +127,22 @@ def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
         raise UserError(f"workflows/{where}: {problem}")
 
 
+def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
+    """A run that ends before its rate has reached the peak learns with none of the rates that it was given."""
+    warmup, tokens = variant.train.warmup_tokens, resolve_length(variant.train, variant.model).tokens
+    if warmup is not None and tokens is not None and warmup >= tokens:
+        at = "".join(f", {axis}={value}" for axis, value in variant.point)
+        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
+        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {variant.model.name}{at}; write "
+                        "fewer, or a warmup_fraction")  # fmt: skip
+
+
 def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else.
     """
+    _refuse_long_warmup(variant, experiment.name)
     tokenize = _tokenize_run(variant.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
         trained_on = workflow.hardware[experiment.weights_from]

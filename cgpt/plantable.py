@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from cgpt import trunk
 from cgpt.plan import Plan, Run
 from cgpt.spec import Experiment
 
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
-KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes")
+FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
+KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "trunk", "trunk_steps")
 
 
 def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
@@ -22,12 +25,23 @@ def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
 
 
 def totals(plan: Plan) -> dict[str, Any]:
-    """Sums over the runs whose cost is known, the largest memory, and how many runs on hardware have no estimate."""
+    """Sums over the runs whose cost is known, the largest memory, and how many runs on hardware have no estimate.
+
+    Steps that runs share are counted once; `shared_tokens` and `shared_flops` are what that saves.
+    """
     costs = [run.execution for run in plan.runs]
+    going_on = [(run.execution, run.execution.trunk_steps / run.spec["train"]["steps"])
+                for run in plan.runs if run.execution.trunk]  # fmt: skip
+    shared_tokens = sum(round((cost.tokens or 0) * share) for cost, share in going_on)
+    shared_flops = sum((cost.flops or 0) * share for cost, share in going_on)
     return {
         "runs": len(plan.runs),
-        "tokens": sum(cost.tokens or 0 for cost in costs),
-        "flops": sum(cost.flops or 0 for cost in costs),
+        "tokens": sum(cost.tokens or 0 for cost in costs) - shared_tokens,
+        "flops": sum(cost.flops or 0 for cost in costs) - shared_flops,
+        "shared_tokens": shared_tokens,
+        "shared_flops": shared_flops,
+        "runs_with_trunk": len(going_on),
+        "wsd_runs_apart": trunk.apart(plan.runs),
         "minutes": sum(cost.minutes or 0 for cost in costs),
         "memory_bytes": max((cost.memory_bytes or 0 for cost in costs), default=0),
         "runs_without_minutes": sum(
@@ -57,11 +71,34 @@ def as_text(experiment: Experiment, plan: Plan) -> str:
             f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, "
             "or whose hardware profile names no sustained_flops_per_s"
         )
+    lines += _forecasts(plan) if not total["minutes"] else []
+    lines += _trunks(total)
     lines += _modeled(experiment, plan)
     lines.append(
         "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
     )
     return "\n".join(lines)
+
+
+def _forecasts(plan: Plan) -> list[str]:
+    """What to ask where no profile of the plan says how fast it is."""
+    trained = [run.spec["model"]["name"] for run in plan.of("pretrain")]
+    family = ", or `python -m cgpt forecast-family` for the seven Cerebras-GPT" * any(map(FAMILY.match, trained))
+    command = "python -m cgpt forecast --model <model> --hardware <profile> --tokens <tokens>"
+    return [f"`{command}` says what a run takes on a modeled machine{family}"] if trained else []
+
+
+def _trunks(total: dict[str, Any]) -> list[str]:
+    """What runs of schedule wsd share, or why they do not."""
+    lines = []
+    if total["runs_with_trunk"]:
+        lines.append(f"shared: {total['runs_with_trunk']} runs go on from a shorter one, which saves "
+                     f"{_count(total['shared_tokens'])} tokens and {_power(total['shared_flops'])} FLOPs; totals and "
+                     "minutes are without these, a run's own tokens and FLOPs with them")  # fmt: skip
+    if total["wsd_runs_apart"]:
+        lines.append(f"not shared: {total['wsd_runs_apart']} runs of schedule wsd differ in their length alone, but "
+                     "warm up over a fraction of it; with `warmup_tokens` longer ones go on from shorter")  # fmt: skip
+    return lines
 
 
 def _modeled(experiment: Experiment, plan: Plan) -> list[str]:

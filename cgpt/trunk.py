@@ -28,12 +28,28 @@ def share(runs: Sequence[Run]) -> list[Run]:
         for shorter, longer in pairwise(group):
             told[shorter.id] = replace(told[shorter.id], execution=replace(told[shorter.id].execution, leads_on=True))
             cost = told[longer.id].execution
-            own = 1 - _shared_steps(shorter) / longer.spec["train"]["steps"]
-            told[longer.id] = replace(
-                told[longer.id],
-                execution=replace(cost, trunk=shorter.id, minutes=None if cost.minutes is None else cost.minutes * own),
-            )
+            trunk_steps = _shared_steps(shorter)
+            own = 1 - trunk_steps / longer.spec["train"]["steps"]
+            minutes = None if cost.minutes is None else cost.minutes * own
+            execution = replace(cost, trunk=shorter.id, trunk_steps=trunk_steps, minutes=minutes)
+            told[longer.id] = replace(told[longer.id], execution=execution)
     return [told[run.id] for run in runs]
+
+
+def apart(runs: Sequence[Run]) -> int:
+    """How many runs of schedule wsd differ in their length alone, and share no steps as their warm-up does too."""
+    lengths: dict[str, list[Run]] = {}
+    for run in runs:
+        if (
+            run.stage == "pretrain"
+            and run.spec["train"]["schedule"] == "wsd"
+            and not run.spec["train"]["warmup_tokens"]
+        ):
+            same = shared(run.spec)
+            del same["warmup_steps"]
+            lengths.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    several = [run for group in lengths.values() if len(group) > 1 for run in group]
+    return sum(run.execution.trunk is None and not run.execution.leads_on for run in several)
 
 
 def _shared_steps(run: Run) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cgpt import flops, parametrization
+from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.spec import Data, Experiment, Finetune, Model, PerModel, Train
 
@@ -59,8 +60,8 @@ def _refuse_contradiction(variant: Variant, experiment: str) -> None:
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
         raise UserError(f"{where}: micro_batch_size {train.micro_batch_size} does not divide batch_size "
                         f"{train.batch_size}; choose values that do")  # fmt: skip
-    if sum(length is not None for length in (train.steps, train.tokens, train.tokens_per_parameter, train.flops)) != 1:
-        raise UserError(f"{where}: the train block has two lengths; vary the one it sets")
+    if all(getattr(train, key) is None for key in LENGTHS):
+        raise UserError(f"{where}: leaves no length; write one of " + ", ".join(f"`{key}`" for key in LENGTHS))
     if row.vocab_size != variant.data.vocab_size:
         raise UserError(f"{where}: model '{row.name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -131,6 +132,29 @@ def test_spilling_costs_time_when_it_is_slower_than_compute():
     slow = with_wafer(replace(CS2, memory_bytes=5_000_000_000), io_bytes_per_s=5e8, pass_latency_s=10)
     narrow = wafer.training_step(Shape(200, 256, 256, 4, 4, 0, 2048), slow, 200, 1)
     assert narrow.parts_s["activation_spill"] > 0
+
+
+SLOW = with_wafer(replace(CS2, memory_bytes=5_000_000_000), io_bytes_per_s=5e8, pass_latency_s=0.01)
+
+
+@pytest.mark.parametrize("batch", [1, 7.5, 140, 1000, 7919])
+@pytest.mark.parametrize(("shape", "hardware"), [(GPT_6_7B, CS2), (GPT_6_7B, CS3), (LLAMA3_8B, SLOW),
+                                                 (Shape(200, 256, 256, 4, 4, 0, 2048), SLOW)])  # fmt: skip
+def test_the_number_of_micro_batches_is_the_one_that_trying_all_finds(shape, hardware, batch):
+    found = wafer.training_step(shape, hardware, batch, 1)
+    fewest = max(1, math.ceil(batch / wafer.largest_micro_batch(shape, hardware)))
+
+    def of(count: int) -> float:
+        return count * sum(wafer._parts(shape, hardware, batch / count, 0.0, 1.0)[0].values())
+
+    assert found.layout["micro_batches"] == min(range(fewest, math.ceil(batch) + fewest), key=of)
+
+
+def test_a_batch_of_billions_of_sequences_is_answered_from_few_micro_batches(monkeypatch):
+    tried, parts = [], wafer._parts
+    monkeypatch.setattr(wafer, "_parts", lambda *arguments: tried.append(1) or parts(*arguments))
+    assert wafer.training_step(GPT_6_7B, SLOW, 3e9, 1).layout["micro_batches"] > 1e6
+    assert len(tried) < 100
 
 
 def test_what_does_not_fit_is_named():

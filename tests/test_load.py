@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from project import edit, write_project
 
-from cgpt import load
+from cgpt import contradictions, load
 from cgpt.errors import UserError
 from cgpt.plan import make_plan
+from cgpt.scaling import isoflop, learning_rate
 from cgpt.spec import Hub
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
@@ -88,6 +89,27 @@ BAD = [
      ["4: train.micro_batch_size: 3 does not divide batch_size 4; write e.g. 2"]),
     (QUICKSTART, "steps: 10", "steps: 10, schedule: cosin",
      ["4: train.schedule: 'cosin' is not a choice; did you mean 'cosine'?"]),
+    (QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {tokens: 640}}}",
+     ["4: per_model.small.train.tokens: is a second length beside `train.steps`; write the model's length as `steps`"]),
+    (QUICKSTART, "models: [small]", "models: [small]\nvary: {train.tokens: [640]}",
+     ["4: vary.train.tokens: is a second length beside `train.steps`; vary `train.steps`, or write `tokens` in "
+      "`train:` in its place"]),
+    (QUICKSTART, "steps: 10", "steps: 10, decay_fraction: 0.1",
+     ["4: train.decay_fraction: is of schedule wsd, and the schedule is linear; write `schedule: wsd`, or leave it "
+      "out"]),
+    (QUICKSTART, "models: [small]", "models: [small]\nvary: {train.schedule: [linear, cosine], "
+     "train.decay_fraction: [0.1]}", ["4: vary.train.decay_fraction: is of schedule wsd, and the schedule is cosine or "
+     "linear; write `schedule: wsd`, or leave it out"]),
+    (QUICKSTART, "models: [small]", "models: [small, large]\nper_model: {small: {train: {schedule: wsd}}, large: "
+     "{train: {decay_fraction: 0.1}}}", ["4: per_model.large.train.decay_fraction: is of schedule wsd, and the "
+     "schedule is linear; write `schedule: wsd`, or leave it out"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nfit: [compute, compute]",
+     ["7: fit.1: 'compute' is named twice; remove one of the two"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [0.1, 0.2]}\nfit: [learning_rate]",
+     ["8: fit.0: learning_rate needs 3 rates or more, and there are 2; write e.g. "
+      "`vary: {train.lr: [0.004, 0.008, 0.016]}`"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nfit: [isoflop]",
+     ["7: fit.0: isoflop needs 4 sizes or more at each `train.flops`, and there is 1; name more `models`"]),
     (QUICKSTART, "lr: 0.003", "lr: -1", ["4: train.lr: must be greater than 0, not -1.0; write a positive number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [no]",
      ['6: tasks.0: YAML reads no as false; write "no" in quotes for the word, or false']),
@@ -151,6 +173,19 @@ def test_bad_input_is_refused_with_file_key_and_what_to_write(root, name, old, n
     for text in expected:
         assert any(line.endswith(text) for line in found), found
     assert all(line.startswith(("workflows/", "hardware_profiles/")) for line in found)
+
+
+def test_what_only_looks_like_a_contradiction_is_taken(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [small, large]\nper_model: {small: {train: {steps: 20}}, large: "
+         "{train: {schedule: wsd}}}\nvary: {model.n_layer: [1, 2]}\nfit: [isoflop, compute]")  # fmt: skip
+    edit(root, QUICKSTART, "steps: 10", "steps: 10, decay_fraction: 0.1")
+    workflow = load.load_workflow(root)
+    runs = make_plan(workflow.experiments["quickstart"], workflow).of("pretrain")
+    assert {(run.spec["model"]["name"], run.spec["train"]["steps"]) for run in runs} == {("small", 20), ("large", 10)}
+
+
+def test_a_law_is_refused_for_too_few_runs_exactly_where_its_fit_would_be():
+    assert (contradictions.LEAST_RATES, contradictions.LEAST_SIZES) == (learning_rate.LEAST_RATES, isoflop.LEAST_SIZES)
 
 
 def test_all_problems_of_all_files_come_at_once(root):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from project import TASK, edit, write_project
 
-from cgpt import load
+from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.plan import Plan, all_runs, find_run, make_plan
@@ -134,6 +134,43 @@ def test_runs_whose_warm_up_is_a_share_of_their_length_have_nothing_in_common(ro
     assert {run.execution.trunk for run in planned(root).of("pretrain")} == {None}
 
 
+def test_steps_that_runs_share_are_counted_once_and_the_plan_says_what_that_saves(root, capsys, monkeypatch):
+    """Of 10, 20 and 40 steps of 64 tokens the last fifth decays: 8 of 20 and 16 of 40 are the shorter run's."""
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20, 40]}\nmodels:")
+    plan = planned(root)
+    total, a_token = plantable.totals(plan), plan.of("pretrain")[0].execution.flops / 640
+    assert (total["tokens"], total["shared_tokens"]) == ((10 + 12 + 24) * 64, (8 + 16) * 64)
+    assert total["flops"] == pytest.approx(a_token * 46 * 64) and total["runs_with_trunk"] == 2
+    assert total["shared_flops"] == pytest.approx(a_token * 24 * 64) and total["wsd_runs_apart"] == 0
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstart"]) == 0
+    assert "shared: 2 runs go on from a shorter one, which saves 1,536 tokens and " in capsys.readouterr().out
+
+
+def test_lengths_of_schedule_wsd_that_share_nothing_are_told_of_warmup_tokens(root, capsys, monkeypatch):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, steps: 10")
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstart"]) == 0
+    assert "shared" not in capsys.readouterr().out
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [20, 40]}\nmodels:")
+    assert main(["plan", "quickstart"]) == 0
+    assert "not shared: 2 runs of schedule wsd differ in their length alone" in capsys.readouterr().out
+
+
+def test_a_plan_without_minutes_points_to_the_forecast(root, capsys, monkeypatch):
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstart"]) == 0
+    printed = capsys.readouterr().out
+    assert "`python -m cgpt forecast --model <model> --hardware <profile>" in printed and "family" not in printed
+    edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
+    assert main(["plan", "quickstart"]) == 0
+    assert "forecast" not in capsys.readouterr().out
+    monkeypatch.chdir(ROOT)
+    assert main(["plan", "cerebras-gpt"]) == 0
+    assert ", or `python -m cgpt forecast-family` for the seven Cerebras-GPT" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -205,6 +242,22 @@ def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_in_its_id(root):
 def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
     edit(root, QUICKSTART, "threads_per_run: 1", "vary: {model.n_head: [2, 5]}")
     with pytest.raises(UserError, match=r"quickstart.yaml: vary: at model.n_head=5: d_model 32 is not divisible"):
+        planned(root)
+
+
+def test_a_model_or_a_point_of_vary_without_a_length_is_refused(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: null}}}")
+    with pytest.raises(UserError, match=r"quickstart.yaml: per_model: small: leaves no length; write one of `steps`, "):
+        planned(root)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(640, 10), (1000, 10), (700, 10)])
+def test_a_warm_up_as_long_as_the_run_is_refused(root, warmup, steps):
+    edit(root, QUICKSTART, "steps: 10", f"steps: 20, warmup_tokens: {warmup}")
+    planned(root)
+    edit(root, QUICKSTART, "steps: 20", f"steps: {steps}")
+    with pytest.raises(UserError, match=rf"quickstart.yaml: train.warmup_tokens: {warmup:,} is not below the 640 "
+                       "tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
         planned(root)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -222,6 +223,22 @@ def test_a_missing_an_extra_and_a_wrong_key_are_each_one_line_and_nothing_is_wri
     assert f"{bad}: steps: '20' does not fit; expected int" in error.value.problems
     assert f"{worse}: n_samples: nan does not fit; expected int" in error.value.problems
     assert not (tmp_path / "made-up").exists()
+
+
+def test_missing_records_are_one_line_with_their_number_and_the_command(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    named = [run for run in plan.runs if run.stage in ("pretrain", "finetune", "meter", "evaluate", "baseline")]
+    first = tmp_path / "runs/pretrain" / plan.of("pretrain")[0].id / "run.json"
+    first.unlink()
+    command = f"; run `snakemake --cores 2 {tmp_path}/made-up/table.md`, which makes them"
+    with pytest.raises(UserError) as error:
+        tabulate(experiment, plan, tmp_path)
+    assert error.value.problems == (f"{first}: is missing{command}",)
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(UserError) as error:
+        tabulate(experiment, plan, tmp_path)
+    more = f", and so are {len(named) - 1} more of {len(named)} records"
+    assert error.value.problems == (f"{first}: is missing{more}{command}",)
 
 
 def test_a_score_with_an_extra_key_a_half_file_and_a_missing_file_are_refused(tmp_path) -> None:

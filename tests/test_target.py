@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,12 @@ def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys,
     assert "for its text and vocabulary only" in lines[0]
     assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == ["cs2", "cpu"]
     assert sum("hours     ~" in line and "[~" in line for line in lines) == 2
-    assert lines[-1] == "  in budget not known"  # the profile of this machine's processor names no watts
+    assert sum("model     502 M [" in line for line in lines) == 2
+    assert sum(line.startswith("  batch     5") and line.endswith("] tokens") for line in lines) == 2
+    assert lines[-1] == "  in budget not known: hardware_profiles/cpu.yaml has no power_w, which --budget-kwh needs"
+    (bought,) = [line for line in lines if "it buys" in line]
+    assert re.fullmatch(r"  it buys   nothing that the law can say: its smallest model, 1.70 M parameters, takes "
+                        r"~[\d.]+ kWh for 34.0 M tokens", bought)  # fmt: skip
 
 
 def test_sizes_grow_in_cerebras_gpts_proportions():
@@ -86,6 +92,15 @@ def test_sizes_grow_in_cerebras_gpts_proportions():
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--target-loss", "0.4", "--hardware", "cs2"], "is not above 0.501, the law's irreducible loss"),
+    (["--target-loss", "1.0", "--hardware", "cs2"],
+     "takes a model of more than 1.29 T parameters at the law's 20 tokens for each, and no larger one is tried"),
+    (["--target-loss", "0.6", "--hardware", "cs2"], "takes a model of more than 1.29 T parameters"),
+    (["--target-loss", "9", "--hardware", "cs2"], "takes a model of less than 1.70 M parameters at the law's 20"),
+    (["--target-loss", "10.9", "--hardware", "cs2"],
+     "is not below 10.825, ln 50257, which guessing among the law's vocabulary has without training; write a lower"),
+    (["--target-loss", "3", "--hardware", "cpu", "--law", "results/reference/overtraining/fits.json"],
+     "results/reference/overtraining/fits.json: its L(C) is of runs of a single size, and chooses no model size; take "
+     "another with --law, or fit runs of several sizes and lengths with `fit: [parametric]`"),
     (["--target-loss", "1.82", "--series", "Chinchilla", "--hardware", "cs2"], "write a higher one"),
     (["--target-loss", "2", "--hardware", "cs4"], "there is no hardware profile 'cs4'; did you mean 'cs3'?"),
     (["--target-loss", "2", "--hardware", "cs2", "--budget-hours", "-1"], "--budget-hours: must be greater than 0"),
@@ -102,12 +117,12 @@ def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
     assert expected in line
 
 
-def own_fits(path: Path) -> Path:
+def own_fits(path: Path, **said) -> Path:
     """fits.json of runs of a vocabulary of 512, context of 128 and heads of 16, with the published law's constants."""
     study = json.loads(FITS.read_text())["series"]["Cerebras-GPT SP"]
     own = {"vocab_size": 512, "seq_len": 128, "batch_tokens": 2048.0, "tokens_per_parameter": 20.0,
            "shapes": [[2, 32, 2], [2, 64, 4], [3, 80, 5], [4, 128, 8]]}  # fmt: skip
-    path.write_text(json.dumps({"series": {"SP": study | own}}))
+    path.write_text(json.dumps({"series": {"SP": study | own | said}}))
     return path
 
 
@@ -123,3 +138,94 @@ def test_by_the_law_of_own_runs_models_and_batch_are_like_theirs(forecast, tmp_p
         assert found["tokens"][0] / found["n_parameters"] == pytest.approx(20, rel=0.5)
         assert found["hours"][1] < found["hours"][0] < found["hours"][2]
         assert (found["energy_kwh"][0] is None) == (found["hardware"] == "cpu")
+
+
+def test_by_a_law_of_compute_no_answer_is_far_from_the_laws_tokens_per_parameter(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    answered = 0
+    for law_file in (FITS, own_fits(tmp_path / "fits.json")):
+        for loss in np.arange(0.9, 6.2, 0.3):
+            asked = ["forecast", "--target-loss", f"{loss:.2f}", "--law", str(law_file), "--hardware", "cpu", "--json"]
+            failed = main(asked)
+            said = capsys.readouterr()
+            if failed:
+                assert "tokens for each, and no" in said.err
+            else:
+                (found,) = json.loads(said.out)["profiles"]
+                assert 1 / 1.5 <= found["tokens"][0] / found["n_parameters"] / 20 <= 1.5, loss
+                answered += 1
+    assert answered > 20
+
+
+def test_no_size_is_far_from_the_next(tmp_path):
+    for law_file in (FITS, own_fits(tmp_path / "fits.json")):
+        counts = np.array([flops.n_parameters(model) for model in target.models(law.read(law_file))])
+        assert (counts[1:] / counts[:-1]).max() < 1.55  # so the nearest is off the ratio by no more
+
+
+def test_what_lies_beyond_the_laws_runs_is_said_in_words(forecast, capsys, tmp_path):
+    """Runs whose losses, and whose FLOPs by the law, are those from 3 to 5."""
+    c0, alpha, e = (constant["value"] for constant in next(
+        fit for fit in json.loads(FITS.read_text())["series"]["Cerebras-GPT SP"]["compute"]
+        if fit["form"] == "offset" and "draws" in fit)["constants"].values())  # fmt: skip
+    spent = [c0 * (loss - e) ** (-1 / alpha) for loss in (5, 3)]
+    fits = str(own_fits(tmp_path / "fits.json", loss_range=[3.0, 5.0], flops_range=spent))
+    (inside,) = forecast("--target-loss", "4", "--law", fits, "--hardware", "cpu")["profiles"]
+    assert inside["law_extrapolated"] is None
+    asked = ("--target-loss", "2", "--law", fits, "--hardware", "cpu")
+    (below,) = forecast(*asked)["profiles"]
+    times = ((2 - e) / (3 - e)) ** (-1 / alpha)
+    assert below["law_extrapolated"] == ("loss 2 is below the lowest of the law's runs, 3; "
+        f"{float(f'{times:.1g}'):,.0f} times the FLOPs of the largest run")  # fmt: skip
+    assert main(["forecast", *asked, "--budget-hours", "1e9"]) == 0
+    printed = capsys.readouterr().out
+    assert f"  law       EXTRAPOLATED: {below['law_extrapolated']}\n" in printed
+    assert re.search(r"it buys   loss .* tokens; EXTRAPOLATED: loss .* is below", printed)
+    narrow = str(own_fits(tmp_path / "narrow.json", loss_range=[3.0, 3.5], flops_range=spent))
+    (above,) = forecast("--target-loss", "4", "--law", narrow, "--hardware", "cpu")["profiles"]
+    assert above["law_extrapolated"] == "loss 4 is above the highest of the law's runs, 3.5"
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    ({"n_sizes": 1}, "SP: its L(C) is of runs of a single size, and chooses no model size; take another with --law"),
+    ({"tokens_per_parameter_range": [5.0, 80.0]},
+     "SP: its L(C) is of runs of 5 to 80 tokens per parameter, not of one ratio, and chooses no model size"),
+])  # fmt: skip
+def test_a_law_that_says_nothing_of_size_is_refused(capsys, monkeypatch, tmp_path, said, expected):
+    monkeypatch.chdir(ROOT)
+    fits = own_fits(tmp_path / "fits.json", **said)
+    assert main(["forecast", "--target-loss", "4", "--law", str(fits), "--hardware", "cpu"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{fits}: {expected}")
+    own_fits(fits, n_sizes=4, tokens_per_parameter_range=[19.9, 20.3])
+    assert main(["forecast", "--target-loss", "4", "--law", str(fits), "--hardware", "cpu"]) == 0
+
+
+@pytest.mark.parametrize("experiment", ["scaling", "isoflop"])  # L(C) and L(N, D)
+def test_the_ends_of_the_size_are_what_the_draws_would_choose(forecast, tmp_path, experiment):
+    study = next(iter(json.loads((ROOT / f"results/reference/{experiment}/fits.json").read_text())["series"].values()))
+    fit = study["parametric"]["n_parameters"] if "parametric" in study else next(
+        fit for fit in study["compute"] if fit["form"] == "offset" and "draws" in fit)  # fmt: skip
+    both = sorted(fit["draws"], key=lambda draw: draw[-1])[25], sorted(fit["draws"], key=lambda draw: draw[-1])[-25]
+
+    def asked(constants: list[float] | None, draws: tuple) -> dict:
+        named = [name for name in fit["constants"] if name != "n_exponent"]
+        changed = {name: {"value": value} for name, value in zip(named, constants or ())}
+        own = fit | {"constants": fit["constants"] | changed, "draws": draws}
+        parts = {"parametric": {"n_parameters": own}} if "parametric" in study else {"compute": [own]}
+        path = tmp_path / "fits.json"
+        path.write_text(json.dumps({"series": {"": study | parts}}))
+        return forecast("--target-loss", "2.9", "--law", str(path), "--hardware", "cpu")["profiles"][0]
+
+    alone = sorted(asked(draw, both)["n_parameters"] for draw in both)
+    assert asked(None, both)["n_parameters_ends"] == alone and alone[0] < alone[1]
+
+
+def test_a_law_of_compute_gives_a_budget_its_least_or_its_most(forecast, tmp_path):
+    fits = own_fits(tmp_path / "fits.json")
+    asked = ("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "--budget-hours")
+    (little,) = forecast(*asked, "1e-7")["profiles"]
+    assert little["budget_loss"] is None and little["within_budget"] is False
+    assert "parameters, takes ~" in little["budget_problem"] and " hours for " in little["budget_problem"]
+    (much,) = forecast(*asked, "1e15")["profiles"]
+    assert much["budget_tokens"] / much["budget_n_parameters"] == pytest.approx(20) and not much["budget_problem"]

@@ -16,8 +16,8 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "check", "errors", "fill", "flops", "generate_command", "hub", "load",
-               "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
+DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "errors", "fill", "flops", "generate_command", "hub",
+               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
                "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
                "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,13 +13,36 @@ from cgpt import flops
 from cgpt.collect import short
 from cgpt.cost import forecast
 from cgpt.errors import UserError
-from cgpt.scaling.law import FittedLaw, Interval
+from cgpt.scaling.law import SAME_RATIO, FittedLaw, Interval, with_ends
 from cgpt.spec import Hardware, Model
 
-WIDTHS = (*range(32, 256, 16), *range(256, 1024, 64), *range(1024, 4096, 128), *range(4096, 20481, 512))
+WIDTHS = (
+    *range(32, 64, 8),
+    *range(64, 256, 16),
+    *range(256, 1024, 64),
+    *range(1024, 4096, 128),
+    *range(4096, 20481, 512),
+)
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
 N_WIDTHS, WIDEST = 120, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
+FEW_HEADS = 8  # up to which widths go by quarters of a head, so that no size is far from its neighbours
 BUDGET_STEPS = 30
+LEAST_TOKENS = 1e5  # of which a budget is asked whether it buys them
+
+
+class _Run(Protocol):
+    """What training a model on so many tokens takes."""
+
+    def __call__(self, model: Model, tokens: float) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Models from small to large, their parameters (n,), and the tokens that reach the loss, (n, n_draws)."""
+
+    models: list[Model]
+    sizes: np.ndarray
+    tokens: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -45,10 +68,15 @@ def target(asked: Target, law: FittedLaw, batch_law: tuple[float, float], profil
         given = getattr(asked, key)
         if given is not None and not 0 < given < math.inf:
             raise UserError(f"--{key.replace('_', '-')}: must be greater than 0, not {given}; write a positive number")
-    if not law.lowest_loss() < asked.loss < math.inf:
+    guessing = math.log(law.vocab_size)
+    if asked.loss >= guessing:
+        raise UserError(f"--target-loss: {asked.loss} is not below {guessing:.3f}, ln {law.vocab_size}, which guessing "
+                        "among the law's vocabulary has without training; write a lower one")  # fmt: skip
+    if not law.lowest_loss() < asked.loss:
         least = f"{law.lowest_loss():.3f}, the law's irreducible loss"
         raise UserError(f"--target-loss: {asked.loss} is not above {least}; write a higher one")
-    found = [_on_profile(asked, law, batch_law, name, profiles) for name in asked.hardware]
+    candidates = _candidates(asked.loss, law)
+    found = [_on_profile(asked, law, candidates, batch_law, name, profiles) for name in asked.hardware]
     return {"target_loss": asked.loss, "law": law.name, "fitted_to": "L(C)" if law.convention else "L(N, D)",
             "profiles": found}  # fmt: skip
 
@@ -68,47 +96,85 @@ def _like_cerebras_gpt() -> Iterator[tuple[int, int, int]]:
 
 
 def _like_runs(shapes: tuple[tuple[int, int, int], ...]) -> Iterator[tuple[int, int, int]]:
-    """Heads as wide as the widest run's; layers between those of the runs, as deep for their width beyond them."""
+    """Heads about as wide as the widest run's; layers between those of the runs, as deep for their width beyond."""
     layers, widths = ([shape[place] for shape in shapes] for place in (0, 1))
     head = widths[-1] // shapes[-1][2]
-    for n_head in sorted({round(count) for count in np.geomspace(1, WIDEST * shapes[-1][2], N_WIDTHS)}):
-        width = n_head * head
+    whole = {round(count) for count in np.geomspace(1, WIDEST * shapes[-1][2], N_WIDTHS)}
+    for width in sorted({round(count * head) for count in whole | set(np.arange(1, FEW_HEADS, 0.25))}):
+        n_head = min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - width / head))
         deeper = max(1.0, width / widths[-1])
         yield max(1, round(float(np.interp(width, widths, layers)) * deeper)), width, n_head
 
 
-def _on_profile(asked: Target, law: FittedLaw, batch_law: tuple[float, float], name: str,
+def _candidates(loss: float, law: FittedLaw) -> _Candidates:
+    """Every model of the law's proportions; raises UserError where none of them reaches the loss, or by L(C) none does
+    at the law's tokens per parameter."""
+    own = list(models(law))
+    sizes = np.array([float(flops.n_parameters(model)) for model in own])
+    found = _Candidates(own, sizes, np.stack([law.tokens_by_draw(loss, model) for model in own]))
+    if law.convention:
+        at_ratio = f" parameters at the law's {law.tokens_per_parameter:.3g} tokens for each"
+        place = _at_ratio(sizes, found.tokens[:, :1], law)[0]
+    else:
+        at_ratio = " parameters"
+        place = 0 if np.isfinite(found.tokens[:, 0]).any() else len(own)
+    if place == len(own):
+        raise UserError(f"--target-loss: {loss} takes a model of more than {short(sizes[-1])}{at_ratio}, and no larger "
+                        "one is tried; write a higher one")  # fmt: skip
+    if place < 0:
+        raise UserError(f"--target-loss: {loss} takes a model of less than {short(sizes[0])}{at_ratio}, and no smaller "
+                        "one is tried; write a lower one")  # fmt: skip
+    return found
+
+
+def _at_ratio(sizes: np.ndarray, tokens: np.ndarray, law: FittedLaw) -> np.ndarray:
+    """Which of the models (n,) trains nearest to the law's tokens per parameter, (n_draws,), given the `tokens`
+    (n, n_draws) of each; n where even the largest is too small for that, -1 where the smallest is too large."""
+    with np.errstate(divide="ignore"):
+        off = np.log(tokens / sizes[:, None] / law.tokens_per_parameter)
+    nearest = np.argmin(np.abs(off), axis=0)
+    nearest[off[-1] > math.log(SAME_RATIO)] = len(sizes)
+    nearest[off[0] < -math.log(SAME_RATIO)] = -1
+    return nearest
+
+
+def _cheapest(found: _Candidates, law: FittedLaw, run: _Run) -> np.ndarray:
+    """Which of the models takes the fewest hours, (n_draws,); n where none reaches the loss. A draw's tokens go at the
+    rate that the model has with the fit's."""
+    hours = np.full(found.tokens.shape, math.inf)
+    for place, (model, size, tokens) in enumerate(zip(found.models, found.sizes, found.tokens)):
+        told = tokens[0] if tokens[0] < math.inf else law.tokens_per_parameter * size
+        taken = run(model, told)
+        if taken["hours"] is not None:
+            overhead = taken["job_overhead_s"] / 3600
+            hours[place] = overhead + (taken["hours"] - overhead) * tokens / told
+    cheapest = np.argmin(hours, axis=0)
+    return np.where(np.isfinite(hours.min(axis=0)), cheapest, len(found.sizes))
+
+
+def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_law: tuple[float, float], name: str,
                 profiles: Mapping[str, Hardware]) -> dict[str, Any]:  # fmt: skip
-    """The candidate that takes the fewest hours; the ends of its interval are those of the law's draws."""
+    """The candidate of the law's ratio, or by L(N, D) that takes the fewest hours. Ends of the model's size are those
+    of the draws' own choices; of all else, what this model takes by the draws."""
 
     def run(model: Model, tokens: float) -> dict[str, Any]:
         return _run(model, tokens, batch_law, name, profiles)
 
-    candidates = [(model, law.tokens_to(asked.loss, model)) for model in models(law)]
-    reaching = [(model, tokens) for model, tokens in candidates if tokens[0] < math.inf]
-    if not reaching:
-        largest = short(flops.n_parameters(candidates[-1][0]))
-        raise UserError(
-            f"--target-loss: {asked.loss} takes a model of more than {largest} parameters; write a higher one"
-        )
-    if law.convention:  # the law holds at its own tokens per parameter only
-        model, tokens = min(reaching, key=lambda pair: _off_ratio(pair[0], pair[1][0], law))
-        runs = [run(model, tokens[0])]
-    else:
-        tried = [(run(model, tokens[0]), model, tokens) for model, tokens in reaching]
-        fitting = [each for each in tried if each[0]["hours"] is not None] or tried[:1]
-        best, model, tokens = min(fitting, key=lambda each: each[0]["hours"] or math.inf)
-        runs = [best]
-    runs += [run(model, end) if end < math.inf else {} for end in tokens[1:]]
-    found = {"hardware": name, "n_parameters": flops.n_parameters(model), "n_layer": model.n_layer,
-             "d_model": model.d_model, "tokens": _finite(tokens), **{key: runs[0][key] for key in (
-                 "batch_tokens", "systems", "fits", "problem", "extrapolated", "timing")},
-             **{key: [each.get(key) for each in runs] for key in ("hours", "energy_kwh", "price_usd")}}  # fmt: skip
+    sizes = candidates.sizes
+    chosen = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
+    place = chosen[0] if chosen[0] < len(sizes) else int(np.argmax(np.isfinite(candidates.tokens[:, 0])))
+    model, tokens = candidates.models[place], with_ends(candidates.tokens[place])
+    runs = [run(model, end) if end < math.inf else {} for end in tokens]
+    chosen_sizes = with_ends(np.append(sizes, math.inf)[np.maximum(chosen, 0)])
+    found = {
+        "hardware": name, "n_parameters": flops.n_parameters(model), "n_parameters_ends": _finite(chosen_sizes)[1:],
+        "n_layer": model.n_layer, "d_model": model.d_model, "tokens": _finite(tokens),
+        **{key: runs[0][key] for key in ("batch_tokens", "systems", "fits", "problem", "extrapolated", "timing")},
+        "batch_tokens_ends": [each.get("batch_tokens") for each in runs[1:]],
+        "law_extrapolated": law.beyond_runs(asked.loss, model, tokens[0]),
+        **{key: [each.get(key) for each in runs] for key in ("hours", "energy_kwh", "price_usd")},
+    }  # fmt: skip
     return found | _within_budget(asked, law, run, runs[0])
-
-
-def _off_ratio(model: Model, tokens: float, law: FittedLaw) -> float:
-    return abs(math.log(tokens / flops.n_parameters(model) / law.tokens_per_parameter))
 
 
 def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str, profiles: Mapping[str, Hardware]
@@ -124,34 +190,71 @@ def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str,
                     "hours": None if found["days"] is None else 24 * found["days"]}  # fmt: skip
 
 
-def _within_budget(asked: Target, law: FittedLaw, run: Any, cheapest: dict[str, Any]) -> dict[str, Any]:
-    """Whether the target stays within the budget, and the lowest loss that the budget buys."""
+def _within_budget(asked: Target, law: FittedLaw, run: _Run, cheapest: dict[str, Any]) -> dict[str, Any]:
+    """Whether the target stays within the budget, and the lowest loss that the budget buys, or why none is known."""
     budgets = {"hours": asked.budget_hours, "energy_kwh": asked.budget_kwh}
     given = {key: limit for key, limit in budgets.items() if limit is not None}
     if not given:
         return {}
-    known = all(cheapest[key] is not None for key in given)
-    bought = [(model, tokens) for model in models(law) if (tokens := _tokens_bought(model, given, run))]
-    if law.convention and bought:
-        bought = [min(bought, key=lambda pair: _off_ratio(pair[0], pair[1], law))]
-    losses = [(law.loss_of(model, tokens), model, tokens) for model, tokens in bought]
-    best = min(losses, key=lambda each: each[0][0], default=None)
-    return {
-        "within_budget": all(cheapest[key] <= limit for key, limit in given.items()) if known else None,
-        "budget_loss": best[0] if best else None,
-        "budget_n_parameters": flops.n_parameters(best[1]) if best else None,
-        "budget_tokens": best[2] if best else None,
+    nothing = dict.fromkeys(("budget_loss", "budget_n_parameters", "budget_tokens", "budget_extrapolated"))
+    if unknown := _unknown(given, cheapest):
+        return {"within_budget": None, **nothing, "budget_problem": unknown}
+    within = {"within_budget": all(cheapest[key] <= limit for key, limit in given.items())}
+    bought = [(model, _tokens_bought(model, given, run)) for model in models(law)]
+    if law.convention:
+        bought = _bought_at_ratio(bought, law)
+    losses = [(law.loss_of(model, tokens), model, tokens) for model, tokens in bought if tokens]
+    if not losses:
+        return within | nothing | {"budget_problem": _too_small(given, law, run)}
+    loss, model, tokens = min(losses, key=lambda each: each[0][0])
+    return within | {
+        "budget_loss": loss,
+        "budget_n_parameters": flops.n_parameters(model),
+        "budget_tokens": tokens,
+        "budget_extrapolated": law.beyond_runs(loss[0], model, tokens),
+        "budget_problem": None,
     }
 
 
-def _tokens_bought(model: Model, budget: Mapping[str, float], run: Any) -> float | None:
+def _unknown(budget: Mapping[str, float], cheapest: dict[str, Any]) -> str | None:
+    """Why hours or energy are not known; None where they are."""
+    missing = [key for key in budget if cheapest[key] is None]
+    if not missing:
+        return None
+    if cheapest["hours"] is None:
+        return str(cheapest["problem"])
+    return f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
+
+
+def _bought_at_ratio(bought: list[tuple[Model, float | None]], law: FittedLaw) -> list[tuple[Model, float | None]]:
+    """The one that is nearest to the law's tokens per parameter; the largest where all could be trained on more."""
+    sizes = np.array([float(flops.n_parameters(model)) for model, _ in bought])
+    tokens = np.array([[tokens or 0.0] for _, tokens in bought])
+    place = int(_at_ratio(sizes, tokens, law)[0])
+    if place < len(bought):
+        return bought[place : place + 1] if place >= 0 else []
+    return [(bought[-1][0], law.tokens_per_parameter * sizes[-1])]
+
+
+def _too_small(budget: Mapping[str, float], law: FittedLaw, run: _Run) -> str:
+    """What the least takes of which the law says anything."""
+    model = next(models(law))
+    size = flops.n_parameters(model)
+    tokens = law.tokens_per_parameter * size if law.convention else LEAST_TOKENS
+    least = run(model, tokens)
+    taken = " and ".join(f"~{least[key]:,.3g} {unit}" for key, unit in (("hours", "hours"), ("energy_kwh", "kWh"))
+                         if key in budget)  # fmt: skip
+    return f"its smallest model, {short(size)} parameters, takes {taken} for {short(tokens)} tokens"
+
+
+def _tokens_bought(model: Model, budget: Mapping[str, float], run: _Run) -> float | None:
     """The most tokens that the model can be trained on within the budget; None where not even a step fits."""
 
     def spent(tokens: float) -> float:
         found = run(model, tokens)
         return max(math.inf if found[key] is None else found[key] / limit for key, limit in budget.items())
 
-    low, high = math.log(1e5), math.log(1e15)
+    low, high = math.log(LEAST_TOKENS), math.log(1e15)
     if spent(math.exp(low)) > 1:
         return None
     for _ in range(BUDGET_STEPS):
@@ -175,19 +278,29 @@ def _profile_lines(found: dict[str, Any]) -> list[str]:
     systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
     lines = [f"{found['hardware']} ({systems}), {found['timing']}{note}"]
     lines += [f"  DOES NOT FIT: {found['problem']}"] if found["problem"] else []
-    size, batch = short(found["n_parameters"]), short(found["batch_tokens"])
+    lines += [f"  law       EXTRAPOLATED: {found['law_extrapolated']}"] if found["law_extrapolated"] else []
+    size = _words([found["n_parameters"], *found["n_parameters_ends"]], short)
+    batch, ends = short(found["batch_tokens"]), found["batch_tokens_ends"]
+    batch += f" [{', '.join(short(end) or 'not reached' for end in ends)}]" if len(set(ends)) > 1 else ""
     lines.append(f"  model     {size} parameters: {found['n_layer']} layers of {found['d_model']}")
-    lines.append(f"  tokens    {_words(found['tokens'], short)}, {batch} a batch")
+    lines.append(f"  tokens    {_words(found['tokens'], short)}")
+    lines.append(f"  batch     {batch} tokens")
     for key, label in (("hours", "hours"), ("energy_kwh", "kWh"), ("price_usd", "USD")):
         if found[key][0] is not None:
             lines.append(f"  {label:9} {_words(found[key], lambda value: f'~{value:,.4g}')}")
-    if "within_budget" in found:
-        lines.append("  in budget " + {True: "yes", False: "no", None: "not known"}[found["within_budget"]])
-    if found.get("budget_loss"):
-        size, tokens = short(found["budget_n_parameters"]), short(found["budget_tokens"])
-        loss = _words(found["budget_loss"], lambda value: f"{value:.3f}")
-        lines.append(f"  it buys   loss {loss}: {size} parameters, {tokens} tokens")
-    return lines
+    return lines + (_budget_lines(found) if "within_budget" in found else [])
+
+
+def _budget_lines(found: dict[str, Any]) -> list[str]:
+    if found["within_budget"] is None:
+        return [f"  in budget not known: {found['budget_problem']}"]
+    lines = ["  in budget " + ("yes" if found["within_budget"] else "no")]
+    if found["budget_problem"]:
+        return [*lines, f"  it buys   nothing that the law can say: {found['budget_problem']}"]
+    size, tokens = short(found["budget_n_parameters"]), short(found["budget_tokens"])
+    loss = _words(found["budget_loss"], lambda value: f"{value:.3f}")
+    beyond = f"; EXTRAPOLATED: {found['budget_extrapolated']}" if found["budget_extrapolated"] else ""
+    return [*lines, f"  it buys   loss {loss}: {size} parameters, {tokens} tokens{beyond}"]
 
 
 def _words(values: list[float | None], number: Any) -> str:

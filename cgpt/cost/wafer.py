@@ -9,6 +9,7 @@ plus a latency a pass (Cerebras, Hot Chips 34; fitted to the rows of results/ref
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from cgpt.cost.estimate import Step, outside
 from cgpt.cost.shapes import Shape
@@ -31,8 +32,11 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     least = max(1, math.ceil(batch_per_system / largest)) if largest >= 1 else 1
     per_sequence = memory["working"] + memory["checkpoints"]
     without_spill = math.ceil(batch_per_system * per_sequence / memory["free"]) if largest >= 1 else 1
-    count = min(range(least, max(least, without_spill) + 1), key=lambda n: n * sum(
-        _parts(shape, hardware, batch_per_system / n, sparsity, slowdown)[0].values()))  # fmt: skip
+
+    def seconds(count: int) -> float:
+        return count * sum(_parts(shape, hardware, batch_per_system / count, sparsity, slowdown)[0].values())
+
+    count = _least_of_convex(seconds, least, max(least, without_spill))
     parts, bounds = _parts(shape, hardware, batch_per_system / count, sparsity, slowdown)
     wafer = _wafer(hardware)
     one = sum(parts.values()) * count
@@ -54,6 +58,18 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         layout={"micro_batches": count},
         problem=_problem(hardware, memory, largest),
     )  # fmt: skip
+
+
+def _least_of_convex(f: Callable[[int], float], low: int, high: int) -> int:
+    """Where `f` is least from `low` to `high`, by bisecting its slope.
+
+    The seconds of a step are convex in the number n of micro-batches of B / n sequences: those of one micro-batch are
+    sums of maxima of lines in its size, g, and n g(B / n) is convex where g is.
+    """
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if f(middle) <= f(middle + 1) else (middle + 1, high)
+    return low
 
 
 def largest_micro_batch(shape: Shape, hardware: Hardware, sparsity: float = 0.0) -> int:

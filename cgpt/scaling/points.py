@@ -93,7 +93,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
                 raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
             return list(lines)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run `python -m cgpt tabulate` first") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run `snakemake --cores 2 "
+                        f"{path.parent / 'fits.md'}`, which makes it from the experiment") from None  # fmt: skip
 
 
 def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str], plan: Plan) -> None:
