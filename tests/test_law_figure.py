@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
-from test_isoflop import AROUND, BEND, BUDGETS, LEVELS, best_sizes, parabolas
+from test_isoflop import BEND, LEVELS, best_sizes, parabolas
 from test_scaling import EQUATION_1, MUP, SP, rate_points
 
 from cgpt.scaling.figure import law_figure
