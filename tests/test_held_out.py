@@ -30,6 +30,6 @@ def test_the_largest_size_has_no_part_in_the_law_of_size_and_tokens_that_predict
     loss = (1.5 + 30 / n**0.3 + 200 / tokens**0.35) * np.where(largest, SPOILED, 1)
     names = tuple(f"{size:.0f}" for size in n)
     points = Points(names, np.arange(15), n, None, tokens, {"6nd": 6 * n * tokens}, loss, None)
-    held_out = study(points, ("parametric",))["parametric"]["n_parameters"]["held_out"]
+    held_out = study(points, ("parametric",), "6nd")["parametric"]["n_parameters"]["held_out"]
     assert [held["model"] for held in held_out] == ["10000000"] * 3
     assert [held["error"] for held in held_out] == pytest.approx([ERROR] * 3, abs=1e-3)

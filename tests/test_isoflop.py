@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cgpt.scaling import isoflop
 from cgpt.scaling.points import Points
 from cgpt.scaling.study import study
 
@@ -30,18 +31,19 @@ def parabolas(best: np.ndarray, noise: float = 0.0) -> Points:
 
 
 def test_a_minimum_off_the_middle_of_the_sizes_comes_back_with_its_tokens_and_the_powers_of_compute():
-    found = study(parabolas(best_sizes()), ("isoflop",), "6nd")["isoflop"]
-    for budget, flops, best in zip(found["budgets"], BUDGETS, best_sizes(), strict=True):
+    points = parabolas(best_sizes())
+    found = study(points, ("isoflop",), "6nd")["isoflop"]
+    made = isoflop.budgets(points)
+    for own, budget, flops, best in zip(made, found["budgets"], BUDGETS, best_sizes(), strict=True):
         assert budget["interior"] and budget["flops"] == pytest.approx(flops)
         assert budget["n_parameters"]["value"] == pytest.approx(best, rel=1e-6)
-        assert budget["tokens"] == pytest.approx(flops / 6 / best, rel=1e-6)
-        assert budget["tokens_per_parameter"] == pytest.approx(flops / 6 / best**2, rel=1e-6)
+        sizes = best * np.array([0.7, 1, 3])
+        assert own.at(points, points.tokens, sizes) == pytest.approx(flops / 6 / sizes)
     law = found["laws"]["6nd"]
     assert law["n_exponent"]["value"] == pytest.approx(N_EXPONENT, abs=1e-6)
     assert law["d_exponent"]["value"] == pytest.approx(1 - N_EXPONENT, abs=1e-6)
-    assert law["log_n_factor"] == pytest.approx(np.log(N_FACTOR), abs=1e-4)
-    assert law["log_d_factor"] == pytest.approx(np.log(1 / 6 / N_FACTOR), abs=1e-4)
     assert law["n_held_out_error"] == pytest.approx(0, abs=1e-5)
+    assert isoflop.power_of(BUDGETS, best_sizes()) == pytest.approx((N_EXPONENT, np.log(N_FACTOR)))
 
 
 def test_the_error_at_the_largest_budget_is_what_that_budget_alone_is_off_by():

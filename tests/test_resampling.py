@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_isoflop import best_sizes, parabolas
-from test_scaling import SP, made_of, rate_points
+from test_law_figure import rate_points
+from test_scaling import SP, made_of
 
 from cgpt.flops import flops_per_token
 from cgpt.scaling import law, report
@@ -27,14 +29,16 @@ def test_every_interval_is_of_a_thousand_draws_or_more(monkeypatch):
         counted.append(len(draws))
         return interval(draws)
 
-    for module in ("study", "learning_rate"):
-        monkeypatch.setattr(f"cgpt.scaling.{module}.interval", counting)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cgpt.scaling.") and hasattr(module, "interval"):
+            monkeypatch.setattr(module, "interval", counting)
     n, per_parameter = (axis.ravel() for axis in GRID)
     sized = made_of(ParametricLaw(30.0, 200.0, 1.5, 0.3, 0.35), n, n * per_parameter, noise=0.001)
-    for kind, points in (("compute", SP), ("parametric", sized), ("isoflop", parabolas(best_sizes(), 0.001)),
-                         ("learning_rate", rate_points(lambda width: 0.02, 0.01))):  # fmt: skip
+    for kind, points, convention in (("compute", SP, "reported"), ("parametric", sized, "palm"),
+                                     ("isoflop", parabolas(best_sizes(), 0.001), "6nd"),
+                                     ("learning_rate", rate_points(), "palm")):  # fmt: skip
         before = len(counted)
-        study(points, (kind,), "reported")
+        study(points, (kind,), convention)
         assert len(counted) > before and min(counted[before:]) >= LEAST_DRAWS, kind
 
 
