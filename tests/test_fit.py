@@ -19,16 +19,8 @@ from cgpt.scaling.points import read_runs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"
-OF_DRAWS = {
-    "band",
-    "noise",
-    "resampled",
-    "ends",
-    "best_lr_ends",
-    "steps",
-    "interior_share_of_draws",
-    "correlation_alpha_e",
-}
+OF_DRAWS = {"band", "noise", "resampled", "ends", "best_lr_ends", "steps", "interior_share_of_draws",
+            "correlation_alpha_e"}  # fmt: skip
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 SIZES = {"a": (1, 16), "b": (2, 32), "c": (2, 48), "d": (3, 64), "e": (4, 96), "f": (5, 128)}  # n_layer, d_model
 LAW = (4e13, 0.2, 1.25)  # C0, alpha, E, of FLOPs counted as in PaLM

@@ -20,12 +20,12 @@ def best_sizes() -> np.ndarray:
     return N_FACTOR * BUDGETS**N_EXPONENT
 
 
-def parabolas(best: np.ndarray, noise: float = 0.0) -> Points:
+def parabolas(best: np.ndarray, noise: float = 0.0, seed: int = 0) -> Points:
     """Budgets of 6 N D at sizes AROUND `best` (4,); loss = LEVELS + BEND (log N / best)^2."""
     n = (best[:, None] * AROUND).ravel()
     flops = np.repeat(BUDGETS, len(AROUND))
     loss = (LEVELS[:, None] + BEND * np.log(AROUND) ** 2).ravel()
-    loss = loss + noise * np.random.default_rng(0).standard_normal(len(n))
+    loss = loss + noise * np.random.default_rng(seed).standard_normal(len(n))
     names = tuple(f"{size:.0f}" for size in n)
     return Points(names, np.arange(len(n)), n, None, flops / 6 / n, {"6nd": flops}, loss, None)
 

@@ -37,13 +37,19 @@ def has_line(axes: Axes, law: Curve, least_points: int = 20) -> bool:
     return any(len(xy) >= least_points and np.allclose(law(xy[:, 0]), xy[:, 1], rtol=1e-4) for xy in lines)
 
 
+def ends_of(band: PolyCollection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where a band is drawn, and its lower and its upper edge there, all (n,)."""
+    corners = band.get_paths()[0].vertices
+    x = np.unique(corners[:, 0])
+    low, high = np.array([np.quantile(corners[corners[:, 0] == at, 1], [0, 1]) for at in x]).T
+    return x, low, high
+
+
 def has_band(axes: Axes, draws: Curve) -> bool:
     """Whether 95 % of `draws`, (n_draws, n) at x (n,), lie in one of the bands, at each of its x."""
     for collection in axes.collections:
         if isinstance(collection, PolyCollection):
-            corners = collection.get_paths()[0].vertices
-            x = np.unique(corners[:, 0])
-            low, high = np.array([np.quantile(corners[corners[:, 0] == at, 1], [0, 1]) for at in x]).T
+            x, low, high = ends_of(collection)
             drawn = draws(x)
             share = ((low <= drawn * (1 + 1e-9)) & (drawn * (1 - 1e-9) <= high)).mean(axis=0)
             if len(x) >= 20 and np.all(np.abs(share - 0.95) < 0.01):
