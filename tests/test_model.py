@@ -279,6 +279,25 @@ def test_the_learning_rate_warms_up_to_its_peak_and_decays_to_its_floor():
     assert Schedule(0.5, 1, 0).rate(0) == pytest.approx(0.05)
 
 
+def test_a_cosine_is_half_a_wave_from_the_peak_to_the_floor():
+    """A quarter, a half and three quarters of the way; the straight line is at 0.775, 0.55 and 0.325 of the peak."""
+    rates = [Schedule(0.5, 90, 10, "cosine").rate(step) for step in (29, 49, 69)]
+    shares = np.array([2 + 2**0.5, 2, 2 - 2**0.5]) / 4
+    assert rates == pytest.approx(0.5 * (0.1 + 0.9 * shares))
+    assert [Schedule(0.5, 90, 10).rate(step) for step in (29, 49, 69)] == pytest.approx([0.3875, 0.275, 0.1625])
+
+
+def test_a_cosine_decays_as_torchs_does():
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    peer = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90, eta_min=0.05)
+    own = Schedule(0.5, 100, 10, "cosine")
+    for step in range(10, 100):
+        optimizer.step()
+        peer.step()
+        assert own.rate(step) == pytest.approx(peer.get_last_lr()[0])
+
+
 def test_warm_up_stable_decay_stays_at_its_peak_and_its_length_changes_only_when_it_decays():
     short, long = (Schedule(0.5, steps, 10, "wsd", 0.1, 0.25) for steps in (100, 200))
     rates = [short.rate(step) for step in range(100)]

@@ -12,7 +12,7 @@ import pytest
 from cgpt import flops
 from cgpt.__main__ import main
 from cgpt.cost import target
-from cgpt.scaling import law
+from cgpt.scaling import law, published
 
 ROOT = Path(__file__).parent.parent
 FITS = ROOT / "results/reference/published_fits.json"
@@ -229,3 +229,46 @@ def test_a_law_of_compute_gives_a_budget_its_least_or_its_most(forecast, tmp_pat
     assert "parameters, takes ~" in little["budget_problem"] and " hours for " in little["budget_problem"]
     (much,) = forecast(*asked, "1e15")["profiles"]
     assert much["budget_tokens"] / much["budget_n_parameters"] == pytest.approx(20) and not much["budget_problem"]
+
+
+def tokens_to(study: dict, loss: float, n_layer: int, d_model: int) -> np.ndarray:
+    """Tokens that each draw of a published law takes to the loss: its FLOPs by Cerebras-GPT's count, or by L(N, D)."""
+    if parametric := study.get("parametric"):
+        a, b, e, alpha, beta = np.array(parametric["n_parameters"]["draws"]).T
+        n = (50257 + 2048) * d_model + n_layer * (12 * d_model**2 + 13 * d_model) + 2 * d_model
+        left = loss - e - a / n**alpha
+        return np.where(left > 0, (b / np.maximum(left, 1e-9)) ** (1 / beta), np.inf)
+    (fit,) = (fit for fit in study["compute"] if fit["form"] == "offset" and "draws" in fit)
+    c0, alpha, e = np.array(fit["draws"]).T
+    flops_per_token = 72 * n_layer * d_model**2 + 24 * n_layer * 2048 * d_model + 10 * 50257 * d_model
+    return c0 * (loss - e) ** (-1 / alpha) / flops_per_token
+
+
+@pytest.mark.parametrize(("series", "loss"), [("Cerebras-GPT SP", 1.6), ("Chinchilla", 2.3)])
+def test_the_ends_of_an_interval_are_those_of_the_draws_in_tokens_and_what_they_take_in_hours(forecast, series, loss):
+    (found,) = forecast("--target-loss", str(loss), "--series", series, "--hardware", "h100-8")["profiles"]
+    n_layer, d_model = found["n_layer"], found["d_model"]
+    drawn = tokens_to(json.loads(FITS.read_text())["series"][series], loss, n_layer, d_model)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert found["tokens"][1:] == pytest.approx([low, high], rel=0.01)
+    factor, exponent = published.batch_tokens_law(published.read(FITS.parent / "published.csv"))
+    model = next(each for each in target.models(law.read(FITS, series)) if each.d_model == d_model)
+    shape = f"n_layer={n_layer},d_model={d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
+    for place, tokens in enumerate(found["tokens"]):
+        batch = str(max(1, round(factor * tokens**exponent / 2048 / 8)))
+        plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch)
+        assert found["hours"][place] == pytest.approx(24 * plain["days"])
+        assert found["energy_kwh"][place] == pytest.approx(plain["energy_kwh"])
+
+
+def test_a_loss_is_held_against_the_irreducible_one_of_the_law_that_is_asked(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    fits = json.loads(own_fits(tmp_path / "fits.json").read_text())
+    for fit in fits["series"]["SP"]["compute"]:
+        if fit["form"] == "offset":
+            fit["constants"]["e"]["value"] = 2.0
+    (tmp_path / "fits.json").write_text(json.dumps(fits))
+    assert law.read(tmp_path / "fits.json").lowest_loss() == 2.0
+    arguments = ["--law", str(tmp_path / "fits.json"), "--hardware", "cpu"]
+    assert main(["forecast", "--target-loss", "1.9", *arguments]) == 1
+    assert "1.9 is not above 2.000, the law's irreducible loss" in capsys.readouterr().err
