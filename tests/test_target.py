@@ -55,6 +55,15 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
                 assert other["days"] * 24 > 0.99 * found["hours"][0]
 
 
+def test_a_machine_that_holds_no_such_model_names_the_one_of_the_fewest_flops(forecast):
+    (found,) = forecast("--target-loss", "1.9", "--series", "Chinchilla", "--hardware", "h100")["profiles"]
+    fitted = law.read(FITS, "Chinchilla")
+    spent = {flops.n_parameters(model): fitted.tokens_to(1.9, model)[0] * flops.flops_per_token(model)
+             for model in target.models(fitted)}  # fmt: skip
+    assert found["fits"] is False and found["hours"] == [None] * 3
+    assert found["n_parameters"] == min(spent, key=lambda size: spent[size])
+
+
 def test_a_budget_buys_the_loss_whose_training_fills_it(forecast):
     (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
     assert found["within_budget"] is (found["hours"][0] <= 20)

@@ -140,7 +140,7 @@ def _at_ratio(sizes: np.ndarray, tokens: np.ndarray, law: FittedLaw) -> np.ndarr
 
 def _cheapest(found: _Candidates, law: FittedLaw, run: _Run) -> np.ndarray:
     """Which of the models takes the fewest hours, (n_draws,); n where none reaches the loss. A draw's tokens go at the
-    rate that the model has with the fit's."""
+    rate that the model has with the fit's. Where the cost model has hours for none, the one of the fewest FLOPs."""
     hours = np.full(found.tokens.shape, math.inf)
     for place, (model, size, tokens) in enumerate(zip(found.models, found.sizes, found.tokens)):
         told = tokens[0] if tokens[0] < math.inf else law.tokens_per_parameter * size
@@ -148,8 +148,9 @@ def _cheapest(found: _Candidates, law: FittedLaw, run: _Run) -> np.ndarray:
         if taken["hours"] is not None:
             overhead = taken["job_overhead_s"] / 3600
             hours[place] = overhead + (taken["hours"] - overhead) * tokens / told
-    cheapest = np.argmin(hours, axis=0)
-    return np.where(np.isfinite(hours.min(axis=0)), cheapest, len(found.sizes))
+    spent = found.tokens * np.array([[flops.flops_per_token(model)] for model in found.models])
+    cost = np.where(np.isfinite(hours).any(axis=0), hours, spent)
+    return np.where(np.isfinite(cost).any(axis=0), np.argmin(cost, axis=0), len(found.sizes))
 
 
 def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_law: tuple[float, float], name: str,
@@ -162,7 +163,7 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
 
     sizes = candidates.sizes
     chosen = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
-    place = chosen[0] if chosen[0] < len(sizes) else int(np.argmax(np.isfinite(candidates.tokens[:, 0])))
+    place = int(chosen[0])
     model, tokens = candidates.models[place], with_ends(candidates.tokens[place])
     runs = [run(model, end) if end < math.inf else {} for end in tokens]
     chosen_sizes = with_ends(np.append(sizes, math.inf)[np.maximum(chosen, 0)])
