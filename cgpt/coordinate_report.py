@@ -100,8 +100,9 @@ def figure(rows: Sequence[Row]) -> Figure:
     _pair(panels[2:], logits, "step", "mean_abs", _looks(named, _shades(len(named))))
     for axes, kind in zip(panels, PARAMETRIZATIONS):
         axes.set_title(TITLES[kind], fontweight="bold")
+    n_seeds = len({row["seed"] for row in rows})
     for axes in panels[2:]:
-        axes.set_xlabel("width (d_model)")
+        axes.set_xlabel(f"width (d_model); n={n_seeds} seeds, bars hold all")
     panels[0].set_ylabel(f"mean absolute change of activations\nin {steps[-1]} steps")
     panels[2].set_ylabel("mean absolute logits\nafter so many steps")
     return drawn
