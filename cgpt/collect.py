@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
+from cgpt.plan import LAST_FILE
 from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
 from cgpt.spec import Experiment
 
@@ -24,13 +25,6 @@ Row = dict[str, Any]
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
-RECORDS = {  # of each stage that tables are of
-    "pretrain": "run.json",
-    "finetune": "run.json",
-    "meter": "run.json",
-    "evaluate": "scores.json",
-    "baseline": "scores.json",
-}
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
@@ -115,7 +109,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     metered: list[Row] = []
     scores: list[Row] = []
     for run in plan.runs:
-        if RECORDS.get(run.stage) != "run.json":
+        if run.stage not in ("pretrain", "finetune", "meter"):
             continue
         try:
             record = _own(run, read_run(results / "runs" / run.stage / run.id / "run.json"))
@@ -128,7 +122,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
         except UserError as error:
             problems += error.problems
     for run in plan.runs:
-        if RECORDS.get(run.stage) != "scores.json":
+        if run.stage not in ("evaluate", "baseline"):
             continue
         try:
             record = _own(run, read_scores(results / "runs" / run.stage / run.id / "scores.json"))
@@ -141,7 +135,8 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
 
 
 def _refuse_missing(experiment: Experiment, plan: Plan, results: Path) -> None:
-    named = [results / "runs" / run.stage / run.id / file for run in plan.runs if (file := RECORDS.get(run.stage))]
+    named = [results / "runs" / LAST_FILE[run.stage].format(run.id) for run in plan.runs
+             if run.stage not in ("fetch", "tokenize")]  # fmt: skip
     if missing := [path for path in named if not path.is_file()]:
         more = f", and so are {len(missing) - 1} more of {len(named)} records" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]}: is missing{more}; run `snakemake --cores 2 "

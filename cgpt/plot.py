@@ -162,9 +162,8 @@ def answers_figure(
     figure.supxlabel(f"{LABELS['validation_loss']}, falling", fontsize=10)
     handles = [handle(label=kind, **look) for kind, look in {**looks, "chance": _CHANCE}.items()]
     bars = "bars: sd over seeds, where n=1 the standard error over documents"
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=5, title=bars, title_fontsize=9
-    )  # below, it would hide the label
+    # Below the panels the legend would hide the label of the axis.
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, title=bars, title_fontsize=9)
     return figure
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgpt.schedule import Schedule, shared
 from cgpt.spec import Model, Train
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
 def share(runs: Sequence[Run]) -> list[Run]:
     """The runs, each told of the next shorter one that it goes on from, and charged only for what it does itself."""
-    lengths: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.stage == "pretrain" and run.spec["train"]["schedule"] == "wsd":
-            same = json.dumps(shared(run.spec), sort_keys=True)
-            lengths.setdefault(same, []).append(run)
     told = {run.id: run for run in runs}
-    for group in lengths.values():
+    for group in _of_wsd_alike(runs, shared):
         group.sort(key=lambda run: run.spec["train"]["steps"])
         for shorter, longer in pairwise(group):
             told[shorter.id] = replace(told[shorter.id], execution=replace(told[shorter.id].execution, leads_on=True))
@@ -38,18 +33,22 @@ def share(runs: Sequence[Run]) -> list[Run]:
 
 def apart(runs: Sequence[Run]) -> int:
     """How many runs of schedule wsd differ in their length alone, and share no steps as their warm-up does too."""
-    lengths: dict[str, list[Run]] = {}
-    for run in runs:
-        if (
-            run.stage == "pretrain"
-            and run.spec["train"]["schedule"] == "wsd"
-            and not run.spec["train"]["warmup_tokens"]
-        ):
-            same = shared(run.spec)
-            del same["warmup_steps"]
-            lengths.setdefault(json.dumps(same, sort_keys=True), []).append(run)
-    several = [run for group in lengths.values() if len(group) > 1 for run in group]
+
+    def but_for_warmup(spec: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in shared(spec).items() if key != "warmup_steps"}
+
+    by_fraction = [run for run in runs if run.stage == "pretrain" and not run.spec["train"]["warmup_tokens"]]
+    several = [run for group in _of_wsd_alike(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
     return sum(run.execution.trunk is None and not run.execution.leads_on for run in several)
+
+
+def _of_wsd_alike(runs: Sequence[Run], decisive: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[Run]]:
+    """Pretraining runs of schedule wsd whose specs are the same in what is `decisive`."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.stage == "pretrain" and run.spec["train"]["schedule"] == "wsd":
+            groups.setdefault(json.dumps(decisive(run.spec), sort_keys=True), []).append(run)
+    return list(groups.values())
 
 
 def _shared_steps(run: Run) -> int:

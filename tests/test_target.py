@@ -43,7 +43,7 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
     (found,) = forecast(*asked)["profiles"]
     fitted = law.read(FITS, "Chinchilla")
     for model in list(target.models(fitted))[20:40:2]:
-        tokens = fitted.tokens_to(2.4, model)[0]
+        tokens = fitted.tokens_by_draw(2.4, model)[0]
         if np.isfinite(tokens):
             assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
             shape = f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
@@ -58,7 +58,7 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
 def test_a_machine_that_holds_no_such_model_names_the_one_of_the_fewest_flops(forecast):
     (found,) = forecast("--target-loss", "1.9", "--series", "Chinchilla", "--hardware", "h100")["profiles"]
     fitted = law.read(FITS, "Chinchilla")
-    spent = {flops.n_parameters(model): fitted.tokens_to(1.9, model)[0] * flops.flops_per_token(model)
+    spent = {flops.n_parameters(model): fitted.tokens_by_draw(1.9, model)[0] * flops.flops_per_token(model)
              for model in target.models(fitted)}  # fmt: skip
     assert found["fits"] is False and found["hours"] == [None] * 3
     assert found["n_parameters"] == min(spent, key=lambda size: spent[size])

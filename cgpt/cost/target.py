@@ -175,7 +175,7 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
         "law_extrapolated": law.beyond_runs(asked.loss, model, tokens[0]),
         **{key: [each.get(key) for each in runs] for key in ("hours", "energy_kwh", "price_usd")},
     }  # fmt: skip
-    return found | _within_budget(asked, law, run, runs[0])
+    return found | _within_budget(asked, law, candidates, run, runs[0])
 
 
 def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str, profiles: Mapping[str, Hardware]
@@ -191,7 +191,8 @@ def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str,
                     "hours": None if found["days"] is None else 24 * found["days"]}  # fmt: skip
 
 
-def _within_budget(asked: Target, law: FittedLaw, run: _Run, cheapest: dict[str, Any]) -> dict[str, Any]:
+def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: _Run, cheapest: dict[str, Any]
+                   ) -> dict[str, Any]:  # fmt: skip
     """Whether the target stays within the budget, and the lowest loss that the budget buys, or why none is known."""
     budgets = {"hours": asked.budget_hours, "energy_kwh": asked.budget_kwh}
     given = {key: limit for key, limit in budgets.items() if limit is not None}
@@ -201,12 +202,12 @@ def _within_budget(asked: Target, law: FittedLaw, run: _Run, cheapest: dict[str,
     if unknown := _unknown(given, cheapest):
         return {"within_budget": None, **nothing, "budget_problem": unknown}
     within = {"within_budget": all(cheapest[key] <= limit for key, limit in given.items())}
-    bought = [(model, _tokens_bought(model, given, run)) for model in models(law)]
+    bought = [(model, _tokens_bought(model, given, run)) for model in candidates.models]
     if law.convention:
-        bought = _bought_at_ratio(bought, law)
+        bought = _bought_at_ratio(bought, candidates.sizes, law)
     losses = [(law.loss_of(model, tokens), model, tokens) for model, tokens in bought if tokens]
     if not losses:
-        return within | nothing | {"budget_problem": _too_small(given, law, run)}
+        return within | nothing | {"budget_problem": _too_small(given, law, candidates.models[0], run)}
     loss, model, tokens = min(losses, key=lambda each: each[0][0])
     return within | {
         "budget_loss": loss,
@@ -227,9 +228,9 @@ def _unknown(budget: Mapping[str, float], cheapest: dict[str, Any]) -> str | Non
     return f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
 
 
-def _bought_at_ratio(bought: list[tuple[Model, float | None]], law: FittedLaw) -> list[tuple[Model, float | None]]:
+def _bought_at_ratio(bought: list[tuple[Model, float | None]], sizes: np.ndarray, law: FittedLaw
+                     ) -> list[tuple[Model, float | None]]:  # fmt: skip
     """The one that is nearest to the law's tokens per parameter; the largest where all could be trained on more."""
-    sizes = np.array([float(flops.n_parameters(model)) for model, _ in bought])
     tokens = np.array([[tokens or 0.0] for _, tokens in bought])
     place = int(_at_ratio(sizes, tokens, law)[0])
     if place < len(bought):
@@ -237,9 +238,8 @@ def _bought_at_ratio(bought: list[tuple[Model, float | None]], law: FittedLaw) -
     return [(bought[-1][0], law.tokens_per_parameter * sizes[-1])]
 
 
-def _too_small(budget: Mapping[str, float], law: FittedLaw, run: _Run) -> str:
-    """What the least takes of which the law says anything."""
-    model = next(models(law))
+def _too_small(budget: Mapping[str, float], law: FittedLaw, model: Model, run: _Run) -> str:
+    """What the least takes of which the law says anything, of which `model` is the smallest."""
     size = flops.n_parameters(model)
     tokens = law.tokens_per_parameter * size if law.convention else LEAST_TOKENS
     least = run(model, tokens)

@@ -30,9 +30,9 @@ def ways_to(loss: float, fits: Sequence[Fit]) -> list[dict[str, Any]]:
     `cheapest`: no other machine takes less, what a job takes beside its steps included. Infinite where a law, or the
     end of its interval, does not reach the loss.
     """
-    decided = {(fit["hardware"], fit["cost"]): fit for form in ("power", "offset") for fit in fits
-               if fit["form"] == form and "draws" in fit}  # fmt: skip
-    laws = list(decided.values())
+    costs = dict.fromkeys((fit["hardware"], fit["cost"]) for fit in fits)
+    decided = (cost_law.decided(fit for fit in fits if (fit["hardware"], fit["cost"]) == cost) for cost in costs)
+    laws = [fit for fit in decided if fit]
     ways = [{"loss": loss, **{key: fit[key] for key in ("hardware", "timing", "extrapolated", "cost", "job_overhead")},
              "steps": _with_interval(fit, loss)} for fit in laws]  # fmt: skip
     for cost in COSTS:

@@ -7,7 +7,7 @@ only alpha is searched for, in all bootstrap draws at once. The power law is a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ def law_of(fit: Mapping[str, Any]) -> np.ndarray:
     """C0, alpha and E of a fit in fits.json; E is 0 in a power law."""
     constants = [constant["value"] for constant in fit["constants"].values()]
     return np.array(constants if fit["form"] == "offset" else [*constants, 0.0])
+
+
+def decided(fits: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The offset law of these fits, or where the settings are too few for an offset the power law, or None."""
+    return min((fit for fit in fits if "draws" in fit), key=lambda fit: fit["form"] != "offset", default=None)
 
 
 def loss_at(constants: np.ndarray, cost: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from cgpt.collect import short
 from cgpt.plot import COLOURS, MARKERS, log_ticks, new_figure
 from cgpt.records import LABELS
 from cgpt.scaling import isoflop
-from cgpt.scaling.cost_law import law_of, loss_at
+from cgpt.scaling.cost_law import decided, law_of, loss_at
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.points import Points
 from cgpt.scaling.resampling import interval
@@ -64,8 +64,8 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         flops = points.flops[convention]
         fits = {fit["form"]: fit for fit in study.get("compute", ()) if "draws" in fit}
         x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
-        if fits:
-            band(axes, x, fits["offset" if "offset" in fits else "power"], colour)
+        if law := decided(fits.values()):
+            band(axes, x, law, colour)
         if "offset" in fits:
             axes.plot(x, loss_at(law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
         if "power" in fits:

@@ -10,7 +10,7 @@ import numpy as np
 from cgpt.collect import short
 from cgpt.plot import handle, log_ticks, new_figure, note, styles_of
 from cgpt.records import LABELS
-from cgpt.scaling.cost_law import law_of, loss_at
+from cgpt.scaling.cost_law import decided, law_of, loss_at
 from cgpt.scaling.figure import BEYOND, Study, band, log_loss
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.points import Points
@@ -44,10 +44,11 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
             axes.sharex(below)
             axes.sharey(panels[0])
             axes.set_xscale("log")
-            for machine in (machine for machine in machines[name] if cost in machine.costs):
+            own = [machine for machine in machines[name] if cost in machine.costs]
+            for machine in own:
                 look = looks[machine.hardware]
                 _law(axes, machine, cost, studies[name]["hardware"], look)
-                _points(axes, points, machine.costs[cost], look, labelled=_first_with(machines[name], cost) is machine)
+                _points(axes, points, machine.costs[cost], look, labelled=machine is own[0])
         row[0].set_ylabel(LABELS["validation_loss"])
         row[0].set_title(name, fontweight="bold")
     for axes, cost in zip(panels[-len(costs) :], costs):
@@ -63,11 +64,6 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
     return figure
 
 
-def _first_with(machines: list[Machine], cost: str) -> Machine:
-    """The machine whose points carry the labels of a panel: others have the same sizes at the same losses."""
-    return next(machine for machine in machines if cost in machine.costs)
-
-
 def _looks(machines: Mapping[str, Machine]) -> dict[str, dict[str, Any]]:
     """Dashes take turns where the lines of modeled machines coincide."""
     looks = styles_of(list(machines))
@@ -78,8 +74,7 @@ def _looks(machines: Mapping[str, Machine]) -> dict[str, dict[str, Any]]:
 
 def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], look: Mapping[str, Any]) -> None:
     """The offset law, or where the runs decide none the power law, and its band, to a little beyond the points."""
-    own = [fit for fit in fits if (fit["hardware"], fit["cost"]) == (machine.hardware, cost) and "draws" in fit]
-    fit = min(own, key=lambda fit: fit["form"] != "offset", default=None)
+    fit = decided(fit for fit in fits if (fit["hardware"], fit["cost"]) == (machine.hardware, cost))
     if fit is None:
         return
     x = np.geomspace(machine.costs[cost].min(), machine.costs[cost].max() * BEYOND, 100)

@@ -36,9 +36,9 @@ class Budget:
         x = np.log(points.n_parameters[self.runs])
         return x - x.mean()
 
-    def minimum(self, points: Points, loss: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """N* (...) and whether it lies among the sizes; NaN where the parabola opens downward."""
-        _, slope, bend = np.moveaxis(self.parabola(points, loss, weights), -1, 0)
+    def minimum(self, points: Points, parabola: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """N* (...) of a `parabola` (..., 3) and whether it lies among the sizes; NaN where it opens downward."""
+        _, slope, bend = np.moveaxis(parabola, -1, 0)
         x = self.log_n(points)
         with np.errstate(divide="ignore", invalid="ignore"):
             best = np.where(bend > 0, -slope / (2 * bend), np.nan)
@@ -51,7 +51,7 @@ class Budget:
         of those that have a weight: far from its minimum the loss is no parabola."""
         x, present = self.log_n(points), weights[..., self.runs] > 0
         best = np.argmin(np.where(present, loss[..., self.runs], np.inf), axis=-1)
-        away = np.where(present, np.abs(x - x[best][..., None]), np.inf)
+        away = np.abs(x - x[best][..., None])
         sizes = np.unique(x)
         has_size = np.stack([present[..., x == size].any(axis=-1) for size in sizes], axis=-1)
         by_size = np.where(has_size, np.abs(sizes - x[best][..., None]), np.inf)

@@ -41,21 +41,19 @@ def study(points: Points) -> dict[str, Any]:
 
 
 class _Drawn:
-    """Losses and weights of runs, each (N_DRAWS, n) or (n,), and the minima of the parabolas through a window."""
+    """Of losses and weights of the runs, each (N_DRAWS, n) or (n,): every budget's window of sizes, the parabola
+    through it, whether its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
 
     def __init__(self, points: Points, made: list[isoflop.Budget], n_sizes: int, loss: np.ndarray, weights: np.ndarray):
-        windows = [budget.nearest(points, loss, weights, n_sizes) for budget in made]
-        self.parabolas = [budget.parabola(points, loss, kept) for budget, kept in zip(made, windows)]
-        self.minima = [budget.minimum(points, loss, kept) for budget, kept in zip(made, windows)]
-        self.windows = windows
-
-    def sizes(self, points: Points, made: list[isoflop.Budget]) -> list[np.ndarray]:
-        """N* of each budget, (N_DRAWS,) or (); where it left the sizes trained, or is none, the nearest one."""
-        held = []
-        for budget, (best, _) in zip(made, self.minima):
+        self.windows = [budget.nearest(points, loss, weights, n_sizes) for budget in made]
+        self.parabolas = [budget.parabola(points, loss, window) for budget, window in zip(made, self.windows)]
+        self.inside: list[np.ndarray] = []
+        self.sizes: list[np.ndarray] = []
+        for budget, parabola in zip(made, self.parabolas):
+            best, inside = budget.minimum(points, parabola)
             own = points.n_parameters[budget.runs]
-            held.append(np.clip(np.nan_to_num(best, nan=float(own.max())), own.min(), own.max()))
-        return held
+            self.inside.append(inside)
+            self.sizes.append(np.clip(np.nan_to_num(best, nan=float(own.max())), own.min(), own.max()))
 
 
 def _of_window(points: Points, made: list[isoflop.Budget], n_sizes: int) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def _of_window(points: Points, made: list[isoflop.Budget], n_sizes: int) -> dict
     losses = noisy(fitted, sd, N_DRAWS)
     noise = _Drawn(points, made, n_sizes, losses, np.ones_like(losses))
     resampled = _resampled(points, made, n_sizes)
-    listed = [_budget(points, made, place, fit, noise, resampled) for place in range(len(made))]
+    listed = [_budget(points, budget, place, fit, noise, resampled) for place, budget in enumerate(made)]
     found: dict[str, Any] = {"n_sizes_in_parabola": n_sizes, "residual_sd": sd, "budgets": listed}
     inside = [place for place, budget in enumerate(listed) if budget["interior"]]
     if len(inside) < 2:
@@ -96,24 +94,22 @@ def _n_sizes(points: Points, budget: isoflop.Budget) -> int:
     return len(set(points.n_parameters[budget.runs]))
 
 
-def _budget(points: Points, made: list[isoflop.Budget], place: int, fit: _Drawn, noise: _Drawn,
+def _budget(points: Points, budget: isoflop.Budget, place: int, fit: _Drawn, noise: _Drawn,
             resampled: _Drawn | None) -> dict[str, Any]:  # fmt: skip
-    budget = made[place]
     sizes = points.n_parameters[budget.runs]
-    interior = bool(fit.minima[place][1])
+    interior = bool(fit.inside[place])
     draws = resampled or noise
     found: dict[str, Any] = {
         "flops": float(np.exp(np.log(points.flops[budget.convention][budget.runs]).mean())),
         "n_runs": len(budget.runs),
         "n_sizes": _n_sizes(points, budget),
         "interior": interior,
-        "interior_share_of_draws": float(np.mean(draws.minima[place][1])),
+        "interior_share_of_draws": float(np.mean(draws.inside[place])),
         "band": _band(points, budget, fit.windows[place], draws.parabolas[place]),
     }
     if not interior:
         return found | {"best_size_trained": float(sizes[np.argmin(points.loss[budget.runs])])}
-    drawn = [None if each is None else each.sizes(points, made)[place] for each in (noise, resampled)]
-    best = fit.sizes(points, made)[place]
+    best, drawn = fit.sizes[place], [None if each is None else each.sizes[place] for each in (noise, resampled)]
 
     def tokens_at(n: np.ndarray) -> np.ndarray:
         return budget.at(points, points.tokens, n)
@@ -145,22 +141,20 @@ def _optimum_laws(points: Points, convention: str, made: list[isoflop.Budget], i
     kept = [made[place] for place in inside]
 
     def optima(drawn: _Drawn) -> dict[str, np.ndarray]:
-        sizes = drawn.sizes(points, made)
-        n = np.stack([sizes[place] for place in inside], axis=-1)
+        n = np.stack([drawn.sizes[place] for place in inside], axis=-1)
         return {
             "n": n,
             "d": _at(points, points.tokens, kept, n),
             "flops": _at(points, points.flops[convention], kept, n),
         }
 
-    best, *others = (None if each is None else optima(each) for each in (fit, noise, resampled))
-    assert best is not None
+    best, others = optima(fit), [None if each is None else optima(each) for each in (noise, resampled)]
     result: dict[str, Any] = {}
     for key in "nd":
         exponent, level = isoflop.power_of(best["flops"], best[key])
         drawn = [None if each is None else isoflop.power_of(each["flops"], each[key]) for each in others]
-        result[f"{key}_exponent"] = constant(exponent, *(each and each[0] for each in drawn))
-        result[f"log_{key}_factor"] = constant(level, *(each and each[1] for each in drawn))
+        result[f"{key}_exponent"] = constant(exponent, *(None if power is None else power[0] for power in drawn))
+        result[f"log_{key}_factor"] = constant(level, *(None if power is None else power[1] for power in drawn))
         if len(kept) > 2:
             exponent, level = isoflop.power_of(best["flops"][:-1], best[key][:-1])
             result[f"{key}_held_out_error"] = float(np.exp(level) * best["flops"][-1] ** exponent / best[key][-1] - 1)

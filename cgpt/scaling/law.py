@@ -49,10 +49,6 @@ class FittedLaw:
         n_parameters = flops.n_parameters(model)
         return np.array([law.tokens_at(loss, n_parameters) for law in self._laws()])
 
-    def tokens_to(self, loss: float, model: Model) -> Interval:
-        """`tokens_by_draw` of the fit itself, and the ends that the draws give."""
-        return with_ends(self.tokens_by_draw(loss, model))
-
     def loss_of(self, model: Model, tokens: float) -> Interval:
         """Loss of the model after that many tokens."""
         if self.convention:

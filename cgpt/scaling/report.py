@@ -158,15 +158,9 @@ def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
     else:
         share = budget["interior_share_of_draws"]
         said += ["interior" if share >= 0.95 else f"interior in {share:.0%} of draws"]
-        said += [_range(budget[key], short) for key in ("n_parameters", "tokens")]
-        said += [_range(budget["tokens_per_parameter"], _amount)]
+        said += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
+        said += [_constant(budget["tokens_per_parameter"], _amount, _amount)]
     return [Cell(text) for text in said]
-
-
-def _range(constant: Mapping[str, Any], words: Callable[[float], str]) -> str:
-    """`410 K [358 K, 480 K]`."""
-    low, high = map(words, constant["resampled"] or constant["noise"])
-    return f"{words(constant['value'])} [{low}, {high}]" + ("" if constant["resampled"] else " noise")
 
 
 def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
@@ -247,20 +241,21 @@ def _amount(value: float) -> str:
     return short(value) if value >= 1e5 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def _constant(constant: Mapping[str, Any] | None) -> str:
-    """`0.348 [0.317, 0.373]`, and `noise` where only that bootstrap was done."""
+def _end(value: float | None) -> str:
+    return f"{value:.3g}" if value is not None and math.isfinite(value) else "inf"
+
+
+def _constant(constant: Mapping[str, Any] | None, value: Callable[[float], str] = "{:.4g}".format,
+              end: Callable[[float], str] = _end) -> str:  # fmt: skip
+    """`0.348 [0.317, 0.373]`, and `noise` where only that bootstrap was done; how to write value and ends."""
     if constant is None:
         return ""
     ends = constant["resampled"] or constant["noise"]
     kind = "" if constant["resampled"] else " noise"
-    return f"{constant['value']:.4g} [{_end(ends[0])}, {_end(ends[1])}]{kind}" if ends else f"{constant['value']:.4g}"
+    said = value(constant["value"])
+    return f"{said} [{end(ends[0])}, {end(ends[1])}]{kind}" if ends else said
 
 
 def _offset(constant: Mapping[str, Any] | None) -> str:
     """E, with the word where it lies at the 0 that it is not let below."""
-    at_bound = constant is not None and constant["value"] == 0
-    return _constant(constant).replace("0 ", "0 (bound) ", 1) if at_bound else _constant(constant)
-
-
-def _end(value: float | None) -> str:
-    return f"{value:.3g}" if value is not None and math.isfinite(value) else "inf"
+    return _constant(constant, lambda value: "0 (bound)" if value == 0 else f"{value:.4g}")

@@ -146,11 +146,11 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
     values = {name: np.array([getattr(draw, name) for draw in draws]) for name in names}
     found: dict[str, Any] = {}
     if points.bits_per_byte is not None:  # the fit is one of logs: another unit is a factor of A, B and E
-        ratio = float(np.mean(points.bits_per_byte / points.loss))
+        factors = dict.fromkeys(("a", "b", "e"), float(np.mean(points.bits_per_byte / points.loss)))
         found["constants_bits_per_byte"] = {
-            name: constant(factor * getattr(law, name), None, factor * values[name])
-            for name in names for factor in ((ratio if name in ("a", "b", "e") else 1.0),)
-        }  # fmt: skip
+            name: constant(factors.get(name, 1.0) * getattr(law, name), None, factors.get(name, 1.0) * values[name])
+            for name in names
+        }
     return found | {
         "constants": {name: constant(getattr(law, name), None, values[name]) for name in names},
         "residual_sd": relative_sd(points.loss, law.loss_at(n, points.tokens), n_free),
