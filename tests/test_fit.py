@@ -19,7 +19,7 @@ from cgpt.scaling.points import read_runs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"
-OF_DRAWS = {"band", "noise", "resampled", "ends", "best_lr_ends", "steps", "interior_share_of_draws",
+OF_DRAWS = {"band", "ends", "best_lr_ends", "steps", "interior_share_of_draws",
             "correlation_alpha_e"}  # fmt: skip
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 SIZES = {"a": (1, 16), "b": (2, 32), "c": (2, 48), "d": (3, 64), "e": (4, 96), "f": (5, 128)}  # n_layer, d_model
@@ -73,7 +73,7 @@ def test_an_experiments_law_its_files_and_its_figure_come_from_runs_csv(root, ca
     assert {convention for _, convention, _ in fits} == set(CONVENTIONS)
     nats, bits = (fits["offset", "palm", unit] for unit in ("nats_per_token", "bits_per_byte"))
     for name, value in zip(("c0_flops", "alpha", "e"), LAW):
-        low, high = nats["constants"][name]["resampled"]
+        low, high = nats["constants"][name]["ends"]
         assert low < value < high and nats["constants"][name]["value"] == pytest.approx(value, rel=0.02)
     assert bits["constants"]["alpha"]["value"] == pytest.approx(nats["constants"]["alpha"]["value"], rel=1e-3)
     assert bits["constants"]["e"]["value"] == pytest.approx(nats["constants"]["e"]["value"] / 3, rel=1e-3)

@@ -115,7 +115,7 @@ def test_each_series_law_comes_back_in_the_seconds_joules_and_dollars_of_each_ma
         for (hardware, cost, unit), rate in rates.items():
             fit = fit_of(series[name], hardware, cost)
             for constant, value in ((f"c0_{unit}", c0_s * rate), ("alpha", alpha), ("e", e)):
-                low, high = fit["constants"][constant]["resampled"]
+                low, high = fit["constants"][constant]["ends"]
                 assert low < value < high, (name, hardware, cost, constant)
                 assert fit["constants"][constant]["value"] == pytest.approx(value, rel=0.05)
             assert [held["model"][0] for held in fit["held_out"]] == ["d", "e", "f"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,25 @@ class Points:
     def model_of(self, cell: int) -> str:
         """The model's name in a cell."""
         return self.models[int(np.argmax(self.cells == cell))]
+
+    def by_setting(self) -> Points:
+        """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
+        first = [int(np.argmax(self.cells == cell)) for cell in range(self.n_cells)]
+
+        def mean(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else self.cell_means(values)
+
+        def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[place] for place in first) if values else ()
+
+        return replace(
+            self, models=of_first(self.models), cells=np.arange(self.n_cells), loss=self.cell_means(self.loss),
+            n_parameters=self.n_parameters[first], tokens=self.tokens[first],
+            n_parameters_non_embedding=mean(self.n_parameters_non_embedding),
+            flops={name: self.cell_means(values) for name, values in self.flops.items()},
+            bits_per_byte=mean(self.bits_per_byte), d_model=mean(self.d_model), lr=mean(self.lr),
+            runs=of_first(self.runs), shapes=of_first(self.shapes), batch_tokens=mean(self.batch_tokens),
+        )  # fmt: skip
 
 
 def read_runs(path: Path, plan: Plan, along: tuple[str, ...] = ALONG_THE_LAW) -> dict[str, Points]:
