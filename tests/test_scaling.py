@@ -357,3 +357,25 @@ def test_the_batch_law_goes_through_the_papers_batches():
     factor, exponent = published.batch_tokens_law(FAMILY)
     for tokens, batch in ((2.22e9, 245_760), (5.12e9, 540_672), (133e9, 2_129_920)):
         assert factor * tokens**exponent == pytest.approx(batch, rel=0.35)
+
+
+PATHS = {
+    "one size": (np.full(9, 1e6), np.geomspace(1e6, 1e9, 9), "runs of 1 model size cannot tell its term from E"),
+    "two sizes": (np.repeat([1e6, 4e6], 5), np.tile(np.geomspace(1e7, 1e9, 5), 2), "runs of 2 model sizes"),
+    "one length": (np.geomspace(1e5, 1e8, 9), np.full(9, 1e8), "runs of 1 number of tokens"),
+    "tokens as N squared": (np.geomspace(1e5, 1e8, 9), np.geomspace(1e5, 1e8, 9) ** 2 / 1e4, "tokens follow from"),
+    "equal FLOPs alone": (np.geomspace(1e5, 1e8, 9), 1e14 / np.geomspace(1e5, 1e8, 9), "tokens follow from"),
+}
+
+
+@pytest.mark.parametrize("n, tokens, problem", PATHS.values(), ids=PATHS)
+def test_runs_along_one_path_decide_no_law_of_size_and_tokens(n, tokens, problem):
+    found = study(made_of(HOFFMANN, n, tokens, 0.002), ("parametric",))["parametric"]["n_parameters"]
+    assert found.keys() == {"problem"} and problem in found["problem"]
+
+
+def test_a_law_of_compute_needs_more_budgets_than_constants_whatever_their_settings():
+    n = np.geomspace(1e6, 1e7, 6)
+    points = made_of(HOFFMANN, n, np.repeat([1e15, 1e16], 3) / n)
+    found = [fit for fit in study(points, ("compute",))["compute"] if fit["flops"] == "6nd"]
+    assert len(found) == 2 and all("at 2 different costs" in fit["problem"] for fit in found)

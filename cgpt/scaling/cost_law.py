@@ -37,7 +37,8 @@ def decided(fits: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def loss_at(constants: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """L(C), (..., n), of constants (..., 3) at `cost` (n,)."""
     c0, alpha, e = (constants[..., [i]] for i in range(3))
-    return np.exp(alpha * (np.log(c0) - np.log(cost))) + e  # C0 of an alpha near 0 is as large as floats go
+    with np.errstate(divide="ignore"):  # C0 of an alpha near 0 is beyond what floats hold: 0 or infinite
+        return np.exp(alpha * (np.log(c0) - np.log(cost))) + e
 
 
 def cost_at(constants: np.ndarray, loss: float) -> np.ndarray:

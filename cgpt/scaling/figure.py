@@ -79,8 +79,9 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     axes.set_ylabel(LABELS["validation_loss"])
     low, high = axes.get_xlim()
     axes.set_xlim(low * (low / high) ** 0.06, high * (high / low) ** 0.06)  # room for the outer labels
+    by = sorted({axis for name, _ in curves for axis in studies[name]["best_by"]})
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, title=f"each size at its best {', '.join(by)}" if by else None, title_fontsize=8)
 
 
 def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:

@@ -9,6 +9,8 @@ FACTS = [
      "fitted (take the power law's there), and in 92 where seeds make the misses and settings differ in their number"),
     ("runs, settings", "runs of one setting differ in nothing but their seed, and a setting counts once, with the mean "
      "of its runs"),
+    ("best of", "where settings of one size and length differ in a learning rate or a batch, the one with the least "
+     "mean loss stands for them"),
     ("residual sd", "standard deviation of (observed - fitted) / fitted"),
     ("left out", "(predicted - observed) / observed of the largest, by the law of all smaller ones: below 0, the law "
      "promises too much"),

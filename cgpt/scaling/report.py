@@ -56,7 +56,11 @@ def _plain(value: Any, key: str = "") -> Any:
 
 def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     of = f" of {series}" if series else ""
+    left_out = f"; {study['n_left_out']} runs without a finite loss left out" if study["n_left_out"] else ""
     counted = f"{study['n_runs']} runs, {study['n_cells']} settings"
+    if study["best_by"]:
+        counted += f", of each size the best of {study['n_cells_tried']} by {', '.join(study['best_by'])}"
+    counted += left_out
     if "compute" in study:
         yield _compute_table(f"Loss against compute{of} ({counted})", study["compute"])
         held_out = _held_out_table(f"Extrapolation{of}: each run by the law of all smaller ones", study)
@@ -71,7 +75,8 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     if study.get("cheapest"):
         yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
     if "learning_rate" in study:
-        yield _learning_rate_table(f"Best learning rate of each width{of} ({counted})", study["learning_rate"])
+        tried = f"{study['n_runs_tried']} runs, {study['n_cells_tried']} settings{left_out}"
+        yield _learning_rate_table(f"Best learning rate of each width{of} ({tried})", study["learning_rate"])
 
 
 def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:

@@ -29,22 +29,28 @@ LAWS = ("compute", "parametric", "isoflop")
 SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 
-def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = ()
-          ) -> dict[str, Any]:  # fmt: skip
+def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = (),
+          tried: Points | None = None) -> dict[str, Any]:  # fmt: skip
     """The fits asked for, by default the laws of size and tokens; one that cannot be made has a `problem`.
 
     `primary`: the FLOP convention whose fit keeps its draws. `machines`: for the laws of what training costs there.
+    `tried`: every run of the series, where `points` are the best setting of each size; best learning rates are of them.
     """
+    tried = tried or points
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
         "parametric": lambda: _parametric(points.by_setting()),
         "isoflop": lambda: isoflop_study.study(points.by_setting()),
         "hardware": lambda: _hardware(points, machines),
-        "learning_rate": lambda: learning_rate.study(points),
+        "learning_rate": lambda: learning_rate.study(tried),
     }
     return {
         "n_runs": len(points.loss),
         "n_cells": points.n_cells,
+        "n_runs_tried": len(tried.loss),
+        "n_cells_tried": tried.n_cells,
+        "best_by": tried.competing_axes(),
+        "n_left_out": tried.n_left_out,
         "n_sizes": len(set(points.n_parameters.tolist())),
         "tokens_per_parameter": float(np.median(points.tokens / points.n_parameters)),
         "tokens_per_parameter_range": _range(points.tokens / points.n_parameters),
@@ -77,7 +83,7 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
     fits = []
     for (unit, loss, convention), form in product(losses, cost_law.FITTERS):
         cost = points.flops[convention]
-        fit = _cost_fit(form, ("flops", "flops"), cost, loss, points,
+        fit = cost_fit(form, ("flops", "flops"), cost, loss, points,
                         with_draws=loss is points.loss and convention == primary)  # fmt: skip
         if "problem" not in fit:
             fitted = cost_law.loss_at(cost_law.FITTERS[form](cost, loss), cost)  # every run once, as the F test has it
@@ -97,12 +103,12 @@ def _hardware(points: Points, machines: Sequence[Machine]) -> list[dict[str, Any
             found.append(said | {"form": None, "problem": machine.unknown[cost]})
             continue
         for form in cost_law.FITTERS:
-            fit = _cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
+            fit = cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
             found.append(said | {"form": form, "job_overhead": machine.overhead[cost]} | fit)
     return found
 
 
-def _cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool
+def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool
               ) -> dict[str, Any]:  # fmt: skip
     """A law of `loss` (n,) in `cost` (n,), which is `named` with its unit; each setting counts once."""
     n_free = cost_law.N_FREE[form]
