@@ -20,8 +20,8 @@ FACTS_OF = {
         ("L(C)", "(C / C0)^-alpha + E with E >= 0, least squares of the loss; the power law has no E, least squares "
          "of its log"),
         ("0 (bound)", "E would be below 0: it, and then the lower ends of its interval and of alpha's, are this bound"),
-        ("corr. alpha, E", "over the draws that give the intervals: near 1, the runs decide only both together, and "
-         "neither is to be quoted without its interval"),
+        ("corr. alpha, E", "of their ranks over the draws that give the intervals: near 1, the runs decide only both "
+         "together, and neither is to be quoted without its interval"),
         ("lack of fit", "F test of the misses of the settings' means against the differences between seeds: a small "
          "p says that no law of that form goes through the runs"),
         ("FLOPs", "6nd: 6 N D with all parameters; palm: attention added; chinchilla: embeddings and softmax added; "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 N_DRAWS = 2000
 CONFIDENCE = 0.95
@@ -56,8 +57,9 @@ def n_different(values: np.ndarray) -> int:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Of two constants over the draws; None where one is the same in all of them."""
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else None
+    """Spearman's, of the ranks of two constants over the draws, whose tails are long; None where one is the same in all
+    of them."""
+    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else None
 
 
 def relative_sd(loss: np.ndarray, fitted: np.ndarray, n_free: int) -> float:
