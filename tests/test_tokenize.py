@@ -83,11 +83,12 @@ def test_the_shards_decode_to_the_documents_and_their_counts_are_exact(tmp_path:
 def test_a_long_document_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blanks = ("\n", "\n\n", "  ", " \n ", "\u00a0 ", "\r\n\r\n", "   \n\n\t", "'s ", " 's")
     random = np.random.RandomState(1)
-    text = "".join(word + blanks[random.randint(len(blanks))] for word in random.choice(WORDS, 6000)) + "end"
+    text = "".join(word + blanks[random.randint(len(blanks))] for word in random.choice(WORDS, 6500)) + "end"
     monkeypatch.setattr(documents, "PIECE_CHARS", 100)
     run(tmp_path, corpus(tmp_path, "file", train=text, validation="some\n"))
     tokens = shards.open_shard(tmp_path / "out" / "train.bin")
-    whole = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(text).ids
+    in_lines = text.replace("\r\n", "\n")  # as Python reads a text file
+    whole = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(in_lines).ids
     pieces = list(documents.pieces(tmp_path / "data" / "x" / "train.txt", "file", 0.0, lambda n: None))
     assert len(pieces) > 200 and max(len(piece.text) for piece in pieces) <= 200
     assert tokens[:-1].tolist() == whole
@@ -138,6 +139,17 @@ def test_a_single_file_gives_its_last_lines_for_validation(tmp_path: Path) -> No
             [" = One = \n \n a = b \n = no ; = \n \n = = Sub = =", " = Two = 2 = \n \n b"],
         ),
         ("<|endoftext|>", "one\ntwo\n<|endoftext|>\n\n<|endoftext|>\nthree", ["one\ntwo", "three"]),
+        (
+            "<|endoftext|>",
+            "one<|endoftext|>\ntwo <|endoftext|>  three<|endoftext|>four",
+            ["one", "two", "  three", "four"],
+        ),
+        ("a.(b|c)+ ", "one a.(b|c)+ two\na.(b|c)+\n", ["one", "two\na.(b|c)+"]),
+        ("\n---\n", "---\none\n---\n--- two\n---", ["---\none", "--- two\n---"]),
+        ("==", "one====two=three=", ["one", "two=three="]),
+        ("line", "one\rtwo\r\nthree", ["one", "two", "three"]),
+        ("paragraph", "one\r\nmore\r\n\r\ntwo", ["one\nmore", "two"]),
+        ("jsonl:text", '\ufeff{"text": "a\\r\\nb"}\r\n{"text": "c"}\r\n', ["a\r\nb", "c"]),
         ("jsonl:text", '{"text": "a\\n\\nb"}\n\n{"text": ""}\n{"text": " c ", "id": 1}\n', ["a\n\nb", " c"]),
     ],
 )
@@ -145,6 +157,69 @@ def test_text_becomes_documents_as_the_entry_says(kind: str, text: str, expected
     (tmp_path / "x").write_text(text, encoding="utf-8", newline="")
     found = list(documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None))
     assert [piece.text for piece in found] == expected and all(piece.ends_document for piece in found)
+
+
+@pytest.mark.parametrize("kind", ["line", "<|endoftext|>", "=====", "jsonl:text", "\n\n", "o"])
+def test_documents_are_the_same_wherever_the_file_is_cut_into_lines_and_pieces(kind, tmp_path, monkeypatch) -> None:
+    """Against splitting the whole text at once."""
+    monkeypatch.setattr(documents, "PIECE_CHARS", 20)
+    random = np.random.RandomState(3)
+    parts = ["one", "two", " ", "\n", "\n\n", "=", "=====", "<|endoftext|>", "<|end", "of", "text|>", "  ", "\u2028"]
+    for _ in range(50):
+        text = "".join(random.choice(parts, 60))
+        separator = "\n" if kind == "line" else kind
+        content, wanted = text, text.split(separator)
+        if kind == "jsonl:text":
+            wanted = ["".join(random.choice(parts, 20)) for _ in range(5)]
+            content = "\n".join(json.dumps({"text": part}) for part in wanted)
+        (tmp_path / "x").write_text(content, encoding="utf-8")
+        found = "".join(
+            piece.text + "\0" * piece.ends_document
+            for piece in documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None)
+        )
+        stripped = [part.rstrip() for part in wanted]
+        leading = [part[: len(part) - len(part.lstrip())] for part in stripped]
+        wanted = [part[blank.rfind("\n") + 1 :] for part, blank in zip(stripped, leading) if part]
+        assert found.split("\0")[:-1] == wanted
+
+
+def test_half_a_character_in_json_becomes_the_replacement_character_and_is_counted(tmp_path: Path, capsys) -> None:
+    lines = [json.dumps({"text": f"{line} \ud83d x \U0001f600"}) for line in sentences(60)]
+    assert all("\\ud83d x \\ud83d\\ude00" in line for line in lines)
+    record = run(tmp_path, corpus(tmp_path, "jsonl:text", train="\n".join(lines)))
+    assert record["n_replaced_characters"] == 60
+    assert "tokenize: 60 halves of characters (lone surrogates) became U+FFFD" in capsys.readouterr().err
+    assert all(text.endswith(" \ufffd x \U0001f600") for text in decoded(tmp_path, "train"))
+
+
+def test_markers_at_line_ends_part_the_documents_and_none_is_learnt(tmp_path: Path) -> None:
+    lines = sentences(200)
+    record = run(tmp_path, corpus(tmp_path, END_OF_TEXT, train="".join(f"{line}{END_OF_TEXT}\n" for line in lines)))
+    assert record["train"]["n_documents"] + record["validation"]["n_documents"] == 200
+    assert sorted(decoded(tmp_path, "train") + decoded(tmp_path, "validation")) == sorted(lines)
+
+
+def test_a_separator_that_never_occurs_is_refused_and_one_that_some_files_lack_is_not(tmp_path: Path) -> None:
+    texts = {"train": "===".join(sentences(40)), "validation": "one document\n"}
+    said = problem(tmp_path, corpus(tmp_path, "+++", **texts))
+    assert said.startswith("workflows/data.yaml: x: documents: '+++' never occurs in its files; write the text that ")
+    run(tmp_path, corpus(tmp_path, "===", **texts))
+    assert decoded(tmp_path, "validation") == ["one document"] and len(decoded(tmp_path, "train")) == 40
+
+
+def test_a_corpus_in_utf16_or_utf32_is_named_so(tmp_path: Path) -> None:
+    for encoding in ("UTF-16", "UTF-32"):
+        said = problem(tmp_path, corpus(tmp_path, train="one\ntwo\n".encode(encoding)))
+        assert said.endswith(f"train.txt: is {encoding} text; convert the file to UTF-8, or leave it out of the corpus")
+    said = problem(tmp_path, corpus(tmp_path, train=b"\xef\xbb\xbfab\xff"))
+    assert "byte 5: is not UTF-8 text (0xff)" in said
+
+
+def test_end_of_text_that_nobody_named_a_separator_is_mentioned(tmp_path: Path, capsys) -> None:
+    run(tmp_path, corpus(tmp_path, train="\n".join(f"{line} {END_OF_TEXT}" for line in sentences(60))))
+    assert f"the documents spell {END_OF_TEXT} 60 times, which is text like any other" in capsys.readouterr().err
+    run(tmp_path, corpus(tmp_path, train="\n".join(sentences(60))))
+    assert END_OF_TEXT not in capsys.readouterr().err
 
 
 def test_the_end_of_text_token_written_in_a_document_is_plain_text(tmp_path: Path) -> None:
@@ -200,7 +275,12 @@ def test_a_bad_json_line_and_an_unknown_kind_are_told_what_to_write(tmp_path: Pa
         tmp_path, corpus(tmp_path, "jsonl:text", train=rows)
     )
     assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train="{a\n"))
-    assert "'lines' is no known way" in problem(tmp_path, corpus(tmp_path, "lines", train="a\nb\n"))
+    for meant, kind in (("line", "lines"), ("paragraph", "Paragraphs"), ("jsonl:text", "json"), ("file", "files")):
+        said = problem(tmp_path, corpus(tmp_path, kind, train=f"a {kind}\nb\n"))
+        assert f"'{kind}' is no known way" in said and said.endswith(f"did you mean '{meant}'?")
+    assert "'' is no known way" in problem(tmp_path, corpus(tmp_path, "", train="a\nb\n"))
+    for line in ("[" * 100_000, '{"text": ' + "1" * 5000 + "}"):
+        assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train=line))
 
 
 def test_transformers_opens_the_tokenizer(tmp_path: Path) -> None:
