@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cgpt.decode import Decoder
     from cgpt.kernels.tensors import Placement
+    from cgpt.stopping import EndTokens
 
 
 WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
@@ -111,6 +112,7 @@ class GPT:
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
+        self.ends: EndTokens | None = None  # those that its checkpoint names
 
     @classmethod
     def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:

@@ -20,8 +20,8 @@ from cgpt.documents import Met, Piece, check_separator, pieces, wrong_kind
 from cgpt.errors import UserError, writing
 from cgpt.records import write_whole
 from cgpt.shards import ShardWriter
+from cgpt.stopping import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 GPT2_DATASET = "gpt2_tokenizer"
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
@@ -92,9 +92,10 @@ def _gpt2(folder: Path) -> Tokenizer:
 
 
 def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
-    """The tokenizer that GPT-2's two files describe, with <|endoftext|> as a token of its own."""
+    """The tokenizer that GPT-2's two files describe; <|endoftext|> is a special token where it is in the vocabulary."""
     tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
-    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    if tokenizer.token_to_id(END_OF_TEXT) is not None:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
 
 
