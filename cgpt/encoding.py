@@ -53,9 +53,16 @@ def without_lone_surrogates(text: str) -> tuple[str, int]:
 
 
 def check_argument(text: str, name: str) -> str:
-    """An argument of the command line. Raises UserError where it holds bytes that are not UTF-8 text."""
+    """An argument of the command line, whatever the locale that Python read it in.
+
+    Raises UserError where it holds bytes that are not UTF-8 text.
+    """
     lone = LONE_SURROGATE.search(text)
     if lone:
+        try:
+            return text.encode("utf-8", "surrogateescape").decode("utf-8")  # text in a locale that only knows ASCII
+        except UnicodeError:
+            pass
         code = ord(lone[0])
         said = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half of a character (U+{code:04X})"
         raise UserError(f"{name}: holds {said}, which is not UTF-8 text; write it in UTF-8, or put it into a file")

@@ -76,6 +76,16 @@ def token_ids(tokenizer: Tokenizer, text: str, add_special_tokens: bool) -> list
         raise UserError(f"{what}; take the model's own tokenizer") from None
 
 
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for what a tokenizer has no other one for."""
+    from tokenizers.models import Unigram
+
+    if isinstance(tokenizer.model, Unigram):  # which does not tell otherwise
+        return json.loads(tokenizer.to_str())["model"]["unk_id"]
+    unknown = tokenizer.model.unk_token
+    return None if unknown is None else tokenizer.token_to_id(unknown)
+
+
 def _without_definition(processor: Any) -> Iterator[str]:
     """Special tokens that a template adds and nothing defines; the tokenizers library would abort at the first text."""
     if not isinstance(processor, dict):
