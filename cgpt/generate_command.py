@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from cgpt.sampling import GenerationConfig
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
 SAMPLING = ("temperature", "top_k", "top_p")
 SEARCH = ("length_penalty", "early_stopping")
 OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "seed")
@@ -171,6 +173,8 @@ class Stream:
     def add(self, token: int) -> None:
         """Print what the token completes."""
         self._tokens.append(token)
+        if BYTE.fullmatch(self._tokenizer.id_to_token(token) or ""):  # one wrong byte makes all of a run wrong
+            return
         self._show(self._text().rstrip(REPLACEMENT))  # which stands for bytes without a character
 
     def end(self) -> None:

@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 SETTINGS, NAMES, GENERATION = "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
 KINDS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FURTHER = ("additional_special_tokens", "extra_special_tokens")
-ADDING = {"add_bos_token": "bos_token", "add_eos_token": "eos_token"}  # whether encoding adds the token
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
 def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None:
-    """Give a tokenizer the special tokens that the folder's files name, and what they say of adding them to texts.
+    """Give a tokenizer the special tokens that the folder's files name.
 
-    A token that is not in the vocabulary gets the next id where the model has one. Raises UserError for files that
-    hold something else.
+    Which of them are added to texts says tokenizer.json alone. A token that is not in the vocabulary gets the next id
+    where the model has one. Raises UserError for files that hold something else.
     """
     settings = _settings(folder)
     listed = settings.get("added_tokens_decoder") or {}
@@ -34,9 +33,9 @@ def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None
     tokens += [_token(settings[kind], kind, folder) for kind in KINDS if settings.get(kind) is not None]
     for key in FURTHER:
         more = settings.get(key) or []
-        tokens += [_token(value, key, folder) for value in (more.values() if isinstance(more, dict) else more)]
+        more = list(more.values()) if isinstance(more, dict) else more
+        tokens += [_token(value, key, folder) for value in (more if isinstance(more, list) else [more])]
     _add(tokenizer, tokens, vocab_size)
-    _add_to_texts(tokenizer, settings, folder)
 
 
 def with_special(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
@@ -54,23 +53,6 @@ def _add(tokenizer: Tokenizer, tokens: Iterable[AddedToken], vocab_size: int | N
         if token.content and token.content not in there and (in_vocabulary or room):
             (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
             there.add(token.content)
-
-
-def _add_to_texts(tokenizer: Tokenizer, settings: dict[str, Any], folder: Path) -> None:
-    from tokenizers.processors import TemplateProcessing
-
-    if not any(key in settings for key in ADDING):
-        return
-    wanted = {kind: _token(settings[kind], kind, folder).content
-              for key, kind in ADDING.items() if settings.get(key) and settings.get(kind) is not None}  # fmt: skip
-    ids = {text: tokenizer.token_to_id(text) for text in wanted.values()}
-    if any(id_ is None for id_ in ids.values()):
-        raise UserError(f"{folder / SETTINGS}: {' and '.join(wanted)}: is not in the vocabulary; get the file again")
-    if wanted or tokenizer.num_special_tokens_to_add(False):
-        single = [wanted.get("bos_token"), "$A", wanted.get("eos_token")]
-        tokenizer.post_processor = TemplateProcessing(
-            single=[part for part in single if part], pair="$A $B", special_tokens=list(ids.items())
-        )
 
 
 def end_tokens(folder: Path, tokenizer: Tokenizer, vocab_size: int | None) -> EndTokens:
