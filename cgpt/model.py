@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cgpt.stopping import EndTokens
 
 
+MOST_SHOWN = 20  # problems of one file's parameters
 WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
 
 
@@ -63,7 +64,9 @@ def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path
         if name in params and params[name].shape != shape
     ]
     if problems:
-        raise UserError(*problems)
+        n_more = len(problems) - MOST_SHOWN
+        more = [f"{path}: {n_more:,} more parameters are wrong; {remedy}"] if n_more > 0 else []
+        raise UserError(*problems[:MOST_SHOWN], *more)
     return {name: params[name] for name in shapes}
 
 

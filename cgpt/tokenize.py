@@ -23,6 +23,7 @@ from cgpt.shards import ShardWriter
 from cgpt.stopping import END_OF_TEXT
 
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
+LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
 GPT2_DATASET = "gpt2_tokenizer"
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 SPLITS = ("train", "validation")
@@ -107,6 +108,8 @@ def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
             f"data.vocab_size: {asked} is too small: 256 bytes and the end-of-text token need {SMALLEST_VOCABULARY}; "
             f"write {SMALLEST_VOCABULARY} or more"
         )
+    if asked > LARGEST_VOCABULARY:
+        raise UserError(f"data.vocab_size: {asked} is more than is trained; write {LARGEST_VOCABULARY} or less")
     corpus = _corpus(spec, data_root, "train tokenizer", Met())
     texts = (piece.text for split, piece in corpus if split == "train")
     first = next(texts, None)

@@ -159,69 +159,6 @@ def test_text_becomes_documents_as_the_entry_says(kind: str, text: str, expected
     assert [piece.text for piece in found] == expected and all(piece.ends_document for piece in found)
 
 
-@pytest.mark.parametrize("kind", ["line", "<|endoftext|>", "=====", "jsonl:text", "\n\n", "o"])
-def test_documents_are_the_same_wherever_the_file_is_cut_into_lines_and_pieces(kind, tmp_path, monkeypatch) -> None:
-    """Against splitting the whole text at once."""
-    monkeypatch.setattr(documents, "PIECE_CHARS", 20)
-    random = np.random.RandomState(3)
-    parts = ["one", "two", " ", "\n", "\n\n", "=", "=====", "<|endoftext|>", "<|end", "of", "text|>", "  ", "\u2028"]
-    for _ in range(50):
-        text = "".join(random.choice(parts, 60))
-        separator = "\n" if kind == "line" else kind
-        content, wanted = text, text.split(separator)
-        if kind == "jsonl:text":
-            wanted = ["".join(random.choice(parts, 20)) for _ in range(5)]
-            content = "\n".join(json.dumps({"text": part}) for part in wanted)
-        (tmp_path / "x").write_text(content, encoding="utf-8")
-        found = "".join(
-            piece.text + "\0" * piece.ends_document
-            for piece in documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None)
-        )
-        stripped = [part.rstrip() for part in wanted]
-        leading = [part[: len(part) - len(part.lstrip())] for part in stripped]
-        wanted = [part[blank.rfind("\n") + 1 :] for part, blank in zip(stripped, leading) if part]
-        assert found.split("\0")[:-1] == wanted
-
-
-def test_half_a_character_in_json_becomes_the_replacement_character_and_is_counted(tmp_path: Path, capsys) -> None:
-    lines = [json.dumps({"text": f"{line} \ud83d x \U0001f600"}) for line in sentences(60)]
-    assert all("\\ud83d x \\ud83d\\ude00" in line for line in lines)
-    record = run(tmp_path, corpus(tmp_path, "jsonl:text", train="\n".join(lines)))
-    assert record["n_replaced_characters"] == 60
-    assert "tokenize: 60 halves of characters (lone surrogates) became U+FFFD" in capsys.readouterr().err
-    assert all(text.endswith(" \ufffd x \U0001f600") for text in decoded(tmp_path, "train"))
-
-
-def test_markers_at_line_ends_part_the_documents_and_none_is_learnt(tmp_path: Path) -> None:
-    lines = sentences(200)
-    record = run(tmp_path, corpus(tmp_path, END_OF_TEXT, train="".join(f"{line}{END_OF_TEXT}\n" for line in lines)))
-    assert record["train"]["n_documents"] + record["validation"]["n_documents"] == 200
-    assert sorted(decoded(tmp_path, "train") + decoded(tmp_path, "validation")) == sorted(lines)
-
-
-def test_a_separator_that_never_occurs_is_refused_and_one_that_some_files_lack_is_not(tmp_path: Path) -> None:
-    texts = {"train": "===".join(sentences(40)), "validation": "one document\n"}
-    said = problem(tmp_path, corpus(tmp_path, "+++", **texts))
-    assert said.startswith("workflows/data.yaml: x: documents: '+++' never occurs in its files; write the text that ")
-    run(tmp_path, corpus(tmp_path, "===", **texts))
-    assert decoded(tmp_path, "validation") == ["one document"] and len(decoded(tmp_path, "train")) == 40
-
-
-def test_a_corpus_in_utf16_or_utf32_is_named_so(tmp_path: Path) -> None:
-    for encoding in ("UTF-16", "UTF-32"):
-        said = problem(tmp_path, corpus(tmp_path, train="one\ntwo\n".encode(encoding)))
-        assert said.endswith(f"train.txt: is {encoding} text; convert the file to UTF-8, or leave it out of the corpus")
-    said = problem(tmp_path, corpus(tmp_path, train=b"\xef\xbb\xbfab\xff"))
-    assert "byte 5: is not UTF-8 text (0xff)" in said
-
-
-def test_end_of_text_that_nobody_named_a_separator_is_mentioned(tmp_path: Path, capsys) -> None:
-    run(tmp_path, corpus(tmp_path, train="\n".join(f"{line} {END_OF_TEXT}" for line in sentences(60))))
-    assert f"the documents spell {END_OF_TEXT} 60 times, which is text like any other" in capsys.readouterr().err
-    run(tmp_path, corpus(tmp_path, train="\n".join(sentences(60))))
-    assert END_OF_TEXT not in capsys.readouterr().err
-
-
 def test_the_end_of_text_token_written_in_a_document_is_plain_text(tmp_path: Path) -> None:
     lines = [f"{line} {END_OF_TEXT}" for line in sentences(60)]
     record = run(tmp_path, corpus(tmp_path, train="\n".join(lines)))

@@ -58,6 +58,8 @@ INERT = frozenset(
 def read_json(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
     """A file that holds one JSON object. Raises UserError."""
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is no file; {remedy}")
         if path.stat().st_size > MOST_BYTES:
             raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB; {remedy}")
         raw = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -21,6 +21,7 @@ from cgpt.spec import Model
 SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "BOOL": "?", "U8": "u1", "I64": "<i8"}
 MASK = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")  # buffers of transformers before 4.30
 KEPT_TYPES = (np.float32, np.float16)
+MOST_HEADER_BYTES = 100_000_000  # the limit of the format
 AGAIN = "get the file again"
 
 
@@ -29,6 +30,11 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, deserialize
 
     try:
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+        if not 0 < n_header <= min(MOST_HEADER_BYTES, path.stat().st_size - 8):  # before the whole file is read
+            raise UserError(f"{path}: is truncated or no safetensors file (its header would take {n_header:,} bytes); "
+                            f"{AGAIN}")  # fmt: skip
         found = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {AGAIN}") from None
