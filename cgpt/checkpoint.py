@@ -78,6 +78,8 @@ def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
 def load(folder: str | Path, hardware: Hardware | None = None, threads: int | None = None) -> tuple[GPT, Tokenizer]:
     """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
 
+    `model.ends` says which tokens end its texts.
+
     Raises UserError for a missing, truncated or foreign checkpoint.
     """
     folder, hardware = Path(folder), hardware or CPU

@@ -55,6 +55,8 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Continue the prompts; what came of it as a mapping, and as text to print. Raises UserError."""
     config, texts, stops = _config(chosen), _prompts(chosen), [check_argument(stop, "stop") for stop in chosen.stop]
+    if "" in stops:
+        raise UserError("stop: is empty; write a text that ends a continuation, or leave it out")
     if chosen.stream:
         _check_stream(chosen, config, len(texts))
     from cgpt import generate as generation  # imports tinygrad, which what was wrong so far need not wait for

@@ -42,13 +42,21 @@ def text_after(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int], 
     return whole[next((at for at, (a, b) in enumerate(zip(start, whole)) if a != b), min(len(start), len(whole))) :]
 
 
+def _anchor(tokenizer: Tokenizer) -> list[int]:
+    """Tokens to decode others after."""
+    try:
+        return tokenizer.encode(ANCHOR, add_special_tokens=False).ids
+    except Exception:  # the tokenizers library raises plain Exception, of a vocabulary that lacks it
+        return []
+
+
 class StopStrings:
     """`stop(tokens)` tells whether the text of a continuation holds, near its end, one of the strings that end it."""
 
     def __init__(self, tokenizer: Tokenizer, strings: Sequence[str]):
         self.tokenizer, self.strings = tokenizer, [string for string in strings if string]
         self.n_tokens = max((len(string.encode()) for string in self.strings), default=0)  # a token is a byte or more
-        self._before = tokenizer.encode(ANCHOR, add_special_tokens=False).ids if self.strings else []
+        self._before = _anchor(tokenizer) if self.strings else []
 
     def __call__(self, tokens: Sequence[int]) -> bool:
         if not self.strings:

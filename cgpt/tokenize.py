@@ -215,19 +215,24 @@ def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]
     record = folder / "fetched.json"
     if not record.is_file():
         raise UserError(f"{record}: is missing; run `python -m cgpt fetch {folder.name}` first")
-    fetched = json.loads(record.read_text(encoding="utf-8"))
+    again = f"run `python -m cgpt fetch {folder.name}` again"
+    try:
+        fetched = json.loads(record.read_text(encoding="utf-8"))
+        listed = [(str(file["name"]), str(file["split"]), int(file["bytes"])) for file in fetched["files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{record}: is no record of a fetch; {again}") from None
     wanted = sorted(str(file["sha256"]) for file in entry["files"])
-    if any(fetched[key] != entry[key] for key in ("builtin", "seed", "path")) or (
-        wanted and wanted != sorted(file["sha256"] for file in fetched["files"])
+    if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
+        wanted and wanted != sorted(str(file.get("sha256")) for file in fetched["files"])
     ):
-        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; delete it and fetch again")
+        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; {again}")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for file in fetched["files"]:
-        split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
+    for name, of_split, n_bytes in listed:
+        split, path = {"all": "train"}.get(of_split, of_split), folder / name
         if split not in SPLITS:
             continue
-        if not path.is_file() or path.stat().st_size != file["bytes"]:
-            raise UserError(f"{path}: is missing or not as it was fetched; delete {record} and fetch again")
+        if not path.is_file() or path.stat().st_size != n_bytes:
+            raise UserError(f"{path}: is missing or not as it was fetched; {again}")
         by_split[split].append(path)
     return by_split
 

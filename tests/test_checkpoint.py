@@ -43,7 +43,7 @@ def edit_config(folder: Path, **values) -> None:
 
 def problems(folder: Path, of_a_run: bool = True) -> list[str]:
     if of_a_run:
-        (folder / "run.json").touch()  # the record that a run of ours leaves
+        (folder / "run.json").write_text('{"code_sha256": "0"}')  # the record that a run of ours leaves
     with pytest.raises(UserError) as caught:
         checkpoint.load(folder, tiny.CPU)
     return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
@@ -165,6 +165,7 @@ def test_a_tokenizer_that_is_none_is_refused(folder):
 
 def test_nobody_is_told_to_delete_a_folder_that_no_run_of_ours_made(folder):
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "run.json").write_text('{"project": "of somebody else"}')
     for name, content in (
         ("config.json", b"["), ("config.json", b"{}"), ("tokenizer.json", b"{}"), ("tokenizer.json", None),
         ("model.safetensors", b"no"), ("model.safetensors", None),
@@ -184,6 +185,11 @@ def test_nobody_is_told_to_delete_a_folder_that_no_run_of_ours_made(folder):
         "config.json: n_inner: is missing, so this is no checkpoint of ours; make one of it: "
         f"`python -m cgpt import-hf {folder} --out NEW`"
     )
+
+
+def test_a_folder_whose_name_is_no_text_is_opened(folder, tmp_path):
+    model, tokenizer = checkpoint.load(folder.rename(tmp_path / "caf\udce9"))
+    assert model.config == tiny.CONFIG and tokenizer.encode("w7").ids == [7]
 
 
 def test_nothing_half_written_has_a_final_name_when_saving_fails(folder, tmp_path):

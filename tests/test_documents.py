@@ -9,6 +9,8 @@ from test_tokenize import corpus, decoded, problem, run, sentences
 
 from cgpt import documents, shards
 from cgpt.errors import UserError
+from cgpt.fetch import fetch
+from cgpt.spec import Dataset
 from cgpt.tokenize import END_OF_TEXT
 
 
@@ -65,6 +67,16 @@ def test_a_separator_that_never_occurs_is_refused_and_one_that_some_files_lack_i
     assert said.startswith("workflows/data.yaml: x: documents: '+++' never occurs in its files; write the text that ")
     run(tmp_path, corpus(tmp_path, "===", **texts))
     assert decoded(tmp_path, "validation") == ["one document"] and len(decoded(tmp_path, "train")) == 40
+
+
+def test_a_corpus_file_whose_name_is_no_text_is_fetched_and_read(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "caf\udce9.txt").write_text("\n".join(sentences(60)))
+    dataset = Dataset("x", path=str(tmp_path / "texts"), documents="line")
+    fetch(dataset, tmp_path / "data" / "x")
+    entry = {"builtin": None, "seed": 0, "path": dataset.path, "files": [], "documents": "line"}
+    spec = corpus(tmp_path, name="other", train="a\n") | {"corpus": ["x"], "datasets": {"x": entry}}
+    assert run(tmp_path, spec)["train"]["n_documents"] == 54
 
 
 def test_a_corpus_in_utf16_or_utf32_is_named_so(tmp_path: Path) -> None:

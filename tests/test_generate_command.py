@@ -136,6 +136,7 @@ def test_the_context_ends_a_text_and_is_named(folder, capsys):
          "shorten it"),
         (["--prompt-file", "none.txt"], "none.txt: No such file or directory; name a file that holds a prompt"),
         (["--prompt", PROMPT, "--max-length", "3"], "max_length: is 3, and the prompt alone has 3 tokens; write more"),
+        (["--prompt", PROMPT, "--stop", ""], "stop: is empty; write a text that ends a continuation, or leave it out"),
         (["--prompt", PROMPT, "--max-new-tokens", "0"], "max_new_tokens: is 0; write a whole number above 0"),
         (["--prompt", PROMPT, "--greedy", "--top-p", "0.5"],
          "top_p: is for a sample, which --greedy and --num-beams exclude; leave one of them out"),

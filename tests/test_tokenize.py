@@ -191,6 +191,16 @@ def test_a_fetch_of_an_earlier_entry_is_refused(tmp_path: Path) -> None:
     assert "is of an earlier entry of workflows/data.yaml" in problem(tmp_path, spec)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', '{"files": [{}]}', '{"files": []}', "[" * 100_000])
+def test_a_record_of_a_fetch_that_is_none_is_refused_without_asking_to_delete_a_download(
+    content, tmp_path: Path
+) -> None:
+    spec = corpus(tmp_path, train="a\n")
+    (tmp_path / "data" / "x" / "fetched.json").write_text(content)
+    said = problem(tmp_path, spec)
+    assert said.endswith("run `python -m cgpt fetch x` again") and "delete" not in said.replace(str(tmp_path), "")
+
+
 def test_too_few_documents_for_validation_says_which_fraction_would_do(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="\n".join(sentences(40))) | {"validation_fraction": 0.01}
     assert "data.validation_fraction: 0.01 of 40 documents is none; write 0.025 or more" in problem(tmp_path, spec)

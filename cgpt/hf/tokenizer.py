@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 REMEDY = "delete its folder, so that its run is done again"
 AGAIN = "get the file again"
-RECORDS = ("run.json", "tokens.json")  # what a run of ours leaves in its folder
+RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
 RANDOM = ("dropout", "alpha", "nbest_size")  # settings of a model that give a text other tokens each time
 TEMPLATES = ("single", "pair")
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a file of the folder: nobody but its run may be asked to delete anything."""
-    return REMEDY if any((folder / name).is_file() for name in RECORDS) else AGAIN
+    """What to do about a wrong file of the folder, which nobody may be told to delete unless a run of ours made it."""
+    ours = any((folder / name).is_file() and mark in (folder / name).read_bytes() for name, mark in RECORDS.items())
+    return REMEDY if ours else AGAIN
 
 
 def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
