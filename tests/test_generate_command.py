@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from cgpt.stopping import StopStrings
 TOKENIZER = bigram.make_tokenizer()
 CONFIG = Model("spoken", n_layer=2, d_model=32, n_head=2, seq_len=64, vocab_size=TOKENIZER.get_vocab_size())
 PROMPT = "the film is"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -180,26 +182,28 @@ def test_a_prompt_file_has_its_text_without_byte_order_mark_and_with_plain_line_
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
-def test_an_answer_is_written_in_whatever_the_terminal_can_show(folder, encoding):
-    """Also where files are opened in a locale that is not UTF-8."""
-    environment = os.environ | {
-        "PYTHONIOENCODING": encoding,
-        "PYTHONUTF8": "0",
-        "LC_ALL": "C",
-        "PYTHONCOERCECLOCALE": "0",
-    }
-    prompt = "the “film” is 東"
-    for option in ([], ["--stream"], ["--json"]):
-        command = [sys.executable, "-m", "cgpt", "generate", "--checkpoint", str(folder), "--threads", "1"]
-        done = subprocess.run(
-            [*command, "--prompt", prompt, *option], env=environment, capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        out = done.stdout.decode(encoding)
-        if option == ["--json"]:
-            assert json.loads(out)["continuations"][0]["prompt"] == prompt
-        else:
-            assert out.startswith(prompt.encode(encoding, "replace").decode(encoding))
+@pytest.mark.parametrize("option", ["--greedy", "--stream", "--json"])
+def test_an_answer_is_written_in_whatever_the_terminal_can_show(folder, encoding, option, monkeypatch):
+    terminal, prompt = io.BytesIO(), "the “film” is 東"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding))
+    assert main(["generate", "--checkpoint", str(folder), "--threads", "2", "--prompt", prompt, option]) == 0
+    sys.stdout.flush()
+    out = terminal.getvalue().decode(encoding)
+    if option == "--json":
+        assert json.loads(out)["continuations"][0]["prompt"] == prompt
+    else:
+        assert out.startswith(prompt.encode(encoding, "replace").decode(encoding))
+
+
+def test_a_locale_that_knows_only_ascii_loses_nothing(folder):
+    """Neither of the arguments nor of the answer, and files are read as UTF-8."""
+    environment = os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "cgpt", "generate", "--checkpoint", str(folder), "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--prompt", "the “film”"], env=environment, capture_output=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.startswith(b"the ?film?")
 
 
 def test_the_end_tokens_that_a_checkpoint_names_end_a_text(folder, capsys, tmp_path):

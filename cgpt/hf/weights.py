@@ -72,8 +72,8 @@ def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
 def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = sorted({name + "" for name in weight_map.values()})  # texts, and nothing else
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}") from None
     problems = [f"{index}: weight_map: '{name}' is no file of this folder; get it, or correct the index"
                 for name in names if Path(name).name != name or not (index.parent / name).is_file()]  # fmt: skip
