@@ -175,6 +175,17 @@ def test_what_the_folder_says_of_special_tokens_counts_as_in_transformers(tmp_pa
             assert ours.decode(ids) == peer.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"add_prefix_space": True}, {"add_prefix_space": False}])
+def test_a_blank_before_texts_is_as_transformers_class_for_gpt2_has_it(in_file, settings, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed (pip install .[peer])")
+    folder = written(tmp_path, byte_level(add_prefix_space=in_file), tokenizer_class="GPT2Tokenizer", **settings)
+    peer, ours = transformers.AutoTokenizer.from_pretrained(folder), hf_folder.read(folder)[2]
+    assert isinstance(peer, transformers.GPT2Tokenizer)
+    for text in TEXTS:
+        assert ours.encode(text).ids == peer.encode(text)
+
+
 def test_two_files_without_an_end_of_text_token_have_the_tokens_that_they_say(tmp_path, capsys):
     """The end token is then the configuration's."""
     tokenizer = byte_level(add_prefix_space=False)

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 SETTINGS, NAMES, GENERATION = "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
 KINDS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FURTHER = ("additional_special_tokens", "extra_special_tokens")
+GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 
 def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None:
-    """Give a tokenizer the special tokens that the folder's files name.
+    """Give a tokenizer the special tokens that the folder's files name, and what they say of a blank before texts.
 
     Which of them are added to texts says tokenizer.json alone. A token that is not in the vocabulary gets the next id
     where the model has one. Raises UserError for files that hold something else.
@@ -36,6 +37,16 @@ def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None
         more = list(more.values()) if isinstance(more, dict) else more
         tokens += [_token(value, key, folder) for value in (more if isinstance(more, list) else [more])]
     _add(tokenizer, tokens, vocab_size)
+    _set_prefix_space(tokenizer, settings)
+
+
+def _set_prefix_space(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
+    """What transformers' class for GPT-2's tokenizers says of a blank before texts, whatever tokenizer.json does."""
+    from tokenizers import pre_tokenizers
+
+    kind, said = settings.get("tokenizer_class"), settings.get("add_prefix_space")
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and (kind in GPT2_CLASSES or (not kind and said)):
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said))
 
 
 def with_special(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
