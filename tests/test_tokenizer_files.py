@@ -234,3 +234,14 @@ def test_end_tokens_are_those_of_the_checkpoint_and_come_back_from_an_export(con
     assert main(["export-hf", str(tmp_path / "own"), "--out", str(tmp_path / "again")]) == 0
     for name in ("generation_config.json", "tokenizer_config.json", "tokenizer.json", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
+
+
+def test_an_end_token_without_a_text_is_kept(tmp_path):
+    """An id of the embedding's that the tokenizer does not use."""
+    folder = written(tmp_path, byte_level(add_prefix_space=False), eos_token=None, bos_token=None)
+    n = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": n - 1}))
+    model, tokenizer = checkpoint.import_hf(folder, tiny.CPU, tiny.THREADS)
+    assert (model.ends.stop, model.ends.end, model.ends.before_text) == ((n - 1,), n - 1, n - 1)
+    checkpoint.export_hf(model, tokenizer, tmp_path / "back")
+    assert checkpoint.import_hf(tmp_path / "back", tiny.CPU, tiny.THREADS)[0].ends == model.ends

@@ -85,9 +85,10 @@ def end_tokens(folder: Path, tokenizer: Tokenizer, vocab_size: int | None) -> En
 def to_json(ends: EndTokens, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
     """What generation_config.json and tokenizer_config.json say of the end tokens."""
     ids = {"bos_token_id": ends.before_text, "eos_token_id": ends.stop[0] if len(ends.stop) == 1 else [*ends.stop]}
-    texts = {"bos_token": ends.before_text, "eos_token": ends.end, "pad_token": ends.end}
+    by_kind = {"bos_token": ends.before_text, "eos_token": ends.end, "pad_token": ends.end}
+    texts = {kind: None if id_ is None else tokenizer.id_to_token(id_) for kind, id_ in by_kind.items()}
     generation = {key: value for key, value in ids.items() if value not in (None, [])} | {"pad_token_id": ends.end}
-    return generation, {kind: tokenizer.id_to_token(id_) for kind, id_ in texts.items() if id_ is not None}
+    return generation, {kind: text for kind, text in texts.items() if text is not None}
 
 
 def _settings(folder: Path) -> dict[str, Any]:
