@@ -108,6 +108,7 @@ def undefined_template(raw: dict) -> None:
         (lambda raw: raw.update(post_processor=3), "is no tokenizer ("),
         (lambda raw: raw.update(normalizer={"type": "Replace", "pattern": {"Regex": "("}, "content": ""}),
          "is no tokenizer (Oniguruma error"),
+        (lambda raw: raw["model"].update(continuing_subword_prefix="x" * 99), "is no tokenizer (range end index"),
         (lambda raw: raw["model"].update(merges=["a zzzz"]), "is no tokenizer (Token `zzzz` out of vocabulary"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +43,8 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     raw |= {"padding": None, "truncation": None}
     if isinstance(model := raw.get("model"), dict):
         model |= {setting: None for setting in RANDOM if setting in model}
-    try:
+    with _refused(f"{path}: is no tokenizer", again):
         tokenizer = Tokenizer.from_str(json.dumps(raw))
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise UserError(f"{path}: is no tokenizer ({error}); {again}") from None
     for name in _without_definition(raw.get("post_processor")):
         raise UserError(f"{path}: post_processor: adds {name!r} and does not say what it is; {again}")
     check_ids(tokenizer, path, vocab_size)
@@ -70,11 +69,20 @@ def check_ids(tokenizer: Tokenizer, path: Path, vocab_size: int | None) -> None:
 
 def token_ids(tokenizer: Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
     """The tokens of a text, with those that the tokenizer adds at its ends or without. Raises UserError."""
-    try:
+    # Of a vocabulary that lacks a word, or the token for such words.
+    with _refused(f"tokenizer.json: cannot encode {text!r:.60}", "take the model's own tokenizer"):
         return tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
-    except Exception as error:  # as above; of a vocabulary that lacks a word, or the token for such words
-        what = f"tokenizer.json: cannot encode {text!r:.60} ({error})"
-        raise UserError(f"{what}; take the model's own tokenizer") from None
+
+
+@contextmanager
+def _refused(what: str, instead: str) -> Iterator[None]:
+    """Turn what the tokenizers library raises into a UserError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # plain Exception, and where its Rust code panics, not even that
+        raise UserError(f"{what} ({error}); {instead}") from None
 
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
