@@ -187,6 +187,17 @@ def test_a_blank_before_texts_is_as_transformers_class_for_gpt2_has_it(in_file, 
         assert ours.encode(text).ids == peer.encode(text)
 
 
+@pytest.mark.parametrize("value", [3, True, [], ["</s>"], {"content": 3}, "\ud83d", {"text": "</s>"}])
+@pytest.mark.parametrize("key", ["eos_token", "pad_token"])
+def test_what_is_no_token_is_refused_by_name(key, value, tmp_path):
+    folder = written(tmp_path, byte_level(), **{key: value})
+    with pytest.raises(checkpoint.UserError) as caught:
+        hf_folder.read(folder)
+    assert f"/tokenizer_config.json: {key}: " in str(caught.value) and "is no token; write its text" in str(
+        caught.value
+    )
+
+
 def test_two_files_without_an_end_of_text_token_have_the_tokens_that_they_say(tmp_path, capsys):
     """The end token is then the configuration's."""
     tokenizer = byte_level(add_prefix_space=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgpt.encoding import LONE_SURROGATE
 from cgpt.errors import UserError
 from cgpt.hf.config import read_json
 from cgpt.stopping import EndTokens, own_end_tokens
@@ -104,12 +105,12 @@ def _optional(path: Path) -> dict[str, Any]:
 def _token(value: Any, key: str, folder: Path, special: bool = True) -> AddedToken:
     from tokenizers import AddedToken
 
-    if isinstance(value, str):
-        return AddedToken(value, special=special, normalized=False)
-    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+    said = value if isinstance(value, dict) else {"content": value}
+    text = said.get("content")
+    if not isinstance(text, str) or LONE_SURROGATE.search(text):
         raise UserError(f"{folder / SETTINGS}: {key}: {value!r:.80} is no token; write its text")
-    flags = {flag: value[flag] for flag in FLAGS if isinstance(value.get(flag), bool)}
-    return AddedToken(value["content"], **({"special": special, "normalized": False} | flags))
+    flags = {flag: said[flag] for flag in FLAGS if isinstance(said.get(flag), bool)}
+    return AddedToken(text, **({"special": special, "normalized": False} | flags))
 
 
 def _ids(value: Any, path: Path, vocab_size: int | None) -> tuple[int, ...]:
