@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -32,6 +33,8 @@ COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 1 with one line a problem where a user can mend it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no result is lost because a terminal cannot show a character
     chosen = _parser().parse_args(arguments)
     try:
         result, text = chosen.run(chosen)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cgpt.documents import wrong_kind
 from cgpt.errors import did_you_mean
 from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Hardware, Hub, Model, Train
@@ -79,13 +80,15 @@ def model(row: Model, keys: Keys, file: YamlFile) -> None:
 
 
 def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
-    """An entry of data.yaml: exactly one origin, and a local path that exists."""
+    """An entry of data.yaml: exactly one origin, a local path that exists, and a way to tell documents apart."""
     origins = [key for key in ORIGINS if getattr(entry, key)]
     if len(origins) != 1:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"
         file.problem(keys, f"has {said}; write exactly one of " + ", ".join(f"`{key}`" for key in ORIGINS))
     if entry.path and not (root / entry.path).exists():
         file.problem((*keys, "path"), f"there is no {entry.path}; write a path from the project's folder")
+    if problem := wrong_kind(entry.documents):
+        file.problem((*keys, "documents"), problem)
     if entry.hub:
         _hub(entry.hub, (*keys, "hub"), file)
     for i, part in enumerate(entry.files):

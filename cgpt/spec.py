@@ -60,7 +60,8 @@ class Dataset:
     """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums, or `hub`.
 
     `documents` says how text becomes documents: `file`, `line`, `paragraph` (blank line), `wikitext`
-    (a ` = Title = ` line starts an article), a separator line such as `<|endoftext|>`, or `jsonl:<field>`.
+    (a ` = Title = ` line starts an article), `jsonl:<field>`, or the text that stands between documents, such as
+    `<|endoftext|>`, on lines of its own or within them.
     """
 
     name: str
