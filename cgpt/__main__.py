@@ -13,6 +13,7 @@ from typing import Any
 from cgpt import generate_command, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
+from cgpt.kernels.processor import check_threads
 from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 1 with one line a problem where a user can mend it."""
     chosen = _parser().parse_args(arguments)
     try:
+        if isinstance(getattr(chosen, "threads", None), int):
+            check_threads(chosen.threads)
         result, text = chosen.run(chosen)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)

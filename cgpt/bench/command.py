@@ -10,6 +10,7 @@ from typing import Any
 
 from cgpt import check, kernels, load
 from cgpt.errors import UserError, did_you_mean
+from cgpt.kernels.processor import check_threads
 from cgpt.spec import Hardware, Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
@@ -72,6 +73,8 @@ def _read_numbers(chosen: argparse.Namespace) -> None:
             setattr(chosen, key, int(text))
     if problems:
         raise UserError(*problems)
+    if chosen.threads:
+        check_threads(chosen.threads)
 
 
 def _named(name: str, known: dict[str, Any], place: str, kind: str) -> Any:

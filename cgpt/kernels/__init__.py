@@ -9,7 +9,7 @@ from cgpt import check
 from cgpt.errors import UserError
 from cgpt.kernels.blas import blas_core
 from cgpt.kernels.compiler import find_compiler
-from cgpt.kernels.processor import granted_cores, level
+from cgpt.kernels.processor import check_threads, granted_cores, level
 from cgpt.spec import Hardware
 
 CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, where no profile is named
@@ -23,6 +23,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     """
     if problem := check.unsupported(hardware):
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
+    threads = None if threads is None else check_threads(threads)
     open_devices(hardware)
     if on_host(hardware):
         os.environ["DEV"] = "CPU"

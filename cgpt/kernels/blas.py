@@ -14,8 +14,9 @@ from cgpt.errors import UserError
 from cgpt.kernels import processor
 
 CORES = {"x86-64-v2": "Nehalem", "x86-64-v3": "Haswell", "x86-64-v4": "SkylakeX"}
+# OpenBLAS does not ask whether the processor can run the core that it is told to take.
 NEEDS = {"sandybridge": "avx", "haswell": "avx2", "zen": "avx2", "skylakex": "avx512vl", "cooperlake": "avx512_bf16",
-         "sapphirerapids": "avx512_bf16"}  # OpenBLAS does not ask whether a core it is told of can run here  # fmt: skip
+         "sapphirerapids": "avx512_bf16"}  # fmt: skip
 
 
 @cache

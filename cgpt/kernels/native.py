@@ -27,8 +27,10 @@ from cgpt.errors import UserError
 from cgpt.kernels import blas
 from cgpt.kernels.compiler import build_library
 from cgpt.kernels.meter import Work, label, labelled
+from cgpt.kernels.processor import check_threads
 
 MAGIC = b"cgpt-kernel:"
+SIZES = 1 << 31  # OpenBLAS takes each as a C int
 n_threads: int | None = None  # set once per process by `start`
 one_kernel = threading.Lock()  # kernels share the pool and its scratch, and each device calls from a thread of its own
 
@@ -42,9 +44,9 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
         )
     if n_threads is None:
         sgemm = ctypes.cast(blas.openblas().scipy_cblas_sgemm, ctypes.c_void_p)
-        if library().start(sgemm, threads):
-            raise UserError(f"kernels: threads: {threads} threads could not be started; ask for fewer")
-        n_threads = threads
+        n_threads = library().start(sgemm, check_threads(threads))
+        if n_threads != threads:
+            raise UserError(f"kernels: threads: {threads} threads could not be started; ask for {n_threads} or fewer")
     for device in map(Device.__getitem__, devices):
         if not isinstance(device.runtime.func, type) or not issubclass(device.runtime.func, NativeProgram):
             device.runtime = functools.partial(NativeProgram, device)
@@ -54,6 +56,13 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
 def library() -> ctypes.CDLL:
     """The compiled kernels (cgpt/kernels/gpt.c)."""
     return ctypes.CDLL(str(build_library()))
+
+
+def check_memory() -> None:
+    """Raise UserError where a kernel called since the last check got no memory to work in."""
+    if library().take_out_of_memory():
+        raise UserError("kernels: memory: there is not enough for what a kernel works in; write a smaller "
+                        "micro_batch_size, batch_size or seq_len")  # fmt: skip
 
 
 def time_gemm(on: bool) -> None:
@@ -96,6 +105,7 @@ class NativeProgram(CPUProgram):
         def run(*addresses: ctypes.c_uint64) -> None:
             with one_kernel:
                 function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
+                check_memory()
 
         self.fxn = run
         HCQProgram.__init__(self, HCQArgsState, dev, name, kernargs_alloc_size=0)
@@ -116,6 +126,8 @@ def native_call(
     `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has one tensor (or None) per output.
     `flops` and the bytes go into meters and tinygrad's counters; `reads_outs` where outputs are updated in place.
     """
+    if not all(0 <= size < SIZES for size in dims):
+        raise ValueError(f"{function}: a size is not from 0 to {SIZES - 1:,}: {list(dims)}")
     n_outs, n_all = len(outs), len(outs) + len(ins)
     written, read = (sum(int(t.nbytes()) for t in tensors) for tensors in (outs, ins))
     layer, phase = label()

@@ -24,6 +24,7 @@ LEVELS = {
 }
 X86, ARM = "x86_64", "aarch64"
 CGROUPS = Path("/sys/fs/cgroup")
+MAX_THREADS = 1024
 
 
 def machine() -> str:
@@ -113,6 +114,13 @@ def granted_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     return max(1, min([cores, *(int(quota) for quota in _quotas())]))
+
+
+def check_threads(threads: int) -> int:
+    """The same number. Raises UserError where no run can have so many threads."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; here {granted_cores()} are granted")
+    return threads
 
 
 def _quotas() -> list[float]:
