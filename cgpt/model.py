@@ -217,6 +217,7 @@ class GPT:
         """Token ids (B, T) int32 -> logits (B, T, V) float32. Raises ValueError for what the model cannot take."""
         from cgpt.kernels.tensors import realized
 
+        check_tokens(tokens, self.config)
         tokens = realized(tokens, self.device) if isinstance(tokens, np.ndarray) else tokens
         return self.head(self.hidden(self.embedding(tokens), independent=True))
 
