@@ -41,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        why = str(error) or "no more is given"
+        print(f"memory: this machine has not enough ({why}); write smaller sizes", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         resumes = chosen.verb == "pretrain"
         print("stopped" + ("; the same command goes on from the last checkpoint" if resumes else ""), file=sys.stderr)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
 from tinygrad import Tensor
 
+from cgpt import doctor
+from cgpt.__main__ import main
 from cgpt.coordinates import activations
 from cgpt.decode import Decoder
 from cgpt.errors import UserError
@@ -127,3 +131,25 @@ def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(
         native.check_memory()
     native.check_memory()
     assert np.isfinite(MODEL(ids(1, 5)).numpy()).all()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--batch-size", "9" * 12], "bench: --batch-size: must be a whole number above 0, not '999999999999'; "),
+    (["--n-layer", "100000000"], "bench: the model's weights take "),
+    (["--seq-len", "900000000"], "bench: the model's weights take "),
+])  # fmt: skip
+def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
+    problem = capsys.readouterr().err
+    assert problem.startswith(said) and problem.count("\n") == 1
+
+
+def test_a_verb_that_gets_no_memory_ends_in_one_line(monkeypatch, capsys):
+    def greedy(*arguments):
+        raise MemoryError("Unable to allocate 48.1 GiB")
+
+    monkeypatch.setattr(doctor, "examine", greedy)
+    assert main(["doctor"]) == 1
+    said = "memory: this machine has not enough (Unable to allocate 48.1 GiB); write smaller sizes\n"
+    assert capsys.readouterr().err == said
