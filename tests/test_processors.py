@@ -53,6 +53,13 @@ def disassembled(path: Path) -> str:
     return subprocess.run([tool, "-d", str(path)], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.fixture
+def unforced(monkeypatch):
+    """No level is forced, also where these tests are run as on an older processor."""
+    monkeypatch.delenv("CGPT_CPU", raising=False)
+    monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
+
+
 def of_flags(monkeypatch, *flags: str, machine: str = "x86_64") -> None:
     """A processor of another kind."""
     monkeypatch.setattr(processor, "cpu_flags", lambda: " ".join(flags))
@@ -96,7 +103,7 @@ def test_what_is_compiled_for_names_this_processor_in_the_compilers_own_words(mo
         assert clang.object_arguments() == ["--target=aarch64-none-unknown-elf"]
 
 
-def test_an_unknown_processor_has_a_name_and_flags_and_nothing_forced(monkeypatch, fresh):
+def test_an_unknown_processor_has_a_name_and_flags_and_nothing_forced(monkeypatch, fresh, unforced):
     monkeypatch.setattr(processor, "cpu_info", lambda: {})
     monkeypatch.setattr(processor.platform, "machine", lambda: "riscv64")
     assert processor.cpu_model() and processor.cpu_flags() == processor.machine_level() == "riscv64"
@@ -104,7 +111,7 @@ def test_an_unknown_processor_has_a_name_and_flags_and_nothing_forced(monkeypatc
     assert compiler.find_compiler().processor_arguments("native") == []
 
 
-def test_an_arm_processor_is_known_by_its_numbers_and_features(monkeypatch, fresh):
+def test_an_arm_processor_is_known_by_its_numbers_and_features(monkeypatch, fresh, unforced):
     info = {"Features": "fp asimd sve", "CPU implementer": "0x41", "CPU part": "0xd40"}
     monkeypatch.setattr(processor, "cpu_info", lambda: info)
     monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
@@ -299,7 +306,7 @@ def test_a_damaged_kernel_of_tinygrads_is_compiled_anew(fresh, how):
     assert made.compile_cached(source) == code and path.read_bytes() == whole
 
 
-def test_what_decides_the_machine_code_decides_where_it_is_kept(fresh, monkeypatch):
+def test_what_decides_the_machine_code_decides_where_it_is_kept(fresh, monkeypatch, unforced):
     folders = {renderer.Compiler().folder}
     zig = compiler.Compiler("zig", ("zig",), "another version")
     with monkeypatch.context() as changed:
@@ -325,7 +332,7 @@ def test_two_environments_share_a_cache_without_writing_over_each_other(fresh):
     assert all(re.fullmatch(r"kernels-\w+\.(so|sha256)|tinygrad-\w+|zig", name) for name in names), names
 
 
-def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch):
+def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
     native_text = kernels.description(kernels.CPU)
     if RUNNABLE:
         monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])

@@ -32,7 +32,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
         from cgpt.kernels.renderer import use_own_cache, use_own_renderer
 
         use_own_cache()
-        use_own_renderer()
+        use_own_renderer(threads or granted_cores())
         release_outside_workers()
     if hardware.device.startswith("WSE"):
         from cgpt.kernels import wse

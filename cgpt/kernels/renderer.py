@@ -41,8 +41,10 @@ def use_own_cache() -> None:
     helpers.CACHEDB = str(cache_folder() / f"tinygrad-{_digest(*key)}.db")
 
 
-def use_own_renderer() -> None:
-    """Have every CPU device, also of those already opened, print and compile C by the classes below."""
+def use_own_renderer(threads: int) -> None:
+    """Have every CPU device, also of those already opened, print and compile C by the classes below, to be run by at
+    most so many threads."""
+    ClangJITRenderer.global_max = (threads, 0, 0)
     if processor.machine() not in (processor.X86, processor.ARM):
         return
     ops_cpu.ClangJITRenderer = ClangJITRenderer
