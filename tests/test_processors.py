@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from tinygrad import Device, Tensor, dtypes
+from tinygrad import Device, Tensor, dtypes, helpers
 
 from cgpt import doctor, kernels
 from cgpt.__main__ import main
@@ -265,14 +265,32 @@ def test_every_cpu_device_takes_our_renderer_also_one_that_was_open_before():
 # ---- caches ----
 
 
-def test_tinygrads_cache_lies_below_ours_and_belongs_to_compiler_and_processor(tmp_path):
-    code = "from tinygrad import helpers; import tiny; tiny.operations('tinygrad'); print(helpers.CACHEDB)"
-    environment = {"CGPT_CACHE": str(tmp_path), "CGPT_CPU": ""}
-    first, again = (run(code, **environment).stdout.strip() for _ in range(2))
-    assert first == again and Path(first).parent == tmp_path
-    assert run(code, **environment, CACHEDB=str(tmp_path / "mine.db")).stdout.strip() == str(tmp_path / "mine.db")
+def test_tinygrads_cache_lies_below_ours_and_belongs_to_compiler_and_processor(fresh, unforced, monkeypatch):
+    monkeypatch.setattr(helpers, "_db_connection", None)
+    monkeypatch.setattr(helpers, "CACHEDB", "tinygrad's own")
+    monkeypatch.delenv("CACHEDB", raising=False)
+
+    def file() -> str:
+        renderer.use_own_cache()
+        return helpers.CACHEDB
+
+    first = file()
+    assert file() == first and Path(first).parent == fresh
+    with monkeypatch.context() as changed:
+        changed.setattr(compiler, "cpu_flags", lambda: "other flags")
+        assert file() != first and Path(helpers.CACHEDB).parent == fresh
     if RUNNABLE:
-        assert run(code, **environment | {"CGPT_CPU": RUNNABLE[0]}).stdout.strip() not in ("", first)
+        with monkeypatch.context() as changed:
+            changed.setenv("CGPT_CPU", RUNNABLE[0])
+            assert file() != first
+    monkeypatch.setattr(helpers, "CACHEDB", "what a user named")
+    monkeypatch.setenv("CACHEDB", "what a user named")
+    assert file() == "what a user named"
+
+
+def test_tinygrads_cache_lies_below_ours_also_where_tinygrad_is_imported_first(tmp_path):
+    code = "from tinygrad import helpers; import tiny; tiny.operations('tinygrad'); print(helpers.CACHEDB)"
+    assert Path(run(code, CGPT_CACHE=str(tmp_path)).stdout.strip()).parent == tmp_path
 
 
 @pytest.mark.parametrize("how", ["cut", "emptied", "flipped", "no hash", "foreign hash"])
@@ -324,8 +342,9 @@ def test_what_decides_the_machine_code_decides_where_it_is_kept(fresh, monkeypat
     assert len(folders) == 4 + bool(RUNNABLE) and all(folder.parent == fresh for folder in folders)
 
 
-def test_two_environments_share_a_cache_without_writing_over_each_other(fresh):
+def test_two_environments_share_a_cache_without_writing_over_each_other(fresh, monkeypatch):
     """Nothing in it names where a compiler is."""
+    monkeypatch.setattr(compiler, "compile_library", lambda *arguments: b"machine code")
     compiler.build_library()
     renderer.Compiler().compile_cached("void test(float* restrict a) { a[0] = 1.0f; }")
     names = {path.name for path in fresh.iterdir()}
