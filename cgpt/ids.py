@@ -32,6 +32,17 @@ def check_targets(targets: Any, tokens: Any, config: Model) -> None:
         raise ValueError(f"targets: {values.max()} is no token of the model, whose last is {_vocabulary(config) - 1}")
 
 
+def check_positions(positions: Any, tokens: Any, config: Model) -> None:
+    """Raise ValueError unless `positions` are int32 (B, 1) from 0 to seq_len - 1, one for each of the tokens (B, 1)."""
+    values = _int32(positions, "positions")
+    if tuple(positions.shape) != tuple(tokens.shape) or tokens.shape[1] != 1:
+        raise ValueError(
+            f"positions: have shape {tuple(positions.shape)}, tokens {tuple(tokens.shape)}; both are (B, 1)"
+        )
+    if values is not None and (values.min() < 0 or values.max() >= config.seq_len):
+        raise ValueError(f"positions: {values.min()} to {values.max()} are not within 0 to {config.seq_len - 1}")
+
+
 def check_ids(values: np.ndarray, config: Model, name: str) -> None:
     """Raise ValueError where one of the ids, whole numbers of any width, is none of the model's."""
     if values.dtype.kind not in "iu":

@@ -17,7 +17,7 @@ import numpy as np
 
 from cgpt import kernels, parametrization
 from cgpt.errors import UserError
-from cgpt.ids import check_targets, check_tokens
+from cgpt.ids import check_positions, check_targets, check_tokens
 from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class GPT:
         check_tokens(tokens, self.config)
         wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
         if positions is not None:
+            check_positions(positions, tokens, self.config)
             return self.ops.embedding_at(tokens, positions, wte, wpe, scale)
         return self.ops.embedding(tokens, wte, wpe, scale)
 

@@ -74,6 +74,12 @@ def test_targets_that_the_model_has_not_are_refused(targets):
         MODEL.loss_and_grads(Tensor(tokens, device="CPU"), Tensor(targets, device="CPU"))
 
 
+@pytest.mark.parametrize("positions", [ids(2, 1, last=S), ids(2, 1, last=-1), ids(1, 1), ids(2, 1, dtype=np.int64)])
+def test_positions_that_the_model_has_not_are_refused(positions):
+    with pytest.raises(ValueError, match="^positions: "):
+        MODEL.embedding(Tensor(ids(2, 1), device="CPU"), Tensor(positions, device="CPU"))
+
+
 def test_activations_of_another_width_or_length_are_refused():
     for shape in ((1, 5, tiny.CONFIG.d_model + 1), (1, S + 1, tiny.CONFIG.d_model), (5, tiny.CONFIG.d_model)):
         for way in (MODEL.hidden, MODEL.head):

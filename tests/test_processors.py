@@ -191,9 +191,8 @@ def needs_zig() -> str:
 def test_the_kernels_compile_for_every_processor_without_a_warning(monkeypatch, tmp_path, arguments):
     source, out = HERE.parent / "cgpt/kernels/gpt.c", tmp_path / "kernels.so"
     zig = compiler.Compiler("zig", (needs_zig(), "cc"), "")
-    warnings = ("-Wall", "-Wextra", "-Wno-missing-field-initializers")  # what is left out is 0 on purpose
-    done = zig.run(*compiler.FLAGS, *warnings, *arguments, "-o", str(out), str(source), "-lm", "-lpthread")
-    assert (done.returncode, done.stderr.decode()) == (0, "")
+    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")  # what is left out is 0 on purpose
+    zig.run(*compiler.FLAGS, *warnings, *arguments, "-o", str(out), str(source), "-lm", "-lpthread")
     if arguments[-1] == "-mcpu=x86_64_v2":
         assert not AVX.search(disassembled(out))
     if arguments[-1] == "-mcpu=x86_64_v3":
@@ -260,6 +259,16 @@ def test_every_cpu_device_takes_our_renderer_also_one_that_was_open_before():
     for name in ("CPU", "CPU:1"):
         assert isinstance(Device[name].renderer, renderer.ClangJITRenderer)
         assert Device[name].renderer.type_map[dtypes.bfloat16] == "unsigned short"
+
+
+def test_what_the_compiler_refuses_is_said_in_one_line(fresh, tmp_path):
+    with pytest.raises(
+        UserError, match=r"compiler: .*: could not build the kernels \(.*error: .*\); try `cgpt doctor`$"
+    ):
+        renderer.Compiler().compile_cached("void test(float* restrict a) { b[0] = 1.0f; }")
+    (tmp_path / "wrong.c").write_text("int f(void) { return 1 }")
+    with pytest.raises(UserError, match=r"could not build the kernels \(.*error: .*\)"):
+        compiler.compile_library(tmp_path / "wrong.c", [])
 
 
 # ---- caches ----

@@ -35,13 +35,17 @@ class Compiler:
     command: tuple[str, ...]
     version: str
 
-    def run(self, *arguments: str, source: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Compile, `source` being its standard input."""
+    def run(self, *arguments: str, source: bytes = b"") -> bytes:
+        """Compile, `source` being its standard input; what it writes to its standard output. Raises UserError."""
         folder = str(cache_folder() / "zig")
         environment = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder} if self.name == "zig" else {}
-        return subprocess.run(
+        done = subprocess.run(
             [*self.command, *arguments], input=source, capture_output=True, env=os.environ | environment
         )
+        if done.returncode:
+            raise UserError(f"compiler: {self.command[0]}: could not build the kernels ({_error(done.stderr)}); "
+                            "try `cgpt doctor`")  # fmt: skip
+        return done.stdout
 
     def processor_arguments(self, level: str) -> list[str]:
         """What has it compile for a level of x86-64, or for this very processor where that is `native`."""
@@ -132,10 +136,7 @@ def compile_library(source: Path, arguments: Sequence[str]) -> bytes:
     """The shared library of a C file. Raises UserError with the compiler's message."""
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         part = Path(scratch) / "kernels.so"
-        done = find_compiler().run(*FLAGS, *arguments, "-o", str(part), str(source), "-lm", "-lpthread")
-        if done.returncode:
-            raise UserError(f"compiler: {find_compiler().command[0]}: could not build the kernels "
-                            f"({_last_line(done.stderr)}); try `cgpt doctor`")  # fmt: skip
+        find_compiler().run(*FLAGS, *arguments, "-o", str(part), str(source), "-lm", "-lpthread")
         return part.read_bytes()
 
 
@@ -143,8 +144,10 @@ def _processor_arguments() -> list[str]:
     return find_compiler().processor_arguments(processor.level())
 
 
-def _last_line(said: bytes) -> str:
-    return (said.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+def _error(said: bytes) -> str:
+    """The first line that calls itself an error, else the last one."""
+    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    return next((line for line in lines if "error:" in line), lines[-1])
 
 
 def _version(command: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-import subprocess
 
 from tinygrad import Device, helpers
 from tinygrad.dtype import dtypes, float_to_bf16
@@ -89,10 +88,7 @@ class Compiler(ClangJITCompiler):
 
     def compile(self, src: str) -> bytes:
         """Machine code of a kernel, to be run where it is loaded."""
-        done = find_compiler().run(*self.args, source=src.encode())
-        if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-        return jit_loader(done.stdout)
+        return jit_loader(find_compiler().run(*self.args, source=src.encode()))
 
     def compile_cached(self, src: str) -> bytes:
         """The same, from its file where that is there and whole."""

@@ -46,7 +46,7 @@ def at_hand(values: Tensor | np.ndarray) -> np.ndarray | None:
     """The values of a tensor or an array; None while a function of the tensor is captured, when it has none yet."""
     if isinstance(values, np.ndarray):
         return values
-    return None if capturing or _without_memory.get() else values.numpy()
+    return None if capturing or _without_memory.get() else values.realize().numpy()
 
 
 def dtype_of(values: Tensor | np.ndarray) -> np.dtype:
