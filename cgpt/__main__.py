@@ -14,6 +14,7 @@ from typing import Any
 from cgpt import generate_command, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.errors import UserError, did_you_mean
+from cgpt.kernels.processor import check_threads
 from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
@@ -37,9 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # no result is lost because a terminal cannot show a character
     chosen = _parser().parse_args(arguments)
     try:
+        if isinstance(getattr(chosen, "threads", None), int):
+            check_threads(chosen.threads)
         result, text = chosen.run(chosen)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        why = str(error) or "no more is given"
+        print(f"memory: this machine has not enough ({why}); write smaller sizes", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         resumes = chosen.verb == "pretrain"

@@ -8,6 +8,7 @@ from cgpt import load, plan, provenance
 from cgpt.errors import UserError
 from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.processor import level
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -127,6 +128,7 @@ def need_compiler():
     if any(profile and on_host(profile) for profile in profiles):
         try:
             find_compiler()
+            level()
         except UserError as error:
             print(*error.problems, sep="\n", file=sys.stderr)
             sys.exit(1)
