@@ -6,8 +6,10 @@ import re
 from typing import Any
 
 from cgpt import trunk
+from cgpt.columns import aligned
+from cgpt.cost.estimate import training_extrapolated
 from cgpt.plan import Plan, Run
-from cgpt.spec import Experiment
+from cgpt.spec import Experiment, Hardware
 
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
@@ -53,10 +55,7 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 def as_text(experiment: Experiment, plan: Plan) -> str:
     """A table for people: one line a run, then the totals and what the estimates rest on."""
-    rows = [HEADINGS, *(_row(run) for run in plan.runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
+    lines = aligned([HEADINGS, *(_row(run) for run in plan.runs)], left=2)
     total = totals(plan)
     known = f"about {_minutes(total['minutes'])} minutes one after another"
     minutes = known if total["minutes"] else "minutes not known"
@@ -102,10 +101,18 @@ def _trunks(total: dict[str, Any]) -> list[str]:
 
 
 def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
-    """Which machines are modeled, and how many of each; no line where none is."""
-    used = {run.execution.hardware.name: run.execution.hardware for run in plan.runs if run.execution.hardware}
-    named = [f"{name} ({hardware.systems} systems)" if hardware.systems > 1 else name
-             for name, hardware in used.items() if hardware.timing == "modeled"]  # fmt: skip
+    """Which machines are modeled, how many of each, and whether beyond what was measured; no line where none is."""
+    widths: dict[str, tuple[Hardware, set[int]]] = {}
+    for run in plan.runs:
+        hardware = run.execution.hardware
+        if hardware and hardware.timing == "modeled" and "model" in run.spec:
+            widths.setdefault(hardware.name, (hardware, set()))[1].add(run.spec["model"]["d_model"])
+    named = []
+    for name, (hardware, of_runs) in widths.items():
+        beyond = [training_extrapolated(hardware, d_model, hardware.systems) for d_model in of_runs]
+        notes = [f"{hardware.systems} systems"] if hardware.systems > 1 else []
+        notes += ["extrapolated" if all(beyond) else "extrapolated for some"] if any(beyond) else []
+        named.append(f"{name} ({', '.join(notes)})" if notes else name)
     weights = f", with the weights of {experiment.weights_from}" if experiment.weights_from else ""
     return [f"modeled: {', '.join(named)}{weights}"] if named else []
 
