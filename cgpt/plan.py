@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops, trunk
+from cgpt import check, flops, memory, trunk
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -211,7 +211,7 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
     execution = Execution(
         hardware, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
         flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
-        flops.training_memory_bytes(model, train.micro_batch_size or train.batch_size),
+        memory.pretraining_bytes(model, train, threads, hardware.kernels),
     )  # fmt: skip
     axes = variant.label("model", "data", "train")
     name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
@@ -259,7 +259,7 @@ def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Da
         pretrain.execution, tokens=tokens, flops=cost,
         flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
         minutes=_minutes(cost, hardware, pretrain.execution.threads),
-        memory_bytes=flops.training_memory_bytes(model, tuning.batch_size),
+        memory_bytes=memory.finetuning_bytes(model, tuning, pretrain.execution.threads, hardware.kernels),
     )  # fmt: skip
     blocks = ("model", "data", "finetune") if start == "scratch" else ("model", "data", "train", "finetune")
     parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",
@@ -287,7 +287,9 @@ def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dat
         "hardware": checkpoint.spec["hardware"],
     }
     needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
-    execution = replace(checkpoint.execution, tokens=None, flops=None, flops_6nd=None, minutes=None)
+    cost, model = checkpoint.execution, Model(**checkpoint.spec["model"])
+    needed = memory.evaluation_bytes(model, cost.threads, checkpoint.spec["hardware"]["kernels"])
+    execution = replace(cost, tokens=None, flops=None, flops_6nd=None, minutes=None, memory_bytes=needed)
     return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
 
 
