@@ -12,6 +12,7 @@ from typing import Any
 
 from cgpt import generate_command, kernels, load, plan
 from cgpt.bench import command as bench
+from cgpt.bench import rate
 from cgpt.cost import command as cost
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Experiment, Hardware
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = verbs.add_parser("plan", parents=[shared], help="print an experiment's runs and what they will cost")
     show.add_argument("experiment")
+    show.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
     show.set_defaults(run=_plan)
     for stage, help_text in STAGE_HELP.items():
         verb = verbs.add_parser(stage, parents=[shared], help=help_text)
@@ -85,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
     bench.add_arguments(verb)
     verb.set_defaults(run=bench.bench)
+    verb = verbs.add_parser(
+        "measure", parents=[shared], help="measure how fast this machine trains, for plan's minutes"
+    )
+    rate.add_arguments(verb)
+    verb.set_defaults(run=rate.measure)
     verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
     generate_command.add_arguments(verb)
     verb.set_defaults(run=generate_command.generate)
@@ -111,9 +118,11 @@ def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
 
 def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import plantable
+    from cgpt.planned_time import timed
 
     experiment, made = _experiment(chosen.experiment)
-    return plantable.as_json(experiment, made), plantable.as_text(experiment, made)
+    found = timed(made, chosen.cores)
+    return plantable.as_json(experiment, found), plantable.as_text(experiment, found)
 
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

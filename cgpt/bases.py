@@ -23,6 +23,7 @@ def with_base(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = overlaid(base, own)
     if any(merged.get(key) != base.get(key) for key in COMPUTES) and "sustained_flops_per_s" not in own:
         merged.pop("sustained_flops_per_s", None)
+        merged.pop("sustained_on", None)
     for block, nothing in EVIDENCE.items():
         if isinstance(merged.get(block), dict) and isinstance(base.get(block), dict) and _differ(base, merged, block):
             said = own.get(block) or {}

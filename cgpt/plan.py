@@ -40,6 +40,7 @@ class Execution:
     """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
 
     hardware: Hardware | None = None
+    model: Model | None = None  # that is trained or scored
     threads: int = 1
     checkpoint_every_steps: int = 200
     n_parameters: int | None = None
@@ -209,7 +210,7 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
             "tokenize": tokenize.id}  # fmt: skip
     n_flops = flops.flops_per_token(model, "palm") * (train.tokens or 0)
     execution = Execution(
-        hardware, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
+        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
         flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
         memory.pretraining_bytes(model, train, threads, hardware.kernels),
     )  # fmt: skip
@@ -287,8 +288,9 @@ def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dat
         "hardware": checkpoint.spec["hardware"],
     }
     needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
-    cost, model = checkpoint.execution, Model(**checkpoint.spec["model"])
-    needed = memory.evaluation_bytes(model, cost.threads, checkpoint.spec["hardware"]["kernels"])
+    cost = checkpoint.execution
+    assert cost.model is not None
+    needed = memory.evaluation_bytes(cost.model, cost.threads, checkpoint.spec["hardware"]["kernels"])
     execution = replace(cost, tokens=None, flops=None, flops_6nd=None, minutes=None, memory_bytes=needed)
     return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
 
