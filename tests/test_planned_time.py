@@ -61,6 +61,15 @@ def test_minutes_are_at_the_rate_that_was_measured_on_this_machine(root, capsys)
     assert run.execution.minutes == pytest.approx((run.execution.flops / 1e9 + 6.0) / 60)
 
 
+def test_steps_that_a_run_shares_with_a_shorter_one_take_it_no_minutes(root):
+    """Of 10 and 20 steps the last fifth decays, so that 8 of the 20 are the shorter run's."""
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20]}\nmodels:")
+    rates.keep(Measured((measured_here(),)))
+    short, long = (run.execution for run in timed(planned()).plan.of("pretrain"))
+    assert long.minutes == pytest.approx(1.2 * short.minutes) and long.flops == 2 * short.flops
+
+
 def test_a_rate_with_other_threads_kernels_or_type_is_not_taken(root):
     for changed in ({"threads": 2}, {"kernels": "native"}, {"dtype": "bfloat16"}, {"device": "CUDA"}):
         rates.keep(Measured((measured_here(**changed),)))
