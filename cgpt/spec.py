@@ -222,7 +222,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none."""
+    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none, but for
+    what was measured on a machine that this is not (cgpt/bases.py)."""
 
     name: str
     description: str

@@ -128,9 +128,13 @@ def _usual_batch(asked: Request, workflow: load.Workflow) -> tuple[int | None, s
 
     if asked.batch_per_system:
         return None, None
-    runs, law = family.read(REFERENCE / family.RUNS), published.batch_tokens_law(
-        published.read(REFERENCE / published.FAMILY))  # fmt: skip
-    return usual_batch(asked.model, shape_of(asked, workflow.models), asked.tokens, runs, law)
+    shape = shape_of(asked, workflow.models)
+    try:
+        runs = family.read(REFERENCE / family.RUNS)
+        law = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
+    except UserError as error:
+        raise UserError(*(f"{problem}, or write --batch-per-system" for problem in error.problems)) from None
+    return usual_batch(asked.model, shape, asked.tokens, runs, law)
 
 
 def _target(chosen: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
