@@ -113,6 +113,8 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if profile.sustained_on and profile.sustained_flops_per_s is None:
+        file.problem(("sustained_on",), "says where nothing was measured; write sustained_flops_per_s, or remove it")
     if profile.beam < 0:
         file.problem(("beam",), f"must not be negative, not {profile.beam}; write 0 for no search")
     problem = unsupported(profile) if profile.timing == "measured" else None
