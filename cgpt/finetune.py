@@ -17,7 +17,7 @@ from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
 from cgpt.pretrain import JobCost, common_record, cost_of, flops_of, speed_of
-from cgpt.records import FinetuneRecord, write_record
+from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.runstate import Clock, LossLog, Progress
 from cgpt.schedule import Schedule
 from cgpt.score import pad, padded_length, score
@@ -141,6 +141,8 @@ class FinetuneRun:
         scored = score(self.model, [e.tokens for e in self.validation_set], [e.first for e in self.validation_set])
         nats = -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
         if not np.isfinite(nats):
+            record = DivergedRecord(self.out.name, "finetune", len(self.log.rows) + 1, None)
+            write_record(self.out / DIVERGED_FILE, record)
             raise UserError(
                 f"{self.out.name}: finetune.lr: the run diverged in epoch {epoch} (loss {nats}); "
                 f"write a lower lr than {self.settings['lr']}"
@@ -185,6 +187,7 @@ class FinetuneRun:
             validation_accuracy=accuracy if self.validation_set[0].label is not None else None,
         )
         write_record(self.out / "run.json", record)
+        (self.out / DIVERGED_FILE).unlink(missing_ok=True)
         return asdict(record)
 
 
