@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cgpt.check import LENGTHS
 from cgpt.collect import COLUMN_KEYS, Row, column_key
 from cgpt.spec import Experiment
 
@@ -34,9 +35,14 @@ class Axis:
         return "validation_bits_per_byte" if self.name in OTHER_TOKENS else "validation_loss"
 
     @property
-    def comparable(self) -> bool:
-        """Whether all losses are of the same validation text."""
+    def same_text(self) -> bool:
+        """Whether all losses are of the same validation text, so that they can be compared."""
         return self.name not in OTHER_TEXT
+
+    @property
+    def has_best(self) -> bool:
+        """Whether one value can be better than the others; of a length the most is, and that is no finding."""
+        return self.name.removeprefix("train.") not in LENGTHS
 
     @property
     def logarithmic(self) -> bool:
@@ -51,7 +57,10 @@ def axes_of(experiment: Experiment, rows: Iterable[Row]) -> list[Axis]:
     axes = []
     for name, given in experiment.vary.items():
         written = ["+".join(map(str, value)) if isinstance(value, (list, tuple)) else value for value in given]
-        values = [value for value in dict.fromkeys(written) if any(point.get(name) == value for point in points)]
+        there = dict.fromkeys(
+            point[name] for point in points if name in point
+        )  # a default is there as what it stands for
+        values = sorted(there, key=lambda value: written.index(value) if value in written else len(written))
         axis = Axis(name, tuple(values))
         if len(values) > 1:
             axes.append(Axis(name, tuple(sorted(values))) if axis.numeric else axis)

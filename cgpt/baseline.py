@@ -91,7 +91,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
          "prediction": guess, "correct": guess == example.label}
         for n, (example, guess) in enumerate(zip(test, predictions))
     ]  # fmt: skip
-    stderr = math.sqrt(accuracy * (1 - accuracy) / max(1, len(test) - 1))
+    stderr = math.sqrt(accuracy * (1 - accuracy) / (len(test) - 1)) if len(test) > 1 else None
     return {
         "accuracy": accuracy, "stderr": stderr, "n_train": len(train), "n_test": len(test), "c": strength,
     }, samples  # fmt: skip

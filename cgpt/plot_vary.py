@@ -103,12 +103,13 @@ def _measures(
     known = [row for row in runs if row[axis.loss_key] is not None]
     touched = any(axis.name in row["point"] for row in runs + diverged)
     measures = [Measure("loss", axis.loss_key, beside(known, axis), beside(diverged, axis),
-                        False if axis.comparable else None, loss_flags)]  # fmt: skip
+                        False if axis.same_text and axis.has_best else None, loss_flags)]  # fmt: skip
     found = {row["task"] for row in scores}
     tasks = [task for task in experiment.tasks if task in found] + sorted(found - set(experiment.tasks))
     for task in tasks:
         of_task = beside(sorted((row for row in scores if row["task"] == task), key=series_order), axis)
-        measures.append(Measure(task, "value", of_task, [], of_task[0]["higher_is_better"], score_flags))
+        better = of_task[0]["higher_is_better"] if axis.has_best else None
+        measures.append(Measure(task, "value", of_task, [], better, score_flags))
     return measures if touched else measures[1:]
 
 

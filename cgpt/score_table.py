@@ -69,13 +69,13 @@ def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
         settings = _loss_settings([row for row in rows if belongs(row, column)], axis.loss_key)
         noted += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
                   for value, setting in settings.items() for flag in setting.strange]  # fmt: skip
-        best, cells[key] = _with_best(settings, UNKNOWN, False if axis.comparable else None)
+        best, cells[key] = _with_best(settings, UNKNOWN, False if axis.same_text and axis.has_best else None)
         told += _best_note(names[key], axis, list(settings), best)
     body = [[Cell(value_text(value)), *(cells[key].get(value, Cell("")) for key in names)] for value in axis.values]
     header = [Cell(axis.name)]
     header += [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
     title = f"{LABELS[axis.loss_key].capitalize()} against {axis.name}"
-    if not axis.comparable:
+    if not axis.same_text:
         told.append(f"Each {axis.name} has a validation text of its own: do not compare these losses with each other.")
     return Table(title, header, body, notes=[*told, *flags.notes(noted, (flags.LOSS_RULE,))])
 
@@ -127,7 +127,8 @@ def _cells(where: str, rows: list[Row], axis: Axis | None, noted: list[Flag]) ->
                                   tuple(strange))  # fmt: skip
     if not settings:
         return {}
-    return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"])[1]
+    ranked = axis is not None and axis.has_best
+    return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"] if ranked else None)[1]
 
 
 def _with_best(

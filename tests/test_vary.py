@@ -244,3 +244,23 @@ def test_the_figure_is_written_twice_with_the_same_bytes_and_not_at_all_where_no
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     with pytest.raises(UserError, match="varied.yaml: vary: is missing, so there is no axis to draw"):
         plot_vary(replace(experiment, vary={}), plan, tmp_path)
+
+
+def test_of_a_length_no_value_is_called_the_best_since_more_always_is(tmp_path) -> None:
+    lengths = {"train.tokens": [20_480, 40_960]}
+    tabulate(*made.make_varied(tmp_path, lengths, tasks=("topic",)), tmp_path)
+    assert [line["train.tokens"] for line in tables(tmp_path)[0]] == ["20,480", "40,960"]
+    assert "(best" not in text_of(tmp_path) and "best train.tokens" not in text_of(tmp_path)
+
+
+@pytest.mark.parametrize("vary", [
+    {"model.d_model": [32, 64]}, {"model.tie_embeddings": [True, False]}, {"finetune.lr": [0.001, 0.002]},
+    {"finetune.lr": [0.001, 0.002, 0.003], "train.lr": [0.01, 0.02]}, {"train.lr": [0.001]},
+    {"train.lr": [0.0, 0.1, 0.3]}, {"train.beta2": [0.9, 0.95]}, {"train.lr": [1e-5, 1e3]},
+])  # fmt: skip
+def test_any_key_can_be_an_axis_of_tables_and_figures_with_every_result_in_them(vary, tmp_path) -> None:
+    experiment, plan = made.make_varied(tmp_path, vary, seeds=(0, 1), tasks=("topic",), loss=lambda point, model: 3.0)
+    tabulate(experiment, plan, tmp_path)
+    plot_vary(experiment, plan, tmp_path)
+    scores = next(table for table in tables(tmp_path) if "condition" in table[0])
+    assert not [line for line in scores if "" in list(line.values())[3:]], scores

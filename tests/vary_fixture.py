@@ -57,7 +57,8 @@ def _trained(results: Path, model: str, point: Point, seed: int, loss: float, ta
         block, _, key = axis.partition(".")
         blocks[block][key] = value
     corpus = "+".join(blocks["data"]["corpus"])
-    label = ".".join(f"{axis.partition('.')[2]}={value}" for axis, value in point.items()).replace("/", "_")
+    tuned = {axis: value for axis, value in point.items() if axis.startswith("finetune.")}
+    label = ".".join(f"{axis.partition('.')[2]}={value}" for axis, value in point.items() if axis not in tuned)
     base, tokens = f"{model}.{label}.s{seed}", f"t.{blocks['data']}"
     write_json(results, "pretrain", base, "run.json",
                run_json(base, "pretrain", model, seed, validation_loss=loss, data=corpus))  # fmt: skip
@@ -69,8 +70,11 @@ def _trained(results: Path, model: str, point: Point, seed: int, loss: float, ta
     own_model = {key: value for key, value in point.items() if not key.startswith("train.")}
     for task in tasks:
         runs += _scored(results, base, "pretrain", task, 1.2 - 0.2 * loss)
-        for start, identity, gain in (("pretrained", base, 0.1), ("scratch", f"{model}.{own_model}.s{seed}", 0.0)):
-            id = f"{identity}.{task}.{start}".replace("/", "_")
+        for start, identity, gain in (
+            ("pretrained", f"{base}.{tuned}", 0.1),
+            ("scratch", f"{model}.{own_model}.s{seed}", 0.0),
+        ):
+            id = f"{identity}.{task}.{start}"
             write_json(results, "finetune", id, "run.json",
                        run_json(id, "finetune", model, seed, task=task, start=start, data=corpus))  # fmt: skip
             needs = {"tokenize": tokens} | ({"pretrain": base} if start == "pretrained" else {})
