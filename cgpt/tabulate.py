@@ -130,8 +130,8 @@ def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
     if any(" ± " in cell.text and cell.strong for cell in cells):
         sure = f"in {100 * CONFIDENCE:.0f} % of experiments"
         facts.append((AS_GOOD, f"with the best they hold the truly best one {sure}, and as often an interval holds the "
-                      "best's true mean: by Student's t on one standard deviation for all values of the column not "
-                      "flagged, with Bonferroni's correction"))  # fmt: skip
+                      "best's true mean: by Student's t on the standard deviation of seeds at the better half of a "
+                      "column's values (flagged ones left out), with Bonferroni's correction for all"))  # fmt: skip
     if any(cell.text == ANY_VALUE for cell in cells):
         facts.append((ANY_VALUE, "what varies does not touch this result"))
     if rows.diverged:

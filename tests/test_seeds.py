@@ -32,7 +32,7 @@ def test_the_interval_of_the_best_of_several_settings_covers_95_percent_though_i
     assert held > 0.94 and kept > 0.94
 
 
-@pytest.mark.parametrize("sds", [[1, 1, 1.5, 2, 3, 5], [2, 1, 1, 1, 1, 1]])
+@pytest.mark.parametrize("sds", [[1, 1, 1.5, 2, 3, 5], [2, 1, 1, 1, 1, 1], [0.2, 0.2, 0.3, 2, 1, 4]])
 def test_it_covers_within_three_points_of_that_where_settings_differ_in_their_spread(sds) -> None:
     held, kept = coverage([0.0, 0.5, 1.0, 2.0, 3.0, 4.0], sds, 3)
     assert held > 0.92 and kept > 0.94
