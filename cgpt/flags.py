@@ -11,6 +11,7 @@ from cgpt.seeds import APART, TIMES_ERROR, TIMES_RANGE, apart
 MARK = "†"
 ONE_ANSWER_SHARE = 0.99
 LEAST_DOCUMENTS = 10
+MOST_SHOWN = 40  # first characters of an answer
 
 ONE_ANSWER_RULE = (
     f"{MARK} one answer: the model gives the same answer to {100 * ONE_ANSWER_SHARE:.0f} % of the documents or more "
@@ -29,7 +30,8 @@ def score_flags(seeds: Sequence[Row]) -> list[str]:
     alike = [row for row in seeds if of_answers and (row["commonest_answer_share"] or 0) >= ONE_ANSWER_SHARE
              and row["n_samples"] >= LEAST_DOCUMENTS]  # fmt: skip
     if alike:
-        said = {f"'{row['commonest_answer']}' to {_percent(row['commonest_answer_share'])}": None for row in alike}
+        answers = [(row["commonest_answer"][:MOST_SHOWN], row["commonest_answer_share"]) for row in alike]
+        said = dict.fromkeys(f"'{answer}' to {_percent(share)}" for answer, share in answers)
         flags.append(f"one answer{_of_seeds(alike, seeds)}: {', '.join(said)} of the documents")
     errors = [row["stderr"] for row in seeds if row["stderr"] is not None]
     return flags + _apart(seeds, "value", seeds[0]["scale"].span, max(errors, default=None))
