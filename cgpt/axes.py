@@ -96,9 +96,10 @@ def columns(rows: Sequence[Row]) -> dict[tuple, Row]:
     """A row of each column (COLUMN_KEYS), in the order of the rows. What an axis does not touch has no column of its
     own: the learning rate of pretraining is nothing to a model trained from scratch on a task."""
     every = {column_key(row): row for row in rows}
+    most = max((len(row["point"]) for row in every.values()), default=0)
     return {key: row for key, row in every.items()
-            if not any(other is not row and len(other["point"]) > len(row["point"]) and belongs(row, other)
-                       for other in every.values())}  # fmt: skip
+            if len(row["point"]) == most or not any(len(other["point"]) > len(row["point"]) and belongs(row, other)
+                                                    for other in every.values())}  # fmt: skip
 
 
 def belongs(row: Row, column: Row) -> bool:

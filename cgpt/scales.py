@@ -61,4 +61,9 @@ def number(value: float | None) -> str:
     """A score with three decimals, or four digits where it is large; unknown is empty."""
     if value is None:
         return ""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 10 else f"{value:.4g}"  # + 0.0: -0.000 is 0.000
+
+
+def spread(value: float) -> str:
+    """A standard deviation or error as a score, but with its first digit where three decimals would make it zero."""
+    return f"{value:.1g}" if 0 < value < 0.0005 else number(value)

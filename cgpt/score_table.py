@@ -11,7 +11,7 @@ from cgpt.axes import AT, Axis, belongs, beside, columns, value_text
 from cgpt.collect import Mean, Row, column_names, grouped, mean, series, series_order, short
 from cgpt.page import Cell, Table
 from cgpt.records import LABELS
-from cgpt.scales import UNKNOWN, Scale, number
+from cgpt.scales import UNKNOWN, Scale, number, spread
 from cgpt.seeds import Best, best_of
 
 ANY_VALUE = "any"  # of an axis that does not touch a result
@@ -83,9 +83,9 @@ def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
 def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
     """`mean ± sd` and, as the note, n and the metric's own standard error."""
     notes = [f"n {summary.n}"] if summary.n > 1 else []
-    notes += [f"se {number(summary.se)}"] if summary.se is not None else []
-    spread = f" ± {number(summary.sd)}" if summary.sd is not None else ""
-    return Cell(number(summary.value) + spread + scale.unit, ", ".join(notes))
+    notes += [f"se {spread(summary.se)}"] if summary.se is not None else []
+    sd = f" ± {spread(summary.sd)}" if summary.sd is not None else ""
+    return Cell(number(summary.value) + sd + scale.unit, ", ".join(notes))
 
 
 def metric_text(row: Row) -> str:

@@ -12,7 +12,7 @@ from test_tabulate import change, markdown_tables
 
 from cgpt.collect import collect
 from cgpt.plot import scores_figure
-from cgpt.scales import BY_AGGREGATION, LEAVING, UNKNOWN, scale_of
+from cgpt.scales import BY_AGGREGATION, LEAVING, UNKNOWN, number, scale_of, spread
 from cgpt.tabulate import tabulate
 
 NO_SCORE = {"bypass"}
@@ -92,3 +92,14 @@ def test_a_metric_of_a_tasks_own_is_given_no_scale_and_no_direction_that_nobody_
     line = markdown_tables(tmp_path / "made-up" / "table.md")[0][0]
     assert line["task"] == "topic (rouge_of_mine, which is better is not stated, 400 documents)"
     assert line["gpt-90k (90.1 K parameters)"] == "0.408 ± 0.000 (n 2, se 0.020)"
+
+
+@pytest.mark.parametrize("value, text", [(0.0, "0.000"), (-0.0001, "0.000"), (-0.5, "-0.500"), (12.345, "12.35"),
+                                         (1234.5, "1234"), (None, "")])  # fmt: skip
+def test_a_number_has_three_decimals_or_four_digits(value, text) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("value, text", [(0.0, "0.000"), (0.0003, "0.0003"), (4e-6, "4e-06"), (0.0126, "0.013")])
+def test_a_spread_that_is_not_zero_is_never_printed_as_zero(value, text) -> None:
+    assert spread(value) == text
