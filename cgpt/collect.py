@@ -284,6 +284,7 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
             **{key: getattr(record, key) for key in ("stage", "task", "task_version", "n_shot", "n_samples")},
             **asdict(score),
             "primary": score is primary,
+            "limited": spec["task"].get("limit") == record.n_samples,
             "scale": scale_of(score.metric, aggregations.get(score.metric)),
             "point": _point(experiment, chain),
             **{key: getattr(record, key) for key in ("commonest_answer", "commonest_answer_share")},
