@@ -108,6 +108,7 @@ class FinetuneRun:
         """Epochs over the training split until the last one or until validation stops getting better."""
         s, progress = self.settings, Progress(self.out.name)
         self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
         self.log.start()
         per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
         steps, step = per_epoch * s["epochs"], 0
@@ -187,7 +188,6 @@ class FinetuneRun:
             validation_accuracy=accuracy if self.validation_set[0].label is not None else None,
         )
         write_record(self.out / "run.json", record)
-        (self.out / DIVERGED_FILE).unlink(missing_ok=True)
         return asdict(record)
 
 

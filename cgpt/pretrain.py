@@ -92,6 +92,7 @@ class PretrainRun:
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
+        (self.out / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
         progress = Progress(self.out.name)
         with StopSignal() as stop:
             for step in range(self.trainer.n_updates, self.steps):
@@ -180,7 +181,6 @@ class PretrainRun:
             **self.metered,
         )
         write_record(self.out / "run.json", record)
-        (self.out / DIVERGED_FILE).unlink(missing_ok=True)
         self.state.remove()
         if self.trunk:
             self.trunk.remove()
