@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,15 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=_stage)
     for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
                             ("plot", "write an experiment's figures"),
+                            ("plot-vary", "write the figure of what an experiment varies"),
                             ("plot-devices", "write the figures of an experiment's modeled machines")):  # fmt: skip
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
+        verb.add_argument(
+            "--partial",
+            action="store_true",
+            help="of the records that are there, in a folder `partial` that says what is missing",
+        )
         verb.set_defaults(run=_report)
     verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
     verb.add_argument("experiment", nargs="?")
@@ -243,14 +250,17 @@ def _upstream(run: plan.Run, stage: str) -> Path:
 
 def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
+    write: Callable[..., Path]
     if chosen.verb == "tabulate":
         from cgpt.tabulate import tabulate as write
     elif chosen.verb == "plot-devices":
         from cgpt.plot_devices import plot_devices as write
+    elif chosen.verb == "plot-vary":
+        from cgpt.plot_vary import plot_vary as write
     else:
         from cgpt.plot import plot as write
-    write(experiment, made, RESULTS)
-    return {"experiment": experiment.name, "folder": str(RESULTS / experiment.name)}, ""
+    folder = write(experiment, made, RESULTS, chosen.partial)
+    return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if chosen.partial else ""
 
 
 def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
