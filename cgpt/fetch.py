@@ -18,13 +18,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cgpt.check import BUILTINS
 from cgpt.errors import UserError, did_you_mean, writing
 from cgpt.hub import load_split, mirror_path
 from cgpt.records import write_whole
 from cgpt.spec import DataFile, Dataset, Hub
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
-BUILTINS = ("world",)
 TRIES, RETRY_WAIT_S, TIMEOUT_S = 3, 2.0, 30
 BLOCK_BYTES = 1 << 20
 SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)
