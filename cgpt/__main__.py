@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import generate_command, kernels, load, plan
+from cgpt import ending, generate_command, jobs, kernels, load, plan
 from cgpt.bench import command as bench
-from cgpt.errors import UserError, did_you_mean
+from cgpt.declarations import folder_of
+from cgpt.errors import UserError
 from cgpt.spec import Experiment, Hardware
 
 RESULTS = Path("results")
@@ -33,20 +32,13 @@ COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 1 with one line a problem where a user can mend it."""
     chosen = _parser().parse_args(arguments)
-    try:
+    jobs.stop_with_workflow()
+
+    def command() -> None:
         result, text = chosen.run(chosen)
-    except UserError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        resumes = chosen.verb == "pretrain"
-        print("stopped" + ("; the same command goes on from the last checkpoint" if resumes else ""), file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    try:
         print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
-    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+    return ending.run(chosen.verb, command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,12 +121,15 @@ def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=_calibrate)
 
 
+def _workflow() -> load.Workflow:
+    root = Path.cwd()
+    return load.read_workflow(root, folder_of(root))
+
+
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
-    workflow = load.load_workflow(Path.cwd())
-    if name not in workflow.experiments:
-        raise UserError(f"workflows/experiments: there is no experiment '{name}'; "
-                        f"{did_you_mean(name, workflow.experiments)}")  # fmt: skip
-    experiment = workflow.experiments[name]
+    workflow = _workflow()
+    experiment = workflow.asked(name)
+    workflow.warn_of_others(name)
     return experiment, plan.make_plan(experiment, workflow)
 
 
@@ -147,7 +142,7 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
-    workflow = load.load_workflow(Path.cwd())
+    workflow = _workflow()
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
     if chosen.verb in COMPUTING:
@@ -312,7 +307,7 @@ def _export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.cost import forecast
 
-    workflow = load.load_workflow(Path.cwd())
+    workflow = _workflow()
     if chosen.target_loss is not None:
         return _target(chosen, workflow)
     if len(chosen.hardware) > 1 or chosen.budget_hours or chosen.budget_kwh or chosen.series:
@@ -329,7 +324,7 @@ def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.cost import family
 
-    workflow = load.load_workflow(Path.cwd())
+    workflow = _workflow()
     stretches = family.read(REFERENCE / "cerebras_gpt_runs.csv")
     rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
     family.write(rows, chosen.out)
@@ -355,7 +350,7 @@ def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.cost import calibrate, fidelity, measurements
 
     rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
-    found = calibrate.calibrate(rows, load.load_workflow(Path.cwd()).hardware)
+    found = calibrate.calibrate(rows, _workflow().hardware)
     fidelity.write(found, rows, REFERENCE)
     return fidelity.as_json(found), fidelity.as_text(found)
 

@@ -101,11 +101,22 @@ def last_file(stage: str, run_id: str) -> Path:
     return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
 
 
-def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
-    """Every run of every experiment by (stage, id); a shared one has the fewest threads that are named for it."""
+def make_plans(workflow: Workflow) -> tuple[dict[str, Plan], dict[str, tuple[str, ...]]]:
+    """The plan of each experiment that has one, and the problems of each other one."""
+    plans, broken = {}, dict(workflow.experiments.broken)
+    for name, experiment in workflow.experiments.items():
+        try:
+            plans[name] = make_plan(experiment, workflow)
+        except UserError as error:
+            broken[name] = error.problems
+    return plans, broken
+
+
+def all_runs(plans: Iterable[Plan]) -> dict[tuple[str, str], Run]:
+    """Every run of the plans by (stage, id); a shared one has the fewest threads that are named for it."""
     runs: dict[tuple[str, str], Run] = {}
-    for experiment in workflow.experiments.values():
-        for run in make_plan(experiment, workflow).runs:
+    for plan in plans:
+        for run in plan.runs:
             known = runs.get((run.stage, run.id))
             if known is None or run.execution.threads < known.execution.threads:
                 runs[run.stage, run.id] = run
@@ -114,10 +125,13 @@ def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
 
 def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
     """The run with this id; raises UserError with the nearest id where no experiment has it."""
-    runs = all_runs(workflow)
+    plans, broken = make_plans(workflow)
+    runs = all_runs(plans.values())
     if (stage, run_id) not in runs:
-        raise UserError(f"{stage}: no experiment has a run '{run_id}'; "
-                        f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        problem = (f"{stage}: no experiment has a run '{run_id}'; "
+                   f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        left_out = [f"left out: {lines[0]}" for lines in broken.values()]
+        raise UserError(problem, *left_out)
     return runs[stage, run_id]
 
 
