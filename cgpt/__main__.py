@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt import ending, generate_command, jobs, kernels, load, plan
+from cgpt import caches, ending, generate_command, jobs, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.declarations import folder_of
 from cgpt.errors import UserError
@@ -26,6 +27,7 @@ STAGE_HELP = {
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+DRAWING = ("plot", "plot-devices", "fit", "coordinate-check")  # verbs that need matplotlib
 COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     jobs.stop_with_workflow()
 
     def command() -> None:
+        if chosen.verb in DRAWING:
+            caches.prepare_matplotlib()
         result, text = chosen.run(chosen)
         print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
 
@@ -129,7 +133,8 @@ def _workflow() -> load.Workflow:
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
     workflow = _workflow()
     experiment = workflow.asked(name)
-    workflow.warn_of_others(name)
+    if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job it is said already
+        workflow.warn_of_others(name)
     return experiment, plan.make_plan(experiment, workflow)
 
 

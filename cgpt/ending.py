@@ -9,8 +9,10 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from cgpt.errors import UserError, one_line
+from cgpt.jobs import ASKS_FOR_AN_END
 
 # After `stopped`; of the other verbs nothing is kept, and nothing is missed.
 GOES_ON = {
@@ -33,8 +35,7 @@ def run(verb: str, command: Callable[[], None]) -> int:
 
     An exception that nobody foresaw keeps its traceback.
     """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _interrupt) if in_main_thread else None
+    before = _handle_signals()
     try:
         command()
         sys.stdout.flush()
@@ -56,11 +57,23 @@ def run(verb: str, command: Callable[[], None]) -> int:
         instead = INSTEAD.get(error.errno or 0, "check that it is there and what it should be")
         return _say(f"{what}: {error.strerror or error}; {instead}")
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle_signals() -> dict[signal.Signals, Any]:
+    """Make those that ask for an end raise KeyboardInterrupt; return the handlers that were there before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+    return {number: signal.signal(number, _interrupt) for number in asked}
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise once: what a workflow passes on beside the terminal changes nothing, a second Ctrl-C ends at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     raise KeyboardInterrupt(number)
 
 

@@ -23,6 +23,12 @@ class Entries(dict[str, T]):
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self.broken
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry, or `default` where there is none of that name. Raises UserError where it is wrong."""
+        if name in self.broken:
+            raise UserError(*self.broken[name])
+        return super().get(name, default)
+
     def __missing__(self, name: str) -> T:
         if name in self.broken:
             raise UserError(*self.broken[name])

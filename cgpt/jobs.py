@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
+ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
 FORWARDERS = ("bash", "sh", "dash", "zsh", "tee")  # end by themselves, and pass the last lines on, when the job ends
 

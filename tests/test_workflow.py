@@ -16,9 +16,9 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "declarations", "ending", "entries", "errors", "fill",
-               "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan", "plantable", "provenance",
-               "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
+DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
+               "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
+               "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
                "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
