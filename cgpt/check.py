@@ -112,6 +112,19 @@ def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
         file.problem((*keys, "seed"), "is of a `builtin` data set, and this one is none; leave it out")
     if entry.path:
         _local(entry.path, root, (*keys, "path"), file)
+    names(entry, keys, file)
+    for i, part in enumerate(entry.files):
+        if part.max_bytes < 1:
+            file.problem((*keys, "files", i, "max_bytes"), f"must be greater than 0, not {part.max_bytes}; write a "
+                         "positive number")  # fmt: skip
+        if part.url and not part.sha256:
+            file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
+        if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
+            file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write 64 hexadecimal digits, in lower case")
+
+
+def names(entry: Dataset, keys: Keys, file: YamlFile) -> None:
+    """What becomes part of paths and addresses when a data set is fetched."""
     if entry.hub:
         _hub(entry.hub, (*keys, "hub"), file)
     for i, part in enumerate(entry.files):
@@ -120,10 +133,6 @@ def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
                          "such as texts/train.txt")  # fmt: skip
         if part.url and not part.url.startswith(("https://", "http://")):
             file.problem((*keys, "files", i, "url"), f"'{part.url}' is no address of the web; write https://...")
-        if part.url and not part.sha256:
-            file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
-        if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
-            file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write 64 hexadecimal digits, in lower case")
 
 
 def is_below(path: str) -> bool:
