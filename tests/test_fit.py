@@ -35,7 +35,7 @@ def root(tmp_path, monkeypatch) -> Path:
     edit(tmp_path, "workflows/models.yaml", MODELS, "models:\n" + "".join(rows))
     edit(tmp_path, QUICKSTART, "models: [small]", f"models: [{', '.join(SIZES)}]\nseeds: [0, 1]")
     edit(tmp_path, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
-    edit(tmp_path, QUICKSTART, "tasks: [topic]", "tasks: []")
+    edit(tmp_path, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]", "tasks: []")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cgpt.errors import UserError
 from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
 from cgpt.spec import Model
+from cgpt.userfile import read_csv
 
 # Settings along which a law runs, and the parametrization, which makes series anyhow; runs that differ in another one,
 # such as train.lr, belong to different laws.
@@ -81,17 +81,21 @@ def read_runs(path: Path, plan: Plan, along: tuple[str, ...] = ALONG_THE_LAW) ->
         groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"], along)), []).append(row)
     told = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
-    return {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    try:
+        return {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    except ValueError as error:
+        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if missing := set(columns) - set(lines.fieldnames or ()):
-                raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
-            return list(lines)
+        there, rows = read_csv(path)
+        if missing := set(columns) - set(there):
+            raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
+        return rows
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run tabulate again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run `snakemake --cores 2 "
                         f"{path.parent / 'fits.md'}`, which makes it from the experiment") from None  # fmt: skip
