@@ -118,8 +118,12 @@ def test_runs_of_different_learning_rates_are_different_series(root):
 @pytest.mark.parametrize(("spoil", "expected"), [
     (lambda path: path.unlink(), "results/quickstart/runs.csv: cannot be read (No such file or directory); run "
      "`snakemake --cores 2 results/quickstart/fits.md`, which makes it from the experiment"),
-    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,").replace(".s1-", ".s9-")),
+    (lambda path: path.write_text(path.read_text().replace(".s1-", ".s9-")),
      "is not in the plan; run `python -m cgpt tabulate quickstart`"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,")),
+     "row 2 has too few or too many cells; run tabulate again"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,world,0,cpu,,", "pretrain,a,world,0,cpu,,x")),
+     "holds what is no number"),
     (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "has no pretraining run"),
     (lambda path: path.write_text("run,stage\n"), "has no column"),
 ])  # fmt: skip
