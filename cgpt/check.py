@@ -11,7 +11,7 @@ from typing import Any
 
 from cgpt.errors import did_you_mean
 from cgpt.hub import is_commit
-from cgpt.spec import Data, Dataset, Hardware, Hub, Model, Train
+from cgpt.spec import Data, Dataset, Experiment, Hardware, Hub, Model, Train
 from cgpt.yamlfile import Keys, YamlFile
 
 GPT2_VOCABULARY = 50257
@@ -338,7 +338,7 @@ def training(train: Train, file: YamlFile) -> None:
 
 def _weights_from(parts: Mapping[str, Any], profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
     """Who trains the models of an experiment: a profile that computes."""
-    hardware, source = parts.get("hardware", ()), parts.get("weights_from")
+    hardware, source = parts.get("hardware", Experiment.hardware), parts.get("weights_from")
     modeled = [name for name in hardware if (profile := profiles.get(name)) and profile.timing == "modeled"]
     if source is None:
         for name in modeled:

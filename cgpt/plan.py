@@ -17,6 +17,7 @@ from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.variants import Variant, variants
 
+LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
 RUNS_FOLDER = Path("results/runs")
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
@@ -93,6 +94,9 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
             for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
                 runs.setdefault((run.stage, run.id), run)
     found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
+        raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
+                        "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     return Plan(experiment.name, tuple(trunk.share(found)))
 
 

@@ -20,11 +20,13 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
     larger than `most_bytes` or is no UTF-8.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe that nobody writes to would block for ever
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("is no plain file but a folder, a pipe or a device")
-        content = file.read(most_bytes + 1)
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > most_bytes:
         raise ValueError(f"has more than {most_bytes:,} bytes")
     try:
