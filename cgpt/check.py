@@ -18,6 +18,7 @@ GPT2_VOCABULARY = 50257
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 BUILTINS = ("world",)
 LONGEST_PATH = 240  # characters
+DEVICE = re.compile(r"[A-Z]+(:[A-Z0-9]+)*")
 HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it
 HUB_SPLIT = re.compile(r"\w[\w.+%:\[\]-]{0,99}")
@@ -135,6 +136,20 @@ def names(entry: Dataset, keys: Keys, file: YamlFile) -> None:
             file.problem((*keys, "files", i, "url"), f"'{part.url}' is no address of the web; write https://...")
 
 
+def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
+    """What a task says of a data set of the hub that it names itself."""
+    revision = (task.get("dataset_kwargs") or {}).get("revision")
+    if not is_commit(revision):
+        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
+                     "40 hexadecimal digits")  # fmt: skip
+    splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+    forms = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
+    for key, form in forms.items():
+        given = task.get(key)
+        if given is not None and not (isinstance(given, str) and form.fullmatch(given) and "/.." not in given):
+            file.problem((key,), "cannot be a name of the hub; write it as the hub does")
+
+
 def is_below(path: str) -> bool:
     """Whether a relative path of plain names stays below the folder that it starts from."""
     return (
@@ -182,6 +197,8 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if not DEVICE.fullmatch(profile.device):
+        file.problem(("device",), f"'{profile.device}' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1")
     if profile.beam < 0:
         file.problem(("beam",), f"must not be negative, not {profile.beam}; write 0 for no search")
     problem = unsupported(profile) if profile.timing == "measured" else None
@@ -204,14 +221,14 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
         return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
     if profile.kernels != "native":
         return None
-    if profile.device.split(":")[0] not in ("CPU", "WSE"):
-        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
     if profile.dtype != "float32":
         return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
     if profile.n_devices > 1:
         return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
     if profile.beam > 0:
         return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    if profile.device.split(":")[0] not in ("CPU", "WSE"):
+        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
     return None
 
 
@@ -269,8 +286,8 @@ def experiment(
     if parts.get("finetune"):
         finetuning(vars(parts["finetune"]), ("finetune",), file)
     threads = parts.get("threads_per_run")
-    if threads is not None and threads < 1:
-        file.problem(("threads_per_run",), f"must be at least 1, not {threads}; write a positive number")
+    if threads is not None:
+        value("resources", "threads", threads, ("threads_per_run",), file)
     for i, name in enumerate(parts.get("models", ()) if "data" in parts else ()):
         row = models.get(name)
         if row and row.vocab_size not in (None, parts["data"].vocab_size):

@@ -19,6 +19,8 @@ FORWARDERS = ("bash", "sh", "dash", "zsh", "tee")  # end by themselves, and pass
 
 def pass_signals_on() -> None:
     """In Snakemake's process: SIGINT and SIGTERM also reach every job, which saves what it can and stops."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _forwarding(signal.getsignal(number)))
 

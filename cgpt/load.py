@@ -11,7 +11,6 @@ from cgpt import check, contradictions
 from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
-from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
@@ -199,9 +198,8 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
     options = task.get("dataset_kwargs")
     if not isinstance(options, (dict, type(None))):
         file.problem(("dataset_kwargs",), "must be a mapping; write `key: value` lines below it")
-    elif from_hub and not is_commit((options or {}).get("revision")):
-        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
-                     "40 hexadecimal digits")  # fmt: skip
+    elif from_hub:
+        check.hub_task(task, file)
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
         if task.get(key) is None and not (key == "data" and from_hub):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
@@ -290,6 +288,8 @@ def _check_vary(parts: dict[str, Any], names: _Names, file: YamlFile) -> None:
         block, _, key = axis.partition(".")
         if axis not in known:
             file.problem(keys, f"there is no such key to vary; {did_you_mean(axis, known)}")
+        elif key in getattr(VARIED[block], "EXECUTION", ()):
+            file.problem(keys, f"changes no result; write `{key}` in `{block}:` instead")
         elif block == "finetune" and "finetune" not in parts:
             file.problem(keys, "the experiment has no `finetune:` block; write one, or remove this axis")
         elif not values:

@@ -16,8 +16,11 @@ from cgpt.userfile import read_text
 Keys = tuple[str | int, ...]  # where a value stands: ("gpt-1m", "n_layer") or ("files", 0, "sha256")
 
 # Bounds far above what people write, so that no file takes more than a moment or the memory to read.
-MOST_BYTES, MOST_LEVELS, MOST_VALUES, MOST_DIGITS = 4 << 20, 60, 100_000, 400
+MOST_BYTES, MOST_LEVELS, MOST_VALUES, MOST_DIGITS = 1 << 20, 60, 100_000, 400
 MOST_SHOWN = 40  # characters of a value in a message
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+)  # no text needs one, and no SVG, file name or terminal bears it
 NUMBER_READ_AS_TEXT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+")
 REFUSED = object()  # stands for a scalar whose problem is already noted
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -107,7 +110,7 @@ def _build_mapping(node: yaml.MappingNode, keys: Keys, file: YamlFile, above: fr
     first_line: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str" or "\0" in key_node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != _TAG + "str" or CONTROL.search(key_node.value):
             _refuse_key(key_node, keys, file)
             continue
         key = key_node.value
@@ -125,8 +128,8 @@ def _refuse_key(node: yaml.Node, keys: Keys, file: YamlFile) -> None:
     instead = f"write '{name}' in quotes"
     if node.tag == _TAG + "merge" or name == "?":
         instead = "write the keys out"
-    elif "\0" in node.value:
-        instead = "write it without the NUL character"
+    elif CONTROL.search(node.value):
+        instead = "write it without the control character"
     file.problem((*keys, name), f"YAML does not read this key as text; {instead}")
 
 
@@ -138,8 +141,8 @@ def _scalar(node: yaml.Node, keys: Keys, file: YamlFile) -> Any:
         file.problem(keys, f'YAML reads {shown} as {meaning}; write "{shown}" in quotes for the word, or {meaning}')
     elif kind == "int" and (":" in text or re.fullmatch(r"[-+]?0[\d_]+", text)):
         file.problem(keys, f"YAML reads {shown} as another number; write it in quotes, or as a plain decimal number")
-    elif "\0" in text:
-        file.problem(keys, "holds a NUL character; write text without one")
+    elif CONTROL.search(text):
+        file.problem(keys, "holds a control character; write text without one")
     elif kind in ("str", "null"):
         return text if kind == "str" else None
     elif kind in ("bool", "int", "float"):

@@ -15,7 +15,7 @@ from project import TASK, edit, write_project
 from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
-from cgpt.plan import Plan, all_runs, find_run, make_plan, make_plans
+from cgpt.plan import Plan, all_runs, find_run, make_plan
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -277,7 +277,7 @@ def test_experiments_share_runs_and_the_fewest_threads_count(root):
     text = (root / QUICKSTART).read_text()
     (root / "workflows/experiments/other.yaml").write_text(text.replace("threads_per_run: 1", "threads_per_run: 2"))
     assert ids(planned(root)) == ids(planned(root, "other"))
-    runs = all_runs(make_plans(load.load_workflow(root))[0].values())
+    runs = all_runs(load.load_workflow(root))
     assert {run.execution.threads for run in runs.values()} == {1}
 
 

@@ -217,3 +217,29 @@ def test_lint_has_nothing_to_say(root):
 def test_the_rules_are_formatted():
     command = [Path(sys.executable).parent / "snakefmt", "--check", "-l", "120", "Snakefile", "workflows/rules"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
+    (root / "workflows/experiments/draft.yaml").write_text("question: what\nmodles: [x]\n")
+    (root / "workflows/experiments/point.yaml").write_text(EXPERIMENT + "vary: {data.vocab_size: [100]}\n")
+    done = snakemake(root, "--dry-run", "results/quickstart/table.md")
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+    assert done.stderr.count("warning: not used here, and left out: workflows/experiments/") == 2
+    for name, expected in (("draft", "modles: unknown key"), ("point", "100 is less than the 256 bytes")):
+        done = snakemake(root, "--dry-run", f"results/{name}/table.md")
+        assert done.returncode == 1 and expected in done.stderr and "Traceback" not in done.stderr
+    edit(root, QUICKSTART, "lr: 0.003", "lr: fast")
+    done = snakemake(root, "--dry-run")
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(
+        "train.lr: must be a number, not 'fast'; write a number"
+    )
+
+
+def test_an_edit_while_a_workflow_runs_changes_none_of_its_jobs(root):
+    edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
+    spoil = f"    Path({QUICKSTART!r}).write_text('question: [')\n    Path('workflows/models.yaml').write_text('models: {{')\n"
+    text = (root / "cgpt/pretrain.py").read_text()
+    (root / "cgpt/pretrain.py").write_text("from pathlib import Path\n" + text + spoil.replace("{{", "{"))
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (root / QUICKSTART).read_text() == "question: ["

@@ -32,7 +32,7 @@ def only_problem(path: Path) -> str:
         (b"a: " + b"[" * 1200 + b"]" * 1200, "is not valid YAML (exceeded maximum nesting depth)"),
         (b"a: " + b"[" * 900 + b"]" * 900, f"is nested more than {MOST_LEVELS} levels deep"),
         (b"".join(b" " * i + b"a:\n" for i in range(500)), f"is nested more than {MOST_LEVELS} levels deep"),
-        (b"a: " + b"[" * 2_000_000, "is not valid YAML"),
+        (b"a: " + b"[" * 500_000, "is not valid YAML"),
         (ALIAS_BOMB.encode(), f"holds more than {MOST_VALUES:,} values, aliases written out"),
         (b"a: 1\n" + b"#" * MOST_BYTES, f"has more than {MOST_BYTES:,} bytes"),
         (b"a: caf\xe9\n", "is not UTF-8 text"),

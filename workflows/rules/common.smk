@@ -41,7 +41,7 @@ try:
     refuse_broken()
 except UserError as error:
     stop(*error.problems)
-RUNS = plan.all_runs(PLANS.values())
+RUNS = plan.runs_of(PLANS.values())
 
 FIGURES = ("loss", "scores", "answers", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
