@@ -237,9 +237,9 @@ def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
 
 def test_an_edit_while_a_workflow_runs_changes_none_of_its_jobs(root):
     edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
-    spoil = f"    Path({QUICKSTART!r}).write_text('question: [')\n    Path('workflows/models.yaml').write_text('models: {{')\n"
-    text = (root / "cgpt/pretrain.py").read_text()
-    (root / "cgpt/pretrain.py").write_text("from pathlib import Path\n" + text + spoil.replace("{{", "{"))
+    spoil = "".join(f"    Path({name!r}).write_text('a: [')\n" for name in (QUICKSTART, "workflows/models.yaml"))
+    edit(root, "cgpt/pretrain.py", "from cgpt", "from pathlib import Path\nfrom cgpt")
+    (root / "cgpt/pretrain.py").write_text((root / "cgpt/pretrain.py").read_text() + spoil)
     done = snakemake(root, "--cores", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (root / QUICKSTART).read_text() == "question: ["
+    assert (root / QUICKSTART).read_text() == "a: ["
