@@ -6,17 +6,17 @@ import argparse
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgpt import generate_command, kernels, load, plan
+from cgpt import caches, ending, generate_command, jobs, kernels, load, plan
 from cgpt.bench import command as bench
 from cgpt.bench import rate
 from cgpt.cost import command as cost
-from cgpt.errors import UserError, did_you_mean
+from cgpt.declarations import folder_of
+from cgpt.errors import UserError
 from cgpt.kernels.processor import check_threads
 from cgpt.spec import Experiment, Hardware
 
@@ -32,6 +32,7 @@ STAGE_HELP = {
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+DRAWING = ("plot", "plot-devices", "fit", "coordinate-check")  # verbs that need matplotlib
 COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
@@ -40,26 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # no result is lost because a terminal cannot show a character
     chosen = _parser().parse_args(arguments)
-    try:
+    jobs.stop_with_workflow()
+
+    def command() -> None:
         if isinstance(getattr(chosen, "threads", None), int):
             check_threads(chosen.threads)
+        if chosen.verb in DRAWING:
+            caches.prepare_matplotlib()
         result, text = chosen.run(chosen)
-    except UserError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return 1
-    except MemoryError as error:
-        why = str(error) or "no more is given"
-        print(f"memory: this machine has not enough ({why}); write smaller sizes", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        resumes = chosen.verb == "pretrain"
-        print("stopped" + ("; the same command goes on from the last checkpoint" if resumes else ""), file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    try:
         print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
-    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+    return ending.run(chosen.verb, command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,12 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _workflow() -> load.Workflow:
+    root = Path.cwd()
+    return load.read_workflow(root, folder_of(root))
+
+
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
-    workflow = load.load_workflow(Path.cwd())
-    if name not in workflow.experiments:
-        raise UserError(f"workflows/experiments: there is no experiment '{name}'; "
-                        f"{did_you_mean(name, workflow.experiments)}")  # fmt: skip
-    experiment = workflow.experiments[name]
+    workflow = _workflow()
+    experiment = workflow.asked(name)
+    if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job it is said already
+        workflow.warn_of_others(name)
     return experiment, plan.make_plan(experiment, workflow)
 
 
@@ -144,7 +140,7 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
-    workflow = load.load_workflow(Path.cwd())
+    workflow = _workflow()
     run = plan.find_run(chosen.verb, chosen.id, workflow)
     threads = _granted(chosen.threads, run)
     if chosen.verb in COMPUTING:

@@ -17,6 +17,7 @@ from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.variants import Variant, variants
 
+LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
 RUNS_FOLDER = Path("results/runs")
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
@@ -89,11 +90,17 @@ class Plan:
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
     runs: dict[tuple[str, str], Run] = {}
+    points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
+    for of_model in points.values():
+        _refuse_alike(of_model, experiment.name)
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
-        for variant in variants(experiment, workflow.models[model_name]):
+        for variant in points[model_name]:
             for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
                 runs.setdefault((run.stage, run.id), run)
     found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
+        raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
+                        "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     return Plan(experiment.name, tuple(trunk.share(found)))
 
 
@@ -102,11 +109,27 @@ def last_file(stage: str, run_id: str) -> Path:
     return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
 
 
+def make_plans(workflow: Workflow) -> tuple[dict[str, Plan], dict[str, tuple[str, ...]]]:
+    """The plan of each experiment that has one, and the problems of each other one."""
+    plans, broken = {}, dict(workflow.experiments.broken)
+    for name, experiment in workflow.experiments.items():
+        try:
+            plans[name] = make_plan(experiment, workflow)
+        except UserError as error:
+            broken[name] = error.problems
+    return plans, broken
+
+
 def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
-    """Every run of every experiment by (stage, id); a shared one has the fewest threads that are named for it."""
+    """Every run of every experiment that has a plan, by (stage, id)."""
+    return runs_of(make_plans(workflow)[0].values())
+
+
+def runs_of(plans: Iterable[Plan]) -> dict[tuple[str, str], Run]:
+    """Every run of the plans by (stage, id); a shared one has the fewest threads that are named for it."""
     runs: dict[tuple[str, str], Run] = {}
-    for experiment in workflow.experiments.values():
-        for run in make_plan(experiment, workflow).runs:
+    for plan in plans:
+        for run in plan.runs:
             known = runs.get((run.stage, run.id))
             if known is None or run.execution.threads < known.execution.threads:
                 runs[run.stage, run.id] = run
@@ -115,10 +138,13 @@ def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
 
 def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
     """The run with this id; raises UserError with the nearest id where no experiment has it."""
-    runs = all_runs(workflow)
+    plans, broken = make_plans(workflow)
+    runs = runs_of(plans.values())
     if (stage, run_id) not in runs:
-        raise UserError(f"{stage}: no experiment has a run '{run_id}'; "
-                        f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        problem = (f"{stage}: no experiment has a run '{run_id}'; "
+                   f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        left_out = [f"left out: {lines[0]}" for lines in broken.values()]
+        raise UserError(problem, *left_out)
     return runs[stage, run_id]
 
 
@@ -126,6 +152,19 @@ def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
     """Every device of a profile takes the same number of sequences in each forward pass."""
     if problem := check.uneven(n_sequences, hardware):
         raise UserError(f"workflows/{where}: {problem}")
+
+
+def _refuse_alike(points: Iterable[Variant], experiment: str) -> None:
+    """No two points of `vary` are the same runs, of which one would be lost without a word."""
+    seen: dict[str, Variant] = {}
+    for point in points:
+        train = resolve_length(point.train, point.model)
+        said = replace(train, tokens_per_parameter=None, flops=None)
+        other = seen.setdefault(repr((point.model, point.data, said, point.finetune)), point)
+        if other is not point:
+            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, point)]
+            raise UserError(f"workflows/experiments/{experiment}.yaml: vary: at {' and at '.join(at)} the runs of "
+                            f"{point.model.name} are the same; leave one of the two out")  # fmt: skip
 
 
 def _refuse_long_warmup(variant: Variant, experiment: str) -> None:

@@ -6,7 +6,6 @@ per optimizer step. A file with a missing or an extra key, or a value of the wro
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.userfile import read_csv, read_json
 
 TIMINGS = ("measured", "modeled")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
@@ -290,13 +290,9 @@ def _csv_cell(value: Any) -> str:
 def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Rows of a CSV with exactly these columns: text in those of `names`, else numbers, None in an empty cell."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != columns:
-                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(columns)}")
-            rows = list(lines)
-        if any(None in line or None in line.values() for line in rows):
-            raise ValueError("a line has too few or too many cells")
+        there, rows = read_csv(path)
+        if there != columns:
+            raise UserError(f"{path}: the columns are {', '.join(there)}; expected {', '.join(columns)}")
         return [{key: line[key] if key in names else float(line[key]) if line[key] else None for key in columns}
                 for line in rows]  # fmt: skip
     except (OSError, ValueError) as error:
@@ -305,7 +301,7 @@ def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = (
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run its stage first (snakemake does when asked for a table)") from None
     except (OSError, ValueError) as error:

@@ -34,15 +34,20 @@ class Model:
     mup_output_alpha: float = 1.0
 
 
+MAX_BYTES = 64 << 30  # of one file of a data set, packed or unpacked
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One file of a data set. `path` is relative to the mirror and to the local cache; `sha256` is of the
-    unpacked content where `path` ends in .gz, so that a plain and a compressed copy verify alike."""
+    unpacked content where `path` ends in .gz, so that a plain and a compressed copy verify alike. A file of more than
+    `max_bytes`, packed or unpacked, is given up."""
 
     path: str
     sha256: str | None = None
     split: str = "train"
     url: str | None = None
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)

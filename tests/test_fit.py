@@ -35,7 +35,7 @@ def root(tmp_path, monkeypatch) -> Path:
     edit(tmp_path, "workflows/models.yaml", MODELS, "models:\n" + "".join(rows))
     edit(tmp_path, QUICKSTART, "models: [small]", f"models: [{', '.join(SIZES)}]\nseeds: [0, 1]")
     edit(tmp_path, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
-    edit(tmp_path, QUICKSTART, "tasks: [topic]", "tasks: []")
+    edit(tmp_path, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]", "tasks: []")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -158,8 +158,12 @@ def test_runs_of_different_weight_decays_are_different_series(root):
 @pytest.mark.parametrize(("spoil", "expected"), [
     (lambda path: path.unlink(), "results/quickstart/runs.csv: cannot be read (No such file or directory); run "
      "`snakemake --cores 2 results/quickstart/fits.md`, which makes it from the experiment"),
-    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,").replace(".s1-", ".s9-")),
+    (lambda path: path.write_text(path.read_text().replace(".s1-", ".s9-")),
      "is not in the plan; run `python -m cgpt tabulate quickstart`"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,")),
+     "row 2 has too few or too many cells; run tabulate again"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,world,0,cpu,,", "pretrain,a,world,0,cpu,,x")),
+     "holds what is no number"),
     (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "has no pretraining run"),
     (lambda path: path.write_text("run,stage\n"), "has no column"),
 ])  # fmt: skip

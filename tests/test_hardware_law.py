@@ -37,7 +37,7 @@ def write_experiment(root: Path) -> Path:
     edit(root, QUICKSTART, "models: [small]", f"models: [{', '.join(rows)}]\nseeds: [0, 1]\n"
          "hardware: [cpu, wafers]\nweights_from: cpu\nfit: [hardware]")  # fmt: skip
     edit(root, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
-    edit(root, QUICKSTART, "tasks: [topic]", "tasks: []")
+    edit(root, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]", "tasks: []")
     wafers = f"{WAFER}systems: 2\npower_w: {WATTS / 2}\nprice_per_hour_usd: {USD_PER_HOUR / 2}\n"
     (root / "hardware_profiles/wafers.yaml").write_text(wafers)
     return root

@@ -16,10 +16,10 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "errors", "fill", "flops", "generate_command", "hub",
-               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
-               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
-               "bench/command")  # fmt: skip
+DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
+               "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
+               "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
+               "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
@@ -230,3 +230,29 @@ def test_lint_has_nothing_to_say(root):
 def test_the_rules_are_formatted():
     command = [Path(sys.executable).parent / "snakefmt", "--check", "-l", "120", "Snakefile", "workflows/rules"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
+    (root / "workflows/experiments/draft.yaml").write_text("question: what\nmodles: [x]\n")
+    (root / "workflows/experiments/point.yaml").write_text(EXPERIMENT + "vary: {data.vocab_size: [100]}\n")
+    done = snakemake(root, "--dry-run", "results/quickstart/table.md")
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+    assert done.stderr.count("warning: not used here, and left out: workflows/experiments/") == 2
+    for name, expected in (("draft", "modles: unknown key"), ("point", "100 is less than the 256 bytes")):
+        done = snakemake(root, "--dry-run", f"results/{name}/table.md")
+        assert done.returncode == 1 and expected in done.stderr and "Traceback" not in done.stderr
+    edit(root, QUICKSTART, "lr: 0.003", "lr: fast")
+    done = snakemake(root, "--dry-run")
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(
+        "train.lr: must be a number, not 'fast'; write a number"
+    )
+
+
+def test_an_edit_while_a_workflow_runs_changes_none_of_its_jobs(root):
+    edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
+    spoil = "".join(f"    Path({name!r}).write_text('a: [')\n" for name in (QUICKSTART, "workflows/models.yaml"))
+    edit(root, "cgpt/pretrain.py", "from cgpt", "from pathlib import Path\nfrom cgpt")
+    (root / "cgpt/pretrain.py").write_text((root / "cgpt/pretrain.py").read_text() + spoil)
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (root / QUICKSTART).read_text() == "a: ["

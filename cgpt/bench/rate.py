@@ -30,7 +30,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 
 def measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Train each model for a few seconds and keep its rate; what was measured, and as two lines. Raises UserError."""
-    profiles = load.load_workflow(Path.cwd()).hardware
+    profiles = load.read_workflow(Path.cwd()).hardware
     if chosen.hardware not in profiles:
         raise UserError(f"--hardware: there is no hardware profile '{chosen.hardware}'; "
                         f"{did_you_mean(chosen.hardware, profiles)}")  # fmt: skip

@@ -65,7 +65,7 @@ def forecast(chosen: argparse.Namespace) -> ANSWER:
     asked = ("--target-loss" if chosen.target_loss is not None else "--decode" if chosen.decode else
              "--prefill" if chosen.prefill else "training")  # fmt: skip
     _refuse_flags(chosen, asked)
-    workflow = load.load_workflow(Path.cwd())
+    workflow = load.read_workflow(Path.cwd())
     if asked == "--target-loss":
         return _target(chosen, workflow)
     return _of_model(chosen, asked.removeprefix("--"), workflow)
@@ -152,7 +152,7 @@ def forecast_family(chosen: argparse.Namespace) -> ANSWER:
     """What the seven Cerebras-GPT would take on every profile, written to two files."""
     from cgpt.cost import family
 
-    workflow = load.load_workflow(Path.cwd())
+    workflow = load.read_workflow(Path.cwd())
     rows = family.forecast_family(family.read(REFERENCE / family.RUNS), workflow.models, workflow.hardware)
     family.write(rows, chosen.out)
     return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
@@ -163,6 +163,6 @@ def calibrate(chosen: argparse.Namespace) -> ANSWER:
     from cgpt.cost import calibrate, fidelity, measurements
 
     rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
-    found = calibrate.calibrate(rows, load.load_workflow(Path.cwd()).hardware)
+    found = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
     fidelity.write(found, rows, REFERENCE)
     return fidelity.as_json(found), fidelity.as_text(found)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.cost.shapes import Shape
 from cgpt.errors import UserError
+from cgpt.userfile import read_csv
 
 USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
 
@@ -55,9 +55,8 @@ class Measurement:
 def read(path: Path) -> list[Measurement]:
     """All rows; raises UserError, one line a problem, where a row is not whole."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+        _, lines = read_csv(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
     types, problems, rows = get_type_hints(Measurement), [], []
     for number, line in enumerate(lines, start=2):

@@ -57,7 +57,7 @@ def _scores(folder: Path, run: PretrainRecord) -> list[ScoresRecord]:
 def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:
     """The run's spec and data sets, where its experiment is in the folder that the command runs in."""
     try:
-        workflow = load.load_workflow(Path.cwd())
+        workflow = load.read_workflow(Path.cwd())
         spec = plan.find_run(run.stage, run.run, workflow).spec
         corpus = plan.find_run("tokenize", spec["tokenize"], workflow).spec["corpus"]
     except UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,6 +16,7 @@ from cgpt.errors import UserError
 from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
 from cgpt.spec import Model
+from cgpt.userfile import read_csv
 
 # Settings along which a law runs, the parametrization, which makes series anyhow, and the learning rate, whose best
 # value stands for each size; runs that differ in another one, such as train.weight_decay, belong to different laws.
@@ -138,18 +138,22 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
         groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
     told = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
-    series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    try:
+        series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    except ValueError as error:
+        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
     return {name: points for name, points in series.items() if points}
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if missing := set(columns) - set(lines.fieldnames or ()):
-                raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
-            return list(lines)
+        there, rows = read_csv(path)
+        if missing := set(columns) - set(there):
+            raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
+        return rows
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run tabulate again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run `snakemake --cores 2 "
                         f"{path.parent / 'fits.md'}`, which makes it from the experiment") from None  # fmt: skip
