@@ -141,6 +141,21 @@ def test_a_run_without_a_finite_loss_is_left_out_and_said(root):
     assert "10 runs, 5 settings; 2 runs without a finite loss left out" in page and "nan" not in page
 
 
+def test_a_seed_apart_from_the_others_of_its_setting_is_named_above_the_law(root):
+    edit(root, QUICKSTART, "seeds: [0, 1]", "seeds: [0, 1, 2]")
+    write_runs(root)
+    path = root / "results/quickstart/runs.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (strange,) = (row for row in rows if row["model"] == "d" and row["seed"] == "1" and row["stage"] == "pretrain")
+    strange["validation_loss"] = str(2 * float(strange["validation_loss"]))
+    write_csv(path, RUN_COLUMNS, rows)
+    assert main(["fit", "quickstart"]) == 0
+    page = (root / "results/quickstart/fits.md").read_text()
+    loss = float(strange["validation_loss"])
+    assert f"a seed apart from the others of its setting and part of its mean: d at {loss:.3f})" in page  # and no other
+
+
 def test_runs_of_different_weight_decays_are_different_series(root):
     edit(
         root,

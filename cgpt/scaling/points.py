@@ -15,6 +15,7 @@ from cgpt.collect import PARAMETRIZATIONS
 from cgpt.errors import UserError
 from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
+from cgpt.seeds import apart
 from cgpt.spec import Model
 from cgpt.userfile import read_csv
 
@@ -65,6 +66,12 @@ class Points:
     def model_of(self, cell: int) -> str:
         """The model's name in a cell."""
         return self.models[int(np.argmax(self.cells == cell))]
+
+    def seeds_apart(self) -> list[tuple[str, float]]:
+        """Model and loss of each run that lies apart from the other seeds of its setting (`cgpt.seeds.apart`)."""
+        runs = [np.flatnonzero(self.cells == cell) for cell in range(self.n_cells)]
+        return [(self.models[of_cell[place]], float(self.loss[of_cell[place]]))
+                for of_cell in runs for place in apart(self.loss[of_cell].tolist())]  # fmt: skip
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""

@@ -61,6 +61,9 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     if study["best_by"]:
         counted += f", of each size the best of {study['n_cells_tried']} by {', '.join(study['best_by'])}"
     counted += left_out
+    if study["seeds_apart"]:
+        each = ", ".join(f"{model} at {loss:.3f}" for model, loss in study["seeds_apart"])
+        counted += f"; a seed apart from the others of its setting and part of its mean: {each}"
     if "compute" in study:
         yield _compute_table(f"Loss against compute{of} ({counted})", study["compute"])
         held_out = _held_out_table(f"Extrapolation{of}: each run by the law of all smaller ones", study)

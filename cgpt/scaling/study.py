@@ -51,6 +51,7 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", ma
         "n_cells_tried": tried.n_cells,
         "best_by": tried.competing_axes(),
         "n_left_out": tried.n_left_out,
+        "seeds_apart": points.seeds_apart(),
         "n_sizes": len(set(points.n_parameters.tolist())),
         "tokens_per_parameter": float(np.median(points.tokens / points.n_parameters)),
         "tokens_per_parameter_range": _range(points.tokens / points.n_parameters),
