@@ -8,7 +8,7 @@ N parameters. Numbers are 32-bit. Bytes of libraries, and what an allocator keep
 from __future__ import annotations
 
 from cgpt import flops
-from cgpt.spec import Finetune, Model, Train
+from cgpt.spec import Model, Train
 
 FLOAT_BYTES = 4
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness.
@@ -28,14 +28,15 @@ def pretraining_bytes(model: Model, train: Train, threads: int = 1, kernels: str
     state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
     state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
     windows = min(train.eval_batches * train.batch_size, max(1, SCORED_TOKENS // model.seq_len))
-    floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels)
+    floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
     return _bytes("pretrain", floats + _scoring(model, windows, threads, kernels), kernels)
 
 
-def finetuning_bytes(model: Model, tuning: Finetune, threads: int = 1, kernels: str = "native") -> int:
-    """Peak of fine-tuning, were an example as long as the model's context; shorter ones take less."""
-    state = STATE + INITIAL + COMPARING
-    floats = state * flops.n_parameters(model) + _step(model, tuning.batch_size, threads, kernels)
+def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: str = "native",
+                     longest: int | None = None) -> int:  # fmt: skip
+    """Peak of fine-tuning on examples of at most `longest` tokens; None: as long as the model's context."""
+    state, length = STATE + INITIAL + COMPARING, min(longest or model.seq_len, model.seq_len)
+    floats = state * flops.n_parameters(model) + _step(model, batch_size, threads, kernels, length)
     return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), threads, kernels), kernels)
 
 
@@ -53,7 +54,7 @@ def _scored_at_once(model: Model) -> int:
     return max(1, SCORED_TOKENS // model.seq_len)
 
 
-def _step(model: Model, n_sequences: int, threads: int, kernels: str) -> float:
+def _step(model: Model, n_sequences: int, threads: int, kernels: str, length: int) -> float:
     """Floats of one forward and backward pass: activations kept, gradients, and what the kernels work in.
 
     Kept per token and layer: 8 d (both norms' input and output, q k v, attention out) and 2 F (before and after the
@@ -61,10 +62,10 @@ def _step(model: Model, n_sequences: int, threads: int, kernels: str) -> float:
     each layer's activations make room for its gradients, so that the peak is at one end of it.
     """
     d, f, n_layer, vocab = model.d_model, flops.ffn_width(model), model.n_layer, flops.vocabulary(model)
-    tokens, n_parameters = n_sequences * model.seq_len, flops.n_parameters(model)
+    tokens, n_parameters = n_sequences * length, flops.n_parameters(model)
     layer = tokens * (8 * d + 2 * f)
     if kernels != "native":
-        layer += tokens * 2 * model.n_head * model.seq_len
+        layer += tokens * 2 * model.n_head * length
         return n_parameters + n_layer * layer + 2 * tokens * vocab
     passing = max(n_layer * layer + vocab * d, n_parameters + layer) + tokens * (3 * d + f)
     return passing + max(tokens * f, _scratch(model, threads)) + HEAD_ROWS * (d + vocab)

@@ -298,7 +298,7 @@ def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Da
     execution = replace(
         pretrain.execution, tokens=tokens, flops=cost,
         flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
-        memory_bytes=memory.finetuning_bytes(model, tuning, pretrain.execution.threads, hardware.kernels),
+        memory_bytes=memory.finetuning_bytes(model, tuning.batch_size, pretrain.execution.threads, hardware.kernels),
     )  # fmt: skip
     blocks = ("model", "data", "finetune") if start == "scratch" else ("model", "data", "train", "finetune")
     parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",

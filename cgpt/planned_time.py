@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cgpt import flops, rates
+from cgpt import flops, memory, rates
 from cgpt.errors import UserError
 from cgpt.kernels.compiler import cpu_model
 from cgpt.plan import RUNS_FOLDER, Plan, Run, last_file
 from cgpt.spec import Hardware
 
 BYTES_PER_TOKEN = 3.0  # of a task's file, roughly, with any tokenizer
+SHORTEST_PADDING = 32  # tokens that the length of a short example is rounded up to a multiple of
 SCORING_SHARE = 1 / 3  # of a training token's FLOPs: the forward pass
 Key = tuple[str, str]
 
@@ -77,7 +80,8 @@ def _with_minutes(run: Run, known: list[rates.Rate], start_s: float) -> Run:
     if cost.trunk and work:
         work *= 1 - cost.trunk_steps / run.spec["train"]["steps"]
     rate = _rate(known, hardware, cost.threads, per_token)
-    return replace(run, execution=replace(cost, minutes=(work / rate + start_s) / 60 if work and rate else None))
+    minutes = (work / rate + start_s) / 60 if work and rate else None
+    return replace(run, execution=replace(cost, minutes=minutes, memory_bytes=_memory_bytes(run)))
 
 
 def _rate(known: list[rates.Rate], hardware: Hardware, threads: int, per_token: float) -> float | None:
@@ -115,33 +119,56 @@ def _task_flops(run: Run, longest: int, per_token: float) -> float | None:
         size = _size(task, task.get("training_split"))
         if size is None:
             return run.execution.flops
-        documents = min(size[0], run.spec["n_labels"] or size[0])
-        return documents * min(size[1], longest) * run.spec["finetune"]["epochs"] * per_token
+        documents = min(size.documents, run.spec["n_labels"] or size.documents)
+        return documents * min(size.tokens, longest) * run.spec["finetune"]["epochs"] * per_token
     size = _size(task, task.get("test_split") or task.get("validation_split"))
     if size is None or task.get("output_type") == "generate_until":
         return None
-    documents, choices = min(size[0], task.get("limit") or size[0]), task.get("doc_to_choice")
+    documents, choices = min(size.documents, task.get("limit") or size.documents), task.get("doc_to_choice")
     n_passes = documents * (len(choices) if isinstance(choices, list) else 1)
-    return n_passes * min(size[1], longest) * per_token * SCORING_SHARE
+    return n_passes * min(size.tokens, longest) * per_token * SCORING_SHARE
 
 
-def _size(task: Mapping[str, Any], split: str | None) -> tuple[int, float] | None:
-    """Documents of a split and tokens of one, by the lines and bytes of its file; None where it is not there."""
+def _memory_bytes(run: Run) -> int | None:
+    """What the plan says, and of fine-tuning on a file that is there, what its longest example takes."""
+    cost, size = run.execution, None
+    if run.stage == "finetune":
+        size = _size(run.spec["task"], run.spec["task"].get("training_split"))
+    if size is None or cost.model is None or cost.hardware is None:
+        return cost.memory_bytes
+    longest = -(-math.ceil(size.longest) // SHORTEST_PADDING) * SHORTEST_PADDING
+    return memory.finetuning_bytes(cost.model, run.spec["finetune"]["batch_size"], cost.threads, cost.hardware.kernels,
+                                   longest)  # fmt: skip
+
+
+class _Size(NamedTuple):
+    """Documents of a split, and tokens of the mean and of the longest one, roughly."""
+
+    documents: int
+    tokens: float
+    longest: float
+
+
+def _size(task: Mapping[str, Any], split: str | None) -> _Size | None:
+    """By the lines and bytes of the split's files; None where they are not there."""
     files = (task.get("dataset_kwargs") or {}).get("data_files")
     if not split or not isinstance(files, dict) or "data" not in task:
         return None
     names = files.get(split.partition("[")[0])
     folder = RUNS_FOLDER / "data" / str(task["data"])
-    paths = [folder / name for name in ([names] if isinstance(names, str) else names or [])]
+    paths = [(folder / name).resolve() for name in ([names] if isinstance(names, str) else names or [])]
     if not paths or not all(path.is_file() for path in paths):
         return None
-    lines, n_bytes = sum(map(_lines, paths)), sum(path.stat().st_size for path in paths)
-    return (lines, n_bytes / lines / BYTES_PER_TOKEN) if lines else None
+    return _size_of(tuple((path, path.stat().st_mtime_ns) for path in paths))
 
 
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+@cache
+def _size_of(files: tuple[tuple[Path, int], ...]) -> _Size | None:
+    """Of files as they were when they were last written: several runs of a plan ask for the same."""
+    lengths = [len(line) for path, _ in files for line in path.read_bytes().splitlines(keepends=True)]
+    if not lengths:
+        return None
+    return _Size(len(lengths), sum(lengths) / len(lengths) / BYTES_PER_TOKEN, max(lengths) / BYTES_PER_TOKEN)
 
 
 def _wall_minutes(runs: list[Run], cores: int) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from project import edit, write_project
 
-from cgpt import flops, load, rates
+from cgpt import flops, load, memory, rates
 from cgpt.__main__ import main
 from cgpt.bench import rate
 from cgpt.kernels.compiler import cpu_model
@@ -136,6 +136,18 @@ def test_fine_tuning_and_scoring_have_minutes_once_their_files_are_there(root):
         assert run.execution.minutes == pytest.approx(2 * 100 * 10 * per_token / 1e9 / 60)
     for run in plan.of("evaluate"):  # two choices a document, forward alone
         assert run.execution.minutes == pytest.approx(2 * 50 * 10 * per_token / 3 / 1e9 / 60)
+
+
+def test_fine_tuning_on_a_file_that_is_there_takes_the_memory_of_its_longest_example(root):
+    edit(root, "workflows/models.yaml", "seq_len: 16}", "seq_len: 1024}")
+    before = timed(planned()).plan.of("finetune")[0].execution
+    assert before.memory_bytes == memory.finetuning_bytes(before.model, 32, kernels="tinygrad")
+    folder = last_file("fetch", "world").parent
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(5 * "short\n" + 299 * "x" + "\n")  # 100 tokens, padded to 128
+    after = timed(planned()).plan.of("finetune")[0].execution
+    assert after.memory_bytes == memory.finetuning_bytes(before.model, 32, kernels="tinygrad", longest=128)
+    assert after.memory_bytes < before.memory_bytes
 
 
 def test_a_limit_and_a_number_of_labels_bound_the_minutes(root):
