@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
 DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "errors", "fill", "flops", "generate_command", "hub",
                "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
-               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
-               "bench/command")  # fmt: skip
+               "variants", "yamlfile", "kernels/__init__", "kernels/blas", "kernels/compiler", "kernels/processor",
+               "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
