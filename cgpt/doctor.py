@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
         "cpu_level": processor.machine_level(),
         "cpu_level_in_use": _or_none(processor.level_in_use),
         "cores": processor.granted_cores(),
-        "memory_bytes": memory_bytes(),
+        "memory_bytes": processor.memory_bytes(),
         "disk_free_bytes": free,
         "compiler": _compiler(),
         "openblas": _or_none(blas_core),
@@ -132,12 +132,4 @@ def _or_none(function: Callable[[], str]) -> str | None:
     try:
         return function()
     except UserError:
-        return None
-
-
-def memory_bytes() -> int | None:
-    """The machine's memory; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
         return None

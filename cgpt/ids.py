@@ -47,7 +47,7 @@ def check_ids(values: np.ndarray, config: Model, name: str) -> None:
     """Raise ValueError where one of the ids, whole numbers of any width, is none of the model's."""
     if values.dtype.kind not in "iu":
         raise ValueError(f"{name}: are {values.dtype}, not whole numbers")
-    if values.size and (values.min() < 0 or values.max() >= _vocabulary(config)):
+    if values.size and values.view(f"u{values.itemsize}").max() >= _vocabulary(config):  # -1 is the greatest of these
         unknown = values[(values < 0) | (values >= _vocabulary(config))]
         raise ValueError(f"{name}: {unknown[0]} is no token of the model, whose are 0 to {_vocabulary(config) - 1}")
 

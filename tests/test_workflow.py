@@ -19,7 +19,8 @@ QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/to
 DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
                "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
                "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
-               "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
+               "kernels/__init__", "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__",
+               "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):

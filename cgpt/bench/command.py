@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, doctor, flops, kernels, load
+from cgpt import check, flops, kernels, load
 from cgpt.errors import UserError, did_you_mean
-from cgpt.kernels.processor import check_threads
+from cgpt.kernels.processor import check_threads, memory_bytes
 from cgpt.spec import Hardware, Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
@@ -105,10 +105,10 @@ def _set_up(chosen: argparse.Namespace, models: dict[str, Model], hardware: Hard
     if chosen.benchmark == "tokenize":
         return Tokenization(chosen.n_bytes, chosen.threads, folder)
     setup = Setup(_config(chosen, models), hardware, chosen.threads, chosen.checkpoint)
-    weights_bytes, memory_bytes = 4 * flops.n_parameters(setup.config), doctor.memory_bytes()
-    if memory_bytes and weights_bytes > memory_bytes:
+    weights_bytes, available_bytes = 4 * flops.n_parameters(setup.config), memory_bytes()
+    if available_bytes and weights_bytes > available_bytes:
         raise UserError(f"bench: the model's weights take {weights_bytes / 2**30:,.0f} GiB, and the machine has "
-                        f"{memory_bytes / 2**30:,.0f}; write a smaller model, --n-layer or --seq-len")  # fmt: skip
+                        f"{available_bytes / 2**30:,.0f}; write a smaller model, --n-layer or --seq-len")  # fmt: skip
     if chosen.benchmark == "pretrain":
         return Pretraining(setup, chosen.batch_size, folder)
     if chosen.benchmark == "evaluate":

@@ -51,7 +51,7 @@ class Compiler:
     def processor_arguments(self, level: str) -> list[str]:
         """What has it compile for a level of x86-64, or for this very processor where that is `native`."""
         if processor.machine() == processor.ARM:
-            return ["-mcpu=native"]  # an -march=native came to clang's ARM only with version 18
+            return ["-mcpu=native"]  # older clangs refuse -march=native on ARM
         if processor.machine() != processor.X86:
             return []
         return [f"-mcpu={level.replace('-', '_')}" if self.name == "zig" else f"-march={level}"]
@@ -117,7 +117,9 @@ def build_library() -> Path:
     library = cache_folder() / f"kernels-{key}.so"
     beside = library.with_suffix(".sha256")
     if not _is_whole(library, beside):
-        content = compile_library(folder / "gpt.c", [] if platform.system() == "Darwin" else _processor_arguments())
+        on_macos = platform.system() == "Darwin"  # where clang's own default suits all processors that there are
+        arguments = [] if on_macos else find_compiler().processor_arguments(processor.level())
+        content = compile_library(folder / "gpt.c", arguments)
         write_atomically(library, content)
         write_atomically(beside, hashlib.sha256(content).hexdigest().encode())
     return library
@@ -136,10 +138,6 @@ def compile_library(source: Path, arguments: Sequence[str]) -> bytes:
         part = Path(scratch) / "kernels.so"
         find_compiler().run(*FLAGS, *arguments, "-o", str(part), str(source), "-lm", "-lpthread")
         return part.read_bytes()
-
-
-def _processor_arguments() -> list[str]:
-    return find_compiler().processor_arguments(processor.level())
 
 
 def _error(said: bytes) -> str:

@@ -116,6 +116,14 @@ def granted_cores() -> int:
     return max(1, min([cores, *(int(quota) for quota in _quotas())]))
 
 
+def memory_bytes() -> int | None:
+    """The machine's memory; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
 def check_threads(threads: int) -> int:
     """The same number. Raises UserError where no run can have so many threads."""
     if not 1 <= threads <= MAX_THREADS:

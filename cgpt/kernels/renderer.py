@@ -47,7 +47,7 @@ def use_own_renderer(threads: int) -> None:
     if processor.machine() not in (processor.X86, processor.ARM):
         return
     ops_cpu.ClangJITRenderer = ClangJITRenderer
-    for device in map(Device.__getitem__, Device._opened_devices):
+    for device in map(Device.__getitem__, list(Device._opened_devices)):
         if isinstance(device, ops_cpu.CPUDevice):
             device.renderers = [ClangJITRenderer if r is cstyle.ClangJITRenderer else r for r in device.renderers]
 
