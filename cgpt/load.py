@@ -14,7 +14,13 @@ from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_gi
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
-RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "coordinate_check")  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = (
+    "runs",
+    "reference",
+    "bench",
+    "cache",
+    "coordinate_check",
+)  # folders of results/ with another meaning
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
 NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
+    "caches declarations download ending entries jobs userfile "
     "errors spec yamlfile fill check contradictions load flops plan plantable provenance records collect tabulate "
     "devices page plot plot_devices roofline documents fetch tokenize shards world tasks taskdata baseline "
     "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "

@@ -14,7 +14,6 @@ from cgpt.kernels.compiler import find_compiler
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 os.environ[jobs.WORKFLOW_PID] = str(os.getpid())  # jobs stop when this process is gone
-DECLARED = declarations.contents(Path.cwd())
 
 
 def stop(*problems):
@@ -36,7 +35,9 @@ def refuse_broken():
 
 
 try:
-    WORKFLOW = load.read_workflow(Path.cwd(), declarations.folder_of(Path.cwd()))
+    DECLARING = declarations.folder_of(Path.cwd())
+    DECLARED = declarations.contents(DECLARING)
+    WORKFLOW = load.read_workflow(Path.cwd(), DECLARING)
     PLANS, BROKEN = plan.make_plans(WORKFLOW)
     refuse_broken()
 except UserError as error:
