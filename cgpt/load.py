@@ -245,7 +245,7 @@ def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[s
     check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, names, file)
     _check_per_model(parts, file)
-    contradictions.note(parts, names.models, names.tasks, file)
+    contradictions.note(parts, names.models, names.datasets, names.tasks, file)
     used = {key: tuple(parts.get(key, ())) for key in ("models", "hardware", "tasks")}
     used["hardware"] = used["hardware"] or Experiment.hardware
     used["datasets"] = tuple(_datasets(parts, names))
