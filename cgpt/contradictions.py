@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from cgpt.check import LENGTHS
-from cgpt.spec import Model, PerModel, Train
+from cgpt.spec import Dataset, Model, PerModel, Train
 from cgpt.yamlfile import Keys, YamlFile
 
 MOST_RUNS = 100_000
@@ -20,14 +20,16 @@ SIZE_AXES = ("model.n_layer", "model.d_model", "model.d_ffn")
 def note(
     parts: Mapping[str, Any],
     models: Mapping[str, Model | None],
+    datasets: Mapping[str, Dataset | None],
     tasks: Mapping[str, Mapping[str, Any] | None],
     file: YamlFile,
 ) -> None:
-    """Note every contradiction of an experiment's blocks with each other, with its models and its tasks."""
+    """Note every contradiction of an experiment's blocks with each other, with its models, data sets and tasks."""
     if "train" in parts:
         _lengths(parts["train"], parts.get("per_model", {}), parts.get("vary", {}), file)
         _decay(parts, file)
         _warmup(parts, file)
+    _validation(parts, datasets, file)
     _parametrization(parts, models, file)
     _finetuning(parts, tasks, file)
     _count(parts, file)
@@ -90,6 +92,24 @@ def _warmup(parts: Mapping[str, Any], file: YamlFile) -> None:
     for keys, beside in said:
         if keys in file.lines and beside:
             file.problem(keys, "stands beside `warmup_tokens`, which holds instead; leave one of the two out")
+
+
+def _validation(parts: Mapping[str, Any], datasets: Mapping[str, Dataset | None], file: YamlFile) -> None:
+    """`validation_fraction` is given only where some data set of a corpus has no validation file of its own."""
+    corpora = [*parts.get("vary", {}).get("data.corpus", []), *([parts["data"].corpus] if "data" in parts else [])]
+    named = [datasets.get(name) for corpus in corpora for name in corpus or ()]
+    if not named or not all(dataset and _has_validation(dataset) for dataset in named):
+        return
+    for keys in (("data", "validation_fraction"), ("vary", "data.validation_fraction")):
+        if keys in file.lines:
+            file.problem(
+                keys, "is of no use: every data set of the corpus has a validation file of its own; leave it out"
+            )
+
+
+def _has_validation(dataset: Dataset) -> bool:
+    splits = [part.split for part in dataset.files] + list(dataset.hub.splits if dataset.hub else ())
+    return "validation" in splits
 
 
 def _parametrization(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:

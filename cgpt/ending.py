@@ -38,7 +38,8 @@ def run(verb: str, command: Callable[[], None]) -> int:
     before = _handle_signals()
     try:
         command()
-        sys.stdout.flush()
+        if sys.stdout:  # None where the shell closed it
+            sys.stdout.flush()
         return 0
     except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
         _discard_output()
@@ -79,13 +80,14 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _say(*lines: str) -> int:
     try:
-        print(*map(one_line, lines), sep="\n", file=sys.stderr, flush=True)
-    except BrokenPipeError:
+        if sys.stderr:
+            print(*map(one_line, lines), sep="\n", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it, or the disk of its file is full
         _discard_output()
     return 1
 
 
 def _discard_output() -> None:
     """What is still to be written goes nowhere, so that Python's own flush at the end fails on nothing."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

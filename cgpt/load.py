@@ -15,7 +15,13 @@ from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_gi
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
-RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "coordinate_check")  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = (
+    "runs",
+    "reference",
+    "bench",
+    "cache",
+    "coordinate_check",
+)  # folders of results/ with another meaning
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
 NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
@@ -234,7 +240,7 @@ def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[s
     check.experiment(parts, names.models, names.hardware, file)
     _check_vary(parts, names, file)
     _check_per_model(parts, file)
-    contradictions.note(parts, names.models, names.tasks, file)
+    contradictions.note(parts, names.models, names.datasets, names.tasks, file)
     used = {key: tuple(parts.get(key, ())) for key in ("models", "hardware", "tasks")}
     used["hardware"] = used["hardware"] or Experiment.hardware
     used["datasets"] = tuple(_datasets(parts, names))

@@ -78,6 +78,20 @@ def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(verb, code, red
     assert (done.returncode, done.stdout, done.stderr) == (code, "x", "")
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "error"),
+    [
+        ("> /dev/full", 1, "plan: No space left on device; free some disk space, then run again\n"),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_output_that_is_full_or_closed_leaves_no_traceback(redirection, code, error):
+    line = f"{sys.executable} -m cgpt plan smoke {redirection} | cat > /dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, error)
+
+
 def test_a_second_signal_changes_nothing():
     code = ("import os, signal, sys, time\nfrom cgpt import ending\ndef command():\n try:\n  print('on', flush=True)\n"
             "  time.sleep(60)\n finally:\n  os.kill(os.getpid(), signal.SIGTERM)\n  print('tidied', flush=True)\n"

@@ -299,6 +299,16 @@ def test_what_is_refused_in_a_block_is_refused_at_a_point_of_vary(root, vary, ex
     assert any(expected in line for line in caught.value.problems), caught.value.problems
 
 
+def test_a_validation_fraction_that_no_data_set_needs_is_refused(root):
+    files = "files: [{path: a.txt}, {path: b.txt, split: validation}]"
+    edit(root, DATA, "path: notes.txt", files)
+    edit(root, QUICKSTART, "corpus: [world]", "corpus: [notes], validation_fraction: 0.1")
+    (problem,) = problems(root)
+    assert problem.startswith(f"{QUICKSTART}:2: data.validation_fraction: is of no use: every data set of the corpus")
+    edit(root, QUICKSTART, "corpus: [notes]", "corpus: [notes, world]")
+    load.load_workflow(root)
+
+
 def test_a_key_of_one_model_that_gives_it_a_second_length_is_refused(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: 5, flops: 1.0e9}}}")
     with pytest.raises(UserError, match="is a second length beside"):

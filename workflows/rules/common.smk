@@ -15,7 +15,6 @@ from cgpt.kernels.processor import level
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 os.environ[jobs.WORKFLOW_PID] = str(os.getpid())  # jobs stop when this process is gone
-DECLARED = declarations.contents(Path.cwd())
 
 
 def stop(*problems):
@@ -37,7 +36,9 @@ def refuse_broken():
 
 
 try:
-    WORKFLOW = load.read_workflow(Path.cwd(), declarations.folder_of(Path.cwd()))
+    DECLARING = declarations.folder_of(Path.cwd())
+    DECLARED = declarations.contents(DECLARING)
+    WORKFLOW = load.read_workflow(Path.cwd(), DECLARING)
     PLANS, BROKEN = plan.make_plans(WORKFLOW)
     refuse_broken()
 except UserError as error:
