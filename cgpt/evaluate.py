@@ -76,8 +76,7 @@ def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[S
 
     name, n_docs = lm_task.task_name, len(lm_task.eval_docs)
     chosen = tasks.subset(n_docs, task.get("limit"))
-    if lm_task.OUTPUT_TYPE == "multiple_choice":
-        _check_labels(task, lm_task, chosen)
+    tasks.check_documents(task, lm_task, chosen)
     with contextlib.redirect_stdout(sys.stderr):  # lm-evaluation-harness prints while it bootstraps
         results = run_harness(
             adapter,
@@ -108,16 +107,10 @@ def bits_per_byte(text: str, loglikelihood: float) -> float:
     return -loglikelihood / math.log(2) / len(text.encode())
 
 
-def _check_labels(task: dict[str, Any], lm_task: Any, chosen: list[int]) -> None:
-    docs = lm_task.eval_docs
-    for n in chosen:
-        doc, place = docs[n], f"{tasks.where(task)}: split '{lm_task.config.test_split}', document {n}"
-        target = lm_task.doc_to_text(doc) if lm_task.multiple_input else lm_task.doc_to_target(doc)
-        tasks.gold(target, lm_task.doc_to_choice(doc), place)
-
-
 def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
     """What is kept of one document: the text as the model saw it, its answers, and the value of every metric."""
+    from cgpt.taskform import gold
+
     contexts = [arguments[0] for arguments in logged["arguments"]]
     metrics = {name: logged[name] for name in logged["metrics"]}
     prompt: str | list[str] = contexts[0]
@@ -126,7 +119,7 @@ def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
     if lm_task.OUTPUT_TYPE == "multiple_choice":
         names = lm_task.doc_to_choice(logged["doc"])
         label = lm_task.doc_to_text(logged["doc"]) if lm_task.multiple_input else target
-        target = tasks.gold(label, names, "document")
+        target = gold(label, names, "document")
         choices = [arguments[1] for arguments in logged["arguments"]][: len(names)]
         prompt = contexts[: len(names)] if lm_task.multiple_input else prompt
         loglikelihoods = [float(answer[0]) for answer in logged["filtered_resps"]][: len(names)]
