@@ -27,6 +27,11 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
+TASK_TYPES: tuple[tuple[str, type, str], ...] = (
+    ("dataset_kwargs", dict, "a mapping"), ("dataset_path", str, "text"), ("metric_list", list, "a list"),
+    ("training_split", str, "text"), ("validation_split", str, "text"), ("test_split", str, "text"),
+    ("fewshot_split", str, "text"), ("output_type", str, "text"),
+)  # fmt: skip
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -154,6 +159,13 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+    for key, kind, wanted in TASK_TYPES:
+        if task.get(key) is not None and not isinstance(task[key], kind):
+            file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
+    if not all(isinstance(entry, dict) and "metric" in entry for entry in task.get("metric_list") or ()):
+        file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
+    if file.problems:
+        return None
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
@@ -170,7 +182,7 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
         _known(task["data"], datasets, "dataset", ("data",), file)
     elif task.get("data") is not None:
         file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
-    if "data" not in task and taskdata.in_files(task) and not file.problems:
+    if task.get("data") is None and taskdata.in_files(task) and not file.problems:
         try:
             task["files_sha256"] = taskdata.local_hashes(task, root, file.path)
         except UserError as error:
