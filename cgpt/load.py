@@ -159,12 +159,7 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
-    for key, kind, wanted in TASK_TYPES:
-        if task.get(key) is not None and not isinstance(task[key], kind):
-            file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
-    if not all(isinstance(entry, dict) and "metric" in entry for entry in task.get("metric_list") or ()):
-        file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
-    if file.problems:
+    if _mistyped(task, file):
         return None
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
@@ -196,6 +191,17 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
+
+
+def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
+    """Whether a key of the task that is looked into holds another type; that is noted."""
+    before = len(file.problems)
+    for key, kind, wanted in TASK_TYPES:
+        if task.get(key) is not None and not isinstance(task[key], kind):
+            file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
+        elif key == "metric_list" and any(not isinstance(e, dict) or "metric" not in e for e in task.get(key) or ()):
+            file.problem((key,), "has an entry without `metric`; write `- metric: acc` for each")
+    return len(file.problems) > before
 
 
 def _experiment(named: _Named, names: _Names) -> Experiment | None:
