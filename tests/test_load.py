@@ -164,8 +164,8 @@ BAD = [
     (TOPIC, "epochs: 2", "epochs: 2, num_fewshot: -1",
      ["11: finetune.num_fewshot: must not be negative, not -1; write 0 or more"]),
     (TOPIC, "data: world\n", "",
-     [f": dataset_kwargs.data_files.{split}: the study's folder has no file 'world_sentiment_{split}.jsonl', and `data` "
-      "names no data set; known: hardware_profiles, notes.txt, workflows" for split in ("train", "test")]),
+     [f": dataset_kwargs.data_files.{split}: the study's folder has no file 'world_sentiment_{split}.jsonl', and "
+      "`data` names no data set; known: hardware_profiles, notes.txt, workflows" for split in ("train", "test")]),
     (TOPIC, "epochs: 2", "epoch: 2", ["11: finetune.epoch: unknown key; did you mean 'epochs'?"]),
     (TOPIC, "training_split: train\n", "",
      [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),
