@@ -258,6 +258,7 @@ def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
 def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:
     """Each axis is `<block>.<key>` with a list of values that this key could have."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
+    known -= {"finetune.num_fewshot"}  # of the scoring, so that training would be the same run
     for axis, values in parts.get("vary", {}).items():
         keys = ("vary", axis)
         block, _, key = axis.partition(".")
