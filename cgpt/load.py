@@ -27,10 +27,14 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
-TASK_TYPES: tuple[tuple[type, str, tuple[str, ...]], ...] = (  # of the keys that are looked into before any document
+# Types of the keys that are looked into before any document is.
+TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
     (list, "a list", ("metric_list", "filter_list")),
     (int, "a whole number", ("num_fewshot", "repeats")),
+    ((str, int), "text or a number", ("doc_to_text",)),
+    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
+    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
     (str, "text", ("dataset_path", "output_type", "training_split", "validation_split", "test_split", "fewshot_split",
                    "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
 )  # fmt: skip
@@ -203,7 +207,7 @@ def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
             if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
                 file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
     metrics = task.get("metric_list")
-    if isinstance(metrics, list) and any(not isinstance(entry, dict) or "metric" not in entry for entry in metrics):
+    if isinstance(metrics, list) and any(not isinstance(e, dict) or e.get("metric") is None for e in metrics):
         file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
     if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
         file.problem(("num_fewshot",), f"must not be negative, not {task['num_fewshot']}; write 0 or more")

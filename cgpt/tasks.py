@@ -64,7 +64,7 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     `limit` picks a fixed random subset. The texts are those that `evaluate` scores. Raises UserError as `build` does,
     and for a wrong label.
     """
-    lm_task = build(task, data_root, split)
+    lm_task = build(task | {"num_fewshot": 0}, data_root, split)
     docs = lm_task.eval_docs
     return [
         _example(lm_task, docs[n], f"{where(task)}: split '{split}', document {n}") for n in subset(len(docs), limit)

@@ -105,6 +105,11 @@ def test_what_would_fail_at_evaluate_or_finetune_fails_at_plan(root, capsys, old
     assert line.startswith(TOPIC) and problem in line
 
 
+def test_as_many_shots_as_there_are_training_documents_can_be_drawn(root, capsys):
+    edit(root, TOPIC, "test_split: test", f"test_split: test\nnum_fewshot: {LABELS}")
+    assert f"task topic, {LABELS}-shot: 30 documents" in said(capsys)
+
+
 def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
     edit(root, TOPIC, 'doc_to_text: "{{text}}"', 'doc_to_text: "{{txt}}"')
     (run,) = [run for run in planned(root).of("evaluate") if run.spec["checkpoint_stage"] == "pretrain"]

@@ -161,6 +161,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_the_model_is_asked(t
     assert said in refused(write_task(tmp_path, ROWS, metric_list=[entry]), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:F-score is ill-defined", "ignore:A single label was found")
 @pytest.mark.parametrize("metric", ["acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc", "brier_score",
                                     "acc_mutual_info"])  # fmt: skip
 def test_every_metric_of_choices_passes_with_its_own_aggregation(tmp_path, metric):
