@@ -18,9 +18,10 @@ PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
     "errors spec yamlfile fill check contradictions load flops plan plantable provenance records collect tabulate "
-    "devices page plot plot_devices roofline documents fetch tokenize shards world tasks taskdata taskform baseline "
-    "preview trial cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast "
-    "cost.measurements cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "
+    "devices page plot plot_devices roofline documents fetch tokenize shards world tasks taskdata baseline "
+    "taskform preview trial "
+    "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
+    "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "
     "scaling.parametric_law scaling.isoflop scaling.points scaling.study scaling.published scaling.downstream "
     "scaling.figure scaling.report scaling.law scaling.machines scaling.cheapest scaling.hardware_figure".split()
 )
