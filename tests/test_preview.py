@@ -119,6 +119,15 @@ def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
     assert main(["check", tokenize.id]) == 0
 
 
+def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kept(root, capsys):
+    edit(root, TOPIC, "dataset_path: json", "data: world\ndataset_path: json")
+    edit(root, TOPIC, OWN, DATA_FILES)
+    edit(root, TOPIC, 'doc_to_text: "{{text}}"', 'doc_to_text: "{{txt}}"')
+    assert main(["fetch", "world"]) == 0
+    assert "the data have no field 'txt'; did you mean 'text'?" in capsys.readouterr().err
+    assert (root / "results/runs/data/world/fetched.json").is_file()
+
+
 def test_what_was_found_right_is_not_checked_again_until_its_content_changes(root, capsys, monkeypatch):
     first = said(capsys)
     with monkeypatch.context() as patch:

@@ -76,6 +76,7 @@ def test_an_answer_that_looks_like_a_list_is_the_text(tmp_path, target):
     doc = lm_task.eval_docs[0]
     assert lm_task.process_results(doc, ["[3, 5]"]) == {"exact_match": 1.0}
     assert lm_task.process_results(doc, ["3"]) == {"exact_match": 0.0}
+    assert "which? [" in prompts(task | {"num_fewshot": 1}, tmp_path)[0][0]
 
 
 def test_a_list_that_a_template_prints_is_several_answers_as_in_the_engine(tmp_path):
