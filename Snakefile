@@ -16,6 +16,7 @@ include: "workflows/rules/common.smk"
 
 onstart:
     begin()
+    check_tasks()
 
 
 rule quickstart:

@@ -64,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("experiment")
     show.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
     show.set_defaults(run=_plan)
+    verb = verbs.add_parser(
+        "check", parents=[shared], help="check the tasks of runs, as `plan` does, before they start"
+    )
+    verb.add_argument(
+        "ids", nargs="*", help="ids of runs that train or score on tasks; default: lines of standard input"
+    )
+    verb.set_defaults(run=_check)
     for stage, help_text in STAGE_HELP.items():
         verb = verbs.add_parser(stage, parents=[shared], help=help_text)
         verb.add_argument("id", help="a run id that `plan` prints")
@@ -134,8 +141,28 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.planned_time import timed
 
     experiment, made = _experiment(chosen.experiment)
-    found = timed(made, chosen.cores)
-    return plantable.as_json(experiment, found), plantable.as_text(experiment, found)
+    previews = _previews(experiment, made)
+    when = timed(made, chosen.cores)
+    return plantable.as_json(experiment, when, previews), plantable.as_text(experiment, when, previews)
+
+
+def _previews(experiment: Experiment, made: plan.Plan) -> list[Any]:
+    """The previews of a plan's tasks; raises UserError where a document or a corpus cannot be used."""
+    from cgpt import preview, trial
+
+    workflow = _workflow()
+    trial.refuse_too_small(experiment.name, made.runs, workflow)
+    return preview.previews(made.runs, {(run.stage, run.id): run for run in made.runs}, workflow)
+
+
+def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt import preview
+
+    workflow = _workflow()
+    known = plan.all_runs(workflow)
+    ids = set(chosen.ids or sys.stdin.read().split())
+    previews = preview.previews([run for run in known.values() if run.id in ids], known, workflow)
+    return {"tasks": [each.task for each in previews]}, ""
 
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -166,7 +193,22 @@ def _granted(granted: int | None, run: plan.Run) -> int:
 def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.fetch import fetch
 
-    return fetch(workflow.datasets[run.id], _folder(run))
+    record = fetch(workflow.datasets[run.id], _folder(run))
+    _warn_of_tasks(run.id, workflow)
+    return record
+
+
+def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
+    """Say what is wrong with tasks over data that have just come, long before a run of them stops for it."""
+    from cgpt import preview
+
+    known = plan.all_runs(workflow)
+    try:
+        preview.previews(
+            [run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow
+        )
+    except UserError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
 
 
 def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         stage="baseline",
         n_shot=0,
         n_samples=result["n_test"],
+        n_prompts_cut=0,
         hardware="cpu",
         prompt_example=samples[0]["prompt"],
         seconds=time.monotonic() - started,
@@ -62,15 +64,20 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
     return _fit(task, data_root, n_labels)[0]
 
 
+def refuse_one_label(task: dict[str, Any], train: Sequence[tasks.Example]) -> None:
+    """Raises UserError where all training documents have the same label, which nothing can be learnt from."""
+    if len({example.label for example in train}) < 2:
+        raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
+
+
 def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not is_classification(task):
         raise UserError(
             f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
-    train = tasks.examples(task, data_root, task["training_split"], n_labels)
+    train = tasks.labelled_examples(task, data_root, n_labels)
     test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
-    if len({example.label for example in train}) < 2:
-        raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
+    refuse_one_label(task, train)
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import bases, check, contradictions
+from cgpt import bases, check, contradictions, taskdata
 from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
@@ -35,6 +35,17 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
+# Types of the keys that are looked into before any document is.
+TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
+    (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
+    (list, "a list", ("metric_list", "filter_list")),
+    (int, "a whole number", ("num_fewshot", "repeats")),
+    ((str, int), "text or a number", ("doc_to_text",)),
+    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
+    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
+    (str, "text", ("dataset_path", "output_type", "training_split", "validation_split", "test_split", "fewshot_split",
+                   "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
+)  # fmt: skip
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -73,7 +84,7 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
     profiles = _folder(folder, "hardware_profiles")
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
     task_files = _folder(folder, "workflows/tasks")
-    tasks = {named.name: _task(named, datasets.entries) for named in task_files}
+    tasks = {named.name: _task(named, datasets.entries, root) for named in task_files}
     names = _Names(models.entries, datasets.entries, tasks, hardware)
     experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
     for named in experiment_files:
@@ -184,14 +195,19 @@ def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
     return profile
 
 
-def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
-    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`."""
+def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
+    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`.
+
+    Files of the study's own folder are part of what the task is, by their content: `files_sha256`.
+    """
     file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+    if _mistyped(task, file):
+        return None
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
@@ -202,7 +218,7 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
     elif from_hub:
         check.hub_task(task, file)
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None and not (key == "data" and from_hub):
+        if task.get(key) is None and not (key == "data" and (from_hub or taskdata.in_files(task))):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
@@ -210,6 +226,11 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         _known(task["data"], datasets, "dataset", ("data",), file)
     elif task.get("data") is not None:
         file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
+    if task.get("data") is None and taskdata.in_files(task) and not file.problems:
+        try:
+            task["files_sha256"] = taskdata.local_hashes(task, root, file.path)
+        except UserError as error:
+            file.problems += error.problems
     limit = task.get("limit")
     if limit is not None and (type(limit) is not int or limit < 1):
         file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
@@ -219,6 +240,21 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
+
+
+def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
+    """Whether a key of the task that is looked into holds another type; that is noted."""
+    before = len(file.problems)
+    for kind, wanted, keys in TASK_TYPES:
+        for key in keys:
+            if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
+                file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
+    metrics = task.get("metric_list")
+    if isinstance(metrics, list) and any(not isinstance(e, dict) or e.get("metric") is None for e in metrics):
+        file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
+    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
+        file.problem(("num_fewshot",), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
+    return len(file.problems) > before
 
 
 def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
@@ -284,6 +320,7 @@ def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
 def _check_vary(parts: dict[str, Any], names: _Names, file: YamlFile) -> None:
     """Each axis is `<block>.<key>` with a list of values that this key could have."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
+    known -= {"finetune.num_fewshot"}  # of the scoring, so that training would be the same run
     for axis, values in parts.get("vary", {}).items():
         keys = ("vary", axis)
         block, _, key = axis.partition(".")

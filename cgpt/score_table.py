@@ -28,6 +28,7 @@ class Setting:
     errors: tuple[float | None, ...] = ()
     strange: tuple[str, ...] = ()
     n_diverged: int = 0
+    cuts: str = ""  # `41 of 300 prompts cut`, where a prompt was longer than the model
 
 
 def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axis | None = None) -> Table:
@@ -124,11 +125,17 @@ def _cells(where: str, rows: list[Row], axis: Axis | None, noted: list[Flag]) ->
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
         noted += [(where + at, flag) for flag in strange]
         settings[value] = Setting(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
-                                  tuple(strange))  # fmt: skip
+                                  tuple(strange), cuts=_cuts(seeds))  # fmt: skip
     if not settings:
         return {}
     ranked = axis is not None and axis.has_best
     return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"] if ranked else None)[1]
+
+
+def _cuts(seeds: list[Row]) -> str:
+    """How many prompts were longer than the model, where any was."""
+    n_cut = max(row["n_prompts_cut"] for row in seeds)
+    return f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
 
 
 def _with_best(
@@ -141,7 +148,7 @@ def _with_best(
     cells = {}
     for place, (value, setting) in enumerate(settings.items()):
         cell = score_cell(mean(setting.values, setting.errors), scale) if setting.values else Cell("")
-        said = [cell.note] if cell.note else []
+        said = list(filter(None, (cell.note, setting.cuts)))
         if setting.n_diverged:
             n = setting.n_diverged + len(setting.values)
             cell, said = replace(cell, text=cell.text or "diverged"), [*said, f"{setting.n_diverged} of {n} diverged"]

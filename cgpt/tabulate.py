@@ -156,6 +156,10 @@ def _meanings(rows: Rows) -> list[tuple[str, str]]:
         facts.insert(0, ("chance", "the expected score of guessing"))
     if any(row["metric"] == ANSWER_BITS for row in rows.scores):
         facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
+    if any(row["n_prompts_cut"] for row in rows.scores):
+        facts.append(("prompts cut", "were longer than the model, which did not see their first tokens"))
+    if any(row["n_shot"] for row in rows.scores):
+        facts.append(("3-shot", "scored with as many examples of the task before each question; else with none"))
     if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):
         facts.append(("~", "computed by a model of the hardware, not measured"))
     if any(row["weights_from"] != row["hardware"] for row in rows.metered):

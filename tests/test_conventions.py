@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "caches declarations download ending entries jobs userfile "
+    "caches declarations download ending entries jobs userfile taskform preview trial "
     "errors spec yamlfile fill check contradictions bases load flops memory plan rates planned_time columns plantable "
     "cost.batch cost.command cost.forecast_page cost.units provenance records collect tabulate "
     "answers axes flags scales seeds score_table devices page plot plot_vary plot_devices roofline "

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -179,6 +180,14 @@ def need_compiler():
     if any(profile and on_host(profile) for profile in profiles):
         find_compiler()
         level()
+
+
+def check_tasks():
+    """Stop before the first job where a task that will be trained or scored on has a document that cannot be used."""
+    stages = ("finetune", "baseline", "evaluate")
+    runs = [job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name in stages]
+    if runs and subprocess.run([sys.executable, "-m", "cgpt", "check"], input="\n".join(runs), text=True).returncode:
+        sys.exit(1)
 
 
 wildcard_constraints:
