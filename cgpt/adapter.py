@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
@@ -24,8 +24,18 @@ Score = Callable[[Any, list[np.ndarray], list[int]], list[tuple[np.ndarray, np.n
 Generate = Callable[..., list[list[int]]]
 
 
+class Cut(NamedTuple):
+    """What the model saw of a prompt that is too long for it, and how many of its first tokens it did not."""
+
+    text: str
+    n_tokens: int
+
+
 class Adapter(TemplateLM):
-    """Answers lm-evaluation-harness's requests with a model, its tokenizer, `score.score` and `generate.generate`."""
+    """Answers lm-evaluation-harness's requests with a model, its tokenizer, `score.score` and `generate.generate`.
+
+    `cuts` holds, by prompt and answer (None where the model writes the answer), every prompt that did not fit.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, score: Score, generate: Generate):
         super().__init__()
@@ -36,6 +46,7 @@ class Adapter(TemplateLM):
         if end_of_text is None:
             raise UserError(f"tokenizer.json: added_tokens: has no {END_OF_TEXT}; use the tokenizer of the checkpoint")
         self._end_of_text: int = end_of_text
+        self.cuts: dict[tuple[str, str | None], Cut] = {}
 
     @property
     def eot_token_id(self) -> int:
@@ -57,7 +68,10 @@ class Adapter(TemplateLM):
                 raise UserError(
                     f"the answer {answer!r} has no token of its own; start it with a space (target_delimiter)"
                 )
-        answers = self._score_pairs([(context, continuation) for _, context, continuation in requests])
+        pairs = [(context or [self.eot_token_id], continuation) for _, context, continuation in requests]
+        for (texts, _, _), (context, continuation) in zip(requests, pairs):
+            self._note_cut(texts, context, n_tokens_cut(len(context), len(continuation), self.max_length))
+        answers = self._score_pairs(pairs)
         for (texts, _, _), answer in zip(requests, answers):
             self.cache_hook.add_partial("loglikelihood", texts, answer)
         return answers
@@ -95,7 +109,11 @@ class Adapter(TemplateLM):
         until = options.get("until") or []
         stop = StopStrings(self.tokenizer, [until] if isinstance(until, str) else until)
         kept = self.max_length - n_new
-        prompts = [(self.tok_encode(context) or [self.eot_token_id])[-kept:] for context in contexts]
+        prompts = []
+        for context in contexts:
+            tokens = self.tok_encode(context) or [self.eot_token_id]
+            self._note_cut((context, None), tokens, max(0, len(tokens) - kept))
+            prompts.append(tokens[-kept:])
         progress = Progress(len(prompts), "continuations")
         texts: list[str] = []
         for start in range(0, len(prompts), CONTINUATIONS_PER_CALL):
@@ -121,7 +139,15 @@ class Adapter(TemplateLM):
         for (pair, _, _), (logprobs, matches) in zip(windows, scored):
             totals[pair] += float(np.sum(logprobs, dtype=np.float64))
             greedy[pair] &= bool(np.all(matches))
+        if not np.isfinite(totals).all():
+            worst = totals[int(np.argmin(np.isfinite(totals)))]
+            raise UserError(f"the model's log-likelihoods are not finite ({worst}): its weights are damaged, or its "
+                            "training diverged; train it again")  # fmt: skip
         return list(zip(totals, greedy))
+
+    def _note_cut(self, texts: tuple[str, str | None], prompt: list[int], n_tokens: int) -> None:
+        if n_tokens:
+            self.cuts[texts] = Cut(self.tokenizer.decode(prompt[n_tokens:]), n_tokens)
 
     def _windows(self, context: list[int], continuation: list[int]) -> list[tuple[np.ndarray, int]]:
         """Cut to (tokens, index of the first scored one), at most max_length + 1 tokens each.
@@ -135,6 +161,14 @@ class Adapter(TemplateLM):
         pieces = get_rolling_token_windows(continuation, context[-1], self.max_length, 1)
         pairs = map(make_disjoint_window, pieces)
         return [(np.array(left + right, np.int32), len(left)) for left, right in pairs]
+
+
+def n_tokens_cut(n_prompt: int, n_answer: int, seq_len: int) -> int:
+    """How many of a prompt's first tokens a model of `seq_len` does not see when it scores an answer to it.
+
+    It reads all tokens but the last; of an answer longer than that only the last token of the prompt is seen.
+    """
+    return max(0, min(n_prompt - 1, n_prompt + n_answer - seq_len - 1))
 
 
 class Progress:

@@ -37,6 +37,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         stage="baseline",
         n_shot=0,
         n_samples=result["n_test"],
+        n_prompts_cut=0,
         hardware="cpu",
         prompt_example=samples[0]["prompt"],
         seconds=time.monotonic() - started,
@@ -63,7 +64,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
         raise UserError(
             f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
-    train = tasks.examples(task, data_root, task["training_split"], n_labels)
+    train = tasks.labelled_examples(task, data_root, n_labels)
     test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
     if len({example.label for example in train}) < 2:
         raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")

@@ -199,7 +199,10 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
             **{key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")},
             "hardware": trained.get("hardware", record.hardware),
             "condition": _condition(record, trained),
-            **{key: getattr(record, key) for key in ("stage", "task", "task_version", "n_shot", "n_samples")},
+            **{
+                key: getattr(record, key)
+                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "n_prompts_cut")
+            },
             **asdict(score),
             "primary": score is primary,
             **{f"{stage}_run": ids.get(stage) for stage in ("evaluate", "finetune", "pretrain")},
@@ -224,10 +227,11 @@ def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
 
 
 def series(row: Row) -> str:
-    """What a score's row of the table, or line of a figure, is called: `fine-tuned, 100 labels`."""
+    """What a score's row of the table, or line of a figure, is called: `3-shot`, `fine-tuned, 100 labels`."""
+    few_shot = row["condition"] == "few-shot"
     details = [f"{row['n_labels']} labels"] if row["n_labels"] is not None else []
-    details += [f"{row['n_shot']} examples"] if row["condition"] == "few-shot" else []
-    return ", ".join([row["condition"], *details])
+    details += [f"{row['n_shot']}-shot"] if row["n_shot"] and not few_shot else []
+    return ", ".join([f"{row['n_shot']}-shot" if few_shot else row["condition"], *details])
 
 
 def series_order(row: Row) -> tuple:

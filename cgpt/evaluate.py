@@ -55,6 +55,7 @@ def evaluate(
         stage=spec["checkpoint_stage"],
         n_shot=lm_task.config.num_fewshot,
         n_samples=len({sample["doc_id"] for sample in samples}),
+        n_prompts_cut=len({sample["doc_id"] for sample in samples if sample["n_tokens_cut"]}),
         hardware=hardware.name,
         prompt_example=_first(samples[0]["prompt"]),
         seconds=seconds if hardware.timing == "measured" else None,
@@ -63,6 +64,9 @@ def evaluate(
         scores=scores,
     )
     write_record(out / "scores.json", record)
+    if record.n_prompts_cut:
+        print(f"evaluate: {record.n_prompts_cut:,} of {record.n_samples:,} prompts were longer than the model's "
+              f"{model.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip
     print(f"evaluate: {record.n_samples:,} documents in {seconds:.1f} s: {_summary(scores)}", file=sys.stderr)
     return asdict(record)
 
@@ -76,8 +80,7 @@ def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[S
 
     name, n_docs = lm_task.task_name, len(lm_task.eval_docs)
     chosen = tasks.subset(n_docs, task.get("limit"))
-    if lm_task.OUTPUT_TYPE == "multiple_choice":
-        _check_labels(task, lm_task, chosen)
+    tasks.check_documents(task, lm_task, chosen)
     with contextlib.redirect_stdout(sys.stderr):  # lm-evaluation-harness prints while it bootstraps
         results = run_harness(
             adapter,
@@ -85,7 +88,7 @@ def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[S
             samples={name: chosen} if len(chosen) < n_docs else None,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
         )
-    samples = [_sample(lm_task, logged) for logged in results["samples"][name]]
+    samples = [_sample(lm_task, logged, adapter.cuts) for logged in results["samples"][name]]
     samples.sort(key=lambda sample: (sample["doc_id"], sample["filter"]))
     return _scores(results["results"][name], results["higher_is_better"][name], samples), samples
 
@@ -108,17 +111,21 @@ def bits_per_byte(text: str, loglikelihood: float) -> float:
     return -loglikelihood / math.log(2) / len(text.encode())
 
 
-def _check_labels(task: dict[str, Any], lm_task: Any, chosen: list[int]) -> None:
-    docs = lm_task.eval_docs
-    for n in chosen:
-        doc, place = docs[n], f"{tasks.where(task)}: split '{lm_task.config.test_split}', document {n}"
-        target = lm_task.doc_to_text(doc) if lm_task.multiple_input else lm_task.doc_to_target(doc)
-        tasks.gold(target, lm_task.doc_to_choice(doc), place)
+def _sample(lm_task: Any, logged: dict[str, Any], cuts: dict) -> Sample:
+    """What is kept of one document: the text as the model saw it, its answers, and the value of every metric.
 
+    Of a prompt that was cut, the text is what the model saw beside the longest answer.
+    """
+    from cgpt.taskform import gold
 
-def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
-    """What is kept of one document: the text as the model saw it, its answers, and the value of every metric."""
     contexts = [arguments[0] for arguments in logged["arguments"]]
+    n_tokens_cut = 0
+    for asked, answer in [(arguments[0], arguments[-1]) for arguments in logged["arguments"]]:
+        cut = cuts.get((asked, answer if isinstance(answer, str) else None))
+        if cut and cut.n_tokens > n_tokens_cut:
+            n_tokens_cut = cut.n_tokens
+            contexts = [cut.text if arguments[0] == asked else context
+                        for arguments, context in zip(logged["arguments"], contexts)]  # fmt: skip
     metrics = {name: logged[name] for name in logged["metrics"]}
     prompt: str | list[str] = contexts[0]
     choices: list[str] | None = None
@@ -126,7 +133,7 @@ def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
     if lm_task.OUTPUT_TYPE == "multiple_choice":
         names = lm_task.doc_to_choice(logged["doc"])
         label = lm_task.doc_to_text(logged["doc"]) if lm_task.multiple_input else target
-        target = tasks.gold(label, names, "document")
+        target = gold(label, names, "document")
         choices = [arguments[1] for arguments in logged["arguments"]][: len(names)]
         prompt = contexts[: len(names)] if lm_task.multiple_input else prompt
         loglikelihoods = [float(answer[0]) for answer in logged["filtered_resps"]][: len(names)]
@@ -145,6 +152,7 @@ def _sample(lm_task: Any, logged: dict[str, Any]) -> Sample:
         "doc_id": logged["doc_id"],
         "filter": logged["filter"],
         "prompt": prompt,
+        "n_tokens_cut": n_tokens_cut,
         "choices": choices,
         "target": target,
         "loglikelihoods": loglikelihoods,

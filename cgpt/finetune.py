@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ class Encoded(NamedTuple):
     first: int
     choices: tuple[tuple[np.ndarray, int], ...]
     label: int | None
+    n_tokens_cut: int = 0  # of the prompt's start, so that prompt and right answer fit the model
 
 
 def finetune(
@@ -72,6 +74,10 @@ class FinetuneRun:
         self.model = GPT.on(hardware, self.config, params, threads)
         self.train_set = [encode(example, self.model, tokenizer) for example in train]
         self.validation_set = [encode(example, self.model, tokenizer) for example in validation]
+        for name, encoded in (("training", self.train_set), ("validation", self.validation_set)):
+            if n_cut := sum(example.n_tokens_cut > 0 for example in encoded):
+                print(f"finetune: {n_cut:,} of {len(encoded):,} {name} prompts were longer than the model's "
+                      f"{self.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip
         s = self.settings
         settings = AdamW(weight_decay=s["weight_decay"], grad_clip=s["grad_clip"])
         self.trainer = Trainer(self.model, settings)
@@ -100,7 +106,7 @@ class FinetuneRun:
             raise UserError(
                 *(f"{tasks.where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing)
             )
-        train = tasks.examples(task, data_root, task["training_split"], self.spec["n_labels"])
+        train = tasks.labelled_examples(task, data_root, self.spec["n_labels"])
         validation = tasks.examples(task, data_root, task["validation_split"], self.settings["max_validation"])
         return train, validation
 
@@ -189,19 +195,26 @@ class FinetuneRun:
 
 
 def encode(example: tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
-    """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept."""
-    from cgpt.adapter import Adapter
+    """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept.
+
+    Raises UserError for an answer that is longer than the model.
+    """
+    from cgpt.adapter import Adapter, n_tokens_cut
     from cgpt.generate import generate
 
-    adapter = Adapter(model, tokenizer, score, generate)
+    adapter, longest = Adapter(model, tokenizer, score, generate), model.config.seq_len
 
-    def pair(answer: str) -> tuple[np.ndarray, int]:
+    def pair(answer: str) -> tuple[np.ndarray, int, int]:
         context, continuation = adapter._encode_pair(example.prompt, answer)
         context = context or [adapter.eot_token_id]
-        kept = np.array([*context, *continuation], np.int32)[-(model.config.seq_len + 1) :]
-        return kept, max(1, len(kept) - len(continuation))
+        if not continuation or len(continuation) > longest:
+            raise UserError(f"finetune: the answer {answer[:60]!r} has {len(continuation)} tokens, of which the model "
+                            f"reads 1 to {longest}; correct it, or leave its document out")  # fmt: skip
+        kept = np.array([*context, *continuation], np.int32)[-(longest + 1) :]
+        return kept, len(kept) - len(continuation), n_tokens_cut(len(context), len(continuation), longest)
 
-    return Encoded(*pair(example.target), tuple(pair(choice) for choice in example.choices), example.label)
+    tokens, first, n_cut = pair(example.target)
+    return Encoded(tokens, first, tuple(pair(choice)[:2] for choice in example.choices), example.label, n_cut)
 
 
 def batches(

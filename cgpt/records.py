@@ -115,6 +115,7 @@ class ScoresRecord:
     stage: str
     n_shot: int
     n_samples: int
+    n_prompts_cut: int  # documents whose prompt was longer than the model, so that it lost its start
     hardware: str
     prompt_example: str
     seconds: float | None
@@ -139,8 +140,15 @@ KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", 
 
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "evaluate_run", "finetune_run",
+                 "stderr", "higher_is_better", "chance", "n_samples", "n_prompts_cut", "evaluate_run", "finetune_run",
                  "pretrain_run")  # fmt: skip
+
+# Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
+BOUNDS = {
+    "acc": (0, 1), "acc_norm": (0, 1), "acc_bytes": (0, 1), "acc_mutual_info": (0, 1), "mcc": (-1, 1),
+    "brier_score": (0, 2), "perplexity": (0, math.inf), "word_perplexity": (0, math.inf),
+    "byte_perplexity": (0, math.inf), "bits_per_byte": (0, math.inf),
+}  # fmt: skip
 
 # The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
 ANSWER_BITS = "bits_per_byte_of_answer"
@@ -192,7 +200,27 @@ def read_scores(path: Path) -> ScoresRecord:
     record = _parse(ScoresRecord, _read_object(path), str(path))
     if not record.scores or not all(isinstance(raw, dict) for raw in record.scores):
         raise UserError(f"{path}: scores: is empty or holds no objects; expected one object per metric")
-    return replace(record, scores=[_parse(Score, raw, f"{path}: scores.{n}") for n, raw in enumerate(record.scores)])
+    scores = [_parse(Score, raw, f"{path}: scores.{n}") for n, raw in enumerate(record.scores)]
+    problems = [f"{path}: {problem}; delete its folder, so that the run is done again"
+                for problem in _impossible(record, scores)]  # fmt: skip
+    if problems:
+        raise UserError(*problems)
+    return replace(record, scores=scores)
+
+
+def _impossible(record: ScoresRecord, scores: Sequence[Score]) -> Iterator[str]:
+    """Values that no evaluation can give."""
+    for score in scores:
+        least, most = BOUNDS.get(score.metric, (-math.inf, math.inf))
+        if not least <= score.value <= most:
+            yield f"scores: {score.metric}: {score.value} is not from {least} to {most}"
+        if score.stderr is not None and score.stderr < 0:
+            yield f"scores: {score.metric}: stderr: {score.stderr} is negative"
+        if score.chance is not None and not 0 <= score.chance <= 1:
+            yield f"scores: {score.metric}: chance: {score.chance} is not from 0 to 1"
+    if record.n_samples < 1 or not 0 <= record.n_prompts_cut <= record.n_samples or record.n_shot < 0:
+        yield (f"n_samples, n_prompts_cut, n_shot: {record.n_samples}, {record.n_prompts_cut} and {record.n_shot} "
+               "cannot be counts")  # fmt: skip
 
 
 def read_loss(path: Path) -> list[dict[str, float | None]]:

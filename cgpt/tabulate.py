@@ -116,12 +116,19 @@ def _task_cell(row: Row) -> Cell:
 def _score_cells(rows: list[Row], columns: list[tuple]) -> list[Cell]:
     """One cell per column; the baseline has no model, so that its one value stands in every column."""
     cells = {
-        column: score_cell(mean([row["value"] for row in seeds], [row["stderr"] for row in seeds]))
+        column: _with_cuts(score_cell(mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])), seeds)
         for column, seeds in grouped(rows, COLUMN_KEYS).items()
     }
     if rows[0]["condition"] == "bag of words":
         return list(cells.values()) * len(columns)
     return [cells.get(column, Cell("")) for column in columns]
+
+
+def _with_cuts(cell: Cell, rows: list[Row]) -> Cell:
+    """The cell, noting how many prompts were longer than the model."""
+    n_cut = max(row["n_prompts_cut"] for row in rows)
+    said = f"{n_cut} of {rows[0]['n_samples']} prompts cut" if n_cut else ""
+    return Cell(cell.text, ", ".join(filter(None, (cell.note, said))))
 
 
 def _label_cell(column: str) -> Cell:
@@ -165,6 +172,10 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
             ("zero-shot", "the pretrained model, which has seen no example of the task"),
             ("fine-tuned", "the pretrained model, trained further on the task"),
         ]
+        if any(row["n_prompts_cut"] for row in rows.scores):
+            facts.append(("prompts cut", "were longer than the model, which did not see their first tokens"))
+        if any(row["n_shot"] for row in rows.scores):
+            facts.append(("3-shot", "scored with as many examples of the task before each question; else with none"))
         if any(row["metric"] == ANSWER_BITS for row in rows.scores):
             facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
         if any(row["condition"] == "bag of words" for row in rows.scores):

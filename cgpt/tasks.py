@@ -17,10 +17,11 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import prepare_environment
 
 if TYPE_CHECKING:
-    from lm_eval.api.task import ConfigurableTask
+    from cgpt.taskform import TextTask
 
-OWN_KEYS = ("data", "finetune", "limit", "stock")  # keys of a task file that lm-evaluation-harness does not have
-TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
+SOURCE_KEYS = ("data", "files_sha256")  # keys that say where the data are
+# Keys of a task that lm-evaluation-harness does not have.
+OWN_KEYS = (*SOURCE_KEYS, "finetune", "limit", "stock")
 FEWSHOT_SEED = 1234  # lm-evaluation-harness's own default
 SUBSET_SEED = 0
 
@@ -70,14 +71,37 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     ]
 
 
-def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> ConfigurableTask:
+def labelled_examples(task: dict[str, Any], data_root: Path, n_labels: int | None) -> list[Example]:
+    """The training split's examples, or exactly `n_labels` of them. Raises UserError, also where there are fewer."""
+    split = task["training_split"]
+    found = examples(task, data_root, split, n_labels)
+    if n_labels is not None and len(found) < n_labels:
+        raise UserError(f"{where(task)}: finetune.n_labels: {n_labels} labels are asked for, split '{split}' has "
+                        f"{len(found)}; write {len(found)} or fewer")  # fmt: skip
+    return found
+
+
+def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> None:
+    """Refuse the first of these documents that cannot be scored, and metrics that cannot be. Raises UserError."""
+    from cgpt.taskform import check_metrics, check_texts
+
+    docs = lm_task.eval_docs
+    for n in numbers:
+        check_texts(lm_task, docs[n], f"{where(task)}: split '{lm_task.config.test_split}', document {n}")
+    enough = numbers if lm_task.OUTPUT_TYPE == "multiple_choice" else numbers[:20]  # comparing texts takes longer
+    check_metrics(lm_task, [docs[n] for n in enough], where(task))
+
+
+def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> TextTask:
     """Return the lm-evaluation-harness task over one split (default: the evaluation split) of the fetched data.
 
     data_root: the folder that holds one folder per data set. Only a task without `data`, which names a data set of the
     Hugging Face hub, downloads anything, and what it downloads is kept there.
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
-    prepare_environment(data_root, online="data" not in task)
+    prepare_environment(data_root, online=not taskdata.in_files(task))
+    from cgpt.taskform import check_fields, check_shots
+
     _compile_templates_once()
     config = _stock_config(task) if task.get("stock") else {}
     config |= {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
@@ -87,26 +111,27 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Co
     config |= {"num_fewshot": n_shot, "test_split": split, "training_split": None, "validation_split": None}
     config["fewshot_split"] = shots if n_shot else split
     _check_metrics(config, where(task))
-    first: taskdata.Row = {}
-    if "data" in task:
-        source, names = config | {"data": task["data"]}, {split, config["fewshot_split"]}
+    if taskdata.in_files(config | task):
+        source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
+        names = {split, config["fewshot_split"]}
         rows = {name: taskdata.read_split(source, data_root, name, where(task)) for name in names}
-        _check_fields(config, rows, where(task))
-        loaded, first = _datasets(rows, where(task)), rows[split][0]
+        check_fields(config, rows, where(task))
+        loaded = _datasets(rows, config, where(task))
         config["custom_dataset"] = lambda **_: loaded
-    lm_task = _construct(config, first, where(task))
+    lm_task = _construct(config, where(task))
+    check_shots(lm_task, where(task))
     lm_task.set_fewshot_seed(FEWSHOT_SEED)
     return lm_task
 
 
-def _construct(config: dict[str, Any], first: taskdata.Row, place: str) -> ConfigurableTask:
+def _construct(config: dict[str, Any], place: str) -> TextTask:
     """Make the task object, which renders the first document; whatever goes wrong names the file and the reason."""
-    from lm_eval.api.task import ConfigurableTask
+    from cgpt.taskform import TextTask
 
     try:
-        return ConfigurableTask(config=config)
-    except IndexError:
-        problem = f"split '{config['test_split']}', document 0: {_label_problem(config, first)}"
+        return TextTask(config, place)
+    except UserError:
+        raise
     except OSError as error:
         problem = (
             f"task: its data set '{config.get('dataset_path')}' cannot be had ({_reason(error)}); connect to the "
@@ -121,20 +146,6 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
-    """The indices of the correct choices: one, unless a task has several targets. UserError for a wrong label."""
-    found = []
-    for value in target if isinstance(target, list) else [target]:
-        index = choices.index(value) if isinstance(value, str) and value in choices else value
-        if not isinstance(index, int) or not 0 <= index < len(choices):
-            raise UserError(
-                f"{place}: doc_to_target: label {value!r} is not among the choices {list(choices)}; "
-                f"give an index from 0 to {len(choices) - 1} or one of the texts"
-            )
-        found.append(int(index))
-    return found
-
-
 def _compile_templates_once() -> None:
     """lm-evaluation-harness compiles a template anew for every document, which takes longer than filling it in."""
     from lm_eval.utils import env
@@ -143,64 +154,47 @@ def _compile_templates_once() -> None:
         env.from_string = functools.cache(env.from_string)
 
 
-def _example(lm_task: ConfigurableTask, doc: dict[str, Any], place: str) -> Example:
-    prompt = lm_task.fewshot_context(doc, num_fewshot=0, gen_prefix=lm_task.doc_to_prefix(doc))
-    target = lm_task.doc_to_target(doc)
-    if lm_task.OUTPUT_TYPE == "loglikelihood":
-        return Example(prompt, str(target), (), None)
-    if lm_task.OUTPUT_TYPE != "multiple_choice":
-        first = target[0] if isinstance(target, list) else target
-        return Example(prompt, lm_task.config.target_delimiter + str(first), (), None)
+def _example(lm_task: TextTask, doc: dict[str, Any], place: str) -> Example:
+    from cgpt.taskform import check_texts, gold
+
+    check_texts(lm_task, doc, place)
     if lm_task.multiple_input:
         raise UserError(
             f"{place}: doc_to_text: gives a choice, not a prompt; fine-tuning needs one prompt per document"
         )
+    prompt = lm_task.fewshot_context(doc, num_fewshot=0, gen_prefix=lm_task.doc_to_prefix(doc))
+    target = lm_task.doc_to_target(doc)
+    if lm_task.OUTPUT_TYPE == "loglikelihood":
+        return Example(prompt, target, (), None)
+    if lm_task.OUTPUT_TYPE != "multiple_choice":
+        if lm_task.config.doc_to_choice is not None:
+            target = [lm_task.doc_to_choice(doc)[n] for n in gold(target, lm_task.doc_to_choice(doc), place)]
+        answers = target if isinstance(target, list) else [target]
+        if not answers or not answers[0]:
+            raise UserError(f"{place}: doc_to_target: is empty; give every document that is trained on an answer")
+        return Example(prompt, lm_task.config.target_delimiter + answers[0], (), None)
     names = lm_task.doc_to_choice(doc)
-    label = gold(target, names, place)[0]
+    labels = gold(target, names, place)
+    if not labels:
+        raise UserError(f"{place}: doc_to_target: names no correct choice; give one, or leave the document out")
     choices = tuple(lm_task.config.target_delimiter + name for name in names)
-    return Example(prompt, choices[label], choices, label)
+    return Example(prompt, choices[labels[0]], choices, labels[0])
 
 
-def _datasets(rows: dict[str, list[taskdata.Row]], place: str) -> dict[str, Any]:
+def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place: str) -> dict[str, Any]:
+    """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
+    from cgpt.taskform import Documents
+
+    if config.get("process_docs") is None:
+        return {name: Documents(split) for name, split in rows.items()}
     import datasets
     import pyarrow
 
     try:
         return {name: datasets.Dataset.from_list(split) for name, split in rows.items()}
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{place}: a field changes its type within the data: {reason}; make its values alike") from None
-
-
-def _check_fields(config: dict[str, Any], rows: dict[str, list[taskdata.Row]], place: str) -> None:
-    """Refuse templates that name a field which the data, or one document of them, have not."""
-    from jinja2 import TemplateSyntaxError, meta
-    from lm_eval.utils import env
-
-    problems = []
-    columns = set(next(iter(rows.values()))[0])
-    used: dict[str, str] = {}  # field -> the key that names it
-    for key in TEMPLATES if config.get("process_docs") is None else ():
-        template = config.get(key)
-        if not isinstance(template, str):
-            continue
-        try:
-            names = {template} if template.isidentifier() else meta.find_undeclared_variables(env.parse(template))
-        except TemplateSyntaxError as error:
-            problems.append(f"{place}: {key}: is not a Jinja template: {error.message}; correct the braces")
-            continue
-        problems += [
-            f"{place}: {key}: the data have no field '{name}'; {did_you_mean(name, columns)}"
-            for name in sorted(names - columns)
-        ]
-        used |= dict.fromkeys(names & columns, key)
-    for split, documents in rows.items():
-        for name, key in used.items():
-            lacking = next((n for n, row in enumerate(documents) if name not in row), None)
-            if lacking is not None:
-                problems.append(f"{place}: {key}: split '{split}', document {lacking} has no field '{name}'; add it")
-    if problems:
-        raise UserError(*problems)
 
 
 def _check_metrics(config: dict[str, Any], place: str) -> None:
@@ -218,18 +212,6 @@ def _check_metrics(config: dict[str, Any], place: str) -> None:
     ]
     if problems:
         raise UserError(*problems)
-
-
-def _label_problem(config: dict[str, Any], row: taskdata.Row) -> str:
-    from lm_eval.utils import apply_template
-
-    target, choices = config["doc_to_target"], config["doc_to_choice"]
-    if not row:
-        return "doc_to_target: its index is not among the choices; correct doc_to_target or doc_to_choice"
-    label = row.get(target, target) if not isinstance(target, str) or target in row else apply_template(target, row)
-    if isinstance(choices, str):
-        choices = row[choices] if choices in row else apply_template(choices, row)
-    return f"doc_to_target: label {label} is not among the choices {choices}; give an index or one of the texts"
 
 
 def _stock_config(task: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def scores_json(id: str, task: str, stage: str, value: float, **changes: object)
     rest = {"filter": "none", "stderr": 0.015}
     bits = {"metric": "bits_per_byte_of_answer", "value": 3 - 2 * value, "higher_is_better": False, "chance": None}
     record = dict(
-        run=id, task=task, task_version=1.0, checkpoint="x", stage=stage, n_shot=0, n_samples=400, hardware="cpu",
+        run=id, task=task, task_version=1.0, checkpoint="x", stage=stage, n_shot=0, n_samples=400,
+        n_prompts_cut=0, hardware="cpu",
         prompt_example="Text: ...", seconds=3.0, samples_sha256="1" * 64, lm_eval_version="0.4.13",
         scores=[
             bits | rest,

@@ -313,3 +313,76 @@ evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer, bigram.score, b
     done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert list(home.iterdir()) == [] and done.stdout == ""
+
+
+LONG = "a calm river and a loud city . " * 40
+
+
+def test_prompts_that_lost_their_start_are_counted_and_shown_as_the_model_saw_them(tmp_path, monkeypatch, capsys):
+    rows = [{"sentence": text, "label": 0} for text in ("the film", LONG + "no", "who was here ?", LONG + "yes")]
+    task = write_task(tmp_path / "data", {"test": rows}, doc_to_text="sentence", training_split=None)
+    record, samples, err = stage(task, tmp_path, monkeypatch, capsys)
+    assert (record.n_prompts_cut, record.n_samples) == (2, 4)
+    assert "evaluate: 2 of 4 prompts were longer than the model's 64 tokens and lost their start" in err
+    longest = max(len(TOKENIZER.encode(f" {choice}").ids) for choice in ("bad", "good"))
+    for sample, row in zip(samples, rows):
+        n = len(TOKENIZER.encode(row["sentence"]).ids) + longest - (64 + 1)
+        assert sample["n_tokens_cut"] == max(0, n)
+        assert sample["prompt"] == TOKENIZER.decode(TOKENIZER.encode(row["sentence"]).ids[max(0, n) :])
+
+
+def test_a_prompt_that_is_continued_is_counted_where_it_was_cut(tmp_path, monkeypatch, capsys):
+    task = write_task(
+        tmp_path / "data", {"test": [{"q": "the film", "a": "?"}, {"q": LONG, "a": "?"}]}, output_type="generate_until",
+        training_split=None, doc_to_choice=None, doc_to_text="q", doc_to_target="a",
+        generation_kwargs={"until": ["."], "max_gen_toks": 4}, metric_list=[{"metric": "exact_match"}],
+    )  # fmt: skip
+    record, samples, _ = stage(task, tmp_path, monkeypatch, capsys)
+    tokens = TOKENIZER.encode(LONG).ids
+    assert record.n_prompts_cut == 1
+    assert [sample["n_tokens_cut"] for sample in samples] == [0, len(tokens) - 60]
+    assert samples[1]["prompt"] == TOKENIZER.decode(tokens[-60:])
+
+
+def test_few_shot_prompts_that_lose_their_shots_are_counted(tmp_path, monkeypatch, capsys):
+    rows = {"train": [{"sentence": LONG[:100], "label": 0}] * 9, "test": ROWS["test"]}
+    task = write_task(tmp_path / "data", rows, num_fewshot=3)
+    record, samples, _ = stage(task, tmp_path, monkeypatch, capsys)
+    assert (record.n_shot, record.n_prompts_cut) == (3, 2)
+    assert all(sample["prompt"].count("Sentiment:") < 4 for sample in samples)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(tmp_path, value):
+    broken = SimpleNamespace(**vars(MODEL) | {"table": np.full_like(MODEL.table, value)})
+    task = write_task(tmp_path, ROWS)
+    with pytest.raises(UserError, match=r"log-likelihoods are not finite \((nan|inf|-inf)\)"):
+        score_task(task, tasks.build(task, tmp_path), adapter(broken))
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"value": 7.0}, "scores: acc: 7.0 is not from 0 to 1"), ({"value": -0.1}, "scores: acc: -0.1 is not from 0 to 1"),
+    ({"stderr": -1.0}, "scores: acc: stderr: -1.0 is negative"), ({"chance": 2.0}, "chance: 2.0 is not from 0 to 1"),
+])  # fmt: skip
+def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, monkeypatch, capsys, change, said):
+    stage(write_task(tmp_path / "data", ROWS), tmp_path, monkeypatch, capsys)
+    path = tmp_path / "evaluate" / "toy-1" / "scores.json"
+    record = json.loads(path.read_text())
+    record["scores"][0] |= change
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError) as caught:
+        read_scores(path)
+    assert said in str(caught.value)
+
+
+def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:
+    """The whole stage with the bigram model: its record, its samples and what it said."""
+    loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
+    monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
+    for name in ("cgpt.score", "cgpt.generate"):
+        monkeypatch.setitem(sys.modules, name, bigram)
+    out = root / "evaluate" / "toy-1"
+    spec = {"task": task, "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
+    evaluate(spec, root / "gpt-1", root / "data", out, Hardware(name="cpu", description="", device="CPU"), 1)
+    lines = (out / "samples.jsonl").read_text().splitlines()
+    return read_scores(out / "scores.json"), [json.loads(line) for line in lines], capsys.readouterr().err

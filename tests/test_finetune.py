@@ -235,3 +235,33 @@ def test_a_run_that_diverges_stops_with_one_line(place, tmp_path):
     assert re.fullmatch(
         r"run: finetune\.lr: the run diverged in epoch 1 \(loss nan\); write a lower lr than 1e\+30", problem
     )
+
+
+def test_more_labels_than_there_are_documents_are_refused_before_anything_is_trained(place, tmp_path):
+    assert problems(place, tmp_path / "run", n_labels=41) == [
+        "workflows/tasks/toy.yaml: finetune.n_labels: 41 labels are asked for, split 'train' has 40; write 40 or fewer"
+    ]
+    assert not (tmp_path / "run" / "loss.csv").exists()
+
+
+def test_an_answer_longer_than_the_model_is_refused(place):
+    tokenizer, model = checkpoints.read_tokenizer(place / "tokens"), tiny.model(None, tiny.ONE_LAYER)
+    longest = tiny.ONE_LAYER.seq_len
+    fits = stage.encode(tasks.Example("w3 w4", " w1" * longest, (), None), model, tokenizer)
+    assert (fits.first, len(fits.tokens), fits.n_tokens_cut) == (1, longest + 1, 1)
+    with pytest.raises(UserError, match=f"has {longest + 1} tokens, of which the model reads 1 to {longest}"):
+        stage.encode(tasks.Example("w3", " w1" * (longest + 1), (), None), model, tokenizer)
+
+
+def test_prompts_that_lose_their_start_in_training_are_counted(place, tmp_path, capsys):
+    run(place, tmp_path / "run", task=TASK | {"doc_to_text": "{{text}} {{text}} {{text}} w0"}, epochs=1)
+    lengths = [3 * (len(document) - 2) + 2 for document in documents(place, "train")]
+    n_cut = sum(length > tiny.ONE_LAYER.seq_len + 1 for length in lengths)
+    assert f"finetune: {n_cut} of 40 training prompts were longer than the model's 20 tokens" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_a_number_is_trained_on_as_its_digits(place, tmp_path):
+    task = TASK | {"output_type": "generate_until", "doc_to_target": "label", "metric_list": [
+        {"metric": "exact_match"}]}  # fmt: skip
+    del task["doc_to_choice"]
+    assert tasks.examples(task, place / "data", "train")[1].target == " 1"

@@ -160,10 +160,11 @@ def test_a_stock_task_whose_data_set_cannot_be_reached_says_what_to_do(tmp_path,
         tasks.build({"task": "piqa", "stock": True}, tmp_path)
 
 
-def test_a_field_that_changes_its_type_is_one_line(tmp_path):
-    rows = [{"sentence": "so", "label": 0}, {"sentence": "so", "label": ["x"]}]
-    said = problem(write_task(tmp_path, {"test": rows}), tmp_path)
-    assert said.startswith("workflows/tasks/toy.yaml: a field changes its type within the data")
+def test_a_field_that_changes_its_type_is_read_and_a_wrong_label_among_its_values_named(tmp_path):
+    rows = [{"sentence": "so", "label": 0}, {"sentence": 7, "label": "good"}, {"sentence": "so", "label": ["x"]}]
+    task = write_task(tmp_path, {"test": rows, "fine": rows[:2]}, doc_to_text="sentence")
+    assert [(e.prompt, e.label) for e in tasks.examples(task, tmp_path, "fine")] == [("so", 0), ("7", 1)]
+    assert "document 2: doc_to_target: label 'x' is not among the choices" in problem(task, tmp_path)
 
 
 @pytest.fixture(scope="module")

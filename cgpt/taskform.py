@@ -1,0 +1,255 @@
+"""A task as lm-evaluation-harness runs it, with what that engine takes for granted made good or refused.
+
+The engine looks at the first document alone; here every document that is used is looked at, and what is text in the
+data stays text in prompts and answers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
+from lm_eval import utils
+from lm_eval.api.task import ConfigurableTask
+
+from cgpt.errors import UserError, did_you_mean
+
+Doc = Mapping[str, Any]  # one document: its fields by name
+TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
+METRICS = {  # what the engine computes of each kind of task; of generated text, every metric that compares texts
+    "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "mcc", "brier_score",
+                        "likelihood"),
+    "loglikelihood": ("acc", "perplexity"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+}  # fmt: skip
+
+
+class Documents(list):
+    """The rows of a split as the engine reads them. A field that a row lacks stays away, so that `default` finds it."""
+
+    @property
+    def features(self) -> dict[str, None]:
+        """The fields of all rows."""
+        return dict.fromkeys(key for row in self for key in row)
+
+
+class TextTask(ConfigurableTask):
+    """The engine's task, whose prompts and answers are text also where a document gives a number for one.
+
+    An answer that only looks like a list stays the text that it is.
+    """
+
+    multiple_target: int
+
+    def __init__(self, config: dict[str, Any], where: str):
+        """Raises UserError for a first document that cannot be used, and whatever the engine does for a wrong key."""
+        try:
+            super().__init__(config=config)
+        except Exception:
+            if hasattr(self, "multiple_target"):  # it has come to the first document, which it renders
+                check_texts(self, self.task_docs[0], f"{where}: split '{self.config.test_split}', document 0")
+            raise
+        if not self.multiple_target and isinstance(self.doc_to_target(self.task_docs[0]), list):
+            self.multiple_target = 1  # the first document has no answer, but others may have several
+
+    def doc_to_text(self, doc: Doc, doc_to_text: Any = None) -> Any:
+        """The prompt, or the index of the right one where the choices are prompts."""
+        try:
+            text = super().doc_to_text(doc, doc_to_text)
+        except SyntaxError:  # digits that are no Python number, such as 007
+            return utils.apply_template(self.config.doc_to_text if doc_to_text is None else doc_to_text, doc)
+        return text if text is None or self._is_label(text, doc) else str(text)
+
+    def _is_label(self, text: Any, doc: Doc) -> bool:
+        """A number says which prompt is right only where the answer is one text that follows each of the prompts."""
+        if not isinstance(text, int) or self.config.doc_to_choice is None:
+            return False
+        target = self.doc_to_target(doc)
+        return isinstance(target, str) and target not in self.doc_to_choice(doc)
+
+    def doc_to_target(self, doc: Doc, doc_to_target: Any = None) -> Any:
+        """The answer, all right answers, or the index of the right choice or of all."""
+        template = self.config.doc_to_target if doc_to_target is None else doc_to_target
+        try:
+            target = super().doc_to_target(doc, doc_to_target)
+        except SyntaxError:
+            return utils.apply_template(template, doc)
+        if isinstance(target, list) and isinstance(template, str) and template not in self.features:
+            rendered = utils.apply_template(template, doc)
+            target = rendered if any(rendered in text for text in _texts(doc)) else target
+        if self.config.doc_to_choice is not None or target is None:
+            return target
+        return [str(answer) for answer in target] if isinstance(target, list) else str(target)
+
+    def build_qa_turn(self, *, q: Any = None, c: Any = None, a: Any = None, **delimiters: Any) -> list[Any]:
+        """As the engine does, with the first of several answers, as text. Raises UserError for an example without."""
+        answer = a[0] if isinstance(a, list) and a else a
+        if answer == [] or (c and isinstance(answer, int) and not 0 <= answer < len(c)):
+            raise UserError(f"{self.config.task}: fewshot_split: the label {a!r} of the example {str(q)[:60]!r} is not "
+                            f"among the choices {c}; correct it, or name another split")  # fmt: skip
+        if answer is not None and not (c and isinstance(answer, int)):
+            answer = str(answer)
+        return super().build_qa_turn(q=q, c=c, a=answer, **delimiters)
+
+
+def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], where: str) -> None:
+    """Refuse templates that need a field which the data, or one document of them, have not. Raises UserError."""
+    problems = []
+    columns = {key for documents in rows.values() for row in documents for key in row}
+    for key in TEMPLATES if config.get("process_docs") is None else ():
+        template = config.get(key)
+        if not isinstance(template, str):
+            continue
+        try:
+            is_field = template.isidentifier()
+            names = {template} if is_field else meta.find_undeclared_variables(utils.env.parse(template))
+        except TemplateSyntaxError as error:
+            problems.append(f"{where}: {key}: is not a Jinja template: {error.message}; correct the braces")
+            continue
+        problems += _lacking(key, template, {name for name in names if is_field or name not in utils.env.globals},
+                             columns, rows, where)  # fmt: skip
+    if problems:
+        raise UserError(*problems)
+
+
+def _lacking(
+    key: str, template: str, names: set[str], columns: set[str], rows: Mapping[str, Sequence[Doc]], where: str
+) -> Iterable[str]:
+    """The problem of the first document in which the template needs a field that is not there, once a field."""
+    said: set[str] = set()
+    for split, documents in rows.items():
+        for n, row in enumerate(documents):
+            for name in sorted(names - row.keys() - said) if names - row.keys() else ():
+                if not _needs(template, name, row):
+                    continue
+                said.add(name)
+                if name in columns:
+                    yield f"{where}: {key}: split '{split}', document {n} has no field '{name}'; add it"
+                else:
+                    yield f"{where}: {key}: the data have no field '{name}'; {did_you_mean(name, columns)}"
+
+
+def _needs(template: str, name: str, row: Doc) -> bool:
+    """Whether the template fails for want of the field; with `default` or `is defined` it need not."""
+    if template.isidentifier():
+        return True
+    try:
+        utils.apply_template(template, row)
+    except UndefinedError as error:
+        return f"'{name}' is undefined" in str(error)
+    except Exception:  # of another cause, which rendering the document names
+        return False
+    return False
+
+
+def check_texts(task: TextTask, doc: Doc, place: str) -> None:
+    """Refuse a document whose prompt, answer or choices are missing, empty or cannot be rendered. Raises UserError."""
+    text = _rendered(task.doc_to_text, doc, f"{place}: doc_to_text")
+    target = _rendered(task.doc_to_target, doc, f"{place}: doc_to_target")
+    for key, value in (("doc_to_text", text), ("doc_to_target", target)):
+        if value is None and not (key == "doc_to_target" and task.config.doc_to_choice):  # a label has its own line
+            raise UserError(f"{place}: {key}: is null; give every document a text there")
+    if task.config.doc_to_choice is not None:
+        choices = _rendered(task.doc_to_choice, doc, f"{place}: doc_to_choice")
+        if not isinstance(choices, list) or not choices or not all(isinstance(choice, str) for choice in choices):
+            raise UserError(f"{place}: doc_to_choice: {choices!r} is no list of texts; give one")
+        if "" in choices:
+            raise UserError(f"{place}: doc_to_choice: choice {choices.index('')} is empty; give it a text")
+        gold(text if task.multiple_input else target, choices, place)
+    elif task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling") and not target:
+        raise UserError(f"{place}: doc_to_target: is empty; give every document a text that can be scored")
+
+
+def _rendered(render: Any, doc: Doc, place: str) -> Any:
+    try:
+        return render(doc)
+    except UserError:
+        raise
+    except UndefinedError as error:
+        raise UserError(f"{place}: {error.message}; correct the name, or give the document this field") from None
+    except (TemplateError, ArithmeticError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UserError(f"{place}: cannot be rendered ({type(error).__name__}: {reason}); correct the template or the "
+                        "document") from None  # fmt: skip
+
+
+def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
+    """The indices of the correct choices: one, unless a task has several targets. UserError for a wrong label."""
+    indices = []
+    for value in target if isinstance(target, list) else [target]:
+        index = choices.index(value) if isinstance(value, str) and value in choices else value
+        if not isinstance(index, int) or not 0 <= index < len(choices):
+            raise UserError(
+                f"{place}: doc_to_target: label {value!r} is not among the choices {list(choices)}; "
+                f"give an index from 0 to {len(choices) - 1} or one of the texts"
+            )
+        indices.append(int(index))
+    return indices
+
+
+def check_shots(task: TextTask, where: str) -> None:
+    """Refuse more shots than there are documents to draw from. Raises UserError."""
+    n_shot = task.config.num_fewshot or 0
+    if not n_shot:
+        return
+    split = task.fewshot_cfg.split
+    one_more = task.fewshot_cfg.sampler == "default" and split == task.config.test_split  # it may draw the document
+    n_docs = len(task.sampler.df)
+    if n_shot + one_more > n_docs:
+        of = f"split '{split}'" if split else "the few-shot examples"
+        raise UserError(f"{where}: num_fewshot: {n_shot} shots cannot be drawn from the {n_docs} documents of {of}; "
+                        f"write at most {max(0, n_docs - one_more)}")  # fmt: skip
+
+
+def check_metrics(task: TextTask, docs: Sequence[Doc], where: str) -> None:
+    """Score documents with made-up answers, so that a metric that cannot be computed is known before a model is asked.
+    Raises UserError."""
+    if task.config.process_results is not None:
+        return
+    try:
+        scored = [task.process_results(doc, _made_up(task, doc)) for doc in docs]
+    except Exception as error:  # metrics fail in many ways
+        raise UserError(f"{where}: metric_list: cannot be computed ({_said(error)}); correct the metric") from None
+    for entry in task.config.metric_list or () if task.OUTPUT_TYPE != "generate_until" else ():
+        if entry["metric"] not in scored[0]:
+            raise UserError(f"{where}: metric_list: output_type {task.OUTPUT_TYPE} gives no {entry['metric']}; take it "
+                            f"out, or keep one of {', '.join(METRICS[task.OUTPUT_TYPE])}")  # fmt: skip
+    for name in scored[0]:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                float(task.aggregation()[name]([metrics[name] for metrics in scored]))
+        except Exception as error:
+            raise UserError(f"{where}: metric_list: {name} cannot be aggregated so ({_said(error)}); leave out its "
+                            "`aggregation`, so that its own is used, or the metric") from None  # fmt: skip
+
+
+def _made_up(task: TextTask, doc: Doc) -> list[Any]:
+    """Results of the kind that a model gives: a log-likelihood for each choice, or the right text."""
+    if task.OUTPUT_TYPE == "multiple_choice":
+        n = len(task.doc_to_choice(doc))
+        twice = "acc_mutual_info" in task.aggregation()
+        return [(-1.0 - i, i == 0) for i in range(2 * n if twice else n)]
+    if task.OUTPUT_TYPE == "loglikelihood":
+        return [(-1.0, True)]
+    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+        return [-1.0]
+    target = task.doc_to_target(doc)
+    return [str(target[0] if isinstance(target, list) and target else target)]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
+def _texts(value: Any) -> Iterable[str]:
+    """Every text in a document, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
