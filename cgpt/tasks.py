@@ -5,14 +5,13 @@ lm-evaluation-harness renders every prompt and answer, for training as for evalu
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgpt import taskdata
+from cgpt import functions, stock, taskdata, templates
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import prepare_environment
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 SOURCE_KEYS = ("data", "files_sha256")  # keys that say where the data are
 # Keys of a task that lm-evaluation-harness does not have.
-OWN_KEYS = (*SOURCE_KEYS, "finetune", "limit", "stock")
+OWN_KEYS = (*SOURCE_KEYS, "finetune", "limit", "sample", "stock")
 FEWSHOT_SEED = 1234  # lm-evaluation-harness's own default
 SUBSET_SEED = 0
 
@@ -87,7 +86,7 @@ def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[i
 
     docs = lm_task.eval_docs
     for n in numbers:
-        check_texts(lm_task, docs[n], f"{where(task)}: split '{lm_task.config.test_split}', document {n}")
+        check_texts(lm_task, docs[n], f"{where(task)}: split '{lm_task.evaluated_split}', document {n}")
     enough = numbers if lm_task.OUTPUT_TYPE == "multiple_choice" else numbers[:20]  # comparing texts takes longer
     check_metrics(lm_task, [docs[n] for n in enough], where(task))
 
@@ -100,20 +99,19 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
     prepare_environment(data_root, online=not taskdata.in_files(task))
-    from cgpt.taskform import check_fields, check_shots
+    from cgpt.taskform import check_fewshot, check_fields, check_shots, shots_split
 
-    _compile_templates_once()
-    config = _stock_config(task) if task.get("stock") else {}
-    config |= {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
-    split = split or evaluation_split(config)
-    n_shot = config.get("num_fewshot") or 0
-    shots = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split") or split
-    config |= {"num_fewshot": n_shot, "test_split": split, "training_split": None, "validation_split": None}
-    config["fewshot_split"] = shots if n_shot else split
+    templates.install()
+    config = _harness_config(task)
+    evaluated = split or evaluation_split(config | {"task": task["task"]})
+    if evaluated != (config.get("test_split") or config.get("validation_split")):
+        config["test_split"] = evaluated  # any other key of its splits stays as the file has it, and so do the shots
+    config["num_fewshot"] = config.get("num_fewshot") or 0
+    check_fewshot(config, where(task))
     _check_metrics(config, where(task))
     if taskdata.in_files(config | task):
         source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
-        names = {split, config["fewshot_split"]}
+        names = {evaluated, shots_split(config) or evaluated}
         rows = {name: taskdata.read_split(source, data_root, name, where(task)) for name in names}
         check_fields(config, rows, where(task))
         loaded = _datasets(rows, config, where(task))
@@ -122,6 +120,13 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     check_shots(lm_task, where(task))
     lm_task.set_fewshot_seed(FEWSHOT_SEED)
     return lm_task
+
+
+def _harness_config(task: dict[str, Any]) -> dict[str, Any]:
+    """What lm-evaluation-harness is told: its own task's keys where the task is one, then those of the file."""
+    config = stock.config(task["task"], where(task)) if task.get("stock") else {}
+    said = {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
+    return config | functions.resolve(said, where(task))
 
 
 def _construct(config: dict[str, Any], place: str) -> TextTask:
@@ -144,14 +149,6 @@ def _construct(config: dict[str, Any], place: str) -> TextTask:
 
 def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _compile_templates_once() -> None:
-    """lm-evaluation-harness compiles a template anew for every document, which takes longer than filling it in."""
-    from lm_eval.utils import env
-
-    if not hasattr(env.from_string, "cache_info"):
-        env.from_string = functools.cache(env.from_string)
 
 
 def _example(lm_task: TextTask, doc: dict[str, Any], place: str) -> Example:
@@ -212,18 +209,3 @@ def _check_metrics(config: dict[str, Any], place: str) -> None:
     ]
     if problems:
         raise UserError(*problems)
-
-
-def _stock_config(task: dict[str, Any]) -> dict[str, Any]:
-    """The YAML of a task that ships with lm-evaluation-harness, found by its file's name, else by its `task:` line."""
-    import lm_eval.tasks
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder, name = Path(lm_eval.tasks.__file__).parent, task["task"]
-    named = sorted(folder.rglob(f"{name}.yaml"))
-    wanted = f"\ntask: {name}\n".encode()
-    for path in named or sorted(folder.rglob("*.yaml")):
-        if wanted in b"\n" + path.read_bytes() + b"\n":
-            return load_yaml(path)
-    known = {path.stem for path in folder.rglob("*.yaml")}
-    raise UserError(f"{where(task)}: task: lm-evaluation-harness has no task '{name}'; {did_you_mean(name, known)}")
