@@ -37,6 +37,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         stage="baseline",
         n_shot=0,
         n_samples=result["n_test"],
+        documents=result["documents"],
         n_prompts_cut=0,
         hardware="cpu",
         prompt_example=samples[0]["prompt"],
@@ -65,7 +66,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
             f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
     train = tasks.labelled_examples(task, data_root, n_labels)
-    test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
+    test, documents = tasks.scored_examples(task, data_root)
     if len({example.label for example in train}) < 2:
         raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
     from sklearn.feature_extraction.text import CountVectorizer
@@ -91,4 +92,5 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
     stderr = math.sqrt(accuracy * (1 - accuracy) / max(1, len(test) - 1))
     return {
         "accuracy": accuracy, "stderr": stderr, "n_train": len(train), "n_test": len(test), "c": strength,
+        "documents": documents,
     }, samples  # fmt: skip

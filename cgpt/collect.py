@@ -201,7 +201,7 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
             "condition": _condition(record, trained),
             **{
                 key: getattr(record, key)
-                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "n_prompts_cut")
+                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "documents", "n_prompts_cut")
             },
             **asdict(score),
             "primary": score is primary,

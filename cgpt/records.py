@@ -122,6 +122,7 @@ class ScoresRecord:
     samples_sha256: str
     lm_eval_version: str
     scores: list  # of Score
+    documents: str = "all"  # of the evaluated split: all | first 100 of 3,270 | random 100 of 3,270
 
 
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
@@ -140,8 +141,8 @@ KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", 
 
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "n_prompts_cut", "evaluate_run", "finetune_run",
-                 "pretrain_run")  # fmt: skip
+                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
+                 "finetune_run", "pretrain_run")  # fmt: skip
 
 # Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
 BOUNDS = {

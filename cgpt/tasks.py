@@ -5,6 +5,7 @@ lm-evaluation-harness renders every prompt and answer, for training as for evalu
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from copy import deepcopy
@@ -48,6 +49,25 @@ def subset(n: int, limit: int | None) -> list[int]:
     return sorted(order[:limit])
 
 
+def documents(task: dict[str, Any], n_documents: int) -> list[int]:
+    """Indices of the documents that are scored: the first ones with `limit`, a fixed random sample with `sample`.
+
+    `limit` below 1 is a share, rounded up, as in lm-evaluation-harness.
+    """
+    if task.get("sample") is not None:
+        return subset(n_documents, task["sample"])
+    limit = n_documents if task.get("limit") is None else task["limit"]
+    return list(range(min(n_documents, math.ceil(n_documents * limit) if limit < 1 else int(limit))))
+
+
+def selection(task: dict[str, Any], n_documents: int) -> str:
+    """Which of its documents a task is scored on, for people: `all`, `first 100 of 3,270`, `random 100 of 3,270`."""
+    n = len(documents(task, n_documents))
+    if n == n_documents:
+        return "all"
+    return f"{'first' if task.get('sample') is None else 'random'} {n:,} of {n_documents:,}"
+
+
 def evaluation_split(task: dict[str, Any]) -> str:
     """The split that scores are computed on: `test_split`, else `validation_split` (lm-evaluation-harness's rule)."""
     split = task.get("test_split") or task.get("validation_split")
@@ -60,14 +80,23 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     """Return documents of a split as (prompt, target, choices, label), zero-shot, for fine-tuning.
 
     `split` is what the task names: `task["training_split"]`, `task["validation_split"]` or `task["test_split"]`.
-    `limit` picks a fixed random subset. The texts are those that `evaluate` scores. Raises UserError as `build` does,
-    and for a wrong label.
+    `limit` picks a fixed random subset, as `subset` does. The texts are those that `evaluate` scores. Raises UserError
+    as `build` does, and for a wrong label.
     """
     lm_task = build(task, data_root, split)
-    docs = lm_task.eval_docs
-    return [
-        _example(lm_task, docs[n], f"{where(task)}: split '{split}', document {n}") for n in subset(len(docs), limit)
-    ]
+    return _examples(task, lm_task, subset(len(lm_task.eval_docs), limit))
+
+
+def scored_examples(task: dict[str, Any], data_root: Path) -> tuple[list[Example], str]:
+    """The documents that `evaluate` scores, as `examples` gives them, and which they are, as `selection` says it."""
+    lm_task = build(task, data_root)
+    n_documents = len(lm_task.eval_docs)
+    return _examples(task, lm_task, documents(task, n_documents)), selection(task, n_documents)
+
+
+def _examples(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> list[Example]:
+    docs, place = lm_task.eval_docs, f"{where(task)}: split '{lm_task.evaluated_split}', document"
+    return [_example(lm_task, docs[n], f"{place} {n}") for n in numbers]
 
 
 def labelled_examples(task: dict[str, Any], data_root: Path, n_labels: int | None) -> list[Example]:
