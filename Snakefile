@@ -16,6 +16,7 @@ include: "workflows/rules/common.smk"
 
 onstart:
     need_compiler()
+    check_tasks()
 
 
 rule quickstart:

@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     show = verbs.add_parser("plan", parents=[shared], help="print an experiment's runs and what they will cost")
     show.add_argument("experiment")
     show.set_defaults(run=_plan)
+    verb = verbs.add_parser(
+        "check", parents=[shared], help="check the tasks of runs, as `plan` does, before they start"
+    )
+    verb.add_argument(
+        "ids", nargs="*", help="ids of runs that train or score on tasks; default: lines of standard input"
+    )
+    verb.set_defaults(run=_check)
     for stage, help_text in STAGE_HELP.items():
         verb = verbs.add_parser(stage, parents=[shared], help=help_text)
         verb.add_argument("id", help="a run id that `plan` prints")
@@ -142,7 +149,27 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import plantable
 
     experiment, made = _experiment(chosen.experiment)
-    return plantable.as_json(experiment, made), plantable.as_text(experiment, made)
+    shown = _looked_at(experiment, made)
+    return plantable.as_json(experiment, made, shown), plantable.as_text(experiment, made, shown)
+
+
+def _looked_at(experiment: Experiment, made: plan.Plan) -> list[Any]:
+    """The previews of a plan's tasks; raises UserError where a document or a corpus cannot be used."""
+    from cgpt import preview, trial
+
+    workflow = load.load_workflow(Path.cwd())
+    trial.refuse_too_small(experiment.name, made.runs, workflow)
+    return preview.previews(made.runs, {(run.stage, run.id): run for run in made.runs}, workflow)
+
+
+def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from cgpt import preview
+
+    workflow = load.load_workflow(Path.cwd())
+    known = plan.all_runs(workflow)
+    ids = set(chosen.ids or sys.stdin.read().split())
+    shown = preview.previews([run for run in known.values() if run.id in ids], known, workflow)
+    return {"tasks": [look.task for look in shown]}, ""
 
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

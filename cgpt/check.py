@@ -29,6 +29,7 @@ POSITIVE = {
                  "price_per_hour_usd"),
     "resources": ("threads", "mem_mb", "runtime_minutes"),
 }  # fmt: skip
+COUNTS = {"finetune": ("num_fewshot",)}
 FRACTIONS = {
     "data": ("validation_fraction",),
     "train": ("warmup_fraction", "decay_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
@@ -57,6 +58,8 @@ def value(block: str, key: str, given: Any, keys: Keys, file: YamlFile) -> None:
         return
     elif key in POSITIVE.get(block, ()) and not 0 < given < math.inf:
         file.problem(keys, f"must be greater than 0, not {given}; write a positive number")
+    elif key in COUNTS.get(block, ()) and given < 0:
+        file.problem(keys, f"must not be negative, not {given}; write 0 or more")
     elif key in FRACTIONS.get(block, ()) and not 0 <= given < 1:
         file.problem(keys, f"must be from 0 up to 1, not {given}; write a fraction such as 0.1")
     elif key in CHOICES.get(block, {}) and given not in CHOICES[block][key]:

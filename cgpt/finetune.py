@@ -101,13 +101,9 @@ class FinetuneRun:
 
     def _examples(self, data_root: Path) -> tuple[list[tasks.Example], list[tasks.Example]]:
         task = self.spec["task"]
-        missing = [key for key in ("training_split", "validation_split") if not task.get(key)]
-        if missing:
-            raise UserError(
-                *(f"{tasks.where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing)
-            )
+        validation_split = tasks.validation_split(task)
         train = tasks.labelled_examples(task, data_root, self.spec["n_labels"])
-        validation = tasks.examples(task, data_root, task["validation_split"], self.settings["max_validation"])
+        validation = tasks.examples(task, data_root, validation_split, self.settings["max_validation"])
         return train, validation
 
     def train(self) -> None:

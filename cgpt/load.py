@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, contradictions
+from cgpt import check, contradictions, taskdata
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.hub import is_commit
@@ -27,6 +27,11 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
+TASK_TYPES: tuple[tuple[str, type, str], ...] = (
+    ("dataset_kwargs", dict, "a mapping"), ("dataset_path", str, "text"), ("metric_list", list, "a list"),
+    ("training_split", str, "text"), ("validation_split", str, "text"), ("test_split", str, "text"),
+    ("fewshot_split", str, "text"), ("output_type", str, "text"),
+)  # fmt: skip
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -64,7 +69,7 @@ def load_workflow(root: Path) -> Workflow:
         check.dataset(dataset, root, ("datasets", dataset.name), files[-1])
     profiles = _folder(root, "hardware_profiles", files)
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
-    tasks = {f.name: _task(f, datasets) for f in _folder(root, "workflows/tasks", files)}
+    tasks = {f.name: _task(f, datasets, root) for f in _folder(root, "workflows/tasks", files)}
     names = _Names(models, datasets, tasks, hardware)
     experiments = {f.name: _experiment(f, names) for f in _folder(root, "workflows/experiments", files)}
     problems = [problem for file in files for problem in file.problems]
@@ -143,14 +148,19 @@ def _overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**base, **own, **blocks}
 
 
-def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
-    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`."""
+def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
+    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`.
+
+    Files of the study's own folder are part of what the task is, by their content: `files_sha256`.
+    """
     file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+    if _mistyped(task, file):
+        return None
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
@@ -159,7 +169,7 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
                      "40 hexadecimal digits")  # fmt: skip
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None and not (key == "data" and from_hub):
+        if task.get(key) is None and not (key == "data" and (from_hub or taskdata.in_files(task))):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
@@ -167,6 +177,11 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         _known(task["data"], datasets, "dataset", ("data",), file)
     elif task.get("data") is not None:
         file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
+    if task.get("data") is None and taskdata.in_files(task) and not file.problems:
+        try:
+            task["files_sha256"] = taskdata.local_hashes(task, root, file.path)
+        except UserError as error:
+            file.problems += error.problems
     limit = task.get("limit")
     if limit is not None and (type(limit) is not int or limit < 1):
         file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
@@ -176,6 +191,17 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
+
+
+def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
+    """Whether a key of the task that is looked into holds another type; that is noted."""
+    before = len(file.problems)
+    for key, kind, wanted in TASK_TYPES:
+        if task.get(key) is not None and not isinstance(task[key], kind):
+            file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
+        elif key == "metric_list" and any(not isinstance(e, dict) or "metric" not in e for e in task.get(key) or ()):
+            file.problem((key,), "has an entry without `metric`; write `- metric: acc` for each")
+    return len(file.problems) > before
 
 
 def _experiment(named: _Named, names: _Names) -> Experiment | None:

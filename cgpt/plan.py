@@ -177,7 +177,13 @@ def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflo
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
                 finetune = _finetune_run(variant, name, task, dataset, tuning, start, n_labels, pretrain)
                 yield finetune
-                yield _evaluate_run(finetune, name, task, dataset)
+                yield _evaluate_run(finetune, name, _with_shots(task, tuning.num_fewshot), dataset)
+
+
+def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
+    """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
+    said = task.get("num_fewshot") or (None if task.get("stock") else 0)
+    return task if said == num_fewshot else task | {"num_fewshot": num_fewshot}
 
 
 def _fetch_run(dataset: Dataset) -> Run:
@@ -236,7 +242,7 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
 def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
                   start: str, n_labels: int | None, pretrain: Run) -> Run:  # fmt: skip
     """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
-    settings = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels")}
+    settings = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
     spec = {
         "model": pretrain.spec["model"],
         "task": task,

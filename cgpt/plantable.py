@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from cgpt import trunk
 from cgpt.plan import Plan, Run
 from cgpt.spec import Experiment
 
+if TYPE_CHECKING:
+    from cgpt.preview import TaskPreview
+
+PROMPT_LINES, LINE_WIDTH = 5, 110  # as much of a prompt as is shown, from its start and its end
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
 KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "trunk", "trunk_steps")
 
 
-def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
-    """The plan as one JSON object: each run with its spec, needs and estimates (null: not known), and the totals."""
+def as_json(experiment: Experiment, plan: Plan, tasks: Sequence[TaskPreview] = ()) -> dict[str, Any]:
+    """The plan as one JSON object: each run with its spec, needs and estimates (null: not known), the totals, and the
+    tasks with a prompt of each."""
     runs = [
         {"stage": run.stage, "id": run.id, "needs": run.needs, "spec": run.spec}
         | {key: getattr(run.execution, key) for key in KEYS}
         for run in plan.runs
     ]
-    return {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(plan)}
+    return {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(plan),
+            "tasks": [asdict(task) for task in tasks]}  # fmt: skip
 
 
 def totals(plan: Plan) -> dict[str, Any]:
@@ -51,11 +59,12 @@ def totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def as_text(experiment: Experiment, plan: Plan) -> str:
-    """A table for people: one line a run, then the totals and what the estimates rest on."""
+def as_text(experiment: Experiment, plan: Plan, tasks: Sequence[TaskPreview] = ()) -> str:
+    """A table for people: a prompt of each task, one line a run, then the totals and what the estimates rest on."""
     rows = [HEADINGS, *(_row(run) for run in plan.runs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
+    lines = [*(line for task in tasks for line in _preview(task)), ""] if tasks else []
+    lines += ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
                        for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
     total = totals(plan)
     known = f"about {_minutes(total['minutes'])} minutes one after another"
@@ -108,6 +117,24 @@ def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
              for name, hardware in used.items() if hardware.timing == "modeled"]  # fmt: skip
     weights = f", with the weights of {experiment.weights_from}" if experiment.weights_from else ""
     return [f"modeled: {', '.join(named)}{weights}"] if named else []
+
+
+def _preview(task: TaskPreview) -> list[str]:
+    """What is known of one task, and its first prompt with the right answer after it."""
+    name = f"task {task.task}, {task.n_shot}-shot" if task.n_shot else f"task {task.task}"
+    if task.unchecked:
+        return [f"{name}: not checked: {task.unchecked}"]
+    lines = [f"{name}: {task.n_documents:,} documents, each of which can be rendered and scored; the first is"]
+    shown = (task.prompt or "").split("\n")
+    shown = [*shown[:PROMPT_LINES], f"... {len(shown) - 2 * PROMPT_LINES} lines ...", *shown[-PROMPT_LINES:]] \
+        if len(shown) > 2 * PROMPT_LINES else shown  # fmt: skip
+    lines += [f"  | {line if len(line) <= LINE_WIDTH else line[:LINE_WIDTH] + ' ...'}" for line in shown]
+    lines += [f"  and its answer {task.answer!r}"] if task.answer is not None else []
+    said = "are" if task.counted_in == "tokens" else "may be"
+    for n_cut in sorted({n_cut for n_cut in task.cut.values() if n_cut}, reverse=True):
+        models = ", ".join(model for model, n in task.cut.items() if n == n_cut)
+        lines.append(f"  {n_cut:,} of {task.n_documents:,} prompts {said} longer than {models}, and lose their start")
+    return lines
 
 
 def _row(run: Run) -> tuple[str, ...]:

@@ -127,6 +127,7 @@ class Finetune:
     weight_decay: float = 0.1
     grad_clip: float = 1.0
     max_validation: int = 512  # validation examples looked at after each epoch
+    num_fewshot: int = 0  # shots before each question when the tuned model is scored; it is trained without any
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ NOT_OF_A_FORMAT = ("data_files", "data_dir", "trust_remote_code", "revision", "s
 
 def in_files(task: dict[str, Any]) -> bool:
     """Whether the task's data are files that this module reads: of a data set, or of the study's own folder."""
-    return "data" in task or task.get("dataset_path") in READERS
+    return task.get("data") is not None or task.get("dataset_path") in tuple(READERS)
 
 
 def split_files(task: dict[str, Any], where: str) -> dict[str, list[str]]:
@@ -80,7 +80,7 @@ def read_split(task: dict[str, Any], data_root: Path, split: str, where: str) ->
             f"{where}: dataset_path: '{task.get('dataset_path')}' is not a file format; write {', '.join(READERS)}"
         )
     options = {key: value for key, value in task["dataset_kwargs"].items() if key not in NOT_OF_A_FORMAT}
-    folder = data_root / task["data"] if "data" in task else Path()
+    folder = data_root / task["data"] if task.get("data") is not None else Path()
     rows: list[Row] = []
     for path in find_files(files[name], folder, task.get("data"), f"{where}: dataset_kwargs.data_files.{name}"):
         rows += reader(_content(path, task, where), options, f"{where}: {path.name}")

@@ -120,6 +120,62 @@ def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[i
     check_metrics(lm_task, [docs[n] for n in enough], where(task))
 
 
+def validation_split(task: dict[str, Any]) -> str:
+    """The split that decides when fine-tuning stops. Raises UserError where it, or the training split, is missing."""
+    missing = [key for key in ("training_split", "validation_split") if not task.get(key)]
+    if missing:
+        raise UserError(*(f"{where(task)}: {key}: is missing, fine-tuning needs it; name a split" for key in missing))
+    return task["validation_split"]
+
+
+def rendered(task: dict[str, Any], data_root: Path) -> tuple[list[list[tuple[str, str | int]]], str | None]:
+    """What a model is asked of each scored document, as (prompt, answer) pairs, and the first one's right answer.
+
+    Where the model writes the answer, the most tokens it may write stand for it. Raises UserError for any document
+    that cannot be scored.
+    """
+    lm_task = build(task, data_root)
+    docs, n_shot = lm_task.eval_docs, lm_task.config.num_fewshot or 0
+    numbers = subset(len(docs), task.get("limit"))
+    check_documents(task, lm_task, numbers)
+    asked = []
+    for n in numbers:
+        doc = docs[n]
+        prompt = lm_task.fewshot_context(doc, num_fewshot=n_shot, gen_prefix=lm_task.doc_to_prefix(doc))
+        made = lm_task.construct_requests(doc, prompt, metadata=(lm_task.task_name, n, 1))
+        asked.append([_pair(request.args) for request in (made if isinstance(made, list) else [made])])
+    return asked, _right_answer(lm_task, docs[numbers[0]])
+
+
+def _pair(arguments: tuple) -> tuple[str, str | int]:
+    """A request's prompt and answer; a text that is scored from its start, in windows, has none."""
+    if len(arguments) == 1:
+        return "", ""
+    prompt, answer = arguments[:2]
+    return prompt, answer if isinstance(answer, str) else int(answer.get("max_gen_toks", 256))
+
+
+def _right_answer(lm_task: TextTask, doc: dict[str, Any]) -> str | None:
+    from cgpt.taskform import gold
+
+    target = lm_task.doc_to_target(doc)
+    if lm_task.OUTPUT_TYPE == "multiple_choice" and not lm_task.multiple_input:
+        choices = lm_task.doc_to_choice(doc)
+        target = [choices[n] for n in gold(target, choices, where(lm_task.config))]
+    answer = target[0] if isinstance(target, list) and target else target
+    return None if answer == [] else str(answer)
+
+
+def check_form(task: dict[str, Any], data_root: Path) -> None:
+    """Check what can be checked of a task without its data: templates and metrics. Raises UserError."""
+    prepare_environment(data_root)
+    from cgpt.taskform import check_fields
+
+    if not task.get("stock"):
+        _check_metrics(task, where(task))
+        check_fields(task, {}, where(task))
+
+
 def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> TextTask:
     """Return the lm-evaluation-harness task over one split (default: the evaluation split) of the fetched data.
 

@@ -19,11 +19,13 @@ description: a processor
 device: CPU
 resources: {threads: 2}
 """
+FILES = ", ".join(f"{split}: world_sentiment_{split}.jsonl" for split in ("train", "validation", "test"))
+DATA_FILES = f"{{data_files: {{{FILES}}}}}"
 TASK = """\
 task: topic
 data: world
 dataset_path: json
-dataset_kwargs: {data_files: {train: train.jsonl, test: test.jsonl}}
+dataset_kwargs: DATA_FILES
 output_type: multiple_choice
 training_split: train
 test_split: test
@@ -31,7 +33,8 @@ doc_to_text: "{{text}}"
 doc_to_target: label
 doc_to_choice: [sea, land]
 finetune: {epochs: 2}
-"""
+validation_split: validation
+""".replace("DATA_FILES", DATA_FILES)
 EXPERIMENT = """\
 question: Is larger better?
 data: {corpus: [world], vocab_size: 512}

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from project import edit, write_project
+from project import DATA_FILES, edit, write_project
 
 from cgpt import contradictions, load
 from cgpt.errors import UserError
@@ -226,8 +226,7 @@ def test_a_data_set_of_the_hub_is_named_by_data_or_by_a_task_itself(root):
     commit = "0123456789abcdef" * 2 + "01234567"
     edit(root, "workflows/data.yaml", "path: notes.txt", f"hub: {{dataset: owner/name, revision: {commit!r}}}")
     edit(root, "workflows/tasks/topic.yaml", "data: world\ndataset_path: json\n", "dataset_path: owner/name\n")
-    edit(root, "workflows/tasks/topic.yaml", "{data_files: {train: train.jsonl, test: test.jsonl}}",
-         f"{{revision: {commit!r}}}")  # fmt: skip
+    edit(root, "workflows/tasks/topic.yaml", DATA_FILES, f"{{revision: {commit!r}}}")
     workflow = load.load_workflow(root)
     assert workflow.datasets["notes"].hub == Hub("owner/name", commit, splits=("train",))
     (run,) = [run for run in make_plan(workflow.experiments["quickstart"], workflow).of("evaluate")

@@ -17,8 +17,8 @@ from test_profiles import WAFER
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
 DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "errors", "fill", "flops", "generate_command", "hub",
-               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
-               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
+               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "taskdata",
+               "trunk",               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
                "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
@@ -49,6 +49,7 @@ def write_stages(root: Path) -> None:
         shutil.copy(ROOT / f"cgpt/{name}.py", root / f"cgpt/{name}.py")
     (root / "cgpt/model.py").write_text(MODEL)
     (root / "cgpt/stub.py").write_text(STUB)
+    (root / "cgpt/preview.py").write_text("def previews(runs, known, workflow):\n    return []\n")
     for stage, (parameters, written) in STAGES.items():
         imports = "from cgpt import model, stub" if stage in ("pretrain", "finetune") else "from cgpt import stub"
         (root / f"cgpt/{stage}.py").write_text(f"{imports}\n\ndef {stage}({parameters}):\n    stub.write({written})\n")

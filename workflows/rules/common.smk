@@ -1,6 +1,7 @@
 # What the rules ask of the plan. Every YAML file is checked here, when Snakemake parses, also where all outputs exist.
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def need_compiler():
         except UserError as error:
             print(*error.problems, sep="\n", file=sys.stderr)
             sys.exit(1)
+
+
+def check_tasks():
+    """Stop before the first job where a task that will be trained or scored on has a document that cannot be used."""
+    stages = ("finetune", "baseline", "evaluate")
+    runs = [job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name in stages]
+    if runs and subprocess.run([sys.executable, "-m", "cgpt", "check"], input="\n".join(runs), text=True).returncode:
+        sys.exit(1)
 
 
 wildcard_constraints:
