@@ -15,6 +15,7 @@ from cgpt.errors import UserError
 from cgpt.plan import LAST_FILE
 from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
 from cgpt.spec import Experiment
+from cgpt.taskgroups import group_rows
 
 if TYPE_CHECKING:
     from cgpt.plan import Plan, Run
@@ -131,6 +132,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
             problems += error.problems
     if problems:
         raise UserError(*problems)
+    scores += group_rows(plan.groups, scores)
     return Rows(*(sorted(rows, key=_size_order) for rows in (runs.values(), scores, metered)))
 
 

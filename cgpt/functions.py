@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.yamlfile import FUNCTION
 
-TAG = "!function"
+TAG = FUNCTION
 
 
 def locate(name: str, folder: Path, root: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.taskfile import check_group, check_scoring, is_group, read_task
 from cgpt.yamlfile import YamlFile, read
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "coordinate_check")  # folders of results/ with another meaning
@@ -26,7 +28,7 @@ LM_EVAL_KEYS = frozenset(
     "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
-OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
+OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
 TASK_TYPES: tuple[tuple[str, type, str], ...] = (
     ("dataset_kwargs", dict, "a mapping"), ("dataset_path", str, "text"), ("metric_list", list, "a list"),
     ("training_split", str, "text"), ("validation_split", str, "text"), ("test_split", str, "text"),
@@ -69,7 +71,7 @@ def load_workflow(root: Path) -> Workflow:
         check.dataset(dataset, root, ("datasets", dataset.name), files[-1])
     profiles = _folder(root, "hardware_profiles", files)
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
-    tasks = {f.name: _task(f, datasets, root) for f in _folder(root, "workflows/tasks", files)}
+    tasks = {f.name: _task(f, datasets, root) for f in _folder(root, "workflows/tasks", files, read_task)}
     names = _Names(models, datasets, tasks, hardware)
     experiments = {f.name: _experiment(f, names) for f in _folder(root, "workflows/experiments", files)}
     problems = [problem for file in files for problem in file.problems]
@@ -84,10 +86,13 @@ class _Named:
     yaml: YamlFile
 
 
-def _folder(root: Path, folder: str, files: list[YamlFile]) -> list[_Named]:
-    """Read each YAML file of a folder; a file's name without its ending is the name of what it says."""
-    found = [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yaml"))]
-    found += [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yml"))]
+def _folder(root: Path, folder: str, files: list[YamlFile], reader: Callable = read) -> list[_Named]:
+    """Read each YAML file of a folder; a file's name without its ending is the name of what it says.
+
+    Files whose name starts with `_` are there to be included by others.
+    """
+    found = [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob("[!_]*.yaml"))]
+    found += [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob("[!_]*.yml"))]
     for named in found:
         files.append(named.yaml)
         if not NAME.fullmatch(named.name):
@@ -156,6 +161,8 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
+    if is_group(task):
+        return check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
@@ -182,9 +189,7 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
             task["files_sha256"] = taskdata.local_hashes(task, root, file.path)
         except UserError as error:
             file.problems += error.problems
-    limit = task.get("limit")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
+    check_scoring(task, file)
     if "finetune" in task:
         task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         check.values("finetune", task["finetune"], ("finetune",), file)

@@ -29,7 +29,7 @@ def as_json(experiment: Experiment, plan: Plan, tasks: Sequence[TaskPreview] = (
         for run in plan.runs
     ]
     return {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(plan),
-            "tasks": [asdict(task) for task in tasks]}  # fmt: skip
+            "not_tuned": list(plan.not_tuned), "tasks": [asdict(task) for task in tasks]}  # fmt: skip
 
 
 def totals(plan: Plan) -> dict[str, Any]:
@@ -83,6 +83,9 @@ def as_text(experiment: Experiment, plan: Plan, tasks: Sequence[TaskPreview] = (
     lines += _forecasts(plan) if not total["minutes"] else []
     lines += _trunks(total)
     lines += _modeled(experiment, plan)
+    if plan.not_tuned:
+        lines.append(f"not fine-tuned: {', '.join(plan.not_tuned)} have a `finetune:` block, but the experiment has "
+                     "none; write `finetune: {}` there to train on them")  # fmt: skip
     lines.append(
         "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
     )

@@ -160,7 +160,10 @@ BAD = [
     (TOPIC, "training_split: train\n", "",
      [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),
     (TOPIC, 'doc_to_text: "{{text}}"', "doc_to_text: !function prompts.text",
-     ["8: doc_to_text: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
+     ["8: doc_to_text: 'prompts.text': there is no workflows/tasks/prompts.py beside the file, and no module "
+      "'prompts'; write one of them"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [!function prompts.text]",
+     ["6: tasks.0: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
     (TOPIC, "task: topic", "task: [topic", ["2: is not valid YAML (did not find expected ',' or ']'); "
      "check indentation, colons, quotes"]),
 ]  # fmt: skip

@@ -16,10 +16,10 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "errors", "fill", "flops", "generate_command", "hub",
-               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "taskdata",
-               "trunk",               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
-               "bench/command")  # fmt: skip
+DECLARATIVE = ("__init__", "__main__", "check", "contradictions", "decoding", "errors", "fill", "flops", "functions",
+               "generate_command", "hub", "load", "parametrization", "plan", "plantable", "provenance", "records",
+               "sampling", "schedule", "spec", "stock", "taskdata", "taskfile", "taskgroups", "trunk", "variants",
+               "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
