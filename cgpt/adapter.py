@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
-from lm_eval.defaults import DEFAULT_MAX_GEN_TOKS
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from cgpt.decoding import Decoding, decoding
+from cgpt.decoding import Decoding, decoding, n_new_tokens
 from cgpt.errors import UserError
 from cgpt.stopping import StopStrings
 
@@ -106,16 +105,9 @@ class Adapter(TemplateLM):
                 self.cache_hook.add_partial("generate_until", requests[n].args, text)
         return answers
 
-    def _n_new(self, asked: Decoding) -> int:
-        """The most new tokens of an answer: what the task says, else 256, or half of the window where that is less."""
-        n_new = asked.max_new_tokens or min(DEFAULT_MAX_GEN_TOKS, max(1, self.max_length // 2))
-        if n_new >= self.max_length:
-            raise UserError(f"generation_kwargs: an answer of {n_new} tokens leaves a model of seq_len "
-                            f"{self.max_length} no room for the prompt; write fewer")  # fmt: skip
-        return n_new
-
     def _continue(self, contexts: list[str], asked: Decoding) -> list[str]:
-        n_new, stop = self._n_new(asked), StopStrings(self.tokenizer, asked.until)
+        n_new = n_new_tokens(asked.max_new_tokens, self.max_length)
+        stop = StopStrings(self.tokenizer, asked.until)
         kept = self.max_length - n_new
         prompts = []
         for context in contexts:

@@ -10,6 +10,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.sampling import GenerationConfig
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing; the first given counts
+DEFAULT_LENGTH = 256  # lm-evaluation-harness's
 OF_SAMPLING = ("temperature", "top_k", "top_p")
 OF_BEAMS = ("length_penalty", "early_stopping")
 SETTINGS = {field.name: type(field.default) for field in fields(GenerationConfig)
@@ -42,6 +43,19 @@ def decoding(options: dict[str, Any]) -> Decoding:
         settings = {key: value for key, value in settings.items() if key not in OF_SAMPLING}
     length = said["max_gen_toks"] if any(options.get(key) is not None for key in LENGTHS) else None
     return Decoding(length, [text for text in said["until"] if text], GenerationConfig(**settings))
+
+
+def n_new_tokens(said: int | None, seq_len: int) -> int:
+    """The most new tokens of an answer: what the task says, else 256, or half of the window where that is less.
+
+    Raises UserError where that leaves a model of `seq_len` no room for a prompt.
+    """
+    if said is None:
+        return min(DEFAULT_LENGTH, max(1, seq_len // 2))
+    if said >= seq_len:
+        raise UserError(f"generation_kwargs: an answer of {said} tokens leaves a model of seq_len {seq_len} no room for "
+                        "the prompt; write fewer")  # fmt: skip
+    return said
 
 
 def unsupported(options: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import TemplateError, UndefinedError
 from lm_eval import utils
 from lm_eval.api.samplers import SAMPLER_REGISTRY
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.config.task import FewshotConfig
 
+from cgpt import templates
 from cgpt.errors import UserError, did_you_mean
 
 Doc = Mapping[str, Any]  # one document: its fields by name
@@ -67,6 +68,11 @@ class TextTask(ConfigurableTask):
         """The whole prompt of a document, its shots included. Raises UserError, which names the document."""
         with self._naming(doc, "the prompt cannot be made"):
             return super().fewshot_context(doc, *args, **kwargs)
+
+    def doc_to_prefix(self, doc: Doc) -> str | None:
+        """How the answer of a document begins. Raises UserError, which names the document."""
+        with self._naming(doc, "gen_prefix cannot be made"):
+            return super().doc_to_prefix(doc)
 
     def process_results(self, doc: Doc, results: Any) -> Any:
         """The value of every metric for one document. Raises UserError where a task's own function fails."""
@@ -141,8 +147,8 @@ def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], wher
             continue
         try:
             is_field = template.isidentifier()
-            names = {template} if is_field else meta.find_undeclared_variables(utils.env.parse(template))
-        except TemplateSyntaxError as error:
+            names = {template} if is_field else templates.fields(template)
+        except TemplateError as error:
             problems.append(f"{where}: {key}: is not a Jinja template: {error.message}; correct the braces")
             continue
         problems += _lacking(key, template, {name for name in names if is_field or name not in utils.env.globals},

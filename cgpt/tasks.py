@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt import functions, stock, taskdata, templates
+from cgpt.decoding import decoding
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import prepare_environment
 
@@ -131,12 +132,12 @@ def validation_split(task: dict[str, Any]) -> str:
 def rendered(task: dict[str, Any], data_root: Path) -> tuple[list[list[tuple[str, str | int]]], str | None]:
     """What a model is asked of each scored document, as (prompt, answer) pairs, and the first one's right answer.
 
-    Where the model writes the answer, the most tokens it may write stand for it. Raises UserError for any document
+    Where the model writes the answer, the most tokens it may write stand for it, 0 for no such number. Raises UserError for any document
     that cannot be scored.
     """
     lm_task = build(task, data_root)
     docs, n_shot = lm_task.eval_docs, lm_task.config.num_fewshot or 0
-    numbers = subset(len(docs), task.get("limit"))
+    numbers = documents(task, len(docs))
     check_documents(task, lm_task, numbers)
     asked = []
     for n in numbers:
@@ -152,7 +153,7 @@ def _pair(arguments: tuple) -> tuple[str, str | int]:
     if len(arguments) == 1:
         return "", ""
     prompt, answer = arguments[:2]
-    return prompt, answer if isinstance(answer, str) else int(answer.get("max_gen_toks", 256))
+    return prompt, answer if isinstance(answer, str) else decoding(answer).max_new_tokens or 0
 
 
 def _right_answer(lm_task: TextTask, doc: dict[str, Any]) -> str | None:
@@ -171,6 +172,7 @@ def check_form(task: dict[str, Any], data_root: Path) -> None:
     prepare_environment(data_root)
     from cgpt.taskform import check_fields
 
+    templates.install()
     if not task.get("stock"):
         _check_metrics(task, where(task))
         check_fields(task, {}, where(task))

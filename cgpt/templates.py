@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import BaseLoader, StrictUndefined, Template
+from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 CPU_SECONDS = 2.0  # of one rendering, which takes some 50 microseconds
@@ -23,7 +23,7 @@ MOST_CHARACTERS = 1 << 24  # of one rendered text
 PAGE_BYTES = resource.getpagesize()
 
 
-class TemplateTooLarge(Exception):
+class TemplateTooLarge(TemplateError):
     """A template that takes too much time or memory, or gives too much text."""
 
 
@@ -56,6 +56,13 @@ class Sandbox(SandboxedEnvironment):
         self.filters.update(filters)
         self._compiled: dict[str, Template] = {}
 
+    def parse(self, source: str, name: str | None = None, filename: str | None = None) -> Any:
+        """The template's tree. Raises TemplateSyntaxError, also for one that is nested without end."""
+        try:
+            return super().parse(source, name, filename)
+        except RecursionError:
+            raise TemplateSyntaxError("it is nested too deeply", 1) from None
+
     def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Template:
         """The template, compiled once: lm-evaluation-harness asks anew for every document, and that takes longer than
         filling it in. Within bounds too, as compiling computes what is constant."""
@@ -71,6 +78,14 @@ def install() -> None:
 
     if not isinstance(utils.env, Sandbox):
         utils.env = Sandbox(utils.env.filters)
+
+
+def fields(template: str) -> set[str]:
+    """The names that a template takes from a document. Raises TemplateError for one that is none, or is too large."""
+    from lm_eval import utils
+
+    with _bounded():
+        return meta.find_undeclared_variables(utils.env.parse(template))
 
 
 @contextmanager
