@@ -53,8 +53,8 @@ def n_new_tokens(said: int | None, seq_len: int) -> int:
     if said is None:
         return min(DEFAULT_LENGTH, max(1, seq_len // 2))
     if said >= seq_len:
-        raise UserError(f"generation_kwargs: an answer of {said} tokens leaves a model of seq_len {seq_len} no room for "
-                        "the prompt; write fewer")  # fmt: skip
+        raise UserError(f"generation_kwargs: an answer of {said} tokens leaves a model of seq_len {seq_len} no room "
+                        "for the prompt; write fewer")  # fmt: skip
     return said
 
 

@@ -132,8 +132,8 @@ def validation_split(task: dict[str, Any]) -> str:
 def rendered(task: dict[str, Any], data_root: Path) -> tuple[list[list[tuple[str, str | int]]], str | None]:
     """What a model is asked of each scored document, as (prompt, answer) pairs, and the first one's right answer.
 
-    Where the model writes the answer, the most tokens it may write stand for it, 0 for no such number. Raises UserError for any document
-    that cannot be scored.
+    Where the model writes the answer, the most tokens it may write stand for it, 0 where the task does not say. Raises
+    UserError for any document that cannot be scored.
     """
     lm_task = build(task, data_root)
     docs, n_shot = lm_task.eval_docs, lm_task.config.num_fewshot or 0
