@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,12 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
     return _fit(task, data_root, n_labels)[0]
 
 
+def refuse_one_label(task: dict[str, Any], train: Sequence[tasks.Example]) -> None:
+    """Raises UserError where all training documents have the same label, which nothing can be learnt from."""
+    if len({example.label for example in train}) < 2:
+        raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
+
+
 def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not is_classification(task):
         raise UserError(
@@ -67,8 +74,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
         )
     train = tasks.labelled_examples(task, data_root, n_labels)
     test, documents = tasks.scored_examples(task, data_root)
-    if len({example.label for example in train}) < 2:
-        raise UserError(f"{tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more")
+    refuse_one_label(task, train)
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

@@ -29,10 +29,12 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
-TASK_TYPES: tuple[tuple[str, type, str], ...] = (
-    ("dataset_kwargs", dict, "a mapping"), ("dataset_path", str, "text"), ("metric_list", list, "a list"),
-    ("training_split", str, "text"), ("validation_split", str, "text"), ("test_split", str, "text"),
-    ("fewshot_split", str, "text"), ("output_type", str, "text"),
+TASK_TYPES: tuple[tuple[type, str, tuple[str, ...]], ...] = (  # of the keys that are looked into before any document
+    (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
+    (list, "a list", ("metric_list", "filter_list")),
+    (int, "a whole number", ("num_fewshot", "repeats")),
+    (str, "text", ("dataset_path", "output_type", "training_split", "validation_split", "test_split", "fewshot_split",
+                   "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
 )  # fmt: skip
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
@@ -201,11 +203,15 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
 def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
     """Whether a key of the task that is looked into holds another type; that is noted."""
     before = len(file.problems)
-    for key, kind, wanted in TASK_TYPES:
-        if task.get(key) is not None and not isinstance(task[key], kind):
-            file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
-        elif key == "metric_list" and any(not isinstance(e, dict) or "metric" not in e for e in task.get(key) or ()):
-            file.problem((key,), "has an entry without `metric`; write `- metric: acc` for each")
+    for kind, wanted, keys in TASK_TYPES:
+        for key in keys:
+            if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
+                file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
+    metrics = task.get("metric_list")
+    if isinstance(metrics, list) and any(not isinstance(entry, dict) or "metric" not in entry for entry in metrics):
+        file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
+    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
+        file.problem(("num_fewshot",), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
     return len(file.problems) > before
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import fetch, provenance, taskdata, tasks
+from cgpt.baseline import refuse_one_label
 from cgpt.decoding import n_new_tokens
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import mirror_path
@@ -111,6 +112,7 @@ def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
     """The preview that an earlier call made of the same content, or a new one."""
     dataset = workflow.datasets.get(use.task.get("data") or "")
     sources = at_hand(dataset) if dataset else {}
+    sources = sources and _read_by(use.task, sources)
     decides = {
         "task": use.task, "scored": sorted(map(str, use.scored)), "trained": sorted(map(str, use.trained)),
         "data": None if sources is None else {name: taskdata.sha256_of(path) for name, path in sources.items()},
@@ -146,13 +148,23 @@ def at_hand(dataset: Dataset) -> dict[str, Path] | None:
     return _fetched(dataset) or _mirrored(dataset)
 
 
+def _read_by(task: dict[str, Any], sources: Mapping[str, Path]) -> dict[str, Path]:
+    """The files that the task names; all of them where it names some by a pattern."""
+    listed = taskdata.split_files(task, tasks.where(task)).values()
+    names = {name.removesuffix(".gz") for split in listed for name in split}
+    patterns = any(taskdata.WILDCARDS & set(name) for name in names)
+    return {name: path for name, path in sources.items() if patterns or name in names}
+
+
 def _fetched(dataset: Dataset) -> dict[str, Path] | None:
     folder = RUNS_FOLDER / "data" / dataset.name
     try:
-        listed = json.loads((folder / "fetched.json").read_text(encoding="utf-8"))["files"]
+        record = json.loads((folder / "fetched.json").read_text(encoding="utf-8"))
+        listed = record["files"]
         paths = {file["name"]: folder / file["name"] for file in listed}
         wanted = {file.sha256 for file in dataset.files} - {None}
-        current = wanted <= {file["sha256"] for file in listed}
+        hub = asdict(dataset.hub) | {"splits": list(dataset.hub.splits)} if dataset.hub else None
+        current = wanted <= {file["sha256"] for file in listed} and record["hub"] == hub
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return paths if current and all(path.is_file() for path in paths.values()) else None
@@ -204,7 +216,9 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
     tokenizers = {reader: _tokenizer(reader) for reader in use.readers()}
     for reader, n_labels, max_validation in sorted(use.trained, key=str):
         train = tasks.labelled_examples(task, folder, n_labels)
-        if reader is not None:
+        if reader is None:
+            refuse_one_label(task, train)
+        else:
             train += tasks.examples(task, folder, tasks.validation_split(task), max_validation)
             _refuse_long_answers(task, train, reader, tokenizers[reader])
     if not use.scored:

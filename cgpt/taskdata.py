@@ -109,9 +109,9 @@ def find_files(names: list[str], folder: Path, data: str | None, where: str) -> 
         matching = [path] if path else _matching(folder, name) if WILDCARDS & set(name) else []
         paths += matching
         if not matching:
-            whose = f"data set '{data}'" if data is not None else f"the folder '{folder.absolute()}'"
-            hint = did_you_mean(Path(name).name, _present((folder / name).parent))
-            problems.append(f"{where}: {whose} has no file '{name}'; {hint}")
+            whose = f"data set '{data}' has no file '{name}'" if data is not None else \
+                f"the study's folder has no file '{name}', and `data` names no data set"  # fmt: skip
+            problems.append(f"{where}: {whose}; {did_you_mean(Path(name).name, _present((folder / name).parent))}")
     if problems:
         raise UserError(*problems)
     return paths
@@ -119,11 +119,17 @@ def find_files(names: list[str], folder: Path, data: str | None, where: str) -> 
 
 def local_hashes(task: dict[str, Any], root: Path, where: str) -> dict[str, str]:
     """SHA-256 of each file of the study's folder `root` that the task reads, by its path there. Raises UserError."""
-    hashes = {}
+    hashes: dict[str, str] = {}
+    problems: list[str] = []
     for split, names in split_files(task, where).items():
-        for path in find_files(names, root, None, f"{where}: dataset_kwargs.data_files.{split}"):
-            name = path.relative_to(root) if path.is_relative_to(root) else path
-            hashes[name.as_posix()] = sha256_of(path)
+        try:
+            for path in find_files(names, root, None, f"{where}: dataset_kwargs.data_files.{split}"):
+                name = path.relative_to(root) if path.is_relative_to(root) else path
+                hashes[name.as_posix()] = sha256_of(path)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
     return dict(sorted(hashes.items()))
 
 

@@ -123,8 +123,14 @@ class TextTask(ConfigurableTask):
             rendered = utils.apply_template(template, doc)
             target = rendered if any(rendered in text for text in _texts(doc)) else target
         if self.config.doc_to_choice is not None or target is None:
-            return target
+            return int(target) if isinstance(target, float) and target.is_integer() else target
         return [str(answer) for answer in target] if isinstance(target, list) else str(target)
+
+    def doc_to_choice(self, doc: Doc, doc_to_choice: Any = None) -> Any:
+        """The choices; numbers among them are text."""
+        choices = super().doc_to_choice(doc, doc_to_choice)
+        return [str(choice) if type(choice) in (int, float) else choice for choice in choices] \
+            if isinstance(choices, list) else choices  # fmt: skip
 
     def build_qa_turn(self, *, q: Any = None, c: Any = None, a: Any = None, **delimiters: Any) -> list[Any]:
         """As the engine does, with the first of several answers, as text. Raises UserError for an example without."""
@@ -140,6 +146,8 @@ class TextTask(ConfigurableTask):
 def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], where: str) -> None:
     """Refuse templates that need a field which the data, or one document of them, have not. Raises UserError."""
     problems = []
+    if config.get("output_type") == "multiple_choice" and config.get("doc_to_choice") is None:
+        problems.append(f"{where}: doc_to_choice: is missing, and multiple_choice needs it; write the answers' texts")
     columns = {key for documents in rows.values() for row in documents for key in row}
     for key in TEMPLATES if config.get("process_docs") is None else ():
         template = config.get(key)
@@ -189,6 +197,8 @@ def _needs(template: str, name: str, row: Doc) -> bool:
 
 def check_texts(task: TextTask, doc: Doc, place: str) -> None:
     """Refuse a document whose prompt, answer or choices are missing, empty or cannot be rendered. Raises UserError."""
+    _rendered(lambda doc: task.resolve_field(doc, task.config.description), doc, f"{place}: description")
+    _rendered(task.doc_to_prefix, doc, f"{place}: gen_prefix")
     text = _rendered(task.doc_to_text, doc, f"{place}: doc_to_text")
     target = _rendered(task.doc_to_target, doc, f"{place}: doc_to_target")
     for key, value in (("doc_to_text", text), ("doc_to_target", target)):
@@ -201,8 +211,9 @@ def check_texts(task: TextTask, doc: Doc, place: str) -> None:
         if "" in choices:
             raise UserError(f"{place}: doc_to_choice: choice {choices.index('')} is empty; give it a text")
         gold(text if task.multiple_input else target, choices, place)
-    elif task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling") and not target:
-        raise UserError(f"{place}: doc_to_target: is empty; give every document a text that can be scored")
+    elif task.OUTPUT_TYPE in ("loglikelihood", "loglikelihood_rolling") and (not target or isinstance(target, list)):
+        what = "gives several texts" if target else "is empty"
+        raise UserError(f"{place}: doc_to_target: {what}; give every document one text that can be scored")
 
 
 def _rendered(render: Any, doc: Doc, place: str) -> Any:
@@ -212,7 +223,17 @@ def _rendered(render: Any, doc: Doc, place: str) -> Any:
         raise
     except UndefinedError as error:
         raise UserError(f"{place}: {error.message}; correct the name, or give the document this field") from None
-    except (TemplateError, ArithmeticError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+    except (
+        TemplateError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        AssertionError,
+        AttributeError,
+    ) as error:
         reason = next(iter(str(error).strip().splitlines()), "")
         raise UserError(f"{place}: cannot be rendered ({type(error).__name__}: {reason}); correct the template or the "
                         "document") from None  # fmt: skip
@@ -259,7 +280,10 @@ def check_fewshot(config: dict[str, Any], where: str) -> None:
 
 
 def check_shots(task: TextTask, where: str) -> None:
-    """Refuse more shots than there are documents to draw from. Raises UserError."""
+    """Refuse more shots than there are documents to draw from, and shots that cannot be rendered. Raises UserError.
+
+    It draws the shots of the first document, so the seed is to be set after it.
+    """
     n_shot = task.config.num_fewshot or 0
     if not n_shot:
         return
@@ -271,6 +295,9 @@ def check_shots(task: TextTask, where: str) -> None:
         of = f"split '{split}'" if split else "fewshot_config.samples"
         raise UserError(f"{where}: num_fewshot: {n_shot} shots cannot be drawn from the {n_docs} documents of {of}; "
                         f"write at most {max(0, n_docs - one_more)}")  # fmt: skip
+    first = f"{where}: split '{task.config.test_split}', document 0, with its shots"
+    check_texts(task, task.task_docs[0], f"{where}: split '{task.config.test_split}', document 0")
+    _rendered(lambda doc: task.fewshot_context(doc, num_fewshot=n_shot), task.task_docs[0], first)
 
 
 def shots_split(config: Mapping[str, Any]) -> str | None:

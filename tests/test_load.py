@@ -156,6 +156,16 @@ BAD = [
       " output_type: is missing; write it, or `stock: true` to name a task that lm-eval brings"]),
     (TOPIC, "doc_to_choice: [sea, land]", "doc_to_choice: [no, 'yes']",
      ['10: doc_to_choice.0: YAML reads no as false; write "no" in quotes for the word, or false']),
+    (TOPIC, "output_type: multiple_choice", "output_type: multiple_choice\nnum_fewshot: two\nmetric_list: [acc]\n"
+     "description: 3", ["6: num_fewshot: must be a whole number, not 'two'; write one",
+                        "7: metric_list: has an entry without `metric`; write `- metric: acc` for each",
+                        "8: description: must be text, not 3; write one"]),
+    (TOPIC, DATA_FILES, "[train.jsonl]", ["4: dataset_kwargs: must be a mapping, not ['train.jsonl']; write one"]),
+    (TOPIC, "epochs: 2", "epochs: 2, num_fewshot: -1",
+     ["11: finetune.num_fewshot: must not be negative, not -1; write 0 or more"]),
+    (TOPIC, "data: world\n", "",
+     [f": dataset_kwargs.data_files.{split}: the study's folder has no file 'world_sentiment_{split}.jsonl', and "
+      "`data` names no data set; known: hardware_profiles, notes.txt, workflows" for split in ("train", "test")]),
     (TOPIC, "epochs: 2", "epoch: 2", ["11: finetune.epoch: unknown key; did you mean 'epochs'?"]),
     (TOPIC, "training_split: train\n", "",
      [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),

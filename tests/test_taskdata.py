@@ -197,5 +197,7 @@ def test_files_without_a_data_set_are_of_the_studys_folder(folder, monkeypatch):
     del own["data"]
     assert read_split(own, Path("elsewhere"), "train", "toy.yaml") == ROWS
     own["dataset_kwargs"]["data_files"] = "toy/tset.jsonl"
-    with pytest.raises(UserError, match=r"the folder '.*' has no file 'toy/tset.jsonl'; did you mean 'test.jsonl'\?"):
+    with pytest.raises(
+        UserError, match=r"the study's folder has no file 'toy/tset.jsonl', .*; did you mean 'test.jsonl'\?"
+    ):
         read_split(own, Path("elsewhere"), "train", "toy.yaml")

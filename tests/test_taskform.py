@@ -226,3 +226,27 @@ def test_an_empty_prompt_is_scored_after_the_end_of_text(tmp_path):
     assert samples[1]["loglikelihoods"] == pytest.approx(
         [sum(MODEL.table[a, b] for a, b in zip([end, *ids], ids)) for ids in spaces]
     )
+
+
+def test_choices_that_are_numbers_are_text(tmp_path):
+    rows = [{"sentence": "1 and 1", "options": [2, 3.5], "label": 0.0}]
+    task = write_task(tmp_path, {"test": rows}, doc_to_text="sentence", doc_to_choice="options", training_split=None)
+    assert [args[1] for args in prompts(task, tmp_path)] == [" 2", " 3.5"]
+    assert tasks.examples(task, tmp_path, "test")[0].label == 0
+    assert [args[1] for args in prompts(task | {"doc_to_choice": [7, 8]}, tmp_path)] == [" 7", " 8"]
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({"description": "{{topc}}"}, "document 0: description: 'topc' is undefined"),
+    ({"gen_prefix": "{{topc}}"}, "document 0: gen_prefix: 'topc' is undefined"),
+    ({"doc_to_choice": None}, "doc_to_choice: is missing, and multiple_choice needs it"),
+    ({"output_type": "multiple_choise"}, "lm-evaluation-harness refuses it: Got invalid output_type"),
+    (WORD | {"doc_to_target": "{{['a', 'b']}}", "doc_to_text": "sentence"}, "doc_to_target: gives several texts"),
+    (WORD | {"doc_to_target": "", "doc_to_text": "sentence"}, "doc_to_target: is empty"),
+    ({"num_fewshot": 1, "fewshot_config": {"doc_to_text": "{{topc}}"}}, "with its shots: 'topc' is undefined"),
+])  # fmt: skip
+def test_every_template_is_rendered_before_the_model_is_asked(tmp_path, changes, said):
+    task = write_task(tmp_path, ROWS, **changes)
+    with pytest.raises(UserError) as caught:
+        score_task(task, tasks.build(task, tmp_path), SimpleNamespace())
+    assert said in str(caught.value) and "\n" not in str(caught.value)
