@@ -91,10 +91,11 @@ class _Named:
 def _folder(root: Path, folder: str, files: list[YamlFile], reader: Callable = read) -> list[_Named]:
     """Read each YAML file of a folder; a file's name without its ending is the name of what it says.
 
-    Files whose name starts with `_` are there to be included by others.
+    Task files whose name starts with `_` are there to be included by others.
     """
-    found = [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob("[!_]*.yaml"))]
-    found += [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob("[!_]*.yml"))]
+    pattern = "[!_]*" if reader is read_task else "*"
+    found = [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob(f"{pattern}.yaml"))]
+    found += [_Named(path.stem, reader(path, root)) for path in sorted((root / folder).glob(f"{pattern}.yml"))]
     for named in found:
         files.append(named.yaml)
         if not NAME.fullmatch(named.name):
