@@ -84,8 +84,8 @@ def as_text(experiment: Experiment, plan: Plan, tasks: Sequence[TaskPreview] = (
     lines += _trunks(total)
     lines += _modeled(experiment, plan)
     if plan.not_tuned:
-        lines.append(f"not fine-tuned: {', '.join(plan.not_tuned)} have a `finetune:` block, but the experiment has "
-                     "none; write `finetune: {}` there to train on them")  # fmt: skip
+        lines.append(f"not fine-tuned, as the experiment has no `finetune:` block: {', '.join(plan.not_tuned)}; write "
+                     "`finetune: {}` to train on what the tasks say")  # fmt: skip
     lines.append(
         "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
     )

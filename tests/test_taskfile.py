@@ -218,4 +218,6 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     experiment = workflow.experiments["quickstart"]
     made = plan.make_plan(experiment, workflow)
     assert not made.of("finetune") and made.not_tuned == ("topic",)
-    assert "not fine-tuned: topic have a `finetune:` block" in plantable.as_text(experiment, made)
+    assert "not fine-tuned, as the experiment has no `finetune:` block: topic; write" in plantable.as_text(
+        experiment, made
+    )
