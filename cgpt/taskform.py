@@ -253,9 +253,11 @@ def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
     return indices
 
 
-def check_fewshot(config: dict[str, Any], where: str) -> None:
-    """Refuse keys of `fewshot_config` that the engine has not, or reads and does not use. Raises UserError."""
-    said = config.get("fewshot_config")
+def check_fewshot(said: Any, config: dict[str, Any], where: str) -> None:
+    """Refuse keys of a file's `fewshot_config` that the engine has not, or reads and does not use. Raises UserError.
+
+    `config` holds all keys of the task, those of one that the engine brings too, which stand as they are.
+    """
     if said is None:
         return
     if not isinstance(said, dict):

@@ -37,7 +37,10 @@ class Example(NamedTuple):
 
 
 def where(task: dict[str, Any]) -> str:
-    """The file that a problem of this task is reported against."""
+    """The file that a problem of this task is reported against; lm-evaluation-harness's tasks are named by themselves,
+    as one file may stand for many."""
+    if task.get("stock"):
+        return f"lm-evaluation-harness's task '{task['task']}'"
     return f"workflows/tasks/{task.get('task')}.yaml"
 
 
@@ -196,7 +199,7 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     config["num_fewshot"] = config.get("num_fewshot") or 0
     if config.get("output_type", "generate_until") == "generate_until" and config.get("generation_kwargs") is None:
         config["generation_kwargs"] = {"do_sample": False}  # greedy, as by default there, and the model limits answers
-    check_fewshot(config, where(task))
+    check_fewshot(config["fewshot_config"] if "fewshot_config" in task else None, config, where(task))
     _check_metrics(config, where(task))
     if taskdata.in_files(config | task):
         source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
@@ -271,7 +274,8 @@ def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place
     """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
     from cgpt.taskform import Documents
 
-    if config.get("process_docs") is None:
+    of_shots = config.get("fewshot_config") or {}
+    if config.get("process_docs") is None and of_shots.get("process_docs") is None:
         return {name: Documents(split) for name, split in rows.items()}
     import datasets
     import pyarrow

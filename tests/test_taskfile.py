@@ -83,6 +83,17 @@ def test_included_files_and_functions_give_the_prompts_of_lm_eval(study):
     assert "Film: A GOOD FILM!\n" in prompts[0][0][0] and "A SAMPLE" in "".join(request[0][0] for request in prompts)
 
 
+def test_shots_that_python_of_their_own_processes_are_those_of_lm_eval(study):
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    text = dump({**write_task(study, ROWS), "num_fewshot": 3,
+                 "fewshot_config": {"split": "train", "process_docs": Function("code.shout")}})  # fmt: skip
+    (study / TASKS / "toy.yaml").write_text(text)
+    prompts = our_prompts(read(study), study)
+    assert prompts == harness_prompts(load_yaml(study / TASKS / "toy.yaml"), study / "toy")
+    assert prompts[0][0][0].count("!\nSentiment:") == 3 and prompts[0][0][0].endswith("a good film\nSentiment:")
+
+
 def test_what_a_tasks_python_says_is_part_of_what_the_task_is(study):
     before = read(study)
     path = study / TASKS / "parts/code.py"
