@@ -110,7 +110,8 @@ def _place(task: str, tasks: tuple[str, ...]) -> Any:
 
 def _task_cell(row: Row) -> Cell:
     direction = "higher is better" if row["higher_is_better"] else "lower is better"
-    documents = f"{row['n_samples']} documents" if row["documents"] == "all" else f"{row['documents']} documents"
+    said = {"all": f"{row['n_samples']} documents", "some": f"{row['n_samples']} documents, not all of them"}
+    documents = said.get(row["documents"], f"{row['documents']} documents")
     return Cell(row["task"], f"{row['metric']}, {direction}, {documents}")
 
 

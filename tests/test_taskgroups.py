@@ -43,6 +43,7 @@ def leaves_of(item) -> list:
     return [item] if hasattr(item, "overrides") else [leaf for child in children for leaf in leaves_of(child)]
 
 
+@pytest.mark.slow  # it reads lm-evaluation-harness's 13,000 files twice
 def test_every_name_of_lm_eval_is_found_in_its_own_index():
     names = manager().task_index
     assert set(stock.index()) == set(names) and len(names) > 14_000
@@ -50,6 +51,7 @@ def test_every_name_of_lm_eval_is_found_in_its_own_index():
         assert entry.kind == names[name].kind.name, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stock_name_stands_for_the_tasks_that_lm_eval_builds_for_it(name):
     if name not in manager().task_index:
