@@ -6,12 +6,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from cgpt.decoding import Decoding, decoding, n_new_tokens
 from cgpt.errors import UserError
 from cgpt.hf.tokenizer import token_ids
 from cgpt.stopping import END_OF_TEXT, EndTokens, StopStrings, own_end_tokens
@@ -100,27 +102,25 @@ class Adapter(TemplateLM):
         return answers
 
     def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuation of each context, cut before the first stop string. UserError where sampling is asked."""
+        """Continuation of each context as its options say, cut before the first stop string.
+
+        Raises UserError for options that the decoder does not offer.
+        """
         answers: list[Any] = [None] * len(requests)
         alike: dict[str, list[int]] = {}
         for n, (_, options) in enumerate(request.args for request in requests):
-            if options.get("do_sample") or options.get("temperature"):
-                raise UserError(
-                    "generation_kwargs: do_sample, temperature: only greedy decoding is offered; remove them"
-                )
             alike.setdefault(json.dumps(options, sort_keys=True), []).append(n)
         for members in alike.values():
-            texts = self._continue([requests[n].args[0] for n in members], requests[members[0]].args[1])
+            asked = decoding(requests[members[0]].args[1])
+            texts = self._continue([requests[n].args[0] for n in members], asked)
             for n, text in zip(members, texts):
                 answers[n] = text
                 self.cache_hook.add_partial("generate_until", requests[n].args, text)
         return answers
 
-    def _continue(self, contexts: list[str], options: dict[str, Any]) -> list[str]:
-        # Half of the window at least stays for the context, as max_gen_toks is 256 unless the task says otherwise.
-        n_new = min(int(options.get("max_gen_toks", 256)), max(1, self.max_length // 2))
-        until = options.get("until") or []
-        stop = StopStrings(self.tokenizer, [until] if isinstance(until, str) else until)
+    def _continue(self, contexts: list[str], asked: Decoding) -> list[str]:
+        n_new = n_new_tokens(asked.max_new_tokens, self.max_length)
+        stop = StopStrings(self.tokenizer, asked.until)
         kept = self.max_length - n_new
         prompts = []
         for context in contexts:
@@ -131,7 +131,8 @@ class Adapter(TemplateLM):
         texts: list[str] = []
         for start in range(0, len(prompts), CONTINUATIONS_PER_CALL):
             chunk = prompts[start : start + CONTINUATIONS_PER_CALL]
-            made = self._generate(self.model, chunk, n_new, stop_ids={self.eot_token_id, *self.ends.stop}, stop=stop)
+            config = replace(asked.config, seed=asked.config.seed + start)  # each answer is drawn for itself
+            made = self._generate(self.model, chunk, n_new, config, {self.eot_token_id, *self.ends.stop}, stop)
             texts += [stop.cut(self.tokenizer.decode(tokens)) for tokens in made]
             progress.show(len(texts))
         return texts

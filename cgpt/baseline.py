@@ -40,6 +40,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         stage="baseline",
         n_shot=0,
         n_samples=result["n_test"],
+        documents=result["documents"],
         n_prompts_cut=0,
         hardware="cpu",
         prompt_example=samples[0]["prompt"],
@@ -76,7 +77,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
             f"{tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
     train = tasks.labelled_examples(task, data_root, n_labels)
-    test = tasks.examples(task, data_root, tasks.evaluation_split(task), task.get("limit"))
+    test, documents = tasks.scored_examples(task, data_root)
     refuse_one_label(task, train)
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -101,4 +102,5 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
     stderr = math.sqrt(accuracy * (1 - accuracy) / (len(test) - 1)) if len(test) > 1 else None
     return {
         "accuracy": accuracy, "stderr": stderr, "n_train": len(train), "n_test": len(test), "c": strength,
+        "documents": documents,
     }, samples  # fmt: skip

@@ -287,6 +287,8 @@ def experiment(
     seeds(parts.get("seeds", ()), ("seeds",), file)
     _weights_from(parts, profiles, file)
     value("experiment", "fit", parts.get("fit"), ("fit",), file)
+    limit(parts.get("limit"), ("limit",), file)
+    shots(parts.get("num_fewshot"), ("num_fewshot",), file)
     if "data" in parts:
         corpora(parts["data"], file)
     if "train" in parts:
@@ -329,6 +331,18 @@ def seed(number: int, keys: Keys, file: YamlFile) -> None:
         file.problem(keys, f"must not be negative, not {number}; write 0 or more")
     elif number > GREATEST_SEED:
         file.problem(keys, f"must be at most {GREATEST_SEED}, not {number}; write a smaller number")
+
+
+def limit(given: Any, keys: Keys, file: YamlFile) -> None:
+    """How many documents are scored: a number of them, or a share, as in lm-evaluation-harness."""
+    if given is not None and not ((type(given) is int and given >= 1) or (type(given) is float and 0 < given < 1)):
+        file.problem(keys, f"must be a number of documents, or a share of them below 1, not {given!r}; write e.g. 1000")
+
+
+def shots(given: Any, keys: Keys, file: YamlFile) -> None:
+    """How many examples stand before each question."""
+    if given is not None and (type(given) is not int or given < 0):
+        file.problem(keys, f"must be a whole number of examples, not {given!r}; write 0 or more")
 
 
 def corpora(data: Data, file: YamlFile) -> None:

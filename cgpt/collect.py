@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from cgpt import functions
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.plan import LAST_FILE
@@ -25,6 +26,7 @@ from cgpt.records import (
 )
 from cgpt.scales import scale_of
 from cgpt.spec import Experiment
+from cgpt.taskgroups import group_rows
 
 if TYPE_CHECKING:
     from cgpt.plan import Plan, Run
@@ -151,6 +153,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     if problems:
         raise UserError(*problems)
     rows.runs.extend(runs.values())
+    rows.scores.extend(group_rows(plan.groups, rows.scores))
     for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
         kind.sort(key=_size_order)
     return rows
@@ -272,7 +275,8 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
         trained = runs[checkpoint.id]
     spec = chain.get("evaluate", chain.get("baseline")).spec  # type: ignore[union-attr]
     primary = primary_metric(spec["task"], record.scores)
-    aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()}
+    aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()
+                    if isinstance(entry["metric"], str)}  # fmt: skip
     ids = {stage: run.id for stage, run in chain.items()}
     return [
         {
@@ -283,11 +287,10 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
             "condition": _condition(record, trained),
             **{
                 key: getattr(record, key)
-                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "n_prompts_cut")
+                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "documents", "n_prompts_cut")
             },
             **asdict(score),
             "primary": score is primary,
-            "limited": spec["task"].get("limit") == record.n_samples,
             "scale": scale_of(score.metric, aggregations.get(score.metric)),
             "point": _point(experiment, chain),
             **{key: getattr(record, key) for key in ("commonest_answer", "commonest_answer_share")},
@@ -308,6 +311,7 @@ def _condition(record: ScoresRecord, trained: Row) -> str:
 def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
     """The metric that stands in the table: the first of the task's `metric_list`, else `acc`, else the first."""
     listed = [entry["metric"] for entry in task.get("metric_list") or ()]
+    listed = [name if isinstance(name, str) else name[functions.TAG].rpartition(".")[2] for name in listed]
     wanted = [*listed, "acc", scores[0].metric]
     return next(score for name in wanted for score in scores if score.metric == name)
 

@@ -56,6 +56,7 @@ def evaluate(
         checkpoint=checkpoint.name,
         stage=spec["checkpoint_stage"],
         n_shot=lm_task.config.num_fewshot,
+        documents=tasks.selection(task, len(lm_task.eval_docs)),
         n_samples=len({sample["doc_id"] for sample in samples}),
         n_prompts_cut=len({sample["doc_id"] for sample in samples if sample["n_tokens_cut"]}),
         hardware=hardware.name,
@@ -78,18 +79,20 @@ def evaluate(
 def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[Score], list[Sample]]:
     """Run lm-evaluation-harness on a task that `tasks.build` made; return its metrics, and every document's record.
 
-    The task's `limit` evaluates a fixed random subset of the documents. Raises UserError for a wrong label.
+    The task's `limit` evaluates the first documents, its `sample` a fixed random sample of them. Raises UserError for a
+    document that cannot be scored.
     """
     from lm_eval.evaluator import evaluate as run_harness
 
     name, n_docs = lm_task.task_name, len(lm_task.eval_docs)
-    chosen = tasks.subset(n_docs, task.get("limit"))
+    chosen = tasks.documents(task, n_docs)
     tasks.check_documents(task, lm_task, chosen)
     with contextlib.redirect_stdout(sys.stderr):  # lm-evaluation-harness prints while it bootstraps
         results = run_harness(
             adapter,
             {"tasks": {name: lm_task}},
-            samples={name: chosen} if len(chosen) < n_docs else None,
+            limit=len(chosen) if task.get("sample") is None else None,
+            samples={name: chosen} if task.get("sample") is not None else None,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
         )
     cuts = getattr(adapter, "cuts", {})  # another model of lm-evaluation-harness cuts in silence

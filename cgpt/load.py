@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.taskfile import check_group, check_scoring, is_group, read_task
 from cgpt.yamlfile import YamlFile, read
 
 RESERVED_EXPERIMENTS = (
@@ -34,7 +36,7 @@ LM_EVAL_KEYS = frozenset(
     "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
-OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "stock"})
+OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
 # Types of the keys that are looked into before any document is.
 TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
@@ -83,7 +85,7 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
         check.dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
     profiles = _folder(folder, "hardware_profiles")
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
-    task_files = _folder(folder, "workflows/tasks")
+    task_files = _folder(folder, "workflows/tasks", read_task)
     tasks = {named.name: _task(named, datasets.entries, root) for named in task_files}
     names = _Names(models.entries, datasets.entries, tasks, hardware)
     experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
@@ -125,12 +127,16 @@ def _broken(files: list[_Named]) -> dict[str, tuple[str, ...]]:
     return {named.name: tuple(named.yaml.problems) for named in files if named.yaml.problems}
 
 
-def _folder(root: Path, folder: str) -> list[_Named]:
-    """Read each YAML file of a folder but hidden ones; a file's name without its ending is the name of what it says."""
-    paths = [path for ending in ("yaml", "yml") for path in sorted((root / folder).glob(f"[!.]*.{ending}"))]
+def _folder(root: Path, folder: str, reader: Callable = read) -> list[_Named]:
+    """Read each YAML file of a folder but hidden ones; a file's name without its ending is the name of what it says.
+
+    Task files whose name starts with `_` are there to be included by others.
+    """
+    shown = "[!._]*" if reader is read_task else "[!.]*"
+    paths = [path for ending in ("yaml", "yml") for path in sorted((root / folder).glob(f"{shown}.{ending}"))]
     files: dict[str, _Named] = {}
     for path in paths:
-        named = _Named(path.stem, read(path, root))
+        named = _Named(path.stem, reader(path, root))
         alike = next((other for other in files.values() if other.name.lower() == path.stem.lower()), None)
         if not NAME.fullmatch(named.name):
             named.yaml.problem((), f"'{named.name}' cannot be a name; name the file with {NAME_RULE}")
@@ -203,6 +209,8 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
+    if is_group(task):
+        return check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
@@ -231,9 +239,7 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
             task["files_sha256"] = taskdata.local_hashes(task, root, file.path)
         except UserError as error:
             file.problems += error.problems
-    limit = task.get("limit")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
+    check_scoring(task, file)
     if "finetune" in task:
         task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         check.finetuning(task["finetune"], ("finetune",), file)

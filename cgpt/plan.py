@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops, memory, trunk
+from cgpt import check, flops, memory, taskgroups, trunk
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.taskgroups import TaskGroup
 from cgpt.variants import Variant, variants
 
 LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
@@ -81,6 +82,8 @@ class Plan:
 
     experiment: str
     runs: tuple[Run, ...]
+    groups: tuple[TaskGroup, ...] = ()  # of its tasks, whose scores are computed of theirs
+    not_tuned: tuple[str, ...] = ()  # tasks with a `finetune:` block, where the experiment has none
 
     def of(self, stage: str) -> tuple[Run, ...]:
         """The runs of one stage."""
@@ -101,7 +104,9 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
         raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
-    return Plan(experiment.name, tuple(trunk.share(found)))
+    leaves, groups = taskgroups.expand(experiment, workflow.tasks)
+    not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
+    return Plan(experiment.name, tuple(trunk.share(found)), tuple(groups), tuple(not_tuned))
 
 
 def last_file(stage: str, run_id: str) -> Path:
@@ -200,24 +205,24 @@ def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflo
         yield pretrain
         if hardware.timing == "modeled":
             yield _meter_run(hardware, pretrain)
-        for name in experiment.tasks:
-            task = {key: value for key, value in workflow.tasks[name].items() if key != "finetune"}
-            own = workflow.tasks[name].get("finetune")
+        for name, said in taskgroups.expand(experiment, workflow.tasks)[0]:
+            task = {key: value for key, value in said.items() if key != "finetune"}
+            own, scored = said.get("finetune"), taskgroups.scored(task, experiment)
             dataset = workflow.datasets[task["data"]] if "data" in task else None
             if dataset:
                 yield _fetch_run(dataset)
-            yield _evaluate_run(pretrain, name, task, dataset)
+            yield _evaluate_run(pretrain, name, scored, dataset)
             if own is None or variant.finetune is None:
                 continue
             tuning = replace(variant.finetune, **own)
             where = f"tasks/{name}" if "batch_size" in own else f"experiments/{experiment.name}"
             _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, hardware)
             if is_classification(task):
-                yield from (_baseline_run(name, task, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
+                yield from (_baseline_run(name, scored, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
             for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
                 finetune = _finetune_run(variant, name, task, dataset, tuning, start, n_labels, pretrain)
                 yield finetune
-                yield _evaluate_run(finetune, name, _with_shots(task, tuning.num_fewshot), dataset)
+                yield _evaluate_run(finetune, name, _with_shots(scored, tuning.num_fewshot), dataset)
 
 
 def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:

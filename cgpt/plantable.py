@@ -36,7 +36,7 @@ def as_json(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] =
     left = [run.execution.minutes or 0.0 for run in timed.left()]
     return plan | {"finished": len(timed.finished), "minutes_left": sum(left), "cores": timed.cores,
                    "wall_minutes": timed.wall_minutes, "rates": list(timed.sources),
-                   "tasks": [asdict(task) for task in tasks]}  # fmt: skip
+                   "not_tuned": list(timed.plan.not_tuned), "tasks": [asdict(task) for task in tasks]}  # fmt: skip
 
 
 def totals(plan: Plan) -> dict[str, Any]:
@@ -88,6 +88,9 @@ def as_text(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] =
     lines += [*timed.sources, *(_forecasts(plan) if not total["minutes"] else [])]
     lines += _trunks(total)
     lines += _modeled(experiment, plan)
+    if plan.not_tuned:
+        lines.append(f"not fine-tuned, as the experiment has no `finetune:` block: {', '.join(plan.not_tuned)}; write "
+                     "`finetune: {}` to train on what the tasks say")  # fmt: skip
     starts = "with" if timed.with_starts else "without"
     lines.append(
         f"FLOPs: 6 N + 12 L S d a token; minutes: of steps and scoring, {starts} the seconds in which each job starts; "

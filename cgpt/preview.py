@@ -19,6 +19,7 @@ from typing import Any
 
 from cgpt import fetch, provenance, taskdata, tasks
 from cgpt.baseline import refuse_one_label
+from cgpt.decoding import n_new_tokens
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import mirror_path
 from cgpt.load import Workflow
@@ -226,10 +227,13 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
         return TaskPreview(task["task"], 0, n_documents=len(train), prompt=train[0].prompt, answer=train[0].target)
     requests, answer = tasks.rendered(task, folder)
     (first, _), *_ = requests[0]
-    cut = {
-        reader.model: sum(_is_cut(document, reader, tokenizers[reader]) for document in requests)
-        for reader in sorted(use.scored, key=lambda reader: (reader.seq_len, reader.model))
-    }
+    try:
+        cut = {
+            reader.model: sum(_is_cut(document, reader, tokenizers[reader]) for document in requests)
+            for reader in sorted(use.scored, key=lambda reader: (reader.seq_len, reader.model))
+        }
+    except UserError as error:
+        raise UserError(*(f"{tasks.where(task)}: {problem}" for problem in error.problems)) from None
     in_tokens = all(tokenizers[reader] for reader in use.scored)
     n_shot = task.get("num_fewshot") or 0
     return TaskPreview(
@@ -264,7 +268,7 @@ def _tokenizer(reader: Reader) -> Any:
 def _is_cut(requests: Sequence[tuple[str, str | int]], reader: Reader, tokenizer: Any) -> bool:
     """Whether a document's prompt with one of its answers, or with as many tokens as are asked for, is too long."""
     for prompt, answer in requests:
-        n_new = min(answer, max(1, reader.seq_len // 2)) if isinstance(answer, int) else 0
+        n_new = n_new_tokens(answer or None, reader.seq_len) if isinstance(answer, int) else 0
         text = prompt + (answer if isinstance(answer, str) else "")
         n_tokens = len(tokenizer.encode(text, add_special_tokens=False)) if tokenizer else \
             len(text.encode()) // BYTES_PER_TOKEN  # fmt: skip

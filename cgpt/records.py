@@ -125,6 +125,7 @@ class ScoresRecord:
     scores: list  # of Score
     commonest_answer: str | None = None  # of the model to the documents; a file may leave out this key and the next
     commonest_answer_share: float | None = None  # of the documents, 0 to 1
+    documents: str = "all"  # of the evaluated split: all | first 100 of 3,270 | random 100 of 3,270
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", 
 
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "n_prompts_cut", "evaluate_run", "finetune_run",
-                 "pretrain_run")  # fmt: skip
+                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
+                 "finetune_run", "pretrain_run")  # fmt: skip
 
 # Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
 BOUNDS = {

@@ -188,6 +188,7 @@ def _place(task: str, tasks: tuple[str, ...]) -> Any:
 def _task_cell(rows: list[Row]) -> Cell:
     row = rows[0]
     counts = sorted({row["n_samples"] for row in rows})
-    documents = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
-    limited = ", limited to" if any(row["limited"] for row in rows) else ","
-    return Cell(row["task"], f"{metric_text(row)}, {direction(row)}{limited} {documents}")
+    several = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
+    said = {"all": several, "some": f"{several}, not all of them"}
+    documents = said.get(row["documents"], f"{row['documents']} documents") if len(counts) == 1 else several
+    return Cell(row["task"], f"{metric_text(row)}, {direction(row)}, {documents}")

@@ -158,6 +158,8 @@ class Experiment:
     per_model: dict[str, PerModel] = field(default_factory=dict)
     finetune: Finetune | None = None
     tasks: tuple[str, ...] = ()
+    num_fewshot: int | None = None  # examples before each question, instead of what its tasks say
+    limit: Any = None  # the first documents of each task, or a share of them below 1, instead of what its tasks say
     vary: dict[str, list[Any]] = field(default_factory=dict)  # e.g. {"train.lr": [0.001, 0.002]}
     weights_from: str | None = None  # the profile of `hardware` that trains; modeled ones then meter what it trained
     threads_per_run: int | None = None  # default: the hardware profile's

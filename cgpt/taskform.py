@@ -7,13 +7,18 @@ data stays text in prompts and answers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import TemplateError, UndefinedError
 from lm_eval import utils
+from lm_eval.api.samplers import SAMPLER_REGISTRY
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.config.task import FewshotConfig
 
+from cgpt import templates
 from cgpt.errors import UserError, did_you_mean
 
 Doc = Mapping[str, Any]  # one document: its fields by name
@@ -45,14 +50,52 @@ class TextTask(ConfigurableTask):
 
     def __init__(self, config: dict[str, Any], where: str):
         """Raises UserError for a first document that cannot be used, and whatever the engine does for a wrong key."""
+        self._where = where
         try:
             super().__init__(config=config)
         except Exception:
             if hasattr(self, "multiple_target"):  # it has come to the first document, which it renders
-                check_texts(self, self.task_docs[0], f"{where}: split '{self.config.test_split}', document 0")
+                check_texts(self, self.task_docs[0], f"{where}: split '{self.evaluated_split}', document 0")
             raise
         if not self.multiple_target and isinstance(self.doc_to_target(self.task_docs[0]), list):
             self.multiple_target = 1  # the first document has no answer, but others may have several
+
+    def fewshot_docs(self) -> Any:
+        """The documents that shots are drawn from; of a task without shots they are not even read."""
+        return super().fewshot_docs() if self.config.num_fewshot else []
+
+    def fewshot_context(self, doc: Doc, *args: Any, **kwargs: Any) -> Any:
+        """The whole prompt of a document, its shots included. Raises UserError, which names the document."""
+        with self._naming(doc, "the prompt cannot be made"):
+            return super().fewshot_context(doc, *args, **kwargs)
+
+    def doc_to_prefix(self, doc: Doc) -> str | None:
+        """How the answer of a document begins. Raises UserError, which names the document."""
+        with self._naming(doc, "gen_prefix cannot be made"):
+            return super().doc_to_prefix(doc)
+
+    def process_results(self, doc: Doc, results: Any) -> Any:
+        """The value of every metric for one document. Raises UserError where a task's own function fails."""
+        if not callable(self.config.process_results):
+            return super().process_results(doc, results)
+        with self._naming(doc, "process_results fails"):
+            return super().process_results(doc, results)
+
+    @contextmanager
+    def _naming(self, doc: Doc, what: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of a template, or of Python that a task names
+            n = next((n for n, other in enumerate(self.eval_docs) if other == doc), None)
+            raise UserError(f"{self._where}: split '{self.evaluated_split}', document {n}: {what} ({_said(error)}); "
+                            "correct the task or the document") from error  # fmt: skip
+
+    @property
+    def evaluated_split(self) -> str:
+        """The split whose documents are scored."""
+        return self.config.test_split or self.config.validation_split
 
     def doc_to_text(self, doc: Doc, doc_to_text: Any = None) -> Any:
         """The prompt, or the index of the right one where the choices are prompts."""
@@ -112,8 +155,8 @@ def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], wher
             continue
         try:
             is_field = template.isidentifier()
-            names = {template} if is_field else meta.find_undeclared_variables(utils.env.parse(template))
-        except TemplateSyntaxError as error:
+            names = {template} if is_field else templates.fields(template)
+        except TemplateError as error:
             problems.append(f"{where}: {key}: is not a Jinja template: {error.message}; correct the braces")
             continue
         problems += _lacking(key, template, {name for name in names if is_field or name not in utils.env.globals},
@@ -210,6 +253,34 @@ def gold(target: Any, choices: Sequence[str], place: str) -> list[int]:
     return indices
 
 
+def check_fewshot(said: Any, config: dict[str, Any], where: str) -> None:
+    """Refuse keys of a file's `fewshot_config` that the engine has not, or reads and does not use. Raises UserError.
+
+    `config` holds all keys of the task, those of one that the engine brings too, which stand as they are.
+    """
+    if said is None:
+        return
+    if not isinstance(said, dict):
+        raise UserError(f"{where}: fewshot_config: must be a mapping; write `key: value` lines below it")
+    known = {field.name for field in fields(FewshotConfig)} - {"fewshot_indices"}  # which no sampler is given
+    problems = [f"{where}: fewshot_config.{key}: is no key that has an effect; {did_you_mean(str(key), known)}"
+                for key in said if key not in known]  # fmt: skip
+    sampler = said.get("sampler", "default")
+    if isinstance(sampler, str) and sampler not in SAMPLER_REGISTRY:
+        problems.append(f"{where}: fewshot_config.sampler: there is no sampler '{sampler}'; "
+                        f"{did_you_mean(sampler, SAMPLER_REGISTRY)}")  # fmt: skip
+    if said.get("samples") is not None and said.get("split", config.get("fewshot_split")) is not None:
+        problems.append(f"{where}: fewshot_config.samples: a split for shots is named too, and would be used instead; "
+                        "remove one of the two")  # fmt: skip
+    samples = said.get("samples")
+    if samples is not None and not callable(samples) and not (
+        isinstance(samples, list) and samples and all(isinstance(sample, dict) for sample in samples)
+    ):  # fmt: skip
+        problems.append(f"{where}: fewshot_config.samples: must be a list of documents; write `- field: text` lines")
+    if problems:
+        raise UserError(*problems)
+
+
 def check_shots(task: TextTask, where: str) -> None:
     """Refuse more shots than there are documents to draw from, and shots that cannot be rendered. Raises UserError.
 
@@ -218,16 +289,30 @@ def check_shots(task: TextTask, where: str) -> None:
     n_shot = task.config.num_fewshot or 0
     if not n_shot:
         return
-    split = task.fewshot_cfg.split
-    one_more = task.fewshot_cfg.sampler == "default" and split == task.config.test_split  # it may draw the document
+    split = shots_split(vars(task.config) | {"fewshot_config": vars(task.fewshot_cfg)})
+    same = task.fewshot_cfg.split == task.config.test_split  # then the document itself is left out of what is drawn
+    one_more = same and (task.fewshot_cfg.sampler == "default" or split == task.evaluated_split)
     n_docs = len(task.sampler.df)
     if n_shot + one_more > n_docs:
-        of = f"split '{split}'" if split else "the few-shot examples"
+        of = f"split '{split}'" if split else "fewshot_config.samples"
         raise UserError(f"{where}: num_fewshot: {n_shot} shots cannot be drawn from the {n_docs} documents of {of}; "
                         f"write at most {max(0, n_docs - one_more)}")  # fmt: skip
     first = f"{where}: split '{task.config.test_split}', document 0, with its shots"
     check_texts(task, task.task_docs[0], f"{where}: split '{task.config.test_split}', document 0")
     _rendered(lambda doc: task.fewshot_context(doc, num_fewshot=n_shot), task.task_docs[0], first)
+
+
+def shots_split(config: Mapping[str, Any]) -> str | None:
+    """The split that a task's shots are drawn from, by the engine's rule; None without shots, or where its
+    `fewshot_config` holds them."""
+    fewshot = config.get("fewshot_config") or {}
+    if not config.get("num_fewshot"):
+        return None
+    if split := fewshot.get("split", config.get("fewshot_split")):
+        return split
+    if fewshot.get("samples") is not None:
+        return None
+    return next(filter(None, (config.get(f"{name}_split") for name in ("training", "validation", "test"))))
 
 
 def check_metrics(task: TextTask, docs: Sequence[Doc], where: str) -> None:

@@ -5,14 +5,15 @@ lm-evaluation-harness renders every prompt and answer, for training as for evalu
 
 from __future__ import annotations
 
-import functools
+import math
 import random
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgpt import taskdata
+from cgpt import functions, stock, taskdata, templates
+from cgpt.decoding import decoding
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import prepare_environment
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SOURCE_KEYS = ("data", "files_sha256")  # keys that say where the data are
 # Keys of a task that lm-evaluation-harness does not have.
-OWN_KEYS = (*SOURCE_KEYS, "finetune", "limit", "stock")
+OWN_KEYS = (*SOURCE_KEYS, "finetune", "limit", "sample", "stock")
 FEWSHOT_SEED = 1234  # lm-evaluation-harness's own default
 SUBSET_SEED = 0
 
@@ -36,7 +37,10 @@ class Example(NamedTuple):
 
 
 def where(task: dict[str, Any]) -> str:
-    """The file that a problem of this task is reported against."""
+    """The file that a problem of this task is reported against; lm-evaluation-harness's tasks are named by themselves,
+    as one file may stand for many."""
+    if task.get("stock"):
+        return f"lm-evaluation-harness's task '{task['task']}'"
     return f"workflows/tasks/{task.get('task')}.yaml"
 
 
@@ -47,6 +51,25 @@ def subset(n: int, limit: int | None) -> list[int]:
         return order
     random.Random(SUBSET_SEED).shuffle(order)
     return sorted(order[:limit])
+
+
+def documents(task: dict[str, Any], n_documents: int) -> list[int]:
+    """Indices of the documents that are scored: the first ones with `limit`, a fixed random sample with `sample`.
+
+    `limit` below 1 is a share, rounded up, as in lm-evaluation-harness.
+    """
+    if task.get("sample") is not None:
+        return subset(n_documents, task["sample"])
+    limit = n_documents if task.get("limit") is None else task["limit"]
+    return list(range(min(n_documents, math.ceil(n_documents * limit) if limit < 1 else int(limit))))
+
+
+def selection(task: dict[str, Any], n_documents: int) -> str:
+    """Which of its documents a task is scored on, for people: `all`, `first 100 of 3,270`, `random 100 of 3,270`."""
+    n = len(documents(task, n_documents))
+    if n == n_documents:
+        return "all"
+    return f"{'first' if task.get('sample') is None else 'random'} {n:,} of {n_documents:,}"
 
 
 def evaluation_split(task: dict[str, Any]) -> str:
@@ -61,14 +84,23 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     """Return documents of a split as (prompt, target, choices, label), zero-shot, for fine-tuning.
 
     `split` is what the task names: `task["training_split"]`, `task["validation_split"]` or `task["test_split"]`.
-    `limit` picks a fixed random subset. The texts are those that `evaluate` scores. Raises UserError as `build` does,
-    and for a wrong label.
+    `limit` picks a fixed random subset, as `subset` does. The texts are those that `evaluate` scores. Raises UserError
+    as `build` does, and for a wrong label.
     """
     lm_task = build(task | {"num_fewshot": 0}, data_root, split)
-    docs = lm_task.eval_docs
-    return [
-        _example(lm_task, docs[n], f"{where(task)}: split '{split}', document {n}") for n in subset(len(docs), limit)
-    ]
+    return _examples(task, lm_task, subset(len(lm_task.eval_docs), limit))
+
+
+def scored_examples(task: dict[str, Any], data_root: Path) -> tuple[list[Example], str]:
+    """The documents that `evaluate` scores, as `examples` gives them, and which they are, as `selection` says it."""
+    lm_task = build(task | {"num_fewshot": 0}, data_root)
+    n_documents = len(lm_task.eval_docs)
+    return _examples(task, lm_task, documents(task, n_documents)), selection(task, n_documents)
+
+
+def _examples(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> list[Example]:
+    docs, place = lm_task.eval_docs, f"{where(task)}: split '{lm_task.evaluated_split}', document"
+    return [_example(lm_task, docs[n], f"{place} {n}") for n in numbers]
 
 
 def labelled_examples(task: dict[str, Any], data_root: Path, n_labels: int | None) -> list[Example]:
@@ -87,7 +119,7 @@ def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[i
 
     docs = lm_task.eval_docs
     for n in numbers:
-        check_texts(lm_task, docs[n], f"{where(task)}: split '{lm_task.config.test_split}', document {n}")
+        check_texts(lm_task, docs[n], f"{where(task)}: split '{lm_task.evaluated_split}', document {n}")
     enough = numbers if lm_task.OUTPUT_TYPE == "multiple_choice" else numbers[:20]  # comparing texts takes longer
     check_metrics(lm_task, [docs[n] for n in enough], where(task))
 
@@ -103,12 +135,12 @@ def validation_split(task: dict[str, Any]) -> str:
 def rendered(task: dict[str, Any], data_root: Path) -> tuple[list[list[tuple[str, str | int]]], str | None]:
     """What a model is asked of each scored document, as (prompt, answer) pairs, and the first one's right answer.
 
-    Where the model writes the answer, the most tokens it may write stand for it. Raises UserError for any document
-    that cannot be scored.
+    Where the model writes the answer, the most tokens it may write stand for it, 0 where the task does not say. Raises
+    UserError for any document that cannot be scored.
     """
     lm_task = build(task, data_root)
     docs, n_shot = lm_task.eval_docs, lm_task.config.num_fewshot or 0
-    numbers = subset(len(docs), task.get("limit"))
+    numbers = documents(task, len(docs))
     check_documents(task, lm_task, numbers)
     asked = []
     for n in numbers:
@@ -124,7 +156,7 @@ def _pair(arguments: tuple) -> tuple[str, str | int]:
     if len(arguments) == 1:
         return "", ""
     prompt, answer = arguments[:2]
-    return prompt, answer if isinstance(answer, str) else int(answer.get("max_gen_toks", 256))
+    return prompt, answer if isinstance(answer, str) else decoding(answer).max_new_tokens or 0
 
 
 def _right_answer(lm_task: TextTask, doc: dict[str, Any]) -> str | None:
@@ -143,6 +175,7 @@ def check_form(task: dict[str, Any], data_root: Path) -> None:
     prepare_environment(data_root)
     from cgpt.taskform import check_fields
 
+    templates.install()
     if not task.get("stock"):
         _check_metrics(task, where(task))
         check_fields(task, {}, where(task))
@@ -156,20 +189,21 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
     prepare_environment(data_root, online=not taskdata.in_files(task))
-    from cgpt.taskform import check_fields, check_shots
+    from cgpt.taskform import check_fewshot, check_fields, check_shots, shots_split
 
-    _compile_templates_once()
-    config = _stock_config(task) if task.get("stock") else {}
-    config |= {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
-    split = split or evaluation_split(config)
-    n_shot = config.get("num_fewshot") or 0
-    shots = config.get("fewshot_split") or config.get("training_split") or config.get("validation_split") or split
-    config |= {"num_fewshot": n_shot, "test_split": split, "training_split": None, "validation_split": None}
-    config["fewshot_split"] = shots if n_shot else split
+    templates.install()
+    config = _harness_config(task)
+    evaluated = split or evaluation_split(config | {"task": task["task"]})
+    if evaluated != (config.get("test_split") or config.get("validation_split")):
+        config["test_split"] = evaluated  # any other key of its splits stays as the file has it, and so do the shots
+    config["num_fewshot"] = config.get("num_fewshot") or 0
+    if config.get("output_type", "generate_until") == "generate_until" and config.get("generation_kwargs") is None:
+        config["generation_kwargs"] = {"do_sample": False}  # greedy, as by default there, and the model limits answers
+    check_fewshot(config["fewshot_config"] if "fewshot_config" in task else None, config, where(task))
     _check_metrics(config, where(task))
     if taskdata.in_files(config | task):
         source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
-        names = {split, config["fewshot_split"]}
+        names = {evaluated, shots_split(config) or evaluated}
         rows = {name: taskdata.read_split(source, data_root, name, where(task)) for name in names}
         check_fields(config, rows, where(task))
         loaded = _datasets(rows, config, where(task))
@@ -178,6 +212,13 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     check_shots(lm_task, where(task))
     lm_task.set_fewshot_seed(FEWSHOT_SEED)
     return lm_task
+
+
+def _harness_config(task: dict[str, Any]) -> dict[str, Any]:
+    """What lm-evaluation-harness is told: its own task's keys where the task is one, then those of the file."""
+    config = stock.config(task["task"], where(task)) if task.get("stock") else {}
+    said = {key: deepcopy(value) for key, value in task.items() if key not in OWN_KEYS}
+    return config | functions.resolve(said, where(task))
 
 
 def _construct(config: dict[str, Any], place: str) -> TextTask:
@@ -200,14 +241,6 @@ def _construct(config: dict[str, Any], place: str) -> TextTask:
 
 def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def _compile_templates_once() -> None:
-    """lm-evaluation-harness compiles a template anew for every document, which takes longer than filling it in."""
-    from lm_eval.utils import env
-
-    if not hasattr(env.from_string, "cache_info"):
-        env.from_string = functools.cache(env.from_string)
 
 
 def _example(lm_task: TextTask, doc: dict[str, Any], place: str) -> Example:
@@ -241,8 +274,8 @@ def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place
     """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
     from cgpt.taskform import Documents
 
-    processed = config.get("process_docs"), (config.get("fewshot_config") or {}).get("process_docs")
-    if processed == (None, None):
+    of_shots = config.get("fewshot_config") or {}
+    if config.get("process_docs") is None and of_shots.get("process_docs") is None:
         return {name: Documents(split) for name, split in rows.items()}
     import datasets
     import pyarrow
@@ -269,18 +302,3 @@ def _check_metrics(config: dict[str, Any], place: str) -> None:
     ]
     if problems:
         raise UserError(*problems)
-
-
-def _stock_config(task: dict[str, Any]) -> dict[str, Any]:
-    """The YAML of a task that ships with lm-evaluation-harness, found by its file's name, else by its `task:` line."""
-    import lm_eval.tasks
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    folder, name = Path(lm_eval.tasks.__file__).parent, task["task"]
-    named = sorted(folder.rglob(f"{name}.yaml"))
-    wanted = f"\ntask: {name}\n".encode()
-    for path in named or sorted(folder.rglob("*.yaml")):
-        if wanted in b"\n" + path.read_bytes() + b"\n":
-            return load_yaml(path)
-    known = {path.stem for path in folder.rglob("*.yaml")}
-    raise UserError(f"{where(task)}: task: lm-evaluation-harness has no task '{name}'; {did_you_mean(name, known)}")

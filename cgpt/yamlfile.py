@@ -25,6 +25,7 @@ NUMBER_READ_AS_TEXT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+")
 REFUSED = object()  # stands for a scalar whose problem is already noted
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR: Any = yaml.constructor.SafeConstructor()
+FUNCTION = "!function"  # lm-evaluation-harness's tag for Python
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -42,6 +43,7 @@ class YamlFile:
     problems: list[str] = field(default_factory=list)
     problem_keys: list[Keys] = field(default_factory=list)  # where each of them is
     n_values: int = 0  # an alias counts as all that it stands for
+    functions: bool = False  # whether `!function <name>` may stand for a value, which then is {"!function": name}
 
     def problem(self, keys: Keys, what: str) -> None:
         """Note one problem at `keys`: `file:line: key.path: what was wrong; what to write instead`."""
@@ -52,9 +54,9 @@ class YamlFile:
         self.problem_keys.append(keys)
 
 
-def read(path: Path, root: Path) -> YamlFile:
+def read(path: Path, root: Path, functions: bool = False) -> YamlFile:
     """Read the mapping in `path`; where the file is no such mapping, `value` is empty and `problems` says why."""
-    file = YamlFile(path.relative_to(root).as_posix(), {})
+    file = YamlFile(path.relative_to(root).as_posix(), {}, functions=functions)
     try:
         text = read_text(path, MOST_BYTES)
         _refuse_depth(text)
@@ -102,6 +104,8 @@ def _build(node: yaml.Node, keys: Keys, file: YamlFile, above: frozenset[int]) -
         return [_build(child, (*keys, i), file, above) for i, child in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         return _build_mapping(node, keys, file, above)
+    if file.functions and node.tag == FUNCTION:
+        return {FUNCTION: str(node.value)}
     return _scalar(node, keys, file)
 
 

@@ -41,7 +41,7 @@ def score(model, sequences, first):
     return answers
 
 
-def generate(model, prompts, max_new_tokens, stop_ids, stop):
+def generate(model, prompts, max_new_tokens, config, stop_ids, stop):
     """cgpt.generate.generate for the bigram table."""
     continuations = []
     for prompt in prompts:

@@ -198,14 +198,12 @@ def test_greedy_is_true_only_for_the_most_likely_continuation():
     assert [greedy for _, greedy in answers] == [True, False]
 
 
-def test_generation_is_cut_before_the_stop_string_and_sampling_is_refused():
+def test_generation_is_cut_before_the_stop_string():
     text = adapter().generate_until(requests(("the film", {"until": [], "max_gen_toks": 8})))[0]
     stop = text[2:4]
-    assert (
-        adapter().generate_until(requests(("the film", {"until": [stop], "max_gen_toks": 8})))[0] == text.split(stop)[0]
-    )
-    with pytest.raises(UserError, match="only greedy decoding"):
-        adapter().generate_until(requests(("the film", {"do_sample": True})))
+    for until in ([stop], stop, ["", stop]):
+        answer = adapter().generate_until(requests(("the film", {"until": until, "max_gen_toks": 8})))[0]
+        assert answer == text.split(stop)[0]
 
 
 def test_an_answer_without_a_token_is_refused():
@@ -220,11 +218,22 @@ def test_few_shot_examples_are_the_same_in_every_run_and_stand_in_the_prompt(tmp
     assert first[0]["prompt"].count("Sentiment:") == 3 and first[0]["prompt"].endswith("a good film\nSentiment:")
 
 
-def test_a_limit_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
-    task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, limit=7)
+def test_a_sample_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
+    task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, sample=7)
     samples = run(task, tmp_path)[1]
     assert [sample["doc_id"] for sample in samples] == tasks.subset(20, 7)
     assert all(sample["prompt"].startswith(f"film {sample['doc_id']} is") for sample in samples)
+
+
+@pytest.mark.parametrize("limit", [7, 0.33, 0.999, 100])
+def test_a_limit_evaluates_the_first_documents_as_lm_eval_counts_them(tmp_path, limit):
+    from lm_eval.evaluator_utils import get_sample_size
+
+    task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, limit=limit)
+    samples = run(task, tmp_path)[1]
+    n = min(20, get_sample_size(tasks.build(task, tmp_path), limit))
+    assert [sample["doc_id"] for sample in samples] == list(range(n))
+    assert tasks.selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
 
 
 def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(tmp_path):

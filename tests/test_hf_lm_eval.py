@@ -97,3 +97,25 @@ def test_every_loglikelihood_and_metric_is_that_of_the_hugging_face_model(sides,
         exact = score.metric in ("acc", "acc_norm", "exact_match")
         assert score.value == (wanted.value if exact else pytest.approx(wanted.value, rel=1e-5)), score.metric
         assert replace(score, value=0, stderr=0) == replace(wanted, value=0, stderr=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_new_tokens": 3},
+        {"max_tokens": 5, "until": "."},
+        {"max_completion_tokens": 4, "until": []},
+        {"max_gen_toks": 8, "num_beams": 3},
+        {"max_gen_toks": 8, "num_beams": 4, "length_penalty": 0.5, "early_stopping": True},
+        {"max_gen_toks": 8, "repetition_penalty": 1.4},
+        {"max_gen_toks": 8, "no_repeat_ngram_size": 2},
+        {"max_gen_toks": 6, "temperature": 0.7, "top_k": 1},
+        {"max_gen_toks": 6, "do_sample": True, "temperature": 1.0, "top_p": 1e-6},
+        {"max_gen_toks": 6, "do_sample": False, "temperature": 1, "top_p": 0.5},
+    ],
+)
+def test_answers_under_every_option_are_those_of_the_hugging_face_model(sides, data_root, options):
+    task = GENERATION | {"limit": 8, "generation_kwargs": options}
+    (_, ours), (_, theirs) = (score_task(task, tasks.build(task, data_root), side) for side in sides)
+    assert [sample["prediction"] for sample in ours] == [sample["prediction"] for sample in theirs]
+    assert any(sample["prediction"] for sample in ours)

@@ -172,7 +172,10 @@ BAD = [
     (TOPIC, "training_split: train\n", "",
      [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),
     (TOPIC, 'doc_to_text: "{{text}}"', "doc_to_text: !function prompts.text",
-     ["8: doc_to_text: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
+     ["8: doc_to_text: 'prompts.text': there is no workflows/tasks/prompts.py beside the file, and no module "
+      "'prompts'; write one of them"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [!function prompts.text]",
+     ["6: tasks.0: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
     (QUICKSTART, "steps: 10", "steps: 10, warmup_fraction: 0.2, warmup_tokens: 64",
      ["4: train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
     (QUICKSTART, "steps: 10}", "steps: 10, warmup_tokens: 64}\nvary: {train.warmup_fraction: [0.1, 0.2]}",

@@ -67,7 +67,7 @@ def test_a_plan_shows_a_prompt_of_each_task_with_its_right_answer(root, capsys):
 
 
 def test_the_prompts_looked_at_are_those_that_evaluation_sends_shots_included(root):
-    edit(root, TOPIC, "test_split: test", "test_split: test\nnum_fewshot: 3\nlimit: 20")
+    edit(root, TOPIC, "test_split: test", "test_split: test\nnum_fewshot: 3\nsample: 20")
     task = load.load_workflow(root).tasks["topic"]
     asked, _ = tasks.rendered(task, root)
     lm_task = tasks.build(task, root)

@@ -130,7 +130,7 @@ def test_more_shots_than_documents_to_draw_them_from_are_refused(tmp_path):
                                         "'train'; write at most 20"):  # fmt: skip
         tasks.build(task, tmp_path)
     assert len(prompts(task | {"num_fewshot": 20}, tmp_path)) == 4
-    same = task | {"num_fewshot": 2, "training_split": None}  # drawn from the test split, the document itself left out
+    same = task | {"num_fewshot": 2, "fewshot_split": "test"}  # drawn from the test split, the document itself left out
     with pytest.raises(UserError, match="write at most 1"):
         tasks.build(same, tmp_path)
 

@@ -1,0 +1,99 @@
+"""The tasks that lm-evaluation-harness brings: its own index of them, and what a task's YAML there says.
+
+The index of its 13,000 files takes ten seconds, so it is kept in the cache folder. It is read only where a task says
+`stock: true`, or a group names what the study itself has not.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from cgpt.errors import UserError, did_you_mean
+from cgpt.kernels.compiler import cache_folder
+from cgpt.records import write_whole
+
+
+class Entry(NamedTuple):
+    """What a name stands for. `group` is a group's own YAML; `members` are the names of a tag's tasks, sorted."""
+
+    kind: Literal["TASK", "PY_TASK", "GROUP", "TAG"]
+    path: str | None  # of its YAML, in lm-evaluation-harness's folder of tasks
+    group: dict[str, Any] | None
+    members: list[str]
+
+
+def entry(name: str, where: str) -> Entry:
+    """What a name of lm-evaluation-harness stands for. Raises UserError, which begins with `where`, for no such name,
+    and for a task that is a Python class."""
+    names = index()
+    if name not in names or not _is_there(names[name]):
+        _index_file().unlink(missing_ok=True)  # it may be of another state of the package
+        index.cache_clear()
+        names = index()
+    if name not in names:
+        raise UserError(f"{where}: task: lm-evaluation-harness has no task '{name}'; {did_you_mean(name, names)}")
+    if names[name].kind == "PY_TASK":
+        raise UserError(f"{where}: task: '{name}' is a Python class of lm-evaluation-harness, not YAML, and cannot be "
+                        "taken; name another task")  # fmt: skip
+    return names[name]
+
+
+def config(name: str, where: str) -> dict[str, Any]:
+    """The keys of a task's YAML, with what it includes and its functions. Raises UserError as `entry` does, and for a
+    group or tag, which is no single task."""
+    found = entry(name, where)
+    if found.kind != "TASK" or found.path is None:
+        raise UserError(f"{where}: task: '{name}' is a {found.kind.lower()} of tasks; name it in an experiment's tasks")
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    keys = load_yaml(_folder() / found.path)
+    return {key: value for key, value in keys.items() if key not in ("tag", "group", "task_list")}
+
+
+@functools.cache
+def index() -> dict[str, Entry]:
+    """Every name that lm-evaluation-harness knows: tasks, groups and tags."""
+    path = _index_file()
+    try:
+        return {name: Entry(*kept) for name, kept in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        names = _read_folder()
+    try:
+        write_whole(path, json.dumps(names).encode())
+    except OSError:
+        pass  # then the next process reads the folder again
+    return names
+
+
+def _read_folder() -> dict[str, Entry]:
+    from lm_eval.tasks._index import Kind, TaskIndex
+
+    names = {}
+    for name, found in TaskIndex.build([_folder()]).items():
+        group = json.loads(json.dumps(found.cfg, default=str)) if found.kind is Kind.GROUP else None
+        path = found.yaml_path.relative_to(_folder()).as_posix() if found.yaml_path else None
+        names[name] = Entry(found.kind.name, path, group, sorted(found.tags) if found.kind is Kind.TAG else [])
+    return names
+
+
+def _folder() -> Path:
+    """The folder of tasks, found without importing the package, which takes seconds."""
+    spec = importlib.util.find_spec("lm_eval")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "tasks"
+
+
+def _index_file() -> Path:
+    version = importlib.metadata.version("lm_eval")
+    place = hashlib.sha256(str(_folder()).encode()).hexdigest()[:8]
+    return cache_folder() / f"lm-eval-{version}-tasks-{place}.json"
+
+
+def _is_there(found: Entry) -> bool:
+    return found.path is None or (_folder() / found.path).is_file()

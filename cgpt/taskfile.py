@@ -1,0 +1,154 @@
+"""A task's YAML as lm-evaluation-harness reads it: with the files that it includes and the Python that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cgpt import check, decoding, functions
+from cgpt.errors import UserError, did_you_mean
+from cgpt.yamlfile import Keys, YamlFile, read
+
+CALLED = ("process_docs", "custom_dataset")  # keys whose value can only be a function
+GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
+METRIC_KEYS = ("metric", "filter_list", "aggregation", "weight_by_size")
+
+
+def read_task(path: Path, root: Path, above: tuple[Path, ...] = ()) -> YamlFile:
+    """Read a task file; the keys of files named by its `include:`, relative to it, hold where it has none itself.
+
+    `above` holds the files that include this one.
+    """
+    file = read(path, root, functions=True)
+    if not isinstance(file.value, dict) or file.problems:
+        return file
+    names = file.value.pop("include", None)
+    value: dict[str, Any] = {}
+    for i, name in enumerate(names if isinstance(names, list) else [] if names is None else [names]):
+        keys: Keys = ("include", i) if isinstance(names, list) else ("include",)
+        target = _included(name, path, root, above, keys, file)
+        if target is not None:
+            included = read_task(target, root, (*above, path))
+            file.problems += included.problems
+            value |= included.value
+    file.value = value | _located(file.value, (), file, path.parent, root)
+    return file
+
+
+def _included(name: Any, path: Path, root: Path, above: tuple[Path, ...], keys: Keys, file: YamlFile) -> Path | None:
+    target = (path.parent / name).resolve() if isinstance(name, str) and name and "\0" not in name else None
+    if target is None:
+        file.problem(keys, f"must be the name of a file, not {name!r}; write one relative to this file")
+    elif not target.is_relative_to(root.resolve()):
+        file.problem(keys, f"'{name}' leads out of the project's folder; copy the file there")
+    elif not target.is_file():
+        file.problem(keys, f"there is no file '{name}'; write one relative to this file")
+    elif target in {other.resolve() for other in (*above, path)}:
+        file.problem(keys, f"'{name}' includes this file again; remove one of the two")
+    else:
+        return root / target.relative_to(root.resolve())
+    return None
+
+
+def _located(value: Any, keys: Keys, file: YamlFile, folder: Path, root: Path) -> Any:
+    """The value with every function's file and its hash beside the function's name."""
+    if isinstance(value, list):
+        return [_located(item, (*keys, i), file, folder, root) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if functions.TAG not in value:
+        return {key: _located(item, (*keys, key), file, folder, root) for key, item in value.items()}
+    try:
+        return functions.locate(str(value[functions.TAG]), folder, root)
+    except UserError as error:
+        file.problem(keys, str(error))
+        return value
+
+
+def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
+    """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
+    check.limit(task.get("limit"), ("limit",), file)
+    check.shots(task.get("num_fewshot"), ("num_fewshot",), file)
+    sample = task.get("sample")
+    if sample is not None and (type(sample) is not int or sample < 1):
+        file.problem(("sample",), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
+    if sample is not None and task.get("limit") is not None:
+        file.problem(("sample",), "stands beside `limit`; write `limit` for the first documents, or `sample` for a "
+                     "fixed random sample")  # fmt: skip
+    options = task.get("generation_kwargs")
+    if isinstance(options, dict):
+        kind = task.get("output_type")
+        if kind not in (None, "generate_until"):
+            file.problem(("generation_kwargs",), f"has no effect with output_type {kind}; remove it")
+        for key, what in (*decoding.unsupported(options), *decoding.without_effect(options)):
+            file.problem(("generation_kwargs", key), what)
+    elif options is not None:
+        file.problem(("generation_kwargs",), "must be a mapping; write `key: value` lines below it")
+    for key in CALLED:
+        if task.get(key) is not None and not (isinstance(task[key], dict) and functions.TAG in task[key]):
+            file.problem((key,), "is called, so it must be Python; write `!function <module>.<function>`")
+    if task.get("custom_dataset") is not None and task.get("data") is not None:
+        file.problem(("custom_dataset",), "makes the data that `data` names; remove one of the two")
+
+
+def is_group(task: Mapping[str, Any]) -> bool:
+    """Whether a task file names other tasks."""
+    return "group" in task or isinstance(task.get("task"), list)
+
+
+def check_group(
+    task: dict[str, Any], name: str, known: Iterable[str], datasets: Iterable[str], file: YamlFile
+) -> dict[str, Any]:
+    """Note what is wrong with a group of tasks; `known` are the keys that a task can have, which hold for its members.
+
+    Returns the group with its name and its members in lists of mappings.
+    """
+    if task.get("group", name) != name:
+        file.problem(("group",), f"{task['group']!r} is not the file's name; write {name}, or rename the file")
+    members = task.get("task")
+    members = [members] if isinstance(members, str) else members
+    if not isinstance(members, list) or not members:
+        file.problem(("task",), "must be a list of tasks; write e.g. [first, second]")
+        members = []
+    for key in task:
+        if key not in (*GROUP_KEYS, *known):
+            file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
+    check_scoring({key: value for key, value in task.items() if key not in GROUP_KEYS}, file)
+    items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
+    for keys, said in (((), task), *((("task", i), item) for i, item in enumerate(items))):
+        if "data" in said and said["data"] not in datasets:
+            file.problem((*keys, "data"), f"there is no dataset {said['data']!r}; "
+                         f"{did_you_mean(str(said['data']), datasets)}")  # fmt: skip
+    return task | {"group": name, "task": items,
+                   "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
+
+
+def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict[str, Any]:
+    """A member as a mapping with its name under `task`."""
+    member = {"task": item} if isinstance(item, str) else item
+    if not isinstance(member, dict) or not isinstance(member.get("task"), str):
+        file.problem(keys, "is no task; write its name, or `task: <name>` and below it keys that hold for it here")
+        return {"task": ""}
+    for key in member:
+        if key not in known:
+            file.problem((*keys, key), f"unknown key; {did_you_mean(str(key), known)}")
+    check_scoring(member, file)
+    return member
+
+
+def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
+    keys: Keys = ("aggregate_metric_list",)
+    entries = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
+            file.problem((*keys, i), "has no `metric`; write e.g. {metric: acc, weight_by_size: true}")
+            continue
+        for key in entry:
+            if key not in METRIC_KEYS:
+                file.problem((*keys, i, key), f"unknown key; {did_you_mean(str(key), METRIC_KEYS)}")
+        if entry.get("aggregation", "mean") != "mean":
+            file.problem((*keys, i, "aggregation"), "is 'mean' alone in lm-evaluation-harness; write mean")
+        if not isinstance(entry.get("weight_by_size", True), bool):
+            file.problem((*keys, i, "weight_by_size"), "must be true or false; write one of them")
+    return [entry for entry in entries if isinstance(entry, dict)]
