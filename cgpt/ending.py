@@ -49,8 +49,9 @@ def run(verb: str, command: Callable[[], None]) -> int:
     except KeyboardInterrupt as stop:
         _say("stopped" + (f"; {GOES_ON[verb]}" if verb in GOES_ON else ""))
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    except MemoryError:
-        return _say(f"{verb}: the memory of this machine is not enough; ask for a smaller model, batch or file")
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        return _say(f"{verb}: the memory of this machine is not enough{why}; ask for a smaller model, batch or file")
     except RecursionError:
         return _say(f"{verb}: a file is nested too deep to be read; write it flatter")
     except OSError as error:

@@ -157,5 +157,5 @@ def test_a_verb_that_gets_no_memory_ends_in_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor, "examine", greedy)
     assert main(["doctor"]) == 1
-    said = "memory: this machine has not enough (Unable to allocate 48.1 GiB); write smaller sizes\n"
-    assert capsys.readouterr().err == said
+    said = "doctor: the memory of this machine is not enough (Unable to allocate 48.1 GiB); ask for a smaller model, "
+    assert capsys.readouterr().err == said + "batch or file\n"

@@ -227,7 +227,7 @@ BAD = [
       "values, without a tag"]),
     (QUICKSTART, "question: Is larger better?", 'question: "a\\0b"',
      ["1: question: holds a control character; write text without one"]),
-    (TOPIC, "dataset_kwargs: {data_files: {train: train.jsonl, test: test.jsonl}}", "dataset_kwargs: 5",
+    (TOPIC, f"dataset_kwargs: {DATA_FILES}", "dataset_kwargs: 5",
      ["4: dataset_kwargs: must be a mapping; write `key: value` lines below it"]),
     (DATA, "path: notes.txt", "path: notes.txt, seed: 3",
      ["3: datasets.notes.seed: is of a `builtin` data set, and this one is none; leave it out"]),
