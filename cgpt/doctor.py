@@ -34,7 +34,9 @@ def examine() -> dict[str, Any]:
         problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
     profiles: Iterable[Hardware] = ()
     try:
-        profiles = load.load_workflow(Path.cwd()).hardware.values()
+        workflow = load.read_workflow(Path.cwd())
+        profiles = workflow.hardware.values()
+        workflow.refuse_broken()
     except UserError as error:
         problems += error.problems
     hardware = {

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from cgpt.decode import Decoder
     from cgpt.kernels.tensors import Placement
+    from cgpt.stopping import EndTokens
 
 
+MOST_SHOWN = 20  # problems of one file's parameters
 WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
 
 
@@ -63,7 +65,9 @@ def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path
         if name in params and params[name].shape != shape
     ]
     if problems:
-        raise UserError(*problems)
+        n_more = len(problems) - MOST_SHOWN
+        more = [f"{path}: {n_more:,} more parameters are wrong; {remedy}"] if n_more > 0 else []
+        raise UserError(*problems[:MOST_SHOWN], *more)
     return {name: params[name] for name in shapes}
 
 
@@ -116,6 +120,7 @@ class GPT:
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
+        self.ends: EndTokens | None = None  # those that its checkpoint names
 
     @classmethod
     def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:

@@ -20,7 +20,8 @@ PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgp
 # Modules whose code decides no result: what those that read declarations say arrives in the spec, and no stage imports
 # from Hugging Face's files or exports to them.
 DECLARATIVE = frozenset(
-    "__main__ check errors fill load plan provenance spec yamlfile hf.card hf.folder hf.torch_file hf.weights".split()
+    "__main__ caches check declarations ending entries errors fill jobs load plan provenance spec userfile yamlfile "
+    "hf.card hf.folder hf.torch_file hf.weights".split()
 ) | {""}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 COMPILED_SOURCES = ("*.c", "*.h")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt.errors import writing
+from cgpt.jobs import ASKS_FOR_AN_END
 from cgpt.records import LOSS_COLUMNS, write_whole
 
 PROGRESS_EVERY_S = 10.0  # where standard error is a file; a terminal is updated every half second
@@ -154,16 +156,18 @@ class Progress:
             f"{peak_memory_bytes() / 2**20:,.0f} MiB  {left} left"
         )
         end = "\n" if last or not self._terminal else ""
-        print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever read it is gone, which is no reason to lose the run
+            print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
 
 
 class StopSignal:
-    """`with StopSignal() as stop:` SIGTERM and SIGINT set `stop.requested` instead of ending the process at once."""
+    """`with StopSignal() as stop:` what asks for an end sets `stop.requested` instead of ending the process at once."""
 
     requested: int | None = None  # the signal's number
 
     def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        self._before = {number: signal.signal(number, self._note) for number in asked}
         return self
 
     def __exit__(self, *_: object) -> None:

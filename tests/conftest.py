@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cgpt import rates
 from cgpt.__main__ import main
 from cgpt.kernels import compiler, processor
 
@@ -42,3 +43,10 @@ def unforced(monkeypatch):
     """No level is forced, also where these tests are run as on an older processor."""
     monkeypatch.delenv("CGPT_CPU", raising=False)
     monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
+    """What `cgpt measure` once found on the machine of the tests decides no plan of theirs."""
+    folder = tmp_path_factory.mktemp("rates")
+    monkeypatch.setattr(rates, "path", lambda: folder / "rates.json")

@@ -16,6 +16,7 @@ from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.plan import Plan, all_runs, find_run, make_plan
+from cgpt.planned_time import timed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -228,15 +229,20 @@ def test_a_new_task_adds_only_its_own_runs(root):
 
 
 def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_in_its_id(root):
-    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.epochs: [1, 2]}")
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.lr: [0.1, 0.2]}")
     plan = planned(root)
     assert [name.rsplit("-", 1)[0] for name in sorted(ids(plan, "pretrain"))] == [
         "small.world.lr=0.001.s0",
         "small.world.lr=0.01.s0",
     ]
     assert [run.spec["train"]["lr"] for run in plan.of("pretrain")] == [0.001, 0.01]
-    # The task's own `epochs` win over the axis, so that both its points are the same runs.
-    assert len({run.spec["finetune"]["epochs"] for run in plan.of("finetune")}) == 1
+    assert {run.spec["finetune"]["lr"] for run in plan.of("finetune")} == {0.1, 0.2}
+
+
+def test_an_axis_that_a_task_overrules_is_refused(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {finetune.epochs: [1, 2]}")
+    with pytest.raises(UserError, match="vary.finetune.epochs: task 'topic' sets epochs itself, which holds instead"):
+        planned(root)
 
 
 def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
@@ -284,9 +290,9 @@ def test_an_unknown_run_id_is_answered_with_the_nearest(root):
 
 
 def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):
-    assert planned(root).of("pretrain")[0].execution.minutes is None
+    assert timed(planned(root)).plan.of("pretrain")[0].execution.minutes is None
     edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
-    cost = planned(root).of("pretrain")[0].execution
+    cost = timed(planned(root)).plan.of("pretrain")[0].execution
     assert cost.minutes == pytest.approx(cost.flops / (1e9 / 2) / 60)  # one of the profile's two threads
 
 

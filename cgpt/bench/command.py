@@ -42,7 +42,7 @@ def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.bench.measure import WARMUP_STEPS
 
     _read_numbers(chosen)
-    workflow = load.load_workflow(Path.cwd())
+    workflow = load.read_workflow(Path.cwd())
     hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
     if chosen.benchmark == "pretrain" and (problem := check.uneven(chosen.batch_size, hardware)):
         raise UserError(f"bench: --batch-size: {problem}")

@@ -15,6 +15,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from cgpt import caches
 from cgpt.errors import UserError
 from cgpt.kernels import processor
 from cgpt.kernels.processor import cpu_flags, cpu_model
@@ -63,11 +64,8 @@ class Compiler:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: CGPT_CACHE, else ~/.cache/cgpt (or XDG_CACHE_HOME)."""
-    base = os.environ.get("CGPT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cgpt"
-    folder = Path(base)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Where compiled kernels are kept; `cgpt.caches` says which folder. Raises UserError where none can be written."""
+    return caches.folder()
 
 
 @cache

@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
 
 def profile(chosen: argparse.Namespace) -> Hardware:
     """The hardware profile that was asked for. Ends the program where there is none, or none for PyTorch."""
-    profiles = load.load_workflow(Path.cwd()).hardware
+    profiles = load.read_workflow(Path.cwd()).hardware
     if chosen.hardware not in profiles:
         sys.exit(f"--hardware: there is no profile '{chosen.hardware}'; {did_you_mean(chosen.hardware, profiles)}")
     found = profiles[chosen.hardware]
@@ -99,7 +99,7 @@ def prepare(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> lis
     """All sides, with the same inputs; none is started yet."""
     shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
-        config = load.load_workflow(Path.cwd()).models[chosen.model]
+        config = load.read_workflow(Path.cwd()).models[chosen.model]
         std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
         shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
     own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []

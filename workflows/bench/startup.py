@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--warm-repeats", type=int, default=WARM_REPEATS)
     chosen = parser.parse_args()
-    config = load.load_workflow(Path.cwd()).models[chosen.model]
+    config = load.read_workflow(Path.cwd()).models[chosen.model]
     shared = ["--threads", chosen.threads, "--batch-size", chosen.batch_size, "--steps", 1]
     elsewhere, measured = Elsewhere(), []
     for n_layer in (config.n_layer, MORE_LAYERS):
