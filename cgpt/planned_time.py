@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cgpt import flops, memory, rates
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import cpu_model
+from cgpt.kernels.processor import cpu_model
 from cgpt.plan import RUNS_FOLDER, Plan, Run, last_file
 from cgpt.spec import Hardware
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cgpt.kernels.compiler import cache_folder, cpu_model, write_atomically
+from cgpt.kernels.compiler import cache_folder, write_atomically
+from cgpt.kernels.processor import cpu_model
 from cgpt.spec import Hardware
 
 

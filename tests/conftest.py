@@ -9,6 +9,7 @@ import pytest
 
 from cgpt import rates
 from cgpt.__main__ import main
+from cgpt.kernels import compiler, processor
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,25 @@ def forecast(capsys, monkeypatch):
         return json.loads(capsys.readouterr().out)
 
     return call
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache, and nothing remembered of compiler or processor; what was is back afterwards."""
+    monkeypatch.setenv("CGPT_CACHE", str(tmp_path))
+    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+        function.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+        function.cache_clear()
+
+
+@pytest.fixture
+def unforced(monkeypatch):
+    """No level is forced, also where these tests are run as on an older processor."""
+    monkeypatch.delenv("CGPT_CPU", raising=False)
+    monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from project import edit, write_project
 from cgpt import flops, load, memory, rates
 from cgpt.__main__ import main
 from cgpt.bench import rate
-from cgpt.kernels.compiler import cpu_model
+from cgpt.kernels.processor import cpu_model
 from cgpt.plan import Execution, Plan, Run, last_file, make_plan
 from cgpt.planned_time import timed
 from cgpt.rates import Measured, Rate

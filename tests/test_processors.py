@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-from tinygrad import Device, Tensor, dtypes, helpers
+from process import run
+from tinygrad import Device, Tensor, dtypes
 
-from cgpt import doctor, kernels
+from cgpt import doctor
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.kernels import blas, compiler, processor, renderer
@@ -28,36 +26,11 @@ X86_ALONE = pytest.mark.skipif(not RUNNABLE, reason="this processor has no level
 AVX = re.compile(r"\b[yz]mm\d|\bv[a-z0-9]+\s+%?xmm")
 
 
-@pytest.fixture
-def fresh(tmp_path, monkeypatch):
-    """An empty cache, and nothing remembered of compiler or processor; what was is back afterwards."""
-    monkeypatch.setenv("CGPT_CACHE", str(tmp_path))
-    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
-        function.cache_clear()
-    yield tmp_path
-    monkeypatch.undo()
-    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
-        function.cache_clear()
-
-
-def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own."""
-    paths = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"} | environment
-    return subprocess.run([sys.executable, "-c", code, *arguments], env=paths, capture_output=True, text=True)
-
-
 def disassembled(path: Path) -> str:
     tool = shutil.which("objdump") or shutil.which("llvm-objdump")
     if not tool:
         pytest.skip("there is no objdump to look into machine code with")
     return subprocess.run([tool, "-d", str(path)], capture_output=True, text=True, check=True).stdout
-
-
-@pytest.fixture
-def unforced(monkeypatch):
-    """No level is forced, also where these tests are run as on an older processor."""
-    monkeypatch.delenv("CGPT_CPU", raising=False)
-    monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
 
 
 def of_flags(monkeypatch, *flags: str, machine: str = "x86_64") -> None:
@@ -202,6 +175,7 @@ def test_the_kernels_compile_for_every_processor_without_a_warning(monkeypatch, 
 
 BOTH_KINDS = """
 import tiny
+from process import run
 from tinygrad import Device
 from cgpt.kernels import compiler
 from cgpt.optim import AdamW, Trainer
@@ -269,170 +243,3 @@ def test_what_the_compiler_refuses_is_said_in_one_line(fresh, tmp_path):
     (tmp_path / "wrong.c").write_text("int f(void) { return 1 }")
     with pytest.raises(UserError, match=r"could not build the kernels \(.*error: .*\)"):
         compiler.compile_library(tmp_path / "wrong.c", [])
-
-
-# ---- caches ----
-
-
-def test_tinygrads_cache_lies_below_ours_and_belongs_to_compiler_and_processor(fresh, unforced, monkeypatch):
-    monkeypatch.setattr(helpers, "_db_connection", None)
-    monkeypatch.setattr(helpers, "CACHEDB", "tinygrad's own")
-    monkeypatch.delenv("CACHEDB", raising=False)
-
-    def file() -> str:
-        renderer.use_own_cache()
-        return helpers.CACHEDB
-
-    first = file()
-    assert file() == first and Path(first).parent == fresh
-    with monkeypatch.context() as changed:
-        changed.setattr(compiler, "cpu_flags", lambda: "other flags")
-        assert file() != first and Path(helpers.CACHEDB).parent == fresh
-    if RUNNABLE:
-        with monkeypatch.context() as changed:
-            changed.setenv("CGPT_CPU", RUNNABLE[0])
-            assert file() != first
-    monkeypatch.setattr(helpers, "CACHEDB", "what a user named")
-    monkeypatch.setenv("CACHEDB", "what a user named")
-    assert file() == "what a user named"
-
-
-def test_tinygrads_cache_lies_below_ours_also_where_tinygrad_is_imported_first(tmp_path):
-    code = "from tinygrad import helpers; import tiny; tiny.operations('tinygrad'); print(helpers.CACHEDB)"
-    assert Path(run(code, CGPT_CACHE=str(tmp_path)).stdout.strip()).parent == tmp_path
-
-
-@pytest.mark.parametrize("how", ["cut", "emptied", "flipped", "no hash", "foreign hash"])
-def test_a_damaged_kernel_library_is_compiled_anew(fresh, how, monkeypatch):
-    compiled = []
-
-    def compile_library(*arguments):
-        compiled.append(arguments)
-        return b"machine code"
-
-    monkeypatch.setattr(compiler, "compile_library", compile_library)
-    library = compiler.build_library()
-    assert compiler.build_library() == library and len(compiled) == 1
-    whole, beside = library.read_bytes(), library.with_suffix(".sha256")
-    damage = {"cut": lambda: library.write_bytes(whole[:5]), "emptied": lambda: library.write_bytes(b""),
-              "flipped": lambda: library.write_bytes(bytes([whole[0] ^ 1]) + whole[1:]),
-              "no hash": beside.unlink, "foreign hash": lambda: beside.write_bytes(b"\xff\x00")}  # fmt: skip
-    damage[how]()
-    assert compiler.build_library() == library and library.read_bytes() == whole and len(compiled) == 2
-    assert compiler.build_library() == library and len(compiled) == 2
-
-
-@pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
-def test_a_damaged_kernel_of_tinygrads_is_compiled_anew(fresh, how):
-    made = renderer.Compiler()
-    source = "void test(float* restrict a) { a[0] = 7.0f; }"
-    code = made.compile_cached(source)
-    (path,) = made.folder.iterdir()
-    whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:40], "emptied": b"", "flipped": whole[:-1] + bytes([whole[-1] ^ 1])}[how])
-    assert made.compile_cached(source) == code and path.read_bytes() == whole
-
-
-def test_what_decides_the_machine_code_decides_where_it_is_kept(fresh, monkeypatch, unforced):
-    folders = {renderer.Compiler().folder}
-    zig = compiler.Compiler("zig", ("zig",), "another version")
-    with monkeypatch.context() as changed:
-        changed.setattr(compiler, "find_compiler", lambda: zig)
-        folders.add(renderer.Compiler().folder)
-    with monkeypatch.context() as changed:
-        changed.setattr(compiler, "cpu_model", lambda: "another processor")
-        folders.add(renderer.Compiler().folder)
-    with monkeypatch.context() as changed:
-        changed.setattr(compiler, "cpu_flags", lambda: "other flags")
-        folders.add(renderer.Compiler().folder)
-    if RUNNABLE:
-        monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
-        folders.add(renderer.Compiler().folder)
-    assert len(folders) == 4 + bool(RUNNABLE) and all(folder.parent == fresh for folder in folders)
-
-
-def test_two_environments_share_a_cache_without_writing_over_each_other(fresh, monkeypatch):
-    """Nothing in it names where a compiler is."""
-    monkeypatch.setattr(compiler, "compile_library", lambda *arguments: b"machine code")
-    compiler.build_library()
-    renderer.Compiler().compile_cached("void test(float* restrict a) { a[0] = 1.0f; }")
-    names = {path.name for path in fresh.iterdir()}
-    assert all(re.fullmatch(r"kernels-\w+\.(so|sha256)|tinygrad-\w+|zig", name) for name in names), names
-
-
-def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
-    native_text = kernels.description(kernels.CPU)
-    if RUNNABLE:
-        monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
-        assert kernels.description(kernels.CPU) != native_text
-        assert f" for {RUNNABLE[0]}, OpenBLAS " in (kernels.description(kernels.CPU) or "")
-
-
-# ---- memory and threads ----
-
-LENGTHS = """
-import json, sys
-import numpy as np, tiny
-from cgpt.score import score
-from cgpt.spec import Model
-def resident():
-    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmRSS"))
-config = Model("m", n_layer=2, d_model=128, n_head=2, seq_len=256, vocab_size=4096)
-model, sizes, bits = tiny.model(config=config), [], []
-for length in (64, 32, 96, 128, 192, 256, 64):
-    answers = score(model, [((np.arange(length + 1) * 7 + i) % 4096).astype(np.int32) for i in range(64)], [1] * 64)
-    bits.append(sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in answers))
-    sizes.append(resident())
-programs = model.captured._programs.values()
-print(json.dumps([sizes, bits, max(p.arena_bytes for p in programs), sum(p.arena_bytes for p in programs)]))
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read the memory from")
-def test_memory_does_not_grow_with_every_new_length():
-    done = run(LENGTHS)
-    assert done.returncode == 0, done.stderr
-    sizes, bits, largest, together = json.loads(done.stdout)
-    assert together > 3 * largest  # what it would be without sharing
-    assert sizes[-1] - sizes[0] < largest
-    assert bits[0] == bits[-1]  # the arena has moved and was written by others meanwhile
-
-
-def test_outputs_stay_as_they_are_when_another_length_is_computed():
-    model = tiny.model(tiny.rough_parameters())
-    short, long = (np.arange(n, dtype=np.int32)[None] for n in (4, 17))
-    targets = [np.ones((1, n, 1), np.int32) for n in (4, 17)]
-    kept = model.captured(model.token_logprobs, short, targets[0])[0]
-    before = kept.copy()
-    model.captured(model.token_logprobs, long, targets[1])
-    np.testing.assert_array_equal(kept, before)
-
-
-def test_a_number_of_threads_is_checked_also_where_it_is_asked_for_in_code():
-    for threads in (0, -1, 10**9):
-        with pytest.raises(UserError, match=f"threads: must be from 1 to 1024, not {threads}"):
-            kernels.prepare(kernels.CPU, threads)
-
-
-TOO_MANY = """
-import resource, tiny
-from cgpt.errors import UserError
-from cgpt.kernels import blas, native
-native.library(), blas.openblas()
-size = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
-resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), resource.RLIM_INFINITY))
-try:
-    native.start(1000)
-except UserError as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-tiny.THREADS = native.n_threads
-print(1 < native.n_threads < 1000, tiny.model()(tiny.batch(0)[0]).numpy().shape)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read the memory from")
-def test_where_fewer_threads_can_be_started_than_asked_for_one_line_says_so_and_those_compute():
-    done = run(TOO_MANY)
-    assert re.fullmatch(r"kernels: threads: 1000 threads could not be started; ask for \d+ or fewer\n"
-                        r"True \(3, 13, 50\)\n", done.stdout), done.stderr  # fmt: skip

@@ -16,11 +16,19 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
+<<<<<<< HEAD
 DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "decoding", "ending",
                "entries", "errors", "fill", "flops", "functions", "generate_command", "hub", "jobs", "load",
                "parametrization", "plan", "plantable", "provenance", "records", "sampling", "schedule", "spec", "stock",
                "taskdata", "taskfile", "taskgroups", "trunk", "userfile", "variants", "yamlfile", "kernels/__init__",
                "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__", "bench/command")  # fmt: skip
+=======
+DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
+               "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
+               "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
+               "kernels/__init__", "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__",
+               "bench/command")  # fmt: skip
+>>>>>>> processors
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):

@@ -10,7 +10,7 @@ from typing import Any
 
 from cgpt import kernels, load, rates
 from cgpt.errors import UserError, did_you_mean
-from cgpt.kernels.compiler import cpu_model
+from cgpt.kernels.processor import cpu_model
 from cgpt.spec import Hardware, Model
 
 # Two models and their sequences a step, as small and as large as what a processor trains within an hour or a day.
