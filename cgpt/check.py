@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cgpt.documents import wrong_kind
 from cgpt.errors import did_you_mean
 from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Hardware, Hub, Model, Train
@@ -101,7 +102,7 @@ def model(row: Model, keys: Keys, file: YamlFile) -> None:
 
 
 def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
-    """An entry of data.yaml: exactly one origin, and a local path that exists."""
+    """An entry of data.yaml: exactly one origin, a local path that exists, and a way to tell documents apart."""
     origins = [key for key in ORIGINS if getattr(entry, key)]
     if len(origins) != 1:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"
@@ -113,6 +114,8 @@ def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
         file.problem((*keys, "seed"), "is of a `builtin` data set, and this one is none; leave it out")
     if entry.path:
         _local(entry.path, root, (*keys, "path"), file)
+    if problem := wrong_kind(entry.documents):
+        file.problem((*keys, "documents"), problem)
     names(entry, keys, file)
     for i, part in enumerate(entry.files):
         if part.max_bytes < 1:
@@ -197,6 +200,8 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if profile.sustained_on and profile.sustained_flops_per_s is None:
+        file.problem(("sustained_on",), "says where nothing was measured; write sustained_flops_per_s, or remove it")
     if not DEVICE.fullmatch(profile.device):
         file.problem(("device",), f"'{profile.device}' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1")
     if profile.beam < 0:

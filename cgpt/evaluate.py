@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import tasks
+from cgpt.answers import commonest_answer
 from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record, write_whole
 from cgpt.spec import Hardware
 
@@ -44,6 +45,7 @@ def evaluate(
 
     model, tokenizer = load(checkpoint, hardware, threads)
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
+    answer, share = commonest_answer(samples)
     content = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", content)
     seconds = time.monotonic() - started
@@ -61,6 +63,8 @@ def evaluate(
         samples_sha256=hashlib.sha256(content).hexdigest(),
         lm_eval_version=importlib.metadata.version("lm_eval"),
         scores=scores,
+        commonest_answer=answer,
+        commonest_answer_share=share,
     )
     write_record(out / "scores.json", record)
     print(f"evaluate: {record.n_samples:,} documents in {seconds:.1f} s: {_summary(scores)}", file=sys.stderr)
@@ -167,7 +171,7 @@ def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: 
                 filter=filter_name,
                 value=float(value),
                 stderr=None if stderr in (None, "N/A") else float(stderr),
-                higher_is_better=higher_is_better.get(metric, True),
+                higher_is_better=higher_is_better.get(metric),
                 chance=chance if metric in ACCURACIES else None,
             )
         )

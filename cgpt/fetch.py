@@ -59,7 +59,7 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
             "hub": None if dataset.hub is None else asdict(dataset.hub),
             "licence": dataset.licence, "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
         }  # fmt: skip
-        write_whole(out / RECORD, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        write_whole(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())  # names may be no text
     return record
 
 

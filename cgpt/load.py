@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, contradictions
+from cgpt import bases, check, contradictions
 from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
@@ -162,10 +163,10 @@ def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlF
 
 def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
     """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
-    said, chain = dict(named.yaml.value), [named.name]
+    said, chain = [dict(named.yaml.value)], [named.name]
     others = {other.name: other.yaml.value for other in profiles}
-    while "base" in said:
-        base = said.pop("base")
+    while "base" in said[0]:
+        base = said[0].pop("base")
         if not isinstance(base, str) or base not in others or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
             shown = base if isinstance(base, str) else "this"
@@ -175,18 +176,12 @@ def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
             named.yaml.problem(("base",), f"'{base}' is wrong itself ({read_wrong[0]}); mend that first")
             return None
         chain.append(base)
-        said = _overlaid(others[base], said)
-    profile = fill(Hardware, said, (), named.yaml, name=named.name) if said else None
+        said.insert(0, dict(others[base]))
+    whole = functools.reduce(bases.with_base, said)
+    profile = fill(Hardware, whole, (), named.yaml, name=named.name) if whole else None
     if profile:
         check.hardware(profile, named.yaml)
     return profile
-
-
-def _overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `own`, block by block."""
-    blocks = {key: _overlaid(base[key], value) for key, value in own.items()
-              if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
-    return {**base, **own, **blocks}
 
 
 def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:

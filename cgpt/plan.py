@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops, trunk
+from cgpt import check, flops, memory, trunk
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
@@ -41,13 +41,14 @@ class Execution:
     """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
 
     hardware: Hardware | None = None
+    model: Model | None = None  # that is trained or scored
     threads: int = 1
     checkpoint_every_steps: int = 200
     n_parameters: int | None = None
     tokens: int | None = None
     flops_6nd: float | None = None
     flops: float | None = None  # attention included, PaLM convention
-    minutes: float | None = None
+    minutes: float | None = None  # that `planned_time` fills in
     memory_bytes: int | None = None
     trunk_steps: int = 0  # that `trunk` has done of this run
     trunk: str | None = None  # the shorter run that this one goes on from, where both do the same up to there
@@ -246,11 +247,11 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
         del identity[key]
     spec = {"model": asdict(model), "train": identity, "seed": seed, "hardware": hardware_identity(hardware),
             "tokenize": tokenize.id}  # fmt: skip
-    n_flops = flops.flops_per_token(model, "palm") * (train.tokens or 0)
     execution = Execution(
-        hardware, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
-        flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
-        flops.training_memory_bytes(model, train.micro_batch_size or train.batch_size),
+        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
+        flops_6nd=flops.flops_per_token(model, "6nd") * (train.tokens or 0),
+        flops=flops.flops_per_token(model, "palm") * (train.tokens or 0),
+        memory_bytes=memory.pretraining_bytes(model, train, threads, hardware.kernels),
     )  # fmt: skip
     axes = variant.label("model", "data", "train")
     name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
@@ -268,7 +269,7 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
         "weights_from": pretrain.spec["hardware"]["name"],
     }
     execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
-                        minutes=None, memory_bytes=None)  # fmt: skip
+                        memory_bytes=None)  # fmt: skip
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
@@ -297,8 +298,7 @@ def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Da
     execution = replace(
         pretrain.execution, tokens=tokens, flops=cost,
         flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
-        minutes=_minutes(cost, hardware, pretrain.execution.threads),
-        memory_bytes=flops.training_memory_bytes(model, tuning.batch_size),
+        memory_bytes=memory.finetuning_bytes(model, tuning, pretrain.execution.threads, hardware.kernels),
     )  # fmt: skip
     blocks = ("model", "data", "finetune") if start == "scratch" else ("model", "data", "train", "finetune")
     parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",
@@ -326,7 +326,10 @@ def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dat
         "hardware": checkpoint.spec["hardware"],
     }
     needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
-    execution = replace(checkpoint.execution, tokens=None, flops=None, flops_6nd=None, minutes=None)
+    cost = checkpoint.execution
+    assert cost.model is not None
+    needed = memory.evaluation_bytes(cost.model, cost.threads, checkpoint.spec["hardware"]["kernels"])
+    execution = replace(cost, tokens=None, flops=None, flops_6nd=None, memory_bytes=needed)
     return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
 
 
@@ -358,14 +361,6 @@ def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
     said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
             "documents": dataset.documents}  # fmt: skip
     return {"name": dataset.name} | said | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
-
-
-def _minutes(n_flops: float | None, hardware: Hardware, threads: int) -> float | None:
-    """At the profile's sustained rate, which is for all its threads; None where that rate is not known."""
-    if n_flops is None or hardware.sustained_flops_per_s is None:
-        return None
-    share = min(1.0, threads / hardware.resources.threads)
-    return n_flops / (hardware.sustained_flops_per_s * share) / 60
 
 
 def _corpus_name(data: Data) -> str:

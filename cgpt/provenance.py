@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cgpt.kernels.compiler import cpu_model
+from cgpt.kernels.processor import cpu_model
 
 PACKAGE = Path(__file__).parent
 PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}

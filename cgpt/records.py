@@ -20,6 +20,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.userfile import read_csv, read_json
 
 TIMINGS = ("measured", "modeled")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Score:
     filter: str
     value: float
     stderr: float | None
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: a metric of the task's own that does not say so
     chance: float | None
 
 
@@ -121,7 +122,21 @@ class ScoresRecord:
     samples_sha256: str
     lm_eval_version: str
     scores: list  # of Score
+    commonest_answer: str | None = None  # of the model to the documents; a file may leave out this key and the next
+    commonest_answer_share: float | None = None  # of the documents, 0 to 1
 
+
+@dataclass(frozen=True)
+class DivergedRecord:
+    """diverged.json of a training run that stopped because its loss rose or was no number; it has no run.json."""
+
+    run: str
+    stage: str
+    step: int
+    loss: float | None  # nats per token at that step; None: not finite
+
+
+DIVERGED_FILE = "diverged.json"
 
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
                 "tokens_per_s", "seconds")  # fmt: skip
@@ -205,7 +220,12 @@ def read_kernels(path: Path) -> list[dict[str, Any]]:
     return _read_numbers(path, KERNEL_COLUMNS, ("kernel", "phase"))
 
 
-def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
+def read_diverged(path: Path) -> DivergedRecord | None:
+    """Read a diverged.json; None where there is none, as of a run that did not diverge. Raises UserError."""
+    return _parse(DivergedRecord, _read_object(path), str(path)) if path.is_file() else None
+
+
+def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRecord) -> None:
     """Write a record as JSON, whole or not at all."""
     write_whole(path, (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -246,6 +266,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
@@ -254,6 +282,8 @@ def _csv_cell(value: Any) -> str:
     if isinstance(value, dict):
         value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
     text = str(value)
+    if isinstance(value, str) and text[:1] in FORMULA_STARTS and not _is_number(text):
+        text = "'" + text  # so that a spreadsheet shows the text instead of computing it
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
 
 

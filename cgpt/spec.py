@@ -65,7 +65,8 @@ class Dataset:
     """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums, or `hub`.
 
     `documents` says how text becomes documents: `file`, `line`, `paragraph` (blank line), `wikitext`
-    (a ` = Title = ` line starts an article), a separator line such as `<|endoftext|>`, or `jsonl:<field>`.
+    (a ` = Title = ` line starts an article), `jsonl:<field>`, or the text that stands between documents, such as
+    `<|endoftext|>`, on lines of its own or within them.
     """
 
     name: str
@@ -227,7 +228,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none."""
+    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none, but for
+    what was measured on a machine that this is not (cgpt/bases.py)."""
 
     name: str
     description: str
@@ -239,6 +241,7 @@ class Hardware:
     beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
     peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
     sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
+    sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it
     memory_bytes: int | None = None
     bandwidth_bytes_per_s: float | None = None
     power_w: float | None = None
@@ -249,8 +252,9 @@ class Hardware:
     sources: tuple[str, ...] = ()
     # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
     EXECUTION: ClassVar[tuple[str, ...]] = (
-        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes",
-        "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
+        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "sustained_on",
+        "memory_bytes", "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources",
+        "sources",
     )  # fmt: skip
 
     @property

@@ -16,6 +16,7 @@ from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.plan import Plan, all_runs, find_run, make_plan
+from cgpt.planned_time import timed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -289,9 +290,9 @@ def test_an_unknown_run_id_is_answered_with_the_nearest(root):
 
 
 def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):
-    assert planned(root).of("pretrain")[0].execution.minutes is None
+    assert timed(planned(root)).plan.of("pretrain")[0].execution.minutes is None
     edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
-    cost = planned(root).of("pretrain")[0].execution
+    cost = timed(planned(root)).plan.of("pretrain")[0].execution
     assert cost.minutes == pytest.approx(cost.flops / (1e9 / 2) / 60)  # one of the profile's two threads
 
 

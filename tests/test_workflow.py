@@ -28,6 +28,7 @@ def write(folder, *names):
         (folder / name).write_text(name)
 """
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
+REPORT = "experiment, plan, results, partial"
 STAGES = {  # module: its function's parameters, and what it writes
     "fetch": ("dataset, out", 'out, "fetched.json"'),
     "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
@@ -35,10 +36,11 @@ STAGES = {  # module: its function's parameters, and what it writes
     "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
-    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", '
-                 '"table.md", "table.html"'),
-    "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
+    "tabulate": (REPORT, 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", "table.md", '
+                 '"table.html"'),
+    "plot": (REPORT, 'results / experiment.name / "figures", *(f"{name}.{kind}" '
              'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
+    "plot_vary": (REPORT, 'results / experiment.name / "figures", "vary.svg", "vary.png"'),
 }  # fmt: skip
 
 
@@ -135,6 +137,17 @@ def test_a_new_task_runs_only_what_is_its_own(root):
     assert would_run(root) == {"finetune": 2, "baseline": 1, "evaluate": 3, "tabulate": 1, "plot": 1}
 
 
+def test_a_table_that_is_asked_for_brings_its_figures_and_of_what_varies_one_more(root):
+    shutil.rmtree(root / "results/quickstart")
+    assert would_run(root, "results/quickstart/table.md") == {"tabulate": 1, "plot": 1}
+    experiment = EXPERIMENT.replace("[world]", "[world, notes]") + "vary: {train.lr: [0.001, 0.002]}\n"
+    (root / "workflows/experiments/rates.yaml").write_text(experiment)
+    jobs = would_run(root, "results/rates/table.md")
+    assert jobs["plot"] == jobs["plot_vary"] == jobs["tabulate"] == 1
+    nothing_varies = snakemake(root, "--dry-run", "results/quickstart/figures/vary.svg")
+    assert nothing_varies.returncode == 1
+
+
 def test_a_new_seed_trains_only_that_seed(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nseeds: [0, 1]")
     assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
@@ -145,7 +158,7 @@ def test_modeled_machines_are_metered_from_the_weights_that_are_there_and_get_th
     modeled = EXPERIMENT.replace("models: [small]", "models: [small]\nhardware: [cpu, one]\nweights_from: cpu")
     (root / "workflows/experiments/devices.yaml").write_text(modeled.replace("[world]", "[world, notes]"))
     figure = "results/devices/figures/roofline.svg"
-    assert would_run(root, "results/devices/table.md", figure) == {"meter": 1, "tabulate": 1, "plot_devices": 1}
+    assert would_run(root, "results/devices/table.md") == {"meter": 1, "tabulate": 1, "plot": 1, "plot_devices": 1}
     assert snakemake(root, "--dry-run", figure.replace("devices", "quickstart", 1)).returncode == 1  # nothing modeled
 
 

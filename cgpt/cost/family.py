@@ -24,6 +24,7 @@ COLUMNS = (
     "tokens_per_s", "utilisation", "energy_j_per_token", "seconds", "energy_j", "bound_by", "fits", "extrapolated",
     "problem",
 )  # fmt: skip
+RUNS = "cerebras_gpt_runs.csv"  # the paper's trainings, in results/reference
 Row = dict[str, Any]
 
 

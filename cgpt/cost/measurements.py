@@ -34,6 +34,7 @@ class Measurement:
     d_model: int | None = None
     d_ffn: int | None = None
     gated: bool | None = None
+    tied: bool | None = None
     n_head: int | None = None
     n_kv_head: int | None = None
     vocab_size: int | None = None
@@ -47,8 +48,8 @@ class Measurement:
     @property
     def shape(self) -> Shape:
         """The model's shape; only of rows whose use is fit or check."""
-        sizes = {f.name: getattr(self, f.name) for f in fields(Shape)}
-        return Shape(**{**sizes, "gated": bool(self.gated)})
+        sizes = {f.name: getattr(self, f.name) for f in fields(Shape) if f.default is MISSING}
+        return Shape(**sizes, gated=bool(self.gated), tied=bool(self.tied))
 
 
 def read(path: Path) -> list[Measurement]:

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from columns import COMPARISON, MEASURED
-from sides import OURS, Elsewhere, Side, made_by, n_cores, ours, peer
+from sides import OURS, Elsewhere, Side, made_by, ours, peer
 
 from cgpt import load
 from cgpt.bench import inputs
 from cgpt.errors import did_you_mean
+from cgpt.kernels.processor import granted_cores
 from cgpt.records import write_csv
 from cgpt.spec import Hardware
 
@@ -74,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
     parser.add_argument("--hardware", default="cpu", help="pretrain: a profile of hardware_profiles/")
     parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
-    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--burst-s", type=float, default=2.0)
     chosen = parser.parse_args()

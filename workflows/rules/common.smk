@@ -9,6 +9,7 @@ from cgpt import declarations, jobs, load, plan, provenance
 from cgpt.errors import UserError
 from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.processor import level
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -47,6 +48,7 @@ RUNS = plan.runs_of(PLANS.values())
 FIGURES = ("loss", "scores", "answers", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
 WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
+WITH_VARY = [name for name in PLANS if WORKFLOW.experiments[name].vary]
 WITH_HARDWARE_LAWS = [name for name in PLANS if "hardware" in WORKFLOW.experiments[name].fit]
 
 
@@ -131,18 +133,23 @@ def watts_and_prices(wildcards):
     return json.dumps({profile.name: [profile.power_w, profile.price_per_hour_usd] for profile in profiles})
 
 
+def figures(experiment):
+    """The figures of an experiment's runs and scores; those of laws are made from its tables."""
+    names = FIGURES + (("vary",) if experiment in WITH_VARY else ())
+    names += DEVICE_FIGURES if experiment in WITH_MODELED else ()
+    return [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+
+
 def report_files(experiment):
     """The tables and figures of an experiment."""
     tables = [
         f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
     ]
-    names = FIGURES + (DEVICE_FIGURES if experiment in WITH_MODELED else ())
-    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
     laws = (
         ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if WORKFLOW.experiments[experiment].fit else []
     )
     laws += ["figures/hardware_law.svg", "figures/hardware_law.png"] if experiment in WITH_HARDWARE_LAWS else []
-    return tables + figures + [f"results/{experiment}/{name}" for name in laws]
+    return tables + figures(experiment) + [f"results/{experiment}/{name}" for name in laws]
 
 
 def default_files(wildcards):
@@ -171,6 +178,7 @@ def need_compiler():
     profiles = [run.execution.hardware for run in RUNS.values()]
     if any(profile and on_host(profile) for profile in profiles):
         find_compiler()
+        level()
 
 
 wildcard_constraints:
