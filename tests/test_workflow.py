@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -16,19 +17,6 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-<<<<<<< HEAD
-DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "decoding", "ending",
-               "entries", "errors", "fill", "flops", "functions", "generate_command", "hub", "jobs", "load",
-               "parametrization", "plan", "plantable", "provenance", "records", "sampling", "schedule", "spec", "stock",
-               "taskdata", "taskfile", "taskgroups", "trunk", "userfile", "variants", "yamlfile", "kernels/__init__",
-               "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__", "bench/command")  # fmt: skip
-=======
-DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
-               "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
-               "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
-               "kernels/__init__", "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__",
-               "bench/command")  # fmt: skip
->>>>>>> processors
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
@@ -53,11 +41,34 @@ STAGES = {  # module: its function's parameters, and what it writes
 }  # fmt: skip
 
 
+def imported(tree: ast.Module) -> list[str]:
+    """Dotted names that a file imports when it is imported itself."""
+    names = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
+    return [name for node in names for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            if name.startswith("cgpt")]  # fmt: skip
+
+
+def declarative() -> set[Path]:
+    """The files of the package that the command line and the rules import, whatever is asked of them."""
+    found: set[Path] = set()
+    rules = (ROOT / "workflows/rules/common.smk").read_text().splitlines()
+    first_lines = ast.parse("\n".join(line for line in rules if line.startswith(("from ", "import "))))
+    waiting = ["cgpt", "cgpt.__main__", *imported(first_lines)]
+    while waiting:
+        name = waiting.pop()
+        base = ROOT.joinpath(*name.split("."))
+        path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+        if path and path not in found:
+            found.add(path)
+            waiting += [*imported(ast.parse(path.read_text())), name.rpartition(".")[0] or "cgpt"]
+    return found
+
+
 def write_stages(root: Path) -> None:
     """The package with stages that only write their files; only `pretrain` and what trains reach the model."""
-    for name in DECLARATIVE:
-        (root / f"cgpt/{name}.py").parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / f"cgpt/{name}.py", root / f"cgpt/{name}.py")
+    for path in declarative():
+        (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / path.relative_to(ROOT))
     (root / "cgpt/model.py").write_text(MODEL)
     (root / "cgpt/stub.py").write_text(STUB)
     (root / "cgpt/preview.py").write_text("def previews(runs, known, workflow):\n    return []\n")
