@@ -227,8 +227,8 @@ def test_measure_keeps_the_rates_of_this_machine_for_plans(root, capsys, monkeyp
 
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--hardware", "cpus"], "--hardware: there is no hardware profile 'cpus'; did you mean 'cpu'?"),
-    (["--threads", "0"], "--threads: must be greater than 0 and below 100,000, not 0; write e.g. 2"),
-    (["--threads", "-3"], "--threads: must be greater than 0 and below 100,000, not -3; write e.g. 2"),
+    (["--threads", "0"], "threads: must be from 1 to 1024, not 0; write e.g. 2"),
+    (["--threads", "-3"], "threads: must be from 1 to 1024, not -3; write e.g. 2"),
     (["--seconds", "nan"], "--seconds: must be greater than 0 and below 100,000, not nan; write e.g. 2"),
 ])  # fmt: skip
 def test_measure_answers_a_mistake_with_one_line(root, capsys, arguments, expected):

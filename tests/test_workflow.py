@@ -16,11 +16,12 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "caches", "check", "contradictions", "declarations", "ending", "entries",
-               "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization", "plan",
-               "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "yamlfile",
-               "kernels/__init__", "kernels/blas", "kernels/compiler", "kernels/processor", "bench/__init__",
-               "bench/command")  # fmt: skip
+DECLARATIVE = ("__init__", "__main__", "bases", "caches", "check", "contradictions", "declarations", "documents",
+               "encoding", "ending", "entries", "errors", "fill", "flops", "generate_command", "hub", "jobs", "load",
+               "memory", "parametrization", "plan", "plantable", "provenance", "rates", "schedule", "spec", "stopping",
+               "trunk", "userfile", "variants", "yamlfile", "bench/__init__", "bench/command", "bench/rate",
+               "cost/__init__", "cost/command", "hf/__init__", "hf/config", "hf/tokenizer", "kernels/__init__",
+               "kernels/blas", "kernels/compiler", "kernels/processor")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
