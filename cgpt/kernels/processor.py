@@ -127,7 +127,7 @@ def memory_bytes() -> int | None:
 def check_threads(threads: int) -> int:
     """The same number. Raises UserError where no run can have so many threads."""
     if not 1 <= threads <= MAX_THREADS:
-        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; here {granted_cores()} are granted")
+        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; write e.g. 2")
     return threads
 
 
