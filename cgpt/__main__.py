@@ -200,7 +200,22 @@ def _granted(granted: int | None, run: plan.Run) -> int:
 def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.fetch import fetch
 
-    return fetch(workflow.datasets[run.id], _folder(run))
+    record = fetch(workflow.datasets[run.id], _folder(run))
+    _warn_of_tasks(run.id, workflow)
+    return record
+
+
+def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
+    """Say what is wrong with tasks over data that have just come, long before a run of them stops for it."""
+    from cgpt import preview
+
+    known = plan.all_runs(workflow)
+    try:
+        preview.previews(
+            [run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow
+        )
+    except UserError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
 
 
 def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:

@@ -91,7 +91,8 @@ def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[S
             samples={name: chosen} if task.get("sample") is not None else None,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
         )
-    samples = [_sample(lm_task, logged, getattr(adapter, "cuts", {})) for logged in results["samples"][name]]
+    cuts = getattr(adapter, "cuts", {})  # another model of lm-evaluation-harness cuts in silence
+    samples = [_sample(lm_task, logged, cuts) for logged in results["samples"][name]]
     samples.sort(key=lambda sample: (sample["doc_id"], sample["filter"]))
     return _scores(results["results"][name], results["higher_is_better"][name], samples), samples
 

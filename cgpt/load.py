@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, contradictions, taskdata
+from cgpt import check, contradictions, functions, taskdata
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.hub import is_commit
@@ -29,10 +29,14 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
-TASK_TYPES: tuple[tuple[type, str, tuple[str, ...]], ...] = (  # of the keys that are looked into before any document
+# Types of the keys that are looked into before any document is.
+TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
     (list, "a list", ("metric_list", "filter_list")),
     (int, "a whole number", ("num_fewshot", "repeats")),
+    ((str, int), "text or a number", ("doc_to_text",)),
+    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
+    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
     (str, "text", ("dataset_path", "output_type", "training_split", "validation_split", "test_split", "fewshot_split",
                    "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
 )  # fmt: skip
@@ -179,7 +183,9 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
                      "40 hexadecimal digits")  # fmt: skip
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None and not (key == "data" and (from_hub or taskdata.in_files(task))):
+        if task.get(key) is None and not (
+            key == "data" and (from_hub or taskdata.in_files(task) or "custom_dataset" in task)
+        ):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
@@ -206,10 +212,12 @@ def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
     before = len(file.problems)
     for kind, wanted, keys in TASK_TYPES:
         for key in keys:
+            if key.startswith("doc_to_") and functions.is_function(task.get(key)):
+                continue
             if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
                 file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
     metrics = task.get("metric_list")
-    if isinstance(metrics, list) and any(not isinstance(entry, dict) or "metric" not in entry for entry in metrics):
+    if isinstance(metrics, list) and any(not isinstance(e, dict) or e.get("metric") is None for e in metrics):
         file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
     if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
         file.problem(("num_fewshot",), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
@@ -264,6 +272,7 @@ def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
 def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:
     """Each axis is `<block>.<key>` with a list of values that this key could have."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
+    known -= {"finetune.num_fewshot"}  # of the scoring, so that training would be the same run
     for axis, values in parts.get("vary", {}).items():
         keys = ("vary", axis)
         block, _, key = axis.partition(".")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ def previews(runs: Iterable[Run], known: Mapping[tuple[str, str], Run], workflow
     Raises one UserError with the first problem of each task.
     """
     found, problems = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # what lm-evaluation-harness may print
         for use in _uses(runs, known):
             try:
                 found.append(_remembered(use, workflow, Path(folder)))

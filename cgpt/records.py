@@ -191,6 +191,10 @@ def read_run(path: Path) -> PretrainRecord:
         for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", TIMINGS))
         if getattr(record, key) not in known
     ]
+    accuracy = getattr(record, "validation_accuracy", None)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        problems.append(f"{path}: validation_accuracy: {accuracy} is not from 0 to 1; delete its folder, so that the "
+                        "run is done again")  # fmt: skip
     if problems:
         raise UserError(*problems)
     return record

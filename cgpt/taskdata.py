@@ -105,8 +105,12 @@ def find_files(names: list[str], folder: Path, data: str | None, where: str) -> 
         if data is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
             problems.append(f"{where}: '{name}' is no file of data set '{data}'; write a name within it")
             continue
-        path = next((p for p in (folder / name, folder / name.removesuffix(".gz")) if p.is_file()), None)
-        matching = [path] if path else _matching(folder, name) if WILDCARDS & set(name) else []
+        try:
+            path = next((p for p in (folder / name, folder / name.removesuffix(".gz")) if p.is_file()), None)
+            matching = [path] if path else _matching(folder, name) if WILDCARDS & set(name) else []
+        except (OSError, ValueError) as error:  # no name of a file, or no pattern
+            problems.append(f"{where}: '{name[:60]}' names no file ({str(error)[:60]}); correct it")
+            continue
         paths += matching
         if not matching:
             whose = f"data set '{data}' has no file '{name}'" if data is not None else \
@@ -152,7 +156,7 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 
 def _present(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
 
 
 def _bound(text: str, n_rows: int, default: int) -> int:
@@ -194,7 +198,8 @@ def _text(content: bytes, options: Row, where: str) -> str:
         raise UserError(f"{where}: line {line}: is not {encoding} text ({error.reason}); convert the file to UTF-8, or "
                         "write dataset_kwargs.encoding") from None  # fmt: skip
     except (LookupError, TypeError):
-        raise UserError(f"{where}: dataset_kwargs.encoding: {encoding!r} is no encoding; write e.g. utf-8") from None
+        said = f"{encoding!r}, with encoding_errors {options.get('encoding_errors')!r},"
+        raise UserError(f"{where}: dataset_kwargs.encoding: {said} is not known; write e.g. utf-8") from None
 
 
 def _read_json(content: bytes, options: Row, where: str) -> list[Row]:
@@ -202,6 +207,8 @@ def _read_json(content: bytes, options: Row, where: str) -> list[Row]:
     _known(options, ("field", "encoding", "encoding_errors"), where)
     text = _text(content, options, where)
     field = options.get("field")
+    if not isinstance(field, str | None):
+        raise UserError(f"{where}: dataset_kwargs.field: {field!r} is no key; write the name of the list of objects")
     if field is not None or text.lstrip().startswith("["):
         entries = _parse(text, where if field is None else f"{where}: field '{field}'")
         if field is not None:
@@ -221,7 +228,7 @@ def _read_json(content: bytes, options: Row, where: str) -> list[Row]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         hint = "write one JSON object per line, or a list of objects"
         raise UserError(f"{where}: {error}; {hint}") from None
@@ -231,6 +238,13 @@ def _parse(text: str, where: str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON, write null or text")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), -float("inf")):
+        raise ValueError(f"{text} is larger than a number can be, write text")
+    return number
 
 
 def _without_surrogates(rows: list[Row], where: str) -> list[Row]:
@@ -259,6 +273,8 @@ def _read_csv(content: bytes, options: Row, where: str) -> list[Row]:
     import pandas
 
     text = _text(content, options, where)
+    if "iterator" in options:
+        raise UserError(f"{where}: dataset_kwargs.iterator: gives no rows; leave it out")
     arguments = {"keep_default_na": False, "na_filter": False, "low_memory": False} | options
     for key in ("encoding", "encoding_errors"):
         arguments.pop(key, None)

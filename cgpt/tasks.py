@@ -87,13 +87,13 @@ def examples(task: dict[str, Any], data_root: Path, split: str, limit: int | Non
     `limit` picks a fixed random subset, as `subset` does. The texts are those that `evaluate` scores. Raises UserError
     as `build` does, and for a wrong label.
     """
-    lm_task = build(task, data_root, split)
+    lm_task = build(task | {"num_fewshot": 0}, data_root, split)
     return _examples(task, lm_task, subset(len(lm_task.eval_docs), limit))
 
 
 def scored_examples(task: dict[str, Any], data_root: Path) -> tuple[list[Example], str]:
     """The documents that `evaluate` scores, as `examples` gives them, and which they are, as `selection` says it."""
-    lm_task = build(task, data_root)
+    lm_task = build(task | {"num_fewshot": 0}, data_root)
     n_documents = len(lm_task.eval_docs)
     return _examples(task, lm_task, documents(task, n_documents)), selection(task, n_documents)
 
@@ -274,8 +274,8 @@ def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place
     """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
     from cgpt.taskform import Documents
 
-    of_shots = config.get("fewshot_config") or {}
-    if config.get("process_docs") is None and of_shots.get("process_docs") is None:
+    processed = config.get("process_docs"), (config.get("fewshot_config") or {}).get("process_docs")
+    if processed == (None, None):
         return {name: Documents(split) for name, split in rows.items()}
     import datasets
     import pyarrow

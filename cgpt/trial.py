@@ -15,10 +15,11 @@ from typing import Any
 from cgpt import provenance, taskdata
 from cgpt.errors import UserError
 from cgpt.load import Workflow
-from cgpt.plan import Run
+from cgpt.plan import Run, last_file
 from cgpt.preview import CHECKS, at_hand
 from cgpt.records import write_whole
 
+SPLITS = ("train", "validation")
 LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner
 
 
@@ -51,7 +52,13 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
 
 
 def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
-    """Tokens of each split, as an earlier call counted them for the same content, or counted now; {} if not tried."""
+    """Tokens of each split: of the run if it is finished, else counted on trial, now or by an earlier call for the same
+    content; {} where that is not tried."""
+    try:
+        record = json.loads(last_file("tokenize", run.id).read_text(encoding="utf-8"))
+        return {split: int(record[split]["n_tokens"]) for split in SPLITS}
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
     datasets = [workflow.datasets[name] for name in run.spec["corpus"]]
     sources = [at_hand(dataset) for dataset in datasets]
     if run.spec["tokenizer"] != "bpe" or not all(sources):
@@ -82,4 +89,4 @@ def _counted(spec: dict[str, Any], datasets: list[Any]) -> dict[str, int]:
         for dataset in datasets:
             fetch(dataset, Path(folder) / dataset.name)
         record = tokenize(spec, Path(folder), Path(folder) / "tokens")
-    return {split: record[split]["n_tokens"] for split in ("train", "validation")}
+    return {split: record[split]["n_tokens"] for split in SPLITS}

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "cgpt"
 DECLARATIVE = (
     "errors spec yamlfile fill check contradictions load flops plan plantable provenance records collect tabulate "
     "devices page plot plot_devices roofline documents fetch tokenize shards world tasks taskdata baseline "
+    "taskform preview trial "
     "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
     "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "
     "scaling.parametric_law scaling.isoflop scaling.points scaling.study scaling.published scaling.downstream "

@@ -160,6 +160,8 @@ BAD = [
      "description: 3", ["6: num_fewshot: must be a whole number, not 'two'; write one",
                         "7: metric_list: has an entry without `metric`; write `- metric: acc` for each",
                         "8: description: must be text, not 3; write one"]),
+    (TOPIC, "doc_to_target: label", "doc_to_target: {a: 1}",
+     ["9: doc_to_target: must be text, a number or a list, not {'a': 1}; write one"]),
     (TOPIC, DATA_FILES, "[train.jsonl]", ["4: dataset_kwargs: must be a mapping, not ['train.jsonl']; write one"]),
     (TOPIC, "epochs: 2", "epochs: 2, num_fewshot: -1",
      ["11: finetune.num_fewshot: must not be negative, not -1; write 0 or more"]),

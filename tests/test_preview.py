@@ -105,6 +105,11 @@ def test_what_would_fail_at_evaluate_or_finetune_fails_at_plan(root, capsys, old
     assert line.startswith(TOPIC) and problem in line
 
 
+def test_as_many_shots_as_there_are_training_documents_can_be_drawn(root, capsys):
+    edit(root, TOPIC, "test_split: test", f"test_split: test\nnum_fewshot: {LABELS}")
+    assert f"task topic, {LABELS}-shot: 30 documents" in said(capsys)
+
+
 def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
     edit(root, TOPIC, 'doc_to_text: "{{text}}"', 'doc_to_text: "{{txt}}"')
     (run,) = [run for run in planned(root).of("evaluate") if run.spec["checkpoint_stage"] == "pretrain"]
@@ -112,6 +117,15 @@ def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
     assert "the data have no field 'txt'" in capsys.readouterr().err
     (tokenize,) = planned(root).of("tokenize")
     assert main(["check", tokenize.id]) == 0
+
+
+def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kept(root, capsys):
+    edit(root, TOPIC, "dataset_path: json", "data: world\ndataset_path: json")
+    edit(root, TOPIC, OWN, DATA_FILES)
+    edit(root, TOPIC, 'doc_to_text: "{{text}}"', 'doc_to_text: "{{txt}}"')
+    assert main(["fetch", "world"]) == 0
+    assert "the data have no field 'txt'; did you mean 'text'?" in capsys.readouterr().err
+    assert (root / "results/runs/data/world/fetched.json").is_file()
 
 
 def test_what_was_found_right_is_not_checked_again_until_its_content_changes(root, capsys, monkeypatch):

@@ -148,6 +148,7 @@ def test_half_a_character_that_an_escape_left_alone_is_replaced_and_counted(fold
 @pytest.mark.parametrize("content, said", [
     (LINES.encode("latin-1", "replace"), "test.jsonl: line 1: is not utf-8 text"),
     (LINES + '{"q": NaN}\n', "test.jsonl: line 4: NaN is not JSON, write null or text"),
+    (LINES + '{"q": 1e999}\n', "test.jsonl: line 4: 1e999 is larger than a number can be"),
     (LINES + "[1]\n", "test.jsonl: line 4: is not an object; write one JSON object per line"),
     (LINES + '{"q": \n', "test.jsonl: line 4: Expecting value"),
     ("[1, 2]", "test.jsonl: entry 1: is not an object"),
@@ -167,7 +168,9 @@ def test_an_option_that_a_format_does_not_have_is_refused(folder):
     assert rows(folder, trust_remote_code=True, data_dir=".") == ROWS
     write(folder, "test.csv", CSV)
     assert "check dataset_kwargs" in problem(folder, "test.csv", "csv", seperator=";")
-    assert "is no encoding" in problem(folder, encoding="utf-9")
+    assert "dataset_kwargs.encoding: 'utf-9'" in problem(folder, encoding="utf-9")
+    assert "dataset_kwargs.field: ['a'] is no key" in problem(folder, field=["a"])
+    assert "dataset_kwargs.iterator: gives no rows" in problem(folder, "test.csv", "csv", iterator=True)
 
 
 def test_lines_with_more_cells_than_the_header_are_refused(folder):
@@ -179,6 +182,7 @@ def test_a_missing_file_is_named_with_the_nearest_one(folder):
     write(folder, "test.jsonl", LINES)
     assert "data set 'toy' has no file 'tset.jsonl'; did you mean 'test.jsonl'?" in problem(folder, "tset.jsonl")
     assert "has no file '*.csv'" in problem(folder, "*.csv")
+    assert "names no file" in problem(folder, "x" * 5000) and "names no file" in problem(folder, "**bad/*.js")
     assert "'../toy/test.jsonl' is no file of data set 'toy'" in problem(folder, "../toy/test.jsonl")
 
 

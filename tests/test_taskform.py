@@ -76,6 +76,7 @@ def test_an_answer_that_looks_like_a_list_is_the_text(tmp_path, target):
     doc = lm_task.eval_docs[0]
     assert lm_task.process_results(doc, ["[3, 5]"]) == {"exact_match": 1.0}
     assert lm_task.process_results(doc, ["3"]) == {"exact_match": 0.0}
+    assert "which? [" in prompts(task | {"num_fewshot": 1}, tmp_path)[0][0]
 
 
 def test_a_list_that_a_template_prints_is_several_answers_as_in_the_engine(tmp_path):
@@ -161,6 +162,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_the_model_is_asked(t
     assert said in refused(write_task(tmp_path, ROWS, metric_list=[entry]), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:F-score is ill-defined", "ignore:A single label was found")
 @pytest.mark.parametrize("metric", ["acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc", "brier_score",
                                     "acc_mutual_info"])  # fmt: skip
 def test_every_metric_of_choices_passes_with_its_own_aggregation(tmp_path, metric):
