@@ -18,6 +18,11 @@ from cgpt.yamlfile import FUNCTION
 TAG = FUNCTION
 
 
+def is_function(value: Any) -> bool:
+    """Whether a value of a task file names Python."""
+    return isinstance(value, dict) and TAG in value
+
+
 def locate(name: str, folder: Path, root: Path) -> dict[str, str]:
     """What a spec holds of a function: its name and, of a file in `folder`, that folder and the file's SHA-256.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import bases, check, contradictions, taskdata
+from cgpt import bases, check, contradictions, functions, taskdata
 from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
@@ -220,13 +220,12 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
     from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
-    options = task.get("dataset_kwargs")
-    if not isinstance(options, (dict, type(None))):
-        file.problem(("dataset_kwargs",), "must be a mapping; write `key: value` lines below it")
-    elif from_hub:
+    if from_hub:
         check.hub_task(task, file)
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None and not (key == "data" and (from_hub or taskdata.in_files(task))):
+        if task.get(key) is None and not (
+            key == "data" and (from_hub or taskdata.in_files(task) or "custom_dataset" in task)
+        ):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
@@ -253,6 +252,8 @@ def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
     before = len(file.problems)
     for kind, wanted, keys in TASK_TYPES:
         for key in keys:
+            if key.startswith("doc_to_") and functions.is_function(task.get(key)):
+                continue
             if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
                 file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
     metrics = task.get("metric_list")

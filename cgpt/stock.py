@@ -6,17 +6,22 @@ The index of its 13,000 files takes ten seconds, so it is kept in the cache fold
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.kernels.compiler import cache_folder
 from cgpt.records import write_whole
+
+LONGEST_NAME = 200  # characters that are compared with the names there are
 
 
 class Entry(NamedTuple):
@@ -33,15 +38,22 @@ def entry(name: str, where: str) -> Entry:
     and for a task that is a Python class."""
     names = index()
     if name not in names or not _is_there(names[name]):
-        _index_file().unlink(missing_ok=True)  # it may be of another state of the package
+        with contextlib.suppress(OSError):
+            _index_file().unlink()  # it may be of another state of the package
         index.cache_clear()
         names = index()
     if name not in names:
-        raise UserError(f"{where}: task: lm-evaluation-harness has no task '{name}'; {did_you_mean(name, names)}")
+        raise UserError(f"{where}: task: lm-evaluation-harness has no task '{name}'; {hint(name)}")
     if names[name].kind == "PY_TASK":
         raise UserError(f"{where}: task: '{name}' is a Python class of lm-evaluation-harness, not YAML, and cannot be "
                         "taken; name another task")  # fmt: skip
     return names[name]
+
+
+def hint(name: str, more: Iterable[str] = ()) -> str:
+    """`did you mean 'x'?` for the nearest name, of lm-evaluation-harness or of `more`; else what lists its 14,000."""
+    near = get_close_matches(name[:LONGEST_NAME], [*more, *index()], n=1, cutoff=0.6)
+    return did_you_mean(name, near) if near else "`lm-eval ls tasks` lists them"
 
 
 def config(name: str, where: str) -> dict[str, Any]:
@@ -64,10 +76,8 @@ def index() -> dict[str, Entry]:
         return {name: Entry(*kept) for name, kept in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         names = _read_folder()
-    try:
+    with contextlib.suppress(OSError):  # without it the next process reads the folder again
         write_whole(path, json.dumps(names).encode())
-    except OSError:
-        pass  # then the next process reads the folder again
     return names
 
 

@@ -86,7 +86,7 @@ def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     elif options is not None:
         file.problem(("generation_kwargs",), "must be a mapping; write `key: value` lines below it")
     for key in CALLED:
-        if task.get(key) is not None and not (isinstance(task[key], dict) and functions.TAG in task[key]):
+        if task.get(key) is not None and not functions.is_function(task[key]):
             file.problem((key,), "is called, so it must be Python; write `!function <module>.<function>`")
     if task.get("custom_dataset") is not None and task.get("data") is not None:
         file.problem(("custom_dataset",), "makes the data that `data` names; remove one of the two")

@@ -6,6 +6,7 @@ data stays text in prompts and answers.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,11 +69,6 @@ class TextTask(ConfigurableTask):
         """The whole prompt of a document, its shots included. Raises UserError, which names the document."""
         with self._naming(doc, "the prompt cannot be made"):
             return super().fewshot_context(doc, *args, **kwargs)
-
-    def doc_to_prefix(self, doc: Doc) -> str | None:
-        """How the answer of a document begins. Raises UserError, which names the document."""
-        with self._naming(doc, "gen_prefix cannot be made"):
-            return super().doc_to_prefix(doc)
 
     def process_results(self, doc: Doc, results: Any) -> Any:
         """The value of every metric for one document. Raises UserError where a task's own function fails."""
@@ -297,9 +293,10 @@ def check_shots(task: TextTask, where: str) -> None:
         of = f"split '{split}'" if split else "fewshot_config.samples"
         raise UserError(f"{where}: num_fewshot: {n_shot} shots cannot be drawn from the {n_docs} documents of {of}; "
                         f"write at most {max(0, n_docs - one_more)}")  # fmt: skip
-    first = f"{where}: split '{task.config.test_split}', document 0, with its shots"
-    check_texts(task, task.task_docs[0], f"{where}: split '{task.config.test_split}', document 0")
-    _rendered(lambda doc: task.fewshot_context(doc, num_fewshot=n_shot), task.task_docs[0], first)
+    first = f"{where}: split '{task.evaluated_split}', document 0"
+    check_texts(task, task.task_docs[0], first)
+    prompt = functools.partial(ConfigurableTask.fewshot_context, task, num_fewshot=n_shot)
+    _rendered(prompt, task.task_docs[0], f"{first}, with its shots")
 
 
 def shots_split(config: Mapping[str, Any]) -> str | None:

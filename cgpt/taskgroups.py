@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cgpt import stock
-from cgpt.errors import UserError, did_you_mean
+from cgpt.errors import UserError
 from cgpt.spec import Experiment
 from cgpt.taskfile import GROUP_KEYS, is_group
 
@@ -105,9 +105,8 @@ class _Expansion:
         if name in self.tasks and not (name in above and self.tasks[name].get("stock")):
             return self.of_file(name, overrides, above)
         if name not in stock.index():
-            hint = did_you_mean(name, {*self.tasks, *stock.index()})
             raise UserError(f"{where}: task: there is no task '{name}', neither in workflows/tasks nor in "
-                            f"lm-evaluation-harness; {hint}")  # fmt: skip
+                            f"lm-evaluation-harness; {stock.hint(name, self.tasks)}")  # fmt: skip
         return self.of_stock(name, overrides, above, where, name)
 
     def of_group(self, name: str, group: Row, overrides: Row, above: tuple[str, ...], where: str) -> list[Leaf]:

@@ -274,8 +274,8 @@ def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place
     """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
     from cgpt.taskform import Documents
 
-    of_shots = config.get("fewshot_config") or {}
-    if config.get("process_docs") is None and of_shots.get("process_docs") is None:
+    processed = config.get("process_docs"), (config.get("fewshot_config") or {}).get("process_docs")
+    if processed == (None, None):
         return {name: Documents(split) for name, split in rows.items()}
     import datasets
     import pyarrow

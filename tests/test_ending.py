@@ -38,6 +38,8 @@ def ended(capsys, verb: str, exception: BaseException) -> tuple[int, str]:
          "or name another place\n"),
         (OSError(errno.ENAMETOOLONG, "File name too long", b"a\nb"), "a b: File name too long; write a shorter name\n"),
         (OSError("odd"), "plot: odd; check that it is there and what it should be\n"),
+        (MemoryError("48 GiB"), "plot: the memory of this machine is not enough (48 GiB); ask for a smaller model, "
+         "batch or file\n"),
         (MemoryError(), "plot: the memory of this machine is not enough; ask for a smaller model, batch or file\n"),
         (RecursionError(), "plot: a file is nested too deep to be read; write it flatter\n"),
         (UserError("one", "two\n\x1b[31m"), "one\ntwo \\x1b[31m\n"),

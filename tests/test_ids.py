@@ -148,13 +148,3 @@ def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys
     assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
     problem = capsys.readouterr().err
     assert problem.startswith(said) and problem.count("\n") == 1
-
-
-def test_a_verb_that_gets_no_memory_ends_in_one_line(monkeypatch, capsys):
-    def greedy(*arguments):
-        raise MemoryError("Unable to allocate 48.1 GiB")
-
-    monkeypatch.setattr(doctor, "examine", greedy)
-    assert main(["doctor"]) == 1
-    said = "doctor: the memory of this machine is not enough (Unable to allocate 48.1 GiB); ask for a smaller model, "
-    assert capsys.readouterr().err == said + "batch or file\n"

@@ -228,7 +228,7 @@ BAD = [
     (QUICKSTART, "question: Is larger better?", 'question: "a\\0b"',
      ["1: question: holds a control character; write text without one"]),
     (TOPIC, f"dataset_kwargs: {DATA_FILES}", "dataset_kwargs: 5",
-     ["4: dataset_kwargs: must be a mapping; write `key: value` lines below it"]),
+     ["4: dataset_kwargs: must be a mapping, not 5; write one"]),
     (DATA, "path: notes.txt", "path: notes.txt, seed: 3",
      ["3: datasets.notes.seed: is of a `builtin` data set, and this one is none; leave it out"]),
     (DATA, "builtin: world", "builtin: wrold",

@@ -212,6 +212,19 @@ def test_how_a_task_is_scored_is_checked_when_files_are_read(root, text, said): 
     assert any(said in line for line in problems(root)), problems(root)
 
 
+def test_functions_of_every_key_of_lm_eval_are_read_and_need_no_data_set_where_they_make_the_data(root):  # noqa: F811
+    (root / TASKS / "code.py").write_text(CODE + "def rows(**_): ...\n")
+    (root / TASKS / "own.yaml").write_text(
+        "task: own\ncustom_dataset: !function code.rows\noutput_type: multiple_choice\ntest_split: test\n"
+        "doc_to_text: !function code.ask\ndoc_to_target: !function code.ask\ndoc_to_choice: !function code.ask\n"
+        "process_results: !function code.grade\nmetric_list: [{metric: acc, aggregation: !function code.ask}]\n"
+    )
+    task = load.load_workflow(root).tasks["own"]
+    assert {key for key, value in task.items() if isinstance(value, dict)} == {
+        "custom_dataset", "doc_to_text", "doc_to_target", "doc_to_choice", "process_results"}  # fmt: skip
+    assert task["doc_to_text"]["folder"] == "workflows/tasks" and len(task["doc_to_text"]["sha256"]) == 64
+
+
 @pytest.mark.parametrize("text", ["limit: 0", "limit: 1.5", "num_fewshot: -1", "num_fewshot: two", "limit: [1]"])
 def test_num_fewshot_and_limit_of_an_experiment_are_checked(root, text):  # noqa: F811
     edit(root, QUICKSTART, "tasks: [topic]", f"tasks: [topic]\n{text}")

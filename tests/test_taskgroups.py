@@ -96,6 +96,7 @@ def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eva
     [
         ({"x": {"task": "mmlu_anatomi", "stock": True}},
          "tasks/x.yaml: task: lm-evaluation-harness has no task 'mmlu_anatomi'; did you mean 'mmlu_anatomy'?"),
+        ({"x": {"task": "zzzzzzzzzzzz", "stock": True}}, "has no task 'zzzzzzzzzzzz'; `lm-eval ls tasks` lists them"),
         ({"x": {"task": "squadv2", "stock": True}}, "'squadv2' is a Python class of lm-evaluation-harness, not YAML"),
         ({"x": {"group": "x", "task": [{"task": "topik"}]}, "topic": {"task": "topic"}},
          "tasks/x.yaml: task: there is no task 'topik', neither in workflows/tasks nor in lm-evaluation-harness"),
@@ -108,7 +109,7 @@ def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eva
 def test_a_name_that_nobody_knows_is_named_when_the_experiment_is_planned(files, said):
     with pytest.raises(UserError) as caught:
         expand(files, "x")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_num_fewshot_and_limit_of_an_experiment_win_over_those_of_its_tasks():

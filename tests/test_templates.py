@@ -129,9 +129,8 @@ def test_templates_of_few_shot_examples_are_in_the_sandbox_too(tmp_path, monkeyp
     for key in ("doc_to_text", "doc_to_target", "gen_prefix"):
         template = f"{{{{ cycler.__init__.__globals__.{COMMAND} }}}}"
         task = write_task(tmp_path, ROWS, num_fewshot=1, fewshot_config={key: template})
-        lm_task = tasks.build(task, tmp_path)
-        with pytest.raises(UserError, match="split 'test', document 0: the prompt cannot be made .SecurityError"):
-            lm_task.build_all_requests()
+        with pytest.raises(UserError, match="split 'test', document 0, with its shots: cannot be rendered .SecurityE"):
+            tasks.build(task, tmp_path)
     assert not Path(MARK).exists()
 
 
