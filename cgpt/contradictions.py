@@ -128,7 +128,7 @@ def _finetuning(parts: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any] 
     """Some task is fine-tuned with an experiment's `finetune:` block, and none overrules what the experiment varies."""
     if not parts.get("finetune"):
         return
-    named = {name: tasks.get(name) for name in parts.get("tasks", ())}
+    named = {name: tasks.get(name) for task in parts.get("tasks", ()) for name in _with_members(task, tasks)}
     if None in named.values():
         return  # a task is wrong or unknown, which is said already
     own = {name: task["finetune"] for name, task in named.items() if task and "finetune" in task}
@@ -141,6 +141,19 @@ def _finetuning(parts: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any] 
             if block == "finetune" and key in settings:
                 file.problem(("vary", axis), f"task '{name}' sets {key} itself, which holds instead; leave it out "
                              "there, or do not vary it")  # fmt: skip
+
+
+def _with_members(name: str, tasks: Mapping[str, Mapping[str, Any] | None]) -> set[str]:
+    """The name, and where it is a group's those of its members that have a file, and of theirs."""
+    names, waiting = {name}, [name]
+    while waiting:
+        members = (tasks.get(waiting.pop()) or {}).get("task")
+        for member in members if isinstance(members, list) else []:
+            inner = member if isinstance(member, str) else member.get("task") or member.get("group")
+            if inner in tasks and inner not in names:
+                names.add(inner)
+                waiting.append(inner)
+    return names
 
 
 def _count(parts: Mapping[str, Any], file: YamlFile) -> None:

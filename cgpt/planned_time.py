@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cgpt import flops, memory, rates
+from cgpt import flops, memory, rates, taskdata, tasks
 from cgpt.errors import UserError
 from cgpt.kernels.processor import cpu_model
 from cgpt.plan import RUNS_FOLDER, Plan, Run, last_file
@@ -124,7 +124,7 @@ def _task_flops(run: Run, longest: int, per_token: float) -> float | None:
     size = _size(task, task.get("test_split") or task.get("validation_split"))
     if size is None or task.get("output_type") == "generate_until":
         return None
-    documents, choices = min(size.documents, task.get("limit") or size.documents), task.get("doc_to_choice")
+    documents, choices = len(tasks.documents(task, size.documents)), task.get("doc_to_choice")
     n_passes = documents * (len(choices) if isinstance(choices, list) else 1)
     return n_passes * min(size.tokens, longest) * per_token * SCORING_SHARE
 
@@ -151,13 +151,14 @@ class _Size(NamedTuple):
 
 def _size(task: Mapping[str, Any], split: str | None) -> _Size | None:
     """By the lines and bytes of the split's files; None where they are not there."""
-    files = (task.get("dataset_kwargs") or {}).get("data_files")
-    if not split or not isinstance(files, dict) or "data" not in task:
+    if not split or not taskdata.in_files(dict(task)):
         return None
-    names = files.get(split.partition("[")[0])
-    folder = RUNS_FOLDER / "data" / str(task["data"])
-    paths = [(folder / name).resolve() for name in ([names] if isinstance(names, str) else names or [])]
-    if not paths or not all(path.is_file() for path in paths):
+    data = task.get("data")
+    folder = Path.cwd() if data is None else (RUNS_FOLDER / "data" / data).resolve()
+    try:
+        names = taskdata.split_files(dict(task), "")[split.partition("[")[0]]
+        paths = taskdata.find_files(names, folder, data, "")
+    except (UserError, KeyError):
         return None
     return _size_of(tuple((path, path.stat().st_mtime_ns) for path in paths))
 

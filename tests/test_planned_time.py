@@ -129,7 +129,7 @@ def test_fine_tuning_and_scoring_have_minutes_once_their_files_are_there(root):
     folder = last_file("fetch", "world").parent
     folder.mkdir(parents=True)
     for name, lines in (("train", 100), ("test", 50)):
-        (folder / f"{name}.jsonl").write_text(lines * ('{"text": "ten chars "}' + 7 * " " + "\n"))
+        (folder / f"world_sentiment_{name}.jsonl").write_text(lines * ('{"text": "ten chars "}' + 7 * " " + "\n"))
     plan = timed(planned()).plan
     per_token = flops.flops_per_token(plan.of("pretrain")[0].execution.model, "palm")
     for run in plan.of("finetune"):  # 30 bytes a line, 10 tokens
@@ -144,7 +144,7 @@ def test_fine_tuning_on_a_file_that_is_there_takes_the_memory_of_its_longest_exa
     assert before.memory_bytes == memory.finetuning_bytes(before.model, 32, kernels="tinygrad")
     folder = last_file("fetch", "world").parent
     folder.mkdir(parents=True)
-    (folder / "train.jsonl").write_text(5 * "short\n" + 299 * "x" + "\n")  # 100 tokens, padded to 128
+    (folder / "world_sentiment_train.jsonl").write_text(5 * "short\n" + 299 * "x" + "\n")  # 100 tokens, padded to 128
     after = timed(planned()).plan.of("finetune")[0].execution
     assert after.memory_bytes == memory.finetuning_bytes(before.model, 32, kernels="tinygrad", longest=128)
     assert after.memory_bytes < before.memory_bytes
@@ -155,12 +155,15 @@ def test_a_limit_and_a_number_of_labels_bound_the_minutes(root):
     folder = last_file("fetch", "world").parent
     folder.mkdir(parents=True)
     for name in ("train", "test"):
-        (folder / f"{name}.jsonl").write_text(100 * "123456789 123456789 123456789\n")
+        (folder / f"world_sentiment_{name}.jsonl").write_text(100 * "123456789 123456789 123456789\n")
     whole = timed(planned()).plan
     edit(
         root, "workflows/tasks/topic.yaml", "finetune: {epochs: 2}", "limit: 20\nfinetune: {epochs: 2, n_labels: [25]}"
     )
     less = timed(planned()).plan
+    edit(root, "workflows/tasks/topic.yaml", "limit: 20", "sample: 10")
+    sampled = timed(planned()).plan.of("evaluate")[0].execution.minutes
+    assert sampled == pytest.approx(whole.of("evaluate")[0].execution.minutes / 10)
     assert less.of("evaluate")[0].execution.minutes == pytest.approx(whole.of("evaluate")[0].execution.minutes / 5)
     assert less.of("finetune")[0].execution.minutes == pytest.approx(whole.of("finetune")[0].execution.minutes / 4)
 
