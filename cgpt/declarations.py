@@ -15,7 +15,7 @@ STARTED_WITH = "CGPT_STARTED_WITH"  # environment variable of a workflow's jobs:
 KEPT = Path("results/runs/started")
 PATTERNS = (
     "workflows/models.yaml", "workflows/data.yaml", "workflows/experiments/*.yaml", "workflows/experiments/*.yml",
-    "workflows/tasks/**/*.yaml", "workflows/tasks/**/*.yml", "workflows/tasks/**/*.py", "hardware_profiles/*.yaml",
+    "workflows/tasks/**/*yaml", "workflows/tasks/**/*yml", "workflows/tasks/**/*.py", "hardware_profiles/*.yaml",
     "hardware_profiles/*.yml",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from cgpt.declarations import folder_of
 from cgpt.errors import UserError, did_you_mean
 from cgpt.yamlfile import FUNCTION
 
@@ -59,10 +60,12 @@ def resolve(value: Any, where: str) -> Any:
         return {key: resolve(item, where) for key, item in value.items()}
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
-    name, folder = value[TAG], Path(value.get("folder", ""))
+    name = value[TAG]
+    folder = folder_of(Path.cwd()) / value["folder"] if "folder" in value else Path()
     path = _file(name.rpartition(".")[0], folder)
     if "sha256" in value and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != value["sha256"]):
-        raise UserError(f"{where}: {TAG} {name}: {path} has changed since the run was planned; run again")
+        said = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        raise UserError(f"{where}: {TAG} {name}: {said} has changed since the run was planned; run again")
     try:
         return _import_func_in_yml(name, folder.absolute())
     except Exception as error:  # whatever the file does while it is imported

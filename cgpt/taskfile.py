@@ -42,6 +42,8 @@ def _included(name: Any, path: Path, root: Path, above: tuple[Path, ...], keys: 
         file.problem(keys, f"must be the name of a file, not {name!r}; write one relative to this file")
     elif not target.is_relative_to(root.resolve()):
         file.problem(keys, f"'{name}' leads out of the project's folder; copy the file there")
+    elif not target.is_relative_to(root.resolve() / "workflows/tasks") or not target.name.endswith(("yaml", "yml")):
+        file.problem(keys, f"'{name}' is no YAML file of workflows/tasks; keep it there, with an ending such as .yaml")
     elif not target.is_file():
         file.problem(keys, f"there is no file '{name}'; write one relative to this file")
     elif target in {other.resolve() for other in (*above, path)}:

@@ -13,6 +13,7 @@ from test_tasks import ROWS, write_task
 
 from cgpt import load, plan, plantable, taskfile, tasks
 from cgpt.errors import UserError
+from cgpt.planned_time import timed
 
 TASKS = Path("workflows/tasks")
 CODE = """\
@@ -235,7 +236,11 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     workflow = load.load_workflow(root)
     experiment = workflow.experiments["quickstart"]
     made = plan.make_plan(experiment, workflow)
-    assert made.of("finetune") and not made.not_tuned and "not fine-tuned" not in plantable.as_text(experiment, made)
+    assert (
+        made.of("finetune")
+        and not made.not_tuned
+        and "not fine-tuned" not in plantable.as_text(experiment, timed(made))
+    )
     path = root / QUICKSTART
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "finetune" not in line))
     workflow = load.load_workflow(root)
@@ -243,5 +248,5 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     made = plan.make_plan(experiment, workflow)
     assert not made.of("finetune") and made.not_tuned == ("topic",)
     assert "not fine-tuned, as the experiment has no `finetune:` block: topic; write" in plantable.as_text(
-        experiment, made
+        experiment, timed(made)
     )
