@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
     verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    verb.add_argument("--no-verify", action="store_true",
+                      help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
     verb.set_defaults(run=_export_hf)
     _add_cost_verbs(verbs, shared)
     return parser

@@ -177,7 +177,8 @@ def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
 
 def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
     row = dict.fromkeys(RUN_COLUMNS)
-    return {**row, **asdict(record), "experiment": experiment.name, "setting": _setting(experiment, chain)}
+    found = {key: value for key, value in asdict(record).items() if key in row}
+    return {**row, **found, "experiment": experiment.name, "setting": _setting(experiment, chain)}
 
 
 def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:

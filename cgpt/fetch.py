@@ -18,10 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cgpt.content import sha256_of
 from cgpt.errors import UserError, did_you_mean, writing
 from cgpt.hub import load_split, mirror_path
-from cgpt.records import write_whole
 from cgpt.spec import DataFile, Dataset, Hub
+from cgpt.wholefile import whole_file, write_whole
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
 BUILTINS = ("world",)
@@ -76,16 +77,20 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
+    found = [path for path in local_files(str(dataset.path)) if out not in path.parents]
     if source.is_file():
         return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
-    found = [
-        path for path in sorted(source.rglob("*"))
-        if path.is_file() and not re.match(r"\.|README|LICENSE", path.name) and out not in path.parents
-    ]  # fmt: skip
     if not found:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
     _refuse_equal_names(where, found)
     return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in found]
+
+
+def local_files(path: str) -> list[Path]:
+    """The files of a data set that is a local file or folder, in their order; none where that does not exist."""
+    source = Path(path).expanduser()
+    inside = (file for file in sorted(source.rglob("*")) if not re.match(r"\.|README|LICENSE", file.name))
+    return [file for file in ([source] if source.is_file() else inside) if file.is_file()]
 
 
 def _split_of(name: str) -> str:
@@ -130,7 +135,7 @@ def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
     where = f"workflows/data.yaml: {dataset.name}.files: {file.path}"
-    if file.sha256 is not None and target.is_file() and _sha256(target) == file.sha256:
+    if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
         return _entry(target, file.split, file.sha256)
     if mirror := os.environ.get(MIRROR):
         copies = [Path(mirror) / file.path, Path(mirror) / file.path.removesuffix(".gz")]
@@ -179,8 +184,7 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
     size, free = source.stat().st_size, shutil.disk_usage(target.parent).free
     if size > free:
         raise UserError(f"{target.parent}: {size} bytes are needed, {free} are free; free some disk space")
-    part = target.with_name(target.name + ".part")
-    try:
+    with whole_file(target) as part:
         digest = _copy(source, part, unpack=(listed.path if listed else source.name).endswith(".gz"))
         if part.stat().st_size == 0:
             raise UserError(f"{source}: is empty; put a file with content there, or leave it out of the data set")
@@ -192,9 +196,6 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
                 f"{source if not came else listed.path}{came}: sha256: expected {listed.sha256}, got {digest}; "
                 "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
             )
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return _entry(target, split, digest)
 
 
@@ -226,8 +227,3 @@ def _refuse_equal_names(where: str, paths: list[Path]) -> None:
 
 def _entry(path: Path, split: str, sha256: str) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "split": split}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cgpt.kernels.compiler import cpu_model
+from cgpt.kernels.compiler import cpu_flags, cpu_model
 
 PACKAGE = Path(__file__).parent
 PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
@@ -107,6 +107,11 @@ class _WithoutDocstrings(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return ast.Pass() if alone else node
+
+
+def processor() -> str:
+    """The processor's name and a hash of its instruction sets, which decide the last bits of a run."""
+    return f"{cpu_model()} {hashlib.sha256(cpu_flags().encode()).hexdigest()[:12]}"
 
 
 def commit() -> str | None:

@@ -15,14 +15,15 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from cgpt import content
 from cgpt.documents import Piece, pieces
-from cgpt.errors import UserError, writing
-from cgpt.records import write_whole
+from cgpt.errors import UserError
 from cgpt.shards import ShardWriter
+from cgpt.wholefile import write_whole
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
-GPT2_DATASET = "gpt2_tokenizer"
+GPT2_DATASET, GPT2_FILES = "gpt2_tokenizer", ("encoder.json", "vocab.bpe")
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 SPLITS = ("train", "validation")
 
@@ -40,11 +41,11 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
-    content = tokenizer.to_str(pretty=True).encode()
-    digest, size = hashlib.sha256(content).hexdigest(), tokenizer.get_vocab_size()
+    written = tokenizer.to_str(pretty=True).encode()
+    digest, size = hashlib.sha256(written).hexdigest(), tokenizer.get_vocab_size()
     end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
-    with writing(out):
-        write_whole(out / "tokenizer.json", content)
+    inputs = inputs_of(spec, data_root)
+    write_whole(out / "tokenizer.json", written)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     with train, validation:
         corpus = _corpus(spec, data_root, "tokenize")
@@ -59,16 +60,28 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
             )
     record = {
         "corpus": list(spec["corpus"]), "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
-        "end_of_text_id": end_of_text, "train": train.header, "validation": validation.header,
+        "end_of_text_id": end_of_text, "train": train.header, "validation": validation.header, "inputs": inputs,
     }  # fmt: skip
-    with writing(out):
-        write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def inputs_of(spec: dict[str, Any], data_root: Path) -> dict[str, str]:
+    """What a run of tokenize reads: `fetch/<data set>` and one hash of its files. Raises UserError."""
+    inputs = {}
+    for name in spec["corpus"]:
+        files = content.fetched_files(data_root / name / "fetched.json")
+        read = {file["name"]: file["sha256"] for file in files if file["split"] in ("all", *SPLITS)}
+        inputs[f"fetch/{name}"] = content.digest(read)
+    if spec["tokenizer"] == "gpt2":
+        published = {name: content.sha256_of(data_root / GPT2_DATASET / name) for name in GPT2_FILES}
+        inputs[f"fetch/{GPT2_DATASET}"] = content.digest(published)
+    return inputs
 
 
 def _gpt2(folder: Path) -> Tokenizer:
     """Return the tokenizer of GPT-2 from its published files encoder.json and vocab.bpe."""
-    vocabulary, merges = folder / "encoder.json", folder / "vocab.bpe"
+    vocabulary, merges = (folder / name for name in GPT2_FILES)
     for path in (vocabulary, merges):
         if not path.is_file():
             raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
@@ -181,20 +194,19 @@ def _corpus(spec: dict[str, Any], data_root: Path, title: str) -> Iterator[tuple
 def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
     """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
     record = folder / "fetched.json"
-    if not record.is_file():
-        raise UserError(f"{record}: is missing; run `python -m cgpt fetch {folder.name}` first")
-    fetched = json.loads(record.read_text(encoding="utf-8"))
+    listed, fetched = content.fetched_files(record), content.read_object(record, "fetch it again")
     wanted = sorted(str(file["sha256"]) for file in entry["files"])
-    if any(fetched[key] != entry[key] for key in ("builtin", "seed", "path")) or (
-        wanted and wanted != sorted(file["sha256"] for file in fetched["files"])
+    if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
+        wanted and wanted != sorted(file["sha256"] for file in listed)
     ):
         raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; delete it and fetch again")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for file in fetched["files"]:
+    for file in listed:
         split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
         if split not in SPLITS:
             continue
-        if not path.is_file() or path.stat().st_size != file["bytes"]:
+        same_size = path.is_file() and path.stat().st_size == file["bytes"]
+        if not same_size or file["sha256"] not in ("", content.sha256_of(path)):  # "": the hash is not known
             raise UserError(f"{path}: is missing or not as it was fetched; delete {record} and fetch again")
         by_split[split].append(path)
     return by_split
