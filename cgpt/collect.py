@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from cgpt.chain import Chain
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.plan import LAST_FILE
@@ -104,7 +106,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     records are missing."""
     _refuse_missing(experiment, plan, results)
     by_id = {(run.stage, run.id): run for run in plan.runs}
-    problems: list[str] = []
+    problems = _stale(experiment, plan, results)
     runs: dict[str, Row] = {}
     metered: list[Row] = []
     scores: list[Row] = []
@@ -132,6 +134,41 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     if problems:
         raise UserError(*problems)
     return Rows(*(sorted(rows, key=_size_order) for rows in (runs.values(), scores, metered)))
+
+
+def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
+    """Raise UserError where an experiment's runs.csv is not of the records that are there, or these do not belong
+    together. Records that are missing are not looked for."""
+    table = results / experiment.name / "runs.csv"
+    problems = _stale(experiment, plan, results)
+    for row in _table_rows(table):
+        record = results / "runs" / str(row.get("stage")) / str(row.get("run")) / "run.json"
+        if record.is_file():
+            made = read_run(record)
+            if (row.get("date"), row.get("validation_loss")) != (made.date, str(made.validation_loss)):
+                problems.append(
+                    f"{table}: {made.run}: is of an earlier run than {record}; {_redo(experiment, results)}"
+                )
+    if problems:
+        raise UserError(*problems)
+
+
+def _table_rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table of runs; none where it is missing, which those that read it say."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError):
+        return []
+
+
+def _stale(experiment: Experiment, plan: Plan, results: Path) -> list[str]:
+    by_id = {(run.stage, run.id): run for run in plan.runs}
+    return Chain(by_id, results / "runs", lambda _: _redo(experiment, results)).problems(plan.runs)
+
+
+def _redo(experiment: Experiment, results: Path) -> str:
+    return f"run `snakemake --cores 2 {results / experiment.name / 'table.md'}`, which does again what follows"
 
 
 def _refuse_missing(experiment: Experiment, plan: Plan, results: Path) -> None:

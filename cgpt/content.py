@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from typing import Any
 from cgpt.errors import UserError
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
+SPLITS = ("train", "validation")
+GPT2_DATASET, GPT2_FILES = "gpt2_tokenizer", ("encoder.json", "vocab.bpe")
+NO_DATA = re.compile(r"\.|README|LICENSE")  # names of files in a local folder that are none of its data
 UNVERIFIED = "open it as it is with --no-verify"
 BLOCK_BYTES = 1 << 20
 
@@ -95,6 +100,41 @@ def fetched_files(record: Path) -> list[dict[str, Any]]:
     return files
 
 
+def of_corpora(spec: Mapping[str, Any], data_root: Path) -> dict[str, str]:
+    """What a run of tokenize reads, as inputs: `fetch/<data set>` and one hash of its files. Raises UserError."""
+    inputs = {}
+    for name in spec["corpus"]:
+        files = fetched_files(data_root / name / "fetched.json")
+        read = {file["name"]: file["sha256"] for file in files if file["split"] in ("all", *SPLITS)}
+        inputs[f"fetch/{name}"] = digest(read)
+    if spec["tokenizer"] == "gpt2":
+        published = {name: sha256_of(data_root / GPT2_DATASET / name) for name in GPT2_FILES}
+        inputs[f"fetch/{GPT2_DATASET}"] = digest(published)
+    return inputs
+
+
+def of_tokens(record: Mapping[str, Any]) -> dict[str, str]:
+    """The shards and the tokenizer that a tokens.json names, as inputs; a header's hash stands for its shard."""
+    headers = {split: record[split] for split in SPLITS if isinstance(record.get(split), dict)}
+    shards = {f"tokenize/{split}.bin": str(header.get("header_sha256")) for split, header in headers.items()}
+    return shards | {"tokenize/tokenizer.json": str(record.get("tokenizer_sha256"))}
+
+
+def of_local_files(path: str) -> dict[str, str]:
+    """Hash, unpacked, of each file of a data set that is a local file or folder, by its name without .gz."""
+    try:
+        return {file.name.removesuffix(".gz"): sha256_unpacked(file) for file in local_files(path)}
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); mend it, or name another file in data.yaml") from None
+
+
+def local_files(path: str) -> list[Path]:
+    """The files of a data set that is a local file or folder, in their order; none where that does not exist."""
+    source = Path(path).expanduser()
+    inside = (file for file in sorted(source.rglob("*")) if not NO_DATA.match(file.name))
+    return [file for file in ([source] if source.is_file() else inside) if file.is_file()]
+
+
 def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     """The data files that a task names as an input: `fetch/<data set>` and one hash.
 
@@ -106,10 +146,10 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     found = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
     if (folder / "fetched.json").is_file():
         listed = {file["name"]: file["sha256"] for file in fetched_files(folder / "fetched.json")}
-        changed = [f"{folder / name}: is not what was fetched (SHA-256); run `python -m cgpt fetch {folder.name}` again"
-                   for name in found if found[name] != listed.get(name, found[name])]  # fmt: skip
+        changed = [name for name in found if found[name] != listed.get(name)]
         if changed:
-            raise UserError(*changed)
+            raise UserError(*(f"{folder / name}: is not what was fetched (SHA-256); "
+                              f"run `python -m cgpt fetch {folder.name}` again" for name in changed))  # fmt: skip
     return {f"fetch/{folder.name}": digest(found)}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cgpt.content import sha256_of
+from cgpt.content import local_files, sha256_of
 from cgpt.errors import UserError, did_you_mean, writing
 from cgpt.hub import load_split, mirror_path
 from cgpt.spec import DataFile, Dataset, Hub
@@ -84,13 +84,6 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
     _refuse_equal_names(where, found)
     return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in found]
-
-
-def local_files(path: str) -> list[Path]:
-    """The files of a data set that is a local file or folder, in their order; none where that does not exist."""
-    source = Path(path).expanduser()
-    inside = (file for file in sorted(source.rglob("*")) if not re.match(r"\.|README|LICENSE", file.name))
-    return [file for file in ([source] if source.is_file() else inside) if file.is_file()]
 
 
 def _split_of(name: str) -> str:

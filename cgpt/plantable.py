@@ -11,7 +11,8 @@ from cgpt.spec import Experiment
 
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
-KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "trunk", "trunk_steps")
+KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "label", "trunk",
+        "trunk_steps")  # fmt: skip
 
 
 def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
 def _row(run: Run) -> tuple[str, ...]:
     cost = run.execution
     counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
-    return (run.stage, run.id, *counts, _minutes(cost.minutes), _mib(cost.memory_bytes))
+    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, _minutes(cost.minutes), _mib(cost.memory_bytes))
 
 
 def _count(number: int | None) -> str:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_to
 from tqdm import tqdm
 
 from cgpt import content
+from cgpt.content import GPT2_DATASET, GPT2_FILES, SPLITS
 from cgpt.documents import Piece, pieces
 from cgpt.errors import UserError
 from cgpt.shards import ShardWriter
@@ -23,9 +24,7 @@ from cgpt.wholefile import write_whole
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
-GPT2_DATASET, GPT2_FILES = "gpt2_tokenizer", ("encoder.json", "vocab.bpe")
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
-SPLITS = ("train", "validation")
 
 Batch = list[tuple[str, Piece]]  # with its split
 
@@ -44,7 +43,7 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     written = tokenizer.to_str(pretty=True).encode()
     digest, size = hashlib.sha256(written).hexdigest(), tokenizer.get_vocab_size()
     end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
-    inputs = inputs_of(spec, data_root)
+    inputs = content.of_corpora(spec, data_root)
     write_whole(out / "tokenizer.json", written)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     with train, validation:
@@ -64,19 +63,6 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     }  # fmt: skip
     write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
-
-
-def inputs_of(spec: dict[str, Any], data_root: Path) -> dict[str, str]:
-    """What a run of tokenize reads: `fetch/<data set>` and one hash of its files. Raises UserError."""
-    inputs = {}
-    for name in spec["corpus"]:
-        files = content.fetched_files(data_root / name / "fetched.json")
-        read = {file["name"]: file["sha256"] for file in files if file["split"] in ("all", *SPLITS)}
-        inputs[f"fetch/{name}"] = content.digest(read)
-    if spec["tokenizer"] == "gpt2":
-        published = {name: content.sha256_of(data_root / GPT2_DATASET / name) for name in GPT2_FILES}
-        inputs[f"fetch/{GPT2_DATASET}"] = content.digest(published)
-    return inputs
 
 
 def _gpt2(folder: Path) -> Tokenizer:
