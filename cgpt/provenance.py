@@ -94,7 +94,9 @@ class _Module:
     def text_sha256(self, definition: str) -> str:
         """Hash of what a definition says."""
         if definition not in self._texts:
-            self._texts[definition] = _sha256("\n".join(map(ast.unparse, self.statements(definition))))
+            text = "\n".join(map(ast.unparse, self.statements(definition)))
+            pathless = re.sub(rf"(?m)^( *)from (?:{self.package}\b|\.)[\w.]* import", r"\1import", text)
+            self._texts[definition] = _sha256(pathless)
         return self._texts[definition]
 
     def uses(self, definition: str) -> set[tuple[str, str, str]]:
@@ -150,8 +152,10 @@ class _Reach:
     def lines(self) -> set[str]:
         """Each definition's hash, and by the names that it uses for them, those of what it uses."""
         texts = {(name, each): self._at(name).text_sha256(each) for name, each in self._edges}
-        return {" ".join([texts[unit], *sorted(f"{name}={texts[module, name]}" for module, name in targets)])
-                for unit, targets in self._edges.items()}  # fmt: skip
+        says = {unit for unit, text in texts.items() if text != _sha256("")}
+        edges = {unit: sorted(f"{name}={texts[module, name]}" for module, name in targets if (module, name) in says)
+                 for unit, targets in self._edges.items()}  # fmt: skip
+        return {" ".join([texts[unit], *edges[unit]]) for unit in self._edges if unit in says or edges[unit]}
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
