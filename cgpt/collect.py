@@ -107,6 +107,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
     _refuse_missing(experiment, plan, results)
     by_id = {(run.stage, run.id): run for run in plan.runs}
     problems = _stale(experiment, plan, results)
+    refused: set[str] = set()
     runs: dict[str, Row] = {}
     metered: list[Row] = []
     scores: list[Row] = []
@@ -123,8 +124,9 @@ def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
                 runs[run.id] = _run_row(experiment, chain, record)
         except UserError as error:
             problems += error.problems
+            refused.add(run.id)
     for run in plan.runs:
-        if run.stage not in ("evaluate", "baseline"):
+        if run.stage not in ("evaluate", "baseline") or refused & set(run.needs.values()):
             continue
         try:
             record = _own(run, read_scores(results / "runs" / run.stage / run.id / "scores.json"))

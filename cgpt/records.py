@@ -7,6 +7,7 @@ per optimizer step. A file with a missing or an extra key, or a value of the wro
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from cgpt.wholefile import whole_folder as whole_folder  # for those that write 
 from cgpt.wholefile import write_whole as write_whole
 
 TIMINGS = ("measured", "modeled")
+SEAL = "record_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +212,10 @@ def read_kernels(path: Path) -> list[dict[str, Any]]:
 
 
 def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
-    """Write a record as JSON, whole or not at all."""
-    write_whole(path, (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode())
+    """Write a record as JSON, whole or not at all, with a hash of what it says as its last key."""
+    content = asdict(record)
+    sealed = content | {SEAL: _sealing(content)}
+    write_whole(path, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
@@ -260,7 +264,15 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not JSON ({error}); delete its folder, so that the run is done again") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds {type(raw).__name__}; expected one JSON object")
+    if raw.pop(SEAL, None) not in (None, _sealing(raw)):  # without the key it is not one that a stage wrote
+        raise UserError(f"{path}: was changed after it was written ({SEAL}); delete its folder, so that the run is "
+                        "done again")  # fmt: skip
     return raw
+
+
+def _sealing(content: dict[str, Any]) -> str:
+    said = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _parse(kind: type, raw: dict[str, Any], where: str) -> Any:

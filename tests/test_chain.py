@@ -196,6 +196,19 @@ def test_what_lies_beside_a_record_and_is_not_what_it_names_is_refused(root, cap
     assert f"{name} changed since" in refused(root, capsys, "tabulate", "quickstart")
 
 
+@pytest.mark.parametrize(
+    ("stage", "old", "new"),
+    [("pretrain", '"validation_loss": ', '"validation_loss": 1'), ("evaluate", '"value": 0.', '"value": 0.1')],
+)
+def test_a_digit_of_a_record_that_was_changed_is_refused(root, capsys, stage, old, new):
+    path = plan.last_file(stage, run_id(root, stage))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    assert refused(root, capsys, "tabulate", "quickstart") == (
+        f"{path}: was changed after it was written (record_sha256); delete its folder, so that the run is done again"
+    )
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"files": 3}', '{"files": [1]}'])
 def test_a_damaged_record_above_a_run_is_one_line_before_anything_is_done(root, capsys, text):
     Path("results/runs/data/notes/fetched.json").write_text(text)
