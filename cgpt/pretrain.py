@@ -80,6 +80,8 @@ class PretrainRun:
         saved = self._saved()
         if saved is not None:
             self.trainer.load_state(saved.arrays)
+        if self.branch and self.trainer.n_updates > self.schedule.first_decaying_step and not self.branch.path.exists():
+            self.branch.remove()  # too late to leave it, so that nobody waits for it
         self.log.start(saved.log if saved else "")
         self.clock = Clock(saved.clock if saved else None)
         nothing: dict[str, float | None] = {"metered_flops": None, "metered_bytes": None}
@@ -282,7 +284,7 @@ def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
             f"{path}: vocab_size: has {header['vocab_size']} tokens, model '{config.name}' {config.vocab_size}; "
             "give the model the tokenizer's vocab_size"
         )
-    tokenizer_sha256 = hashlib.sha256((tokens / "tokenizer.json").read_bytes()).hexdigest()
+    tokenizer_sha256 = content.sha256_of(tokens / "tokenizer.json")
     opened = shards.open_shard(path, tokenizer_sha256, check_hash=True)
     if len(opened) < 2:
         raise UserError(f"{path}: n_tokens: is {len(opened)}, a loss needs 2; take a larger corpus")

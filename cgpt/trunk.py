@@ -52,7 +52,7 @@ def usable(run: Run, state: Path, locks: Path) -> str | None:
         trunk, lock = state / f"{shorter}.trunk", locks / shorter
         if trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
             print(f"{run.id}: waits for the steps that it shares with {shorter}, which is under way", file=sys.stderr)
-            while not (trunk / STATE_FILE).is_file() and is_locked(lock):
+            while trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
                 time.sleep(WAIT_S)
         if (trunk / STATE_FILE).is_file():
             return shorter

@@ -219,6 +219,25 @@ def test_a_damaged_record_above_a_run_is_one_line_before_anything_is_done(root, 
     assert "tokens.json" in refused(root, capsys, "pretrain", run_id(root, "pretrain"))
 
 
+def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read(root, capsys):
+    corpus, rows = Path("results/runs/data/notes/notes.txt"), Path("results/runs/data/topics/test.jsonl")
+    corpus.write_text(corpus.read_text().replace("sea", "see", 1))
+    assert "notes.txt: is missing or not as it was fetched" in refused(
+        root, capsys, "tokenize", run_id(root, "tokenize")
+    )
+    rows.write_text(rows.read_text().rpartition("{")[0])
+    capsys.readouterr()
+    assert main(["evaluate", run_id(root, "evaluate")]) == 1
+    assert "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`" in capsys.readouterr().err
+
+
+def test_a_missing_tokenizer_is_one_line(root, capsys):
+    (plan.last_file("tokenize", run_id(root, "tokenize")).parent / "tokenizer.json").unlink()
+    assert "tokenizer.json: is missing; run its stage again" in refused(
+        root, capsys, "pretrain", run_id(root, "pretrain")
+    )
+
+
 def test_shards_that_were_swapped_or_whose_header_says_other_counts_are_refused(root, capsys):
     folder = plan.last_file("tokenize", run_id(root, "tokenize")).parent
     train, validation = (folder / f"{split}.bin" for split in ("train", "validation"))

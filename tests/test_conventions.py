@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "errors spec yamlfile fill check contradictions load flops plan plantable provenance records collect tabulate "
+    "errors spec yamlfile fill check contradictions load flops plan plantable trunk provenance wholefile content chain "
+    "records collect tabulate "
     "devices page plot plot_devices roofline documents fetch tokenize shards world tasks taskdata baseline "
     "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
     "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "

@@ -77,6 +77,17 @@ def test_a_run_that_dies_while_it_is_waited_for_holds_nobody_up(runs):
     holder.communicate()
 
 
+def test_a_run_that_is_past_the_shared_steps_is_not_waited_for(runs):
+    holder = start(HOLDER, Path("locks").absolute() / runs[0].id)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    folder = Path("state") / f"{runs[0].id}.trunk"
+    folder.mkdir(parents=True)
+    threading.Timer(0.5, folder.rmdir).start()
+    assert usable(runs[1]) is None
+    holder.kill()
+    holder.communicate()
+
+
 def test_nothing_is_kept_for_longer_runs_that_are_finished(runs):
     assert [plan.is_awaited(run, runs) for run in runs] == [True, True, False]
     for longer in runs[1:]:
