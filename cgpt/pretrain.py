@@ -94,7 +94,7 @@ class PretrainRun:
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
             "code": provenance.code_sha256("pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
-            "compiler": kernels.compiled_with(self.hardware),
+            "compiler": str(kernels.description(self.hardware)),
             "processor": provenance.processor() if kernels.on_host(self.hardware) else "",
             "version of tinygrad or NumPy": " ".join(map(str, versions)),
         }

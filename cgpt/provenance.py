@@ -142,7 +142,7 @@ class _Reach:
         self._edges: dict[tuple[str, str], set[tuple[str, str]]] = {}
         function = stage.rpartition(".")[2]
         module = self._module(stage)
-        waiting = [(stage, function if module and function in module.definitions else "*")]
+        waiting = [(stage, function if function in module.definitions else "*")] if module else []
         while waiting:
             unit = waiting.pop()
             if unit not in self._edges:

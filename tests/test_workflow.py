@@ -132,6 +132,12 @@ def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
     assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1}
 
 
+def test_a_changed_message_or_progress_line_reruns_nothing(root):
+    edit(root, "cgpt/pretrain.py", "    stub.write(", "    print('learning', spec['seed'])\n    stub.write(")
+    edit(root, "cgpt/fetch.py", "    stub.write(", "    print(f'fetching {dataset.name}')\n    stub.write(")
+    assert not would_run(root)
+
+
 def test_a_changed_declaration_module_reruns_nothing(root):
     (root / "cgpt/errors.py").write_text((root / "cgpt/errors.py").read_text() + "\nUNUSED = 1\n")
     assert not would_run(root)

@@ -93,16 +93,3 @@ def description(hardware: Hardware) -> str | None:
     from cgpt.kernels.native import blas_core
 
     return f"{find_compiler().version}, OpenBLAS {blas_core()}"
-
-
-def compiled_with(hardware: Hardware) -> str:
-    """What of compiler and BLAS decides a run's last bits; empty off the CPU."""
-    if not on_host(hardware):
-        return ""
-    from cgpt.kernels.compiler import banner
-
-    if hardware.kernels != "native":
-        return banner()
-    from cgpt.kernels.native import blas_core
-
-    return f"{banner()}, OpenBLAS {blas_core()}"

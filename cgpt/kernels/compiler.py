@@ -109,12 +109,6 @@ def build_library() -> Path:
     return library
 
 
-@cache
-def banner() -> str:
-    """What the compiler in use says that it is, by whichever name it was found."""
-    return _version(find_compiler().command)
-
-
 def _version(command: str) -> str:
     done = subprocess.run([command, "--version"], capture_output=True, text=True)
     return (done.stdout.strip().splitlines() or ["unknown version"])[0]
