@@ -158,3 +158,31 @@ def test_a_stage_that_another_process_is_at_is_refused_with_one_line(tmp_path, m
     error = capsys.readouterr().err
     assert error.startswith(f"fetch notes: process {os.getpid()} on ") and error.count("\n") == 1
     assert main(["fetch", "notes"]) == 0
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from cgpt.errors import UserError
+from cgpt.records import write_csv, write_whole
+from cgpt.shards import ShardWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # as a full disk, but for a name of its own
+out = Path(sys.argv[1])
+
+def shard():
+    with ShardWriter(out / "train.bin", 300, "abc") as writer:
+        writer.append([1] * 5000, 1, 1)
+
+for write in (shard, lambda: write_whole(out / "table.md", bytes(5000)),
+              lambda: write_csv(out / "runs.csv", ("a",), [{"a": "x" * 5000}])):
+    try:
+        write()
+    except UserError as error:
+        print(len(error.problems), str(error).startswith(str(out)))
+"""
+
+
+def test_where_there_is_no_room_shards_and_tables_are_absent_and_that_is_one_line(tmp_path):
+    said, error = start(FULL, tmp_path / "out").communicate()
+    assert (said, error) == ("1 True\n" * 3, "")
+    assert not list((tmp_path / "out").iterdir())
