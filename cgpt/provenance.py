@@ -229,13 +229,19 @@ def _normalised(path: Path) -> str:
 class _Computing(ast.NodeTransformer):
     """Drops what computes nothing: docstrings, printed lines, what errors and progress bars say, hints of types."""
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return ast.Pass() if alone or _calls(node.value, "print") else self.generic_visit(node)
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]  # type: ignore[attr-defined]
+        return node
 
-    def visit_If(self, node: ast.If) -> ast.AST:
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone or _calls(node.value, "print") else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return ast.Pass() if for_types else self.generic_visit(node)
+        return None if for_types else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if _calls(node, "UserError"):

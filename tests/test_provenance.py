@@ -106,6 +106,7 @@ def computing(tmp_path) -> Path:
     [
         ("train.py", "n: is {n}", "n: must be above 0, not {n}"),
         ("train.py", "'training'", "'now it trains'"),
+        ("train.py", "    show.line(n)", "    print('more')\n    show.line(n)"),
         ("train.py", "n: int", "n: float"),
         ("train.py", "    from cgpt.table import Table", "    from cgpt.table import Table, Row"),
         ("table.py", "columns = 1", "columns = 2"),
