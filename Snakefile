@@ -15,13 +15,13 @@ include: "workflows/rules/common.smk"
 
 
 onstart:
-    need_compiler()
+    begin()
 
 
 rule quickstart:
     default_target: True
     input:
-        report_files("quickstart"),
+        default_files,
 
 
 include: "workflows/rules/fetch.smk"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
-import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import generate_command, kernels, load, plan, trunk
+from cgpt import caches, ending, generate_command, jobs, kernels, load, plan, trunk
 from cgpt.bench import command as bench
+from cgpt.bench import rate
 from cgpt.chain import Chain
-from cgpt.errors import UserError, did_you_mean
+from cgpt.cost import command as cost
+from cgpt.declarations import folder_of
+from cgpt.errors import UserError
+from cgpt.kernels.processor import check_threads
 from cgpt.spec import Experiment, Hardware
 from cgpt.wholefile import lock
 
@@ -30,26 +35,26 @@ STAGE_HELP = {
     "baseline": "fit and score a bag-of-words classifier on a task's labels",
     "evaluate": "score a model on a task with lm-evaluation-harness",
 }
+DRAWING = ("plot", "plot-devices", "fit", "coordinate-check")  # verbs that need matplotlib
 COMPUTING = ("pretrain", "finetune", "evaluate")  # stages that need the devices of their hardware profile
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code: 1 with one line a problem where a user can mend it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # no result is lost because a terminal cannot show a character
     chosen = _parser().parse_args(arguments)
-    try:
+    jobs.stop_with_workflow()
+
+    def command() -> None:
+        if isinstance(getattr(chosen, "threads", None), int):
+            check_threads(chosen.threads)
+        if chosen.verb in DRAWING:
+            caches.prepare_matplotlib()
         result, text = chosen.run(chosen)
-    except UserError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        resumes = chosen.verb == "pretrain"
-        print("stopped" + ("; the same command goes on from the last checkpoint" if resumes else ""), file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    try:
         print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
-    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+    return ending.run(chosen.verb, command)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = verbs.add_parser("plan", parents=[shared], help="print an experiment's runs and what they will cost")
     show.add_argument("experiment")
+    show.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
     show.set_defaults(run=_plan)
     for stage, help_text in STAGE_HELP.items():
         verb = verbs.add_parser(stage, parents=[shared], help=help_text)
@@ -68,9 +74,15 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=_stage)
     for name, help_text in (("tabulate", "write an experiment's scores.csv and tables"),
                             ("plot", "write an experiment's figures"),
+                            ("plot-vary", "write the figure of what an experiment varies"),
                             ("plot-devices", "write the figures of an experiment's modeled machines")):  # fmt: skip
         verb = verbs.add_parser(name, parents=[shared], help=help_text)
         verb.add_argument("experiment")
+        verb.add_argument(
+            "--partial",
+            action="store_true",
+            help="of the records that are there, in a folder `partial` that says what is missing",
+        )
         verb.set_defaults(run=_report)
     verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
     verb.add_argument("experiment", nargs="?")
@@ -87,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
     bench.add_arguments(verb)
     verb.set_defaults(run=bench.bench)
+    verb = verbs.add_parser(
+        "measure", parents=[shared], help="measure how fast this machine trains, for plan's minutes"
+    )
+    rate.add_arguments(verb)
+    verb.set_defaults(run=rate.measure)
     verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
     generate_command.add_arguments(verb)
     verb.set_defaults(run=generate_command.generate)
@@ -100,61 +117,38 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--no-verify", action="store_true",
                       help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
     verb.set_defaults(run=_export_hf)
-    _add_cost_verbs(verbs, shared)
+    cost.add_verbs(verbs, shared, RESULTS)
     return parser
 
 
-def _add_cost_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
-    verb = verbs.add_parser("forecast", parents=[shared], help="compute what a model takes on a hardware profile")
-    verb.add_argument("--model", help="a row of workflows/models.yaml")
-    verb.add_argument(
-        "--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,..."
-    )
-    verb.add_argument("--hardware", required=True, nargs="+", help="a profile of hardware_profiles/")
-    verb.add_argument("--systems", type=int, help="default: the profile's")
-    verb.add_argument("--batch-per-system", type=int, help="sequences; default: the most that fit in one micro-batch")
-    verb.add_argument("--tokens", type=float, help="of a whole training run")
-    verb.add_argument("--sparsity", type=float, default=0.0, help="share of weights that are zero, on a wafer")
-    task = verb.add_mutually_exclusive_group()
-    task.add_argument("--decode", action="store_true", help="one token of one sequence, not training")
-    task.add_argument("--prefill", action="store_true", help="a prompt of seq_len tokens, not training")
-    verb.add_argument("--context", type=int, help="tokens cached, with --decode; default: seq_len")
-    verb.add_argument("--grid", type=int, help="cores along a side of the square that decodes or prefills")
-    verb.add_argument("--target-loss", type=float, help="instead of a model: the cheapest way to this loss, by a law")
-    verb.add_argument("--budget-hours", type=float, help="with --target-loss: the loss that these hours buy too")
-    verb.add_argument("--budget-kwh", type=float, help="with --target-loss: the loss that this energy buys too")
-    verb.add_argument("--law", type=Path, default=REFERENCE / "published_fits.json", help="a fits.json")
-    verb.add_argument("--series", help="of the law's file; default: its first")
-    verb.set_defaults(run=_forecast)
-    verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
-    verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
-                      help="the table's path without .md and .csv")  # fmt: skip
-    verb.set_defaults(run=_forecast_family)
-    verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
-    verb.set_defaults(run=_calibrate)
+def _workflow() -> load.Workflow:
+    root = Path.cwd()
+    return load.read_workflow(root, folder_of(root))
 
 
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
-    workflow = load.load_workflow(Path.cwd())
-    if name not in workflow.experiments:
-        raise UserError(f"workflows/experiments: there is no experiment '{name}'; "
-                        f"{did_you_mean(name, workflow.experiments)}")  # fmt: skip
-    experiment = workflow.experiments[name]
+    workflow = _workflow()
+    experiment = workflow.asked(name)
+    if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job it is said already
+        workflow.warn_of_others(name)
     return experiment, plan.make_plan(experiment, workflow)
 
 
 def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import plantable
+    from cgpt.planned_time import timed
 
     experiment, made = _experiment(chosen.experiment)
-    return plantable.as_json(experiment, made), plantable.as_text(experiment, made)
+    found = timed(made, chosen.cores)
+    return plantable.as_json(experiment, found), plantable.as_text(experiment, found)
 
 
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
-    workflow = load.load_workflow(Path.cwd())
-    runs = plan.all_runs(workflow)
-    run = plan.pick(chosen.verb, chosen.id, runs)
+    workflow = _workflow()
+    plans, broken = plan.make_plans(workflow)
+    runs = plan.runs_of(plans.values())
+    run = plan.pick(chosen.verb, chosen.id, runs, broken)
     threads = _granted(chosen.threads, run)
     with lock(LOCKS / run.stage / run.id):
         if chosen.verb in COMPUTING:
@@ -272,15 +266,18 @@ def _upstream(run: plan.Run, stage: str) -> Path:
 
 def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
+    write: Callable[..., Path]
     if chosen.verb == "tabulate":
         from cgpt.tabulate import tabulate as write
     elif chosen.verb == "plot-devices":
         from cgpt.plot_devices import plot_devices as write
+    elif chosen.verb == "plot-vary":
+        from cgpt.plot_vary import plot_vary as write
     else:
         from cgpt.plot import plot as write
     with lock(LOCKS / "tables" / experiment.name, wait=True):
-        write(experiment, made, RESULTS)
-    return {"experiment": experiment.name, "folder": str(RESULTS / experiment.name)}, ""
+        folder = write(experiment, made, RESULTS, chosen.partial)
+    return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if chosen.partial else ""
 
 
 def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -331,57 +328,6 @@ def _export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.hf import command
 
     return command.export_hf(chosen)
-
-
-def _forecast(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.cost import forecast
-
-    workflow = load.load_workflow(Path.cwd())
-    if chosen.target_loss is not None:
-        return _target(chosen, workflow)
-    if len(chosen.hardware) > 1 or chosen.budget_hours or chosen.budget_kwh or chosen.series:
-        raise UserError(
-            "forecast: several profiles, a budget and a law go with --target-loss; write it, or one profile"
-        )
-    chosen.hardware = chosen.hardware[0]
-    task = "decode" if chosen.decode else "prefill" if chosen.prefill else "training"
-    given = {name: getattr(chosen, name) for name in forecast.Request.__dataclass_fields__ if name != "task"}
-    found = forecast.forecast(forecast.Request(task=task, **given), workflow.models, workflow.hardware)
-    return found, forecast.as_text(found)
-
-
-def _forecast_family(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.cost import family
-
-    workflow = load.load_workflow(Path.cwd())
-    stretches = family.read(REFERENCE / "cerebras_gpt_runs.csv")
-    rows = family.forecast_family(stretches, workflow.models, workflow.hardware)
-    family.write(rows, chosen.out)
-    return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
-
-
-def _target(chosen: argparse.Namespace, workflow: load.Workflow) -> tuple[dict[str, Any], str]:
-    from cgpt.cost import target
-    from cgpt.scaling import law, published
-
-    alone = ("model", "shape", "tokens", "systems", "batch_per_system", "context", "grid", "decode", "prefill")
-    if given := [name for name in alone if getattr(chosen, name)]:
-        raise UserError(
-            f"--{given[0].replace('_', '-')}: has no meaning with --target-loss, which finds it; leave it out"
-        )
-    asked = target.Target(chosen.target_loss, tuple(chosen.hardware), chosen.budget_hours, chosen.budget_kwh)
-    batch = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
-    found = target.target(asked, law.read(chosen.law, chosen.series), batch, workflow.hardware)
-    return found, target.as_text(found)
-
-
-def _calibrate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.cost import calibrate, fidelity, measurements
-
-    rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
-    found = calibrate.calibrate(rows, load.load_workflow(Path.cwd()).hardware)
-    fidelity.write(found, rows, REFERENCE)
-    return fidelity.as_json(found), fidelity.as_text(found)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from cgpt.errors import UserError
-from cgpt.stopping import StopStrings
+from cgpt.hf.tokenizer import token_ids
+from cgpt.stopping import END_OF_TEXT, EndTokens, StopStrings, own_end_tokens
 
-END_OF_TEXT = "<|endoftext|>"
 SEQUENCES_PER_CALL = 2048  # many, as each call batches by length; scores do not depend on it
 CONTINUATIONS_PER_CALL = 128
 PROGRESS_EVERY_S = 10.0
@@ -32,19 +32,32 @@ class Adapter(TemplateLM):
         self.model, self.tokenizer = model, tokenizer
         self._score, self._generate = score, generate
         self.max_length: int = model.config.seq_len
-        end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-        if end_of_text is None:
-            raise UserError(f"tokenizer.json: added_tokens: has no {END_OF_TEXT}; use the tokenizer of the checkpoint")
-        self._end_of_text: int = end_of_text
+        self.ends: EndTokens = getattr(model, "ends", None) or own_end_tokens(tokenizer)
+        if self.ends.end is None or self.ends.before_text is None:
+            raise UserError(
+                f"tokenizer.json: added_tokens: has no {END_OF_TEXT}, and no file beside it names an end token "
+                "(eos_token, eos_token_id); use the tokenizer of the checkpoint"
+            )
+        self._end: int = self.ends.end
+        self._before_text: int = self.ends.before_text
+        self._begin_text: str = tokenizer.decode([self._before_text], skip_special_tokens=False)
 
     @property
     def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return self._end
+
+    @property
+    def prefix_token_id(self) -> int:
         """The token that stands for an empty context."""
-        return self._end_of_text
+        return self._before_text
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids of a text; no token is added at either end."""
-        return self.tokenizer.encode(string, add_special_tokens=False).ids
+        """Token ids of a text, with those that the tokenizer adds at its ends, if any, as lm-evaluation-harness's
+        Hugging Face models have them: not where it begins with its first token already."""
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(self._begin_text)
+        return token_ids(self.tokenizer, string, add_special_tokens)
 
     def loglikelihood(self, requests: Sequence, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """As in lm-evaluation-harness, without its progress bar."""
@@ -63,11 +76,11 @@ class Adapter(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood in nats of each whole text, given <|endoftext|>, in windows of the model's length."""
+        """Log-likelihood in nats of each whole text, given the token that begins texts, in windows of the model's
+        length."""
         texts = [request.args[0] for request in requests]
-        answers = [
-            total for total, _ in self._score_pairs([([self.eot_token_id], self.tok_encode(text)) for text in texts])
-        ]
+        pairs = [([self.prefix_token_id], self.tok_encode(text)) for text in texts]
+        answers = [total for total, _ in self._score_pairs(pairs)]
         for text, answer in zip(texts, answers):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), answer)
         return answers
@@ -95,12 +108,12 @@ class Adapter(TemplateLM):
         until = options.get("until") or []
         stop = StopStrings(self.tokenizer, [until] if isinstance(until, str) else until)
         kept = self.max_length - n_new
-        prompts = [(self.tok_encode(context) or [self.eot_token_id])[-kept:] for context in contexts]
+        prompts = [(self.tok_encode(context) or [self.prefix_token_id])[-kept:] for context in contexts]
         progress = Progress(len(prompts), "continuations")
         texts: list[str] = []
         for start in range(0, len(prompts), CONTINUATIONS_PER_CALL):
             chunk = prompts[start : start + CONTINUATIONS_PER_CALL]
-            made = self._generate(self.model, chunk, n_new, stop_ids=[self.eot_token_id], stop=stop)
+            made = self._generate(self.model, chunk, n_new, stop_ids={self.eot_token_id, *self.ends.stop}, stop=stop)
             texts += [stop.cut(self.tokenizer.decode(tokens)) for tokens in made]
             progress.show(len(texts))
         return texts

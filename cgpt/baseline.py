@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import content, tasks
+from cgpt.answers import commonest_answer
 from cgpt.errors import UserError
 from cgpt.plan import is_classification
 from cgpt.records import Score, ScoresRecord, write_record, write_whole
@@ -30,6 +31,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", lines)
     chance = 1 / len(samples[0]["choices"])
+    answer, share = commonest_answer(samples)
     record = ScoresRecord(
         run=out.name,
         task=task["task"],
@@ -45,6 +47,8 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         inputs=inputs,
         lm_eval_version=importlib.metadata.version("lm_eval"),
         scores=[Score("acc", "none", result["accuracy"], result["stderr"], True, chance)],
+        commonest_answer=answer,
+        commonest_answer_share=share,
     )
     write_record(out / "scores.json", record)
     print(f"baseline: {task['task']}: acc {result['accuracy']:.4f}", file=sys.stderr)
@@ -89,7 +93,7 @@ def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[d
          "prediction": guess, "correct": guess == example.label}
         for n, (example, guess) in enumerate(zip(test, predictions))
     ]  # fmt: skip
-    stderr = math.sqrt(accuracy * (1 - accuracy) / max(1, len(test) - 1))
+    stderr = math.sqrt(accuracy * (1 - accuracy) / (len(test) - 1)) if len(test) > 1 else None
     return {
         "accuracy": accuracy, "stderr": stderr, "n_train": len(train), "n_test": len(test), "c": strength,
     }, samples  # fmt: skip

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cgpt.documents import wrong_kind
 from cgpt.errors import did_you_mean
 from cgpt.hub import is_commit
-from cgpt.spec import Data, Dataset, Hardware, Hub, Model, Train
+from cgpt.spec import Data, Dataset, Experiment, Hardware, Hub, Model, Train
 from cgpt.yamlfile import Keys, YamlFile
 
 GPT2_VOCABULARY = 50257
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
+BUILTINS = ("world",)
+LONGEST_PATH = 240  # characters
+DEVICE = re.compile(r"[A-Z]+(:[A-Z0-9]+)*")
+HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it
+HUB_SPLIT = re.compile(r"\w[\w.+%:\[\]-]{0,99}")
 ORIGINS = ("builtin", "path", "files", "hub")
 LENGTHS = ("steps", "tokens", "tokens_per_parameter", "flops")
 
@@ -34,6 +42,19 @@ FRACTIONS = {
     "train": ("warmup_fraction", "decay_fraction", "min_lr_ratio", "weight_decay", "beta1", "beta2"),
     "finetune": ("warmup_fraction", "weight_decay"),
 }
+# Far above what anyone trains: what a slip of the keyboard asks for must not fill the memory or run past an integer.
+GREATEST_SEED = 2**32 - 1
+GREATEST: dict[str, dict[str, float]] = {
+    "model": {"n_layer": 10**4, "d_model": 10**6, "n_head": 10**5, "seq_len": 10**7, "d_ffn": 10**7,
+              "vocab_size": 10**7},
+    "data": {"vocab_size": 10**7},
+    "train": {"lr": 1e3, "batch_size": 10**6, "micro_batch_size": 10**6, "steps": 10**12, "tokens": 10**18,
+              "tokens_per_parameter": 1e9, "flops": 1e32, "warmup_tokens": 10**18, "eval_every_steps": 10**12,
+              "eval_batches": 10**6, "checkpoint_every_steps": 10**12},
+    "finetune": {"lr": 1e3, "batch_size": 10**6, "epochs": 10**6, "n_labels": 10**9, "max_validation": 10**9},
+    "hardware": {"systems": 10**6, "beam": 1000},
+    "resources": {"threads": 4096, "mem_mb": 10**9, "gpu": 10**5, "runtime_minutes": 10**7},
+}  # fmt: skip
 CHOICES: dict[str, dict[str, tuple[str, ...]]] = {
     "model": {"activation": ("gelu", "gelu_new", "relu"), "parametrization": ("sp", "mup")},
     "data": {"tokenizer": ("bpe", "gpt2")},
@@ -59,6 +80,8 @@ def value(block: str, key: str, given: Any, keys: Keys, file: YamlFile) -> None:
         file.problem(keys, f"must be greater than 0, not {given}; write a positive number")
     elif key in FRACTIONS.get(block, ()) and not 0 <= given < 1:
         file.problem(keys, f"must be from 0 up to 1, not {given}; write a fraction such as 0.1")
+    elif given is not True and isinstance(given, (int, float)) and given > GREATEST.get(block, {}).get(key, math.inf):
+        file.problem(keys, f"must be at most {GREATEST[block][key]:,}, not {given}; write a smaller number")
     elif key in CHOICES.get(block, {}) and given not in CHOICES[block][key]:
         file.problem(keys, f"'{given}' is not a choice; {did_you_mean(given, CHOICES[block][key])}")
 
@@ -79,29 +102,96 @@ def model(row: Model, keys: Keys, file: YamlFile) -> None:
 
 
 def dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
-    """An entry of data.yaml: exactly one origin, and a local path that exists."""
+    """An entry of data.yaml: exactly one origin, a local path that exists, and a way to tell documents apart."""
     origins = [key for key in ORIGINS if getattr(entry, key)]
     if len(origins) != 1:
         said = " and ".join(f"`{key}`" for key in origins) or "no origin"
         file.problem(keys, f"has {said}; write exactly one of " + ", ".join(f"`{key}`" for key in ORIGINS))
-    if entry.path and not (root / entry.path).exists():
-        file.problem((*keys, "path"), f"there is no {entry.path}; write a path from the project's folder")
-    if entry.hub:
-        _hub(entry.hub, (*keys, "hub"), file)
+    if entry.builtin and entry.builtin not in BUILTINS:
+        file.problem((*keys, "builtin"), f"'{entry.builtin}' is no generator; {did_you_mean(entry.builtin, BUILTINS)}")
+    seed(entry.seed, (*keys, "seed"), file)
+    if not entry.builtin and (*keys, "seed") in file.lines:
+        file.problem((*keys, "seed"), "is of a `builtin` data set, and this one is none; leave it out")
+    if entry.path:
+        _local(entry.path, root, (*keys, "path"), file)
+    if problem := wrong_kind(entry.documents):
+        file.problem((*keys, "documents"), problem)
+    names(entry, keys, file)
     for i, part in enumerate(entry.files):
+        if part.max_bytes < 1:
+            file.problem((*keys, "files", i, "max_bytes"), f"must be greater than 0, not {part.max_bytes}; write a "
+                         "positive number")  # fmt: skip
         if part.url and not part.sha256:
             file.problem((*keys, "files", i, "sha256"), "is missing, and a download needs it; write the file's SHA-256")
         if part.sha256 and (len(part.sha256) != 64 or set(part.sha256) - set("0123456789abcdef")):
             file.problem((*keys, "files", i, "sha256"), "is not a SHA-256; write 64 hexadecimal digits, in lower case")
 
 
+def names(entry: Dataset, keys: Keys, file: YamlFile) -> None:
+    """What becomes part of paths and addresses when a data set is fetched."""
+    if entry.hub:
+        _hub(entry.hub, (*keys, "hub"), file)
+    for i, part in enumerate(entry.files):
+        if not is_below(part.path):
+            file.problem((*keys, "files", i, "path"), f"'{part.path}' leads out of its folder; write a relative path "
+                         "such as texts/train.txt")  # fmt: skip
+        if part.url and not part.url.startswith(("https://", "http://")):
+            file.problem((*keys, "files", i, "url"), f"'{part.url}' is no address of the web; write https://...")
+
+
+def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
+    """What a task says of a data set of the hub that it names itself."""
+    revision = (task.get("dataset_kwargs") or {}).get("revision")
+    if not is_commit(revision):
+        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
+                     "40 hexadecimal digits")  # fmt: skip
+    splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+    forms = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
+    for key, form in forms.items():
+        given = task.get(key)
+        if given is not None and not (isinstance(given, str) and form.fullmatch(given) and "/.." not in given):
+            file.problem((key,), "cannot be a name of the hub; write it as the hub does")
+
+
+def is_below(path: str) -> bool:
+    """Whether a relative path of plain names stays below the folder that it starts from."""
+    return (
+        len(path) <= LONGEST_PATH
+        and all(part not in ("", ".", "..") for part in path.split("/"))
+        and path.isprintable()
+    )
+
+
+def _local(path: str, root: Path, keys: Keys, file: YamlFile) -> None:
+    """A local file or folder. One that holds the project would be copied into itself."""
+    try:
+        source = (root / Path(path).expanduser()).resolve()
+        exists = source.exists()
+    except (OSError, RuntimeError):  # a name that is too long, a loop of links, no such user
+        exists = False
+    if not exists:
+        file.problem(keys, f"there is no {path}; write a path from the project's folder")
+    elif not source.is_file() and not source.is_dir():
+        file.problem(keys, f"{path} is neither a file nor a folder; write the path of one")
+    elif source in [root.resolve(), *root.resolve().parents]:
+        file.problem(keys, f"{path} holds this project itself; write a folder that holds texts alone")
+
+
 def _hub(entry: Hub, keys: Keys, file: YamlFile) -> None:
-    if entry.dataset.count("/") != 1:
+    if not HUB_DATASET.fullmatch(entry.dataset) or ".." in entry.dataset:
         file.problem((*keys, "dataset"), f"'{entry.dataset}' is no name of the hub; write `<owner>/<name>`")
     if not is_commit(entry.revision):
         file.problem((*keys, "revision"), f"'{entry.revision}' is no commit; write 40 hexadecimal digits")
+    if entry.config is not None and not HUB_CONFIG.fullmatch(entry.config):
+        file.problem((*keys, "config"), f"'{entry.config}' cannot be a configuration's name; write it as the hub does")
     if not entry.splits:
         file.problem((*keys, "splits"), "is empty; name at least one, e.g. [train]")
+    for i, split in enumerate(entry.splits):
+        if not HUB_SPLIT.fullmatch(split):
+            file.problem((*keys, "splits", i), f"'{split}' cannot be a split's name; write it as the hub does, e.g. "
+                         "validation")  # fmt: skip
+    if len({split.lower() for split in entry.splits}) < len(entry.splits):
+        file.problem((*keys, "splits"), "names one twice; remove one of the two")
 
 
 def hardware(profile: Hardware, file: YamlFile) -> None:
@@ -110,6 +200,10 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
     values("resources", asdict(profile.resources), ("resources",), file)
     if profile.resources.gpu < 0:
         file.problem(("resources", "gpu"), f"must not be negative, not {profile.resources.gpu}; write 0 or more")
+    if profile.sustained_on and profile.sustained_flops_per_s is None:
+        file.problem(("sustained_on",), "says where nothing was measured; write sustained_flops_per_s, or remove it")
+    if not DEVICE.fullmatch(profile.device):
+        file.problem(("device",), f"'{profile.device}' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1")
     if profile.beam < 0:
         file.problem(("beam",), f"must not be negative, not {profile.beam}; write 0 for no search")
     problem = unsupported(profile) if profile.timing == "measured" else None
@@ -138,6 +232,8 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
         return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
     if profile.beam > 0:
         return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    if profile.device.split(":")[0] not in ("CPU", "WSE"):
+        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
     return None
 
 
@@ -189,14 +285,14 @@ def experiment(
     _weights_from(parts, profiles, file)
     value("experiment", "fit", parts.get("fit"), ("fit",), file)
     if "data" in parts:
-        _data(parts["data"], file)
+        corpora(parts["data"], file)
     if "train" in parts:
-        _train(parts["train"], file)
+        training(parts["train"], file)
     if parts.get("finetune"):
-        values("finetune", vars(parts["finetune"]), ("finetune",), file)
+        finetuning(vars(parts["finetune"]), ("finetune",), file)
     threads = parts.get("threads_per_run")
-    if threads is not None and threads < 1:
-        file.problem(("threads_per_run",), f"must be at least 1, not {threads}; write a positive number")
+    if threads is not None:
+        value("resources", "threads", threads, ("threads_per_run",), file)
     for i, name in enumerate(parts.get("models", ()) if "data" in parts else ()):
         row = models.get(name)
         if row and row.vocab_size not in (None, parts["data"].vocab_size):
@@ -204,16 +300,36 @@ def experiment(
                          f"{parts['data'].vocab_size}; make them equal, or leave the model's out")  # fmt: skip
 
 
+def finetuning(given: Mapping[str, Any], keys: Keys, file: YamlFile) -> None:
+    """The keys of a `finetune:` block of an experiment or a task."""
+    values("finetune", given, keys, file)
+    if given.get("start") == ():
+        file.problem((*keys, "start"), "is empty; write pretrained, scratch or both")
+    for key in ("start", "n_labels"):
+        if len(set(given.get(key, ()))) < len(given.get(key, ())):
+            file.problem((*keys, key), "names one twice; remove one of the two")
+
+
 def seeds(given: tuple[int, ...], keys: Keys, file: YamlFile) -> None:
     """Each of a list of seeds."""
-    for i, seed in enumerate(given):
-        if seed < 0:
-            file.problem((*keys, i), f"must not be negative, not {seed}; write 0 or more")
-        if seed in given[:i]:
-            file.problem((*keys, i), f"{seed} is named twice; remove one of the two")
+    before: set[int] = set()
+    for i, number in enumerate(given):
+        seed(number, (*keys, i), file)
+        if number in before:
+            file.problem((*keys, i), f"{number} is named twice; remove one of the two")
+        before.add(number)
 
 
-def _data(data: Data, file: YamlFile) -> None:
+def seed(number: int, keys: Keys, file: YamlFile) -> None:
+    """One seed."""
+    if number < 0:
+        file.problem(keys, f"must not be negative, not {number}; write 0 or more")
+    elif number > GREATEST_SEED:
+        file.problem(keys, f"must be at most {GREATEST_SEED}, not {number}; write a smaller number")
+
+
+def corpora(data: Data, file: YamlFile) -> None:
+    """The `data:` block, as written or as a point of `vary` makes it."""
     values("data", vars(data), ("data",), file)
     if not data.corpus:
         file.problem(("data", "corpus"), "is empty; name at least one dataset")
@@ -227,7 +343,8 @@ def _data(data: Data, file: YamlFile) -> None:
         file.problem(("data", "validation_fraction"), "is 0, and validation loss needs text; write e.g. 0.02")
 
 
-def _train(train: Train, file: YamlFile) -> None:
+def training(train: Train, file: YamlFile) -> None:
+    """The `train:` block, as written or as a point of `vary` makes it."""
     values("train", vars(train), ("train",), file)
     lengths = [key for key in LENGTHS if getattr(train, key) is not None]
     if len(lengths) != 1:
@@ -243,7 +360,7 @@ def _train(train: Train, file: YamlFile) -> None:
 
 def _weights_from(parts: Mapping[str, Any], profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
     """Who trains the models of an experiment: a profile that computes."""
-    hardware, source = parts.get("hardware", ()), parts.get("weights_from")
+    hardware, source = parts.get("hardware", Experiment.hardware), parts.get("weights_from")
     modeled = [name for name in hardware if (profile := profiles.get(name)) and profile.timing == "modeled"]
     if source is None:
         for name in modeled:
@@ -256,3 +373,5 @@ def _weights_from(parts: Mapping[str, Any], profiles: Mapping[str, Hardware | No
     if source not in measured:
         file.problem(("weights_from",), f"'{source}' is no measured profile of `hardware`; write one of "
                      f"{', '.join(measured) or 'them there first'}")  # fmt: skip
+    elif not modeled and None not in map(profiles.get, hardware):
+        file.problem(("weights_from",), "says who trains for modeled profiles, and `hardware` names none; leave it out")

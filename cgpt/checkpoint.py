@@ -16,10 +16,12 @@ from cgpt.errors import UserError
 from cgpt.hf import config as hf_config
 from cgpt.hf import folder as hf_folder
 from cgpt.hf.card import model_card
-from cgpt.hf.tokenizer import REMEDY, read_tokenizer
+from cgpt.hf.special_tokens import end_tokens
+from cgpt.hf.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.kernels import CPU
 from cgpt.model import GPT, check_parameters
 from cgpt.spec import Hardware, Model
+from cgpt.stopping import EndTokens, own_end_tokens
 from cgpt.wholefile import write_whole
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 def read_config(folder: Path) -> Model:
     """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
-    raw = hf_config.read_json(path, REMEDY)
+    raw = hf_config.read_json(path, remedy(folder))
     missing = [key for key in hf_config.NAMES.values() if key not in raw]
-    problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {REMEDY}" for key in missing)
+    instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
+    problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)
     try:
         config = hf_config.from_json(raw, folder.name, str(path))
     except UserError as error:
@@ -71,10 +74,10 @@ def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run its stage first") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {REMEDY}") from None
+        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {remedy(folder)}") from None
     except TypeError as error:  # a format that NumPy does not have
         raise UserError(f"{path}: {error}; convert the weights to float32") from None
-    params = check_parameters(params, config, path, REMEDY)
+    params = check_parameters(params, config, path, remedy(folder))
     return {name: value.astype(np.float32, copy=False) for name, value in params.items()}
 
 
@@ -84,18 +87,24 @@ def load(
     """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
 
     With `verify` its files must be those that the record in the folder, where there is one, names by their SHA-256.
-    Raises UserError for a missing, truncated, changed or foreign checkpoint.
+    `model.ends` says which tokens end its texts. Raises UserError for a missing, truncated, changed or foreign
+    checkpoint.
     """
     folder, hardware = Path(folder), hardware or CPU
     if verify:
         verified(folder)
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
-    return _model(config, params, hardware, threads), tokenizer
+    ends = end_tokens(folder, tokenizer, config.vocab_size)
+    return _model(config, params, ends, hardware, threads), tokenizer
 
 
-def _model(config: Model, params: dict[str, np.ndarray], hardware: Hardware, threads: int | None) -> GPT:
-    return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
+def _model(
+    config: Model, params: dict[str, np.ndarray], ends: EndTokens, hardware: Hardware, threads: int | None
+) -> GPT:
+    model = GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
+    model.ends = ends
+    return model
 
 
 def import_hf(
@@ -107,7 +116,8 @@ def import_hf(
     read without running what is in it. Raises UserError, by name for each option that this GPT does not have.
     """
     config, params, tokenizer = hf_folder.read(Path(folder))
-    return _model(config, params, hardware or CPU, threads), tokenizer
+    ends = end_tokens(Path(folder), tokenizer, config.vocab_size)
+    return _model(config, params, ends, hardware or CPU, threads), tokenizer
 
 
 def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | None = None) -> None:
@@ -116,5 +126,5 @@ def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | 
     It has the same logits: multipliers of muP go into the weights, to one rounding of each. `card` is its README.md;
     left out, that says what the model itself tells. Raises UserError for a folder that holds something.
     """
-    content = tokenizer.to_str(pretty=True).encode()
-    hf_folder.write(Path(folder), model.config, model.numpy(), content, card or model_card(model.config))
+    ends = model.ends or own_end_tokens(tokenizer)
+    hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))

@@ -15,7 +15,17 @@ from cgpt.chain import Chain
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.plan import LAST_FILE
-from cgpt.records import RUN_COLUMNS, PretrainRecord, Score, ScoresRecord, read_run, read_scores
+from cgpt.records import (
+    DIVERGED_FILE,
+    RUN_COLUMNS,
+    PretrainRecord,
+    Score,
+    ScoresRecord,
+    read_diverged,
+    read_run,
+    read_scores,
+)
+from cgpt.scales import scale_of
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -27,17 +37,26 @@ Row = dict[str, Any]
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
+PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
 @dataclass(frozen=True)
 class Rows:
     """`runs`: RUN_COLUMNS, one row per trained model; `scores`: SCORE_COLUMNS, one row per evaluation and metric;
-    `metered`: the fields of MeterRecord, one row per pretrained model and modeled profile."""
+    `metered`: the fields of MeterRecord, one row per pretrained model and modeled profile.
+
+    Rows of runs and scores have a `point` too, the values of the axes that the experiment varies, and those of scores
+    the metric's `scale` and the model's commonest answer. `diverged` are as runs, with nothing measured but the `step`
+    that the run stopped at. `missing` names the records that are not there, as `stage id`, of `n_records`.
+    """
 
     runs: list[Row]
     scores: list[Row]
     metered: list[Row] = field(default_factory=list)
+    diverged: list[Row] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    n_records: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,41 +120,43 @@ def short(count: float | None) -> str:
     return f"{count:.0f}"
 
 
-def collect(experiment: Experiment, plan: Plan, results: Path) -> Rows:
+def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Rows:
     """Read every record that the plan names. Raises UserError with all problems of all files, or with one line where
-    records are missing."""
-    _refuse_missing(experiment, plan, results)
+    records are missing; `partial` reads those that are there, and raises only where there is none."""
+    wanted = [run for run in plan.runs if run.stage not in ("fetch", "tokenize")]
+    missing = [run for run in wanted if not _path(run, results).is_file()]
+    if missing and (not partial or len(missing) == len(wanted)):
+        _refuse_missing(experiment, wanted, missing, results)
     by_id = {(run.stage, run.id): run for run in plan.runs}
+    lacking, refused = {run.id for run in missing}, set[str]()
     problems = _stale(experiment, plan, results)
-    refused: set[str] = set()
+    rows = Rows([], [], missing=tuple(f"{run.stage} {run.id}" for run in missing), n_records=len(wanted))
     runs: dict[str, Row] = {}
-    metered: list[Row] = []
-    scores: list[Row] = []
-    for run in plan.runs:
-        if run.stage not in ("pretrain", "finetune", "meter"):
-            continue
+    for run in sorted(wanted, key=lambda run: run.stage in ("evaluate", "baseline")):  # after what they score
+        chain = _chain(run, by_id)
         try:
-            record = _own(run, read_run(results / "runs" / run.stage / run.id / "run.json"))
-            chain = _chain(run, by_id)
-            if run.stage == "meter":
+            if run.id in lacking:
+                rows.diverged.extend(_diverged(experiment, run, chain, results))
+            elif run.stage == "meter":
+                record = _own(run, read_run(_path(run, results)))
                 of = {"experiment": experiment.name, "setting": _setting(experiment, chain)}
-                metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
-            else:
-                runs[run.id] = _run_row(experiment, chain, record)
+                rows.metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
+            elif run.stage in ("pretrain", "finetune"):
+                runs[run.id] = _run_row(experiment, chain, _own(run, read_run(_path(run, results))))
+            elif not (lacking | refused) & {
+                scored.id for scored in chain.values() if scored.stage == run.spec.get("checkpoint_stage")
+            }:
+                record = _own(run, read_scores(_path(run, results)))
+                rows.scores.extend(_score_rows(experiment, chain, record, runs))
         except UserError as error:
             problems += error.problems
             refused.add(run.id)
-    for run in plan.runs:
-        if run.stage not in ("evaluate", "baseline") or refused & set(run.needs.values()):
-            continue
-        try:
-            record = _own(run, read_scores(results / "runs" / run.stage / run.id / "scores.json"))
-            scores += _score_rows(experiment, _chain(run, by_id), record, runs)
-        except UserError as error:
-            problems += error.problems
     if problems:
         raise UserError(*problems)
-    return Rows(*(sorted(rows, key=_size_order) for rows in (runs.values(), scores, metered)))
+    rows.runs.extend(runs.values())
+    for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
+        kind.sort(key=_size_order)
+    return rows
 
 
 def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
@@ -173,13 +194,23 @@ def _redo(experiment: Experiment, results: Path) -> str:
     return f"run `snakemake --cores 2 {results / experiment.name / 'table.md'}`, which does again what follows"
 
 
-def _refuse_missing(experiment: Experiment, plan: Plan, results: Path) -> None:
-    named = [results / "runs" / LAST_FILE[run.stage].format(run.id) for run in plan.runs
-             if run.stage not in ("fetch", "tokenize")]  # fmt: skip
-    if missing := [path for path in named if not path.is_file()]:
-        more = f", and so are {len(missing) - 1} more of {len(named)} records" if len(missing) > 1 else ""
-        raise UserError(f"{missing[0]}: is missing{more}; run `snakemake --cores 2 "
-                        f"{results / experiment.name / 'table.md'}`, which makes them")  # fmt: skip
+def output_folder(experiment: Experiment, rows: Rows, results: Path) -> Path:
+    """Where the tables and figures of these rows belong: apart from whole ones where a record is missing."""
+    return results / experiment.name / PARTIAL if rows.missing else results / experiment.name
+
+
+def _path(run: Run, results: Path) -> Path:
+    return results / "runs" / LAST_FILE[run.stage].format(run.id)
+
+
+def _refuse_missing(experiment: Experiment, wanted: list[Run], missing: list[Run], results: Path) -> None:
+    more = f", and so are {len(missing) - 1} more of {len(wanted)} records" if len(missing) > 1 else ""
+    diverged = [run.id for run in missing if (_path(run, results).parent / DIVERGED_FILE).is_file()]
+    stopped = f" ({', '.join(diverged[:3])}{', ...' if len(diverged) > 3 else ''} diverged)" if diverged else ""
+    some = len(missing) < len(wanted)
+    rest = f", or `python -m cgpt tabulate {experiment.name} --partial` for a table of the rest" if some else ""
+    raise UserError(f"{_path(missing[0], results)}: is missing{more}{stopped}; run `snakemake "
+                    f"--cores 2 {results / experiment.name / 'table.md'}`, which makes them{rest}")  # fmt: skip
 
 
 def _own(run: Run, record: Any) -> Any:
@@ -203,21 +234,70 @@ def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
 
     A pretraining run knows its length in tokens only, whichever way the experiment gave it.
     """
-    found = {}
+    values = {}
     for axis in experiment.vary:
         block, _, key = ("train.tokens" if axis.removeprefix("train.") in LENGTHS else axis).partition(".")
-        for run in chain.values():
-            values = run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block)
-            if isinstance(values, dict) and key in values:
-                value = values[key]
-                found[f"{block}.{key}"] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return ", ".join(f"{key}={value}" for key, value in found.items())
+        for value in _values(chain, block, key):
+            values[f"{block}.{key}"] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _point(experiment: Experiment, chain: dict[str, Run]) -> dict[str, Any]:
+    """This run's value of each axis, as the experiment writes it; an axis that does not touch the run is left out.
+
+    A length is the one that the run comes nearest to, since steps are whole and a run knows its tokens only.
+    """
+    point = {}
+    for axis, given in experiment.vary.items():
+        block, _, key = axis.partition(".")
+        if key in LENGTHS and block == "train":
+            for tokens in _values(chain, block, "tokens"):
+                per_unit = _tokens_per(key, chain)
+                point[axis] = min(given, key=lambda value: abs(math.log(value * per_unit / tokens)))
+        else:
+            for value in _values(chain, block, key):
+                point[axis] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return point
+
+
+def _values(chain: dict[str, Run], block: str, key: str) -> list[Any]:
+    """The values of a key in the specs of a chain of runs, upstream first."""
+    blocks = [run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block) for run in chain.values()]
+    return [values[key] for values in blocks if isinstance(values, dict) and key in values]
+
+
+def _tokens_per(length: str, chain: dict[str, Run]) -> float:
+    """Training tokens of one step, token, token per parameter or FLOP of a pretraining run."""
+    run = chain["pretrain"]
+    tokens, cost = run.spec["train"]["tokens"], run.execution
+    if length == "steps":
+        return tokens / run.spec["train"]["steps"]
+    if length == "tokens_per_parameter":
+        return float(cost.n_parameters or 1)
+    return tokens / cost.flops if length == "flops" and cost.flops else 1.0
+
+
+def _diverged(experiment: Experiment, run: Run, chain: dict[str, Run], results: Path) -> list[Row]:
+    """The row of a run that left no record since it diverged; none where it has not run."""
+    record = read_diverged(_path(run, results).parent / DIVERGED_FILE)
+    if record is None:
+        return []
+    hardware = run.spec["hardware"]
+    corpus = [name for names in _values(chain, "data", "corpus") for name in names]
+    said = {
+        "run": run.id, "stage": run.stage, "model": run.spec["model"]["name"], "data": "+".join(corpus),
+        "seed": run.spec["seed"], "hardware": hardware["name"], "timing": hardware["timing"],
+        "n_parameters": run.execution.n_parameters, "experiment": experiment.name,
+        "setting": _setting(experiment, chain), "point": _point(experiment, chain), "step": record.step,
+    }  # fmt: skip
+    return [dict.fromkeys(RUN_COLUMNS) | said]
 
 
 def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
     row = dict.fromkeys(RUN_COLUMNS)
     found = {key: value for key, value in asdict(record).items() if key in row}
-    return {**row, **found, "experiment": experiment.name, "setting": _setting(experiment, chain)}
+    where = {"setting": _setting(experiment, chain), "point": _point(experiment, chain)}
+    return {**row, **found, "experiment": experiment.name, **where}
 
 
 def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:
@@ -231,6 +311,7 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
         trained = runs[checkpoint.id]
     spec = chain.get("evaluate", chain.get("baseline")).spec  # type: ignore[union-attr]
     primary = primary_metric(spec["task"], record.scores)
+    aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()}
     ids = {stage: run.id for stage, run in chain.items()}
     return [
         {
@@ -242,6 +323,10 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
             **{key: getattr(record, key) for key in ("stage", "task", "task_version", "n_shot", "n_samples")},
             **asdict(score),
             "primary": score is primary,
+            "limited": spec["task"].get("limit") == record.n_samples,
+            "scale": scale_of(score.metric, aggregations.get(score.metric)),
+            "point": _point(experiment, chain),
+            **{key: getattr(record, key) for key in ("commonest_answer", "commonest_answer_share")},
             **{f"{stage}_run": ids.get(stage) for stage in ("evaluate", "finetune", "pretrain")},
         }
         for score in record.scores

@@ -93,13 +93,18 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def fetched_files(record: Path) -> list[dict[str, Any]]:
     """The files that a fetched.json lists. Raises UserError where it is missing or damaged."""
-    remedy = f"run `python -m cgpt fetch {record.parent.name}` first"
-    files = read_object(record, remedy).get("files")
+    command = f"run `python -m cgpt fetch {record.parent.name}`"
+    if not record.is_file():
+        raise UserError(f"{record}: is missing; {command} first")
+    try:
+        files = read_object(record, command).get("files")
+    except UserError:
+        files = None
     types = {"name": str, "bytes": int, "sha256": str, "split": str}
     if not isinstance(files, list) or not all(
         isinstance(file, dict) and all(isinstance(file.get(key), kind) for key, kind in types.items()) for file in files
     ):
-        raise UserError(f"{record}: files: is no list of files with {', '.join(types)}; {remedy}")
+        raise UserError(f"{record}: is no record of a fetch; {command} again")
     return files
 
 

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from math import prod
 from typing import Any
 
 from cgpt.check import LENGTHS
-from cgpt.spec import PerModel, Train
+from cgpt.spec import Model, PerModel, Train
 from cgpt.yamlfile import Keys, YamlFile
 
+MOST_RUNS = 100_000
 LEAST_RATES = 3  # learning rates through which a parabola goes
 LEAST_SIZES = 4  # sizes that a budget of FLOPs needs for one
 SIZE_AXES = ("model.n_layer", "model.d_model", "model.d_ffn")
 
 
-def note(parts: Mapping[str, Any], file: YamlFile) -> None:
-    """Note every contradiction of an experiment's `train:`, `per_model:`, `vary:` and `fit:`, where these are there."""
+def note(
+    parts: Mapping[str, Any],
+    models: Mapping[str, Model | None],
+    tasks: Mapping[str, Mapping[str, Any] | None],
+    file: YamlFile,
+) -> None:
+    """Note every contradiction of an experiment's blocks with each other, with its models and its tasks."""
     if "train" in parts:
         _lengths(parts["train"], parts.get("per_model", {}), parts.get("vary", {}), file)
         _decay(parts, file)
+        _warmup(parts, file)
+    _parametrization(parts, models, file)
+    _finetuning(parts, tasks, file)
+    _count(parts, file)
     _laws(parts, file)
 
 
@@ -58,6 +69,68 @@ def _decay(parts: Mapping[str, Any], file: YamlFile) -> None:
         if keys in file.lines and used and "wsd" not in used:
             file.problem(keys, f"is of schedule wsd, and the schedule is {' or '.join(sorted(used))}; write `schedule: "
                          "wsd`, or leave it out")  # fmt: skip
+
+
+def _warmup(parts: Mapping[str, Any], file: YamlFile) -> None:
+    """`warmup_fraction` is given only where no `warmup_tokens` stands in its place, in any block."""
+    vary, per_model = parts.get("vary", {}), parts.get("per_model", {})
+
+    def by_tokens(model: str) -> bool:
+        own = per_model.get(model, PerModel()).train
+        if "train.warmup_tokens" in vary:
+            return None not in vary["train.warmup_tokens"]
+        return own.get("warmup_tokens", parts["train"].warmup_tokens) is not None
+
+    models = parts.get("models", ())
+    said: list[tuple[Keys, bool]] = [
+        (("train", "warmup_fraction"), any(map(by_tokens, models))),
+        (("vary", "train.warmup_fraction"), any(map(by_tokens, models))),
+    ]
+    said += [(("per_model", model, "train", "warmup_fraction"), by_tokens(model)) for model in per_model]
+    for keys, beside in said:
+        if keys in file.lines and beside:
+            file.problem(keys, "stands beside `warmup_tokens`, which holds instead; leave one of the two out")
+
+
+def _parametrization(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:
+    """What a model says of muP is used by some run of it."""
+    for i, name in enumerate(parts.get("models", ())):
+        row = models.get(name)
+        if row is None or "mup" in parts.get("vary", {}).get("model.parametrization", [row.parametrization]):
+            continue
+        said = [f.name for f in fields(Model) if f.name.startswith("mup_") and getattr(row, f.name) != f.default]
+        if said:
+            file.problem(("models", i), f"'{name}' has {said[0]}, and no run of it is of parametrization mup; write "
+                         f"`parametrization: mup` in its row, or leave {said[0]} out there")  # fmt: skip
+
+
+def _finetuning(parts: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any] | None], file: YamlFile) -> None:
+    """Some task is fine-tuned with an experiment's `finetune:` block, and none overrules what the experiment varies."""
+    if not parts.get("finetune"):
+        return
+    named = {name: tasks.get(name) for name in parts.get("tasks", ())}
+    if None in named.values():
+        return  # a task is wrong or unknown, which is said already
+    own = {name: task["finetune"] for name, task in named.items() if task and "finetune" in task}
+    if not own:
+        file.problem(("finetune",), "is of no use: no task of this experiment has a `finetune:` block; write one in a "
+                     "task's file, or leave this out")  # fmt: skip
+    for axis in parts.get("vary", {}):
+        block, _, key = axis.partition(".")
+        for name, settings in own.items():
+            if block == "finetune" and key in settings:
+                file.problem(("vary", axis), f"task '{name}' sets {key} itself, which holds instead; leave it out "
+                             "there, or do not vary it")  # fmt: skip
+
+
+def _count(parts: Mapping[str, Any], file: YamlFile) -> None:
+    """The runs are not more than anyone has planned for."""
+    per_model = parts.get("per_model", {})
+    n_seeds = max([len(parts.get("seeds", (0,))), *(len(own.seeds or ()) for own in per_model.values())])
+    n_runs = prod(map(len, parts.get("vary", {}).values())) * len(parts.get("models", ())) * n_seeds
+    n_runs *= len(parts.get("hardware", (0,)))
+    if n_runs > MOST_RUNS:
+        file.problem(("vary",), f"asks for {n_runs:,} runs; name fewer values, models or seeds, at most {MOST_RUNS:,}")
 
 
 def _laws(parts: Mapping[str, Any], file: YamlFile) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cgpt import kernels, parametrization
+from cgpt.ids import check_tokens
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
 from cgpt.spec import Model
@@ -102,6 +103,7 @@ def activations(model: GPT, tokens: np.ndarray) -> dict[str, np.ndarray]:
 
     The multiplier of muP's logits, which the model has in its last LayerNorm already, is taken out of `hidden`.
     """
+    check_tokens(tokens, model.config)
     config, places = model.config, ["embedding"]
     for i in range(config.n_layer):
         places += [f"qkv {i}", f"attention {i}"]

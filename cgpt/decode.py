@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgpt.ids import check_ids
 from cgpt.model import GPT
 from cgpt.score import padded_length
 
@@ -26,6 +27,8 @@ class Decoder:
         from cgpt.kernels.tensors import realized
 
         c = model.config
+        if rows < 1 or not 1 <= length <= c.seq_len:
+            raise ValueError(f"decoder: {rows} rows of {length} tokens; write 1 row or more of 1 to {c.seq_len} tokens")
         self.model, self.rows, self.length = model, rows, length
         shape = (2, rows, c.n_head, length, c.d_model // c.n_head)
         self.caches = [realized(np.zeros(shape, np.float32), model.device) for _ in range(c.n_layer)]
@@ -36,6 +39,10 @@ class Decoder:
 
     def start(self, rows: slice, tokens: Sequence[int]) -> None:
         """Begin sequences with the same tokens, at most length - 1, in some rows; they are read once."""
+        if not 0 <= rows.start < rows.stop <= self.rows or len(tokens) >= self.length:
+            raise ValueError(f"decoder: {len(tokens)} tokens in rows {rows.start} to {rows.stop - 1}; "
+                             f"it has {self.rows} rows for up to {self.length - 1} and a new one")  # fmt: skip
+        check_ids(np.asarray(tokens, np.int64), self.model.config, "tokens")
         self.slots[rows] = rows.start
         self.positions[rows] = len(tokens)
         if tokens:
@@ -45,6 +52,7 @@ class Decoder:
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """Append a token to every sequence (B,) and return the logits of the next (B, V), valid until the next step."""
+        check_ids(np.asarray(tokens), self.model.config, "tokens")
         here = self.positions[:, 0]
         self.slots[np.arange(self.rows), here] = np.arange(self.rows)
         new = np.ascontiguousarray(tokens, np.int32).reshape(self.rows, 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from cgpt.collect import COLUMN_KEYS, Row, Rows, column_names, series, series_order
 from cgpt.page import Cell, Table
 from cgpt.records import HARDWARE_COLUMNS
+from cgpt.scales import number
+from cgpt.score_table import metric_text
 
 # Column, label, unit, format; what is modeled carries a `~`.
 _COSTS: tuple[tuple[str, str, str, float], ...] = (
@@ -71,7 +73,8 @@ def _scores(scores: list[Row], task: str) -> tuple[str, dict[str, str]] | None:
         return None
     last = max(of_task, key=series_order)  # fine-tuned before few-shot before zero-shot, many labels before few
     chosen = [row for row in of_task if series(row) == series(last)]
-    return f"{last['metric']}, {series(last)}", {row["pretrain_run"]: f"{row['value']:.3f}" for row in chosen}
+    values = {row["pretrain_run"]: number(row["value"]) + row["scale"].unit for row in chosen}
+    return f"{metric_text(last)}, {series(last)}", values
 
 
 def _machine(row: Row) -> Cell:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from cgpt import kernels, load
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import build_library, cache_folder, cpu_model, find_compiler
+from cgpt.kernels import processor
+from cgpt.kernels.blas import blas_core
+from cgpt.kernels.compiler import build_library, cache_folder, find_compiler
 from cgpt.provenance import installed_version
 from cgpt.spec import Hardware
 
@@ -32,7 +34,9 @@ def examine() -> dict[str, Any]:
         problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
     profiles: Iterable[Hardware] = ()
     try:
-        profiles = load.load_workflow(Path.cwd()).hardware.values()
+        workflow = load.read_workflow(Path.cwd())
+        profiles = workflow.hardware.values()
+        workflow.refuse_broken()
     except UserError as error:
         problems += error.problems
     hardware = {
@@ -44,12 +48,14 @@ def examine() -> dict[str, Any]:
         problems.append(problem)
     return {
         "python": platform.python_version(),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "cpu": processor.cpu_model(),
+        "cpu_level": processor.machine_level(),
+        "cpu_level_in_use": _or_none(processor.level_in_use),
+        "cores": processor.granted_cores(),
+        "memory_bytes": memory_bytes(),
         "disk_free_bytes": free,
         "compiler": _compiler(),
-        "openblas": _openblas_core() if libraries["tinygrad"] and libraries["scipy-openblas32"] else None,
+        "openblas": _or_none(blas_core),
         "cache": str(cache_folder()),
         "libraries": libraries,
         "data_mirror": mirror,
@@ -70,8 +76,10 @@ def why_not(hardware: Hardware) -> str | None:
         kernels.open_devices(hardware)
         if kernels.on_host(hardware):
             find_compiler()
+            processor.level()
             if hardware.kernels == "native":
                 build_library()
+                blas_core()
     except UserError as error:
         return error.problems[0]
     return None
@@ -83,7 +91,8 @@ def as_text(found: dict[str, Any]) -> str:
     memory = f", {found['memory_bytes'] / 2**30:.1f} GiB memory" if found["memory_bytes"] else ""
     lines = [
         f"python     {found['python']}",
-        f"processor  {found['cpu']}, {found['cores']} cores{memory}",
+        f"processor  {found['cpu']}, {found['cores']} cores granted{memory}",
+        f"level      {_level(found)}",
         f"disk       {found['disk_free_bytes'] / 2**30:.1f} GiB free",
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
@@ -107,16 +116,27 @@ def _compiler() -> dict[str, str] | None:
         found = find_compiler()
     except UserError:
         return None
-    return {"name": found.name, "command": found.command, "version": found.version}
+    return {"name": found.name, "command": found.command[0], "version": found.version}
 
 
-def _openblas_core() -> str:
-    from cgpt.kernels.native import blas_core
+def _level(found: dict[str, Any]) -> str:
+    if found["cpu_level_in_use"] is None:
+        return f"{found['cpu_level']}, CGPT_CPU asks for another"
+    if found["cpu_level_in_use"] == found["cpu_level"]:
+        return found["cpu_level"]
+    return f"{found['cpu_level']}, in use {found['cpu_level_in_use']} (CGPT_CPU)"
 
-    return blas_core()
+
+def _or_none(function: Callable[[], str]) -> str | None:
+    """What a function returns; None where it raises UserError, which `why_not` says of the profile."""
+    try:
+        return function()
+    except UserError:
+        return None
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """The machine's memory; None where it does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):

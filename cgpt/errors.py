@@ -9,20 +9,28 @@ from difflib import get_close_matches
 from pathlib import Path
 
 UNWRITABLE = (errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
+LONGEST_PROBLEM, LONGEST_NAME = 2000, 200  # characters
 
 
 class UserError(Exception):
     """One or more problems, each one line: `file: key: what was wrong; what to write instead`."""
 
     def __init__(self, *problems: str):
-        self.problems = tuple(problems)
-        super().__init__("\n".join(problems))
+        self.problems = tuple(map(one_line, problems))
+        super().__init__("\n".join(self.problems))
+
+
+def one_line(text: str, longest: int = LONGEST_PROBLEM) -> str:
+    """`text` on one line that a terminal prints as it stands, whatever a user put into it; cut where too long."""
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3]} ... {text[-longest // 3 :]}"
+    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else repr(c)[1:-1] for c in text.strip())
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'?` for the nearest known name, else the list of what is known."""
     known = sorted(known)
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
     if near:
         return f"did you mean '{near[0]}'?"
     return "known: " + ", ".join(known) if known else "none is defined"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import content, tasks
+from cgpt.answers import commonest_answer
 from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record, write_whole
 from cgpt.spec import Hardware
 
@@ -46,6 +47,7 @@ def evaluate(
     model, tokenizer = load(checkpoint, hardware, threads)
     inputs |= content.of_checkpoint(checkpoint, spec["checkpoint_stage"])
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
+    answer, share = commonest_answer(samples)
     lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", lines)
     seconds = time.monotonic() - started
@@ -64,6 +66,8 @@ def evaluate(
         inputs=inputs,
         lm_eval_version=importlib.metadata.version("lm_eval"),
         scores=scores,
+        commonest_answer=answer,
+        commonest_answer_share=share,
     )
     write_record(out / "scores.json", record)
     print(f"evaluate: {record.n_samples:,} documents in {seconds:.1f} s: {_summary(scores)}", file=sys.stderr)
@@ -170,7 +174,7 @@ def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: 
                 filter=filter_name,
                 value=float(value),
                 stderr=None if stderr in (None, "N/A") else float(stderr),
-                higher_is_better=higher_is_better.get(metric, True),
+                higher_is_better=higher_is_better.get(metric),
                 chance=chance if metric in ACCURACIES else None,
             )
         )

@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -18,16 +17,19 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cgpt import check
+from cgpt.check import BUILTINS
 from cgpt.content import local_files, sha256_of
+from cgpt.download import download as get
 from cgpt.errors import UserError, did_you_mean, writing
 from cgpt.hub import load_split, mirror_path
-from cgpt.spec import DataFile, Dataset, Hub
+from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 from cgpt.wholefile import whole_file, write_whole
+from cgpt.yamlfile import YamlFile
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
-BUILTINS = ("world",)
-TRIES, RETRY_WAIT_S, TIMEOUT_S = 3, 2.0, 30
 BLOCK_BYTES = 1 << 20
+RECORD = "fetched.json"
 SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)
 
 
@@ -37,6 +39,10 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
     A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence
     and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
     """
+    wrong = YamlFile("workflows/data.yaml")
+    check.names(dataset, (dataset.name,), wrong)
+    if wrong.problems:
+        raise UserError(*wrong.problems)
     if dataset.licence_status not in ("", "open"):
         print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
     with writing(out):
@@ -54,7 +60,7 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
             "hub": None if dataset.hub is None else asdict(dataset.hub),
             "licence": dataset.licence, "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
         }  # fmt: skip
-        write_whole(out / "fetched.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        write_whole(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())  # names may be no text
     return record
 
 
@@ -104,8 +110,12 @@ def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, A
     rows = load_split(hub, split, out.parent, where, f"connect to the network, or {at}")
     download = target.with_name(target.name + ".download")
     try:
-        with download.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        with download.open("w", encoding="utf-8", errors="replace") as file:
+            n_characters = 0
+            for row in rows:
+                n_characters += file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                if n_characters > MAX_BYTES:
+                    raise UserError(f"{where}: split '{split}' has more than {MAX_BYTES:,} bytes; take a smaller one")
         return _place(download, target, _split_of(split), None)
     finally:
         download.unlink(missing_ok=True)
@@ -143,33 +153,11 @@ def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
         )
     download = target.with_name(target.name + ".download")
     try:
-        _download(file.url, download, where, target)
+        get(file.url, download, file.max_bytes, where,
+            f"set {MIRROR} to a folder that holds the file, or put it, unpacked, at {target}")  # fmt: skip
         return _place(download, target, file.split, file)
     finally:
         download.unlink(missing_ok=True)
-
-
-def _download(url: str, download: Path, where: str, target: Path) -> None:
-    """Download with a progress bar, starting again when the connection breaks. Raises UserError."""
-    import requests
-    from pooch import HTTPDownloader
-
-    problem = ""
-    for attempt in range(TRIES):
-        try:
-            HTTPDownloader(progressbar=True, timeout=TIMEOUT_S)(url, str(download), None)
-            return
-        except requests.HTTPError as error:
-            problem = f"is refused ({error})"
-            if error.response is not None and error.response.status_code < 500:
-                break
-        except requests.RequestException as error:
-            problem = f"cannot be reached ({type(error).__name__})"
-        if attempt + 1 < TRIES:
-            time.sleep(RETRY_WAIT_S * 2**attempt)
-    raise UserError(
-        f"{where}: {url} {problem}; set {MIRROR} to a folder that holds the file, or put it, unpacked, at {target}"
-    )
 
 
 def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> dict[str, Any]:
@@ -178,7 +166,8 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
     if size > free:
         raise UserError(f"{target.parent}: {size} bytes are needed, {free} are free; free some disk space")
     with whole_file(target) as part:
-        digest = _copy(source, part, unpack=(listed.path if listed else source.name).endswith(".gz"))
+        unpack = (listed.path if listed else source.name).endswith(".gz")
+        digest = _copy(source, part, unpack, listed.max_bytes if listed else MAX_BYTES)
         if part.stat().st_size == 0:
             raise UserError(f"{source}: is empty; put a file with content there, or leave it out of the data set")
         if listed is not None and listed.sha256 is None:
@@ -192,9 +181,9 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
     return _entry(target, split, digest)
 
 
-def _copy(source: Path, part: Path, unpack: bool) -> str:
+def _copy(source: Path, part: Path, unpack: bool, max_bytes: int) -> str:
     """Copy, unpacking if asked to and if it is gzip; return the SHA-256 of what was written."""
-    digest = hashlib.sha256()
+    digest, n_bytes = hashlib.sha256(), 0
     with source.open("rb") as raw, part.open("wb") as out:
         packed = unpack and raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -206,6 +195,10 @@ def _copy(source: Path, part: Path, unpack: bool) -> str:
                 while block := content.read(BLOCK_BYTES):
                     out.write(block)
                     digest.update(block)
+                    n_bytes += len(block)
+                    if n_bytes > max_bytes:
+                        raise UserError(f"{source}: has more than {max_bytes:,} bytes, unpacked; write a greater "
+                                        "`max_bytes` for it in workflows/data.yaml, or leave it out")  # fmt: skip
                     bar.update(raw.tell() - bar.n)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise UserError(f"{source}: is broken gzip ({error}); get the file again") from None
@@ -213,7 +206,9 @@ def _copy(source: Path, part: Path, unpack: bool) -> str:
 
 
 def _refuse_equal_names(where: str, paths: list[Path]) -> None:
-    names = [path.name.removesuffix(".gz") for path in paths]
+    names = [path.name.removesuffix(".gz").lower() for path in paths]  # some file systems do not tell case apart
+    if RECORD in names:
+        raise UserError(f"{where}: a file is called {RECORD}, as the record of the data set is; give it another name")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{where}: two files are called {', '.join(twice)}; give every file a name of its own")
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import types
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cgpt.errors import did_you_mean
-from cgpt.yamlfile import NUMBER_READ_AS_TEXT, REFUSED, Keys, YamlFile
+from cgpt.errors import did_you_mean, one_line
+from cgpt.yamlfile import MOST_SHOWN, NUMBER_READ_AS_TEXT, REFUSED, Keys, YamlFile
 
 T = TypeVar("T")
+GREATEST_INT = 2**63 - 1
+MOST_UNKNOWN_KEYS = 20  # of one block, each with a suggestion
 _TYPE_NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -25,7 +28,8 @@ def fill(cls: type[T], mapping: Any, keys: Keys, file: YamlFile, **given: Any) -
     """
     before = len(file.problems)
     values = fill_fields(cls, mapping, keys, file, tuple(given))
-    return None if len(file.problems) > before else cls(**values, **given)
+    whole = all(f.name in values or f.name in given or not _required(f) for f in fields(cls))  # type: ignore[arg-type]
+    return cls(**values, **given) if whole and len(file.problems) == before else None
 
 
 def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -44,9 +48,13 @@ def fill_given(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tupl
         return {}
     known = {name: hint for name, hint in field_types(cls).items() if name not in hidden}
     values = {}
+    unknown = [key for key in mapping if key not in known]
+    for key in unknown[:MOST_UNKNOWN_KEYS]:
+        file.problem((*keys, key), f"unknown key; {did_you_mean(key, known)}")
+    if len(unknown) > MOST_UNKNOWN_KEYS:
+        file.problem(keys, f"has {len(unknown) - MOST_UNKNOWN_KEYS} more unknown keys; remove them")
     for key, value in mapping.items():
         if key not in known:
-            file.problem((*keys, key), f"unknown key; {did_you_mean(key, known)}")
             continue
         try:
             values[key] = convert(value, known[key], (*keys, key), file)
@@ -83,8 +91,12 @@ def convert(value: Any, hint: Any, keys: Keys, file: YamlFile) -> Any:
 def _convert_scalar(value: Any, hint: type, keys: Keys, file: YamlFile) -> Any:
     if hint is float and type(value) is int:
         return float(value)
+    if hint is int and type(value) is int and abs(value) > GREATEST_INT:
+        file.problem(keys, f"{_show(value)} is greater than a 64-bit number can be; write a smaller one")
+        raise Mismatch
     if hint in (int, float) and isinstance(value, str) and NUMBER_READ_AS_TEXT.fullmatch(value):
-        file.problem(keys, f"YAML reads {value} as text, not as a number; write {_spell(float(value), hint)}")
+        instead = _spell(float(value), hint) if math.isfinite(float(value)) else "a smaller one"
+        file.problem(keys, f"YAML reads {_show(value)[1:-1]} as text, not as a number; write {instead}")
         raise Mismatch
     if hint is int and isinstance(value, float) and value.is_integer():
         file.problem(keys, f"must be a whole number, not {value}; write {int(value)}")
@@ -114,7 +126,9 @@ def _show(value: Any) -> str:
         return "empty"
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    if value is REFUSED:
+        return "this"
+    return str(value).lower() if isinstance(value, bool) else one_line(repr(value), MOST_SHOWN)
 
 
 def _describe(hint: Any) -> str:

@@ -18,7 +18,7 @@ from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
 from cgpt.pretrain import JobCost, common_record, corpus_name, cost_of, flops_of, speed_of
 from cgpt.progress import Progress
-from cgpt.records import FinetuneRecord, write_record
+from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.runstate import Clock, LossLog
 from cgpt.schedule import Schedule
 from cgpt.score import pad, padded_length, score
@@ -113,6 +113,7 @@ class FinetuneRun:
         """Epochs over the training split until the last one or until validation stops getting better."""
         s, progress = self.settings, Progress(self.out.name)
         self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
         self.log.start()
         per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
         steps, step = per_epoch * s["epochs"], 0
@@ -146,6 +147,8 @@ class FinetuneRun:
         scored = score(self.model, [e.tokens for e in self.validation_set], [e.first for e in self.validation_set])
         nats = -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
         if not np.isfinite(nats):
+            record = DivergedRecord(self.out.name, "finetune", len(self.log.rows) + 1, None)
+            write_record(self.out / DIVERGED_FILE, record)
             raise UserError(
                 f"{self.out.name}: finetune.lr: the run diverged in epoch {epoch} (loss {nats}); "
                 f"write a lower lr than {self.settings['lr']}"

@@ -16,7 +16,7 @@ from cgpt.plot import write_figure
 from cgpt.records import write_whole
 from cgpt.scaling import cheapest, downstream, figure, hardware_figure, published, report
 from cgpt.scaling.machines import Machine, read_machines
-from cgpt.scaling.points import ALONG_THE_LAW, Points, read_runs
+from cgpt.scaling.points import Points, read_runs
 from cgpt.scaling.published_figure import published_figure
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
@@ -29,12 +29,13 @@ def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
     asks for laws of machines, which its hardware.csv names. Raises UserError."""
     refuse_stale(experiment, plan, results)
     folder = results / experiment.name
-    along = ALONG_THE_LAW + (("train.lr",) if "learning_rate" in experiment.fit else ())
-    series = read_runs(folder / "runs.csv", plan, along)
+    tried = read_runs(folder / "runs.csv", plan)
+    series = {name: points.best_of_each_size() for name, points in tried.items()}
     machines: dict[str, list[Machine]] = {name: [] for name in series}
     if "hardware" in experiment.fit:
         machines = read_machines(folder / "hardware.csv", plan, series)
-    studies = {name: study(points, experiment.fit, machines=machines[name]) for name, points in series.items()}
+    studies = {name: study(points, experiment.fit, machines=machines[name], tried=tried[name])
+               for name, points in series.items()}  # fmt: skip
     found: dict[str, Any] = {"experiment": experiment.name, "series": studies}
     write_figure(folder / "figures" / "law", lambda: figure.law_figure(series, studies))
     if "hardware" in experiment.fit:

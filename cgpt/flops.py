@@ -1,13 +1,10 @@
-"""Parameter counts, training FLOPs under the four published conventions, and an estimate of memory."""
+"""Parameter counts, and training FLOPs under the four published conventions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from cgpt.spec import Model
-
-BYTES_PER_FLOAT32 = 4
-PROCESS_BYTES = 400 * 2**20  # Python, tinygrad and OpenBLAS before the first tensor
 
 
 def ffn_width(model: Model) -> int:
@@ -72,14 +69,3 @@ CONVENTIONS: dict[str, Callable[[Model], float]] = {
     "chinchilla": _chinchilla,
     "cerebras": _cerebras,
 }
-
-
-def training_memory_bytes(model: Model, micro_batch_size: int) -> int:
-    """Estimated peak memory of training in float32: weights, gradients and two Adam moments, kept activations, logits.
-
-    Kept per token and layer: 8 d (LayerNorms, q k v, attention out, residuals), 2 d_ffn, 2 H S attention weights.
-    """
-    tokens = micro_batch_size * model.seq_len
-    per_layer = 8 * model.d_model + 2 * ffn_width(model) + 2 * model.n_head * model.seq_len
-    activations = tokens * (model.n_layer * per_layer + 2 * vocabulary(model))
-    return PROCESS_BYTES + BYTES_PER_FLOAT32 * (4 * n_parameters(model) + activations)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgpt.encoding import REPLACEMENT, check_argument, read_text
 from cgpt.errors import UserError
+from cgpt.hf.tokenizer import token_ids, unknown_id
+from cgpt.stopping import StopStrings, text_after
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from cgpt.sampling import GenerationConfig
 
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
 SAMPLING = ("temperature", "top_k", "top_p")
 SEARCH = ("length_penalty", "early_stopping")
 OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "seed")
@@ -49,21 +55,20 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 
 def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Continue the prompts; what came of it as a mapping, and as text to print. Raises UserError."""
-    config, texts = _config(chosen), _prompts(chosen)
+    config, texts, stops = _config(chosen), _prompts(chosen), [check_argument(stop, "stop") for stop in chosen.stop]
+    if "" in stops:
+        raise UserError("stop: is empty; write a text that ends a continuation, or leave it out")
     if chosen.stream:
         _check_stream(chosen, config, len(texts))
     from cgpt import generate as generation  # imports tinygrad, which what was wrong so far need not wait for
     from cgpt.checkpoint import load
-    from cgpt.stopping import StopStrings
-    from cgpt.tokenize import END_OF_TEXT
 
     model, tokenizer = load(chosen.checkpoint, threads=chosen.threads, verify=not chosen.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
     generation.check_prompts(prompts, context, model.config.vocab_size)
     limits = [min(_max_new_tokens(chosen, len(prompt)), context - len(prompt)) for prompt in prompts]
-    end_of_text = tokenizer.token_to_id(END_OF_TEXT)
-    stop_ids, stop = [] if end_of_text is None else [end_of_text], StopStrings(tokenizer, chosen.stop)
-    stream = Stream(texts[0], tokenizer) if chosen.stream else None
+    stop_ids, stop = model.ends.stop if model.ends else (), StopStrings(tokenizer, stops)
+    stream = Stream(texts[0], prompts[0], tokenizer) if chosen.stream else None
     on_token = (lambda _, token: stream.add(token)) if stream else None
     started = time.perf_counter()
     made = generation.generate(model, prompts, limits, config, stop_ids, stop, on_token)
@@ -74,7 +79,8 @@ def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     for i, new in enumerate(made):
         prompt = i // config.num_return_sequences
         at_end = "stop" if len(new) < limits[prompt] or stop(new) else "length"
-        entry = {"prompt": texts[prompt], "text": tokenizer.decode(new), "tokens": new, "finish_reason": at_end}
+        text = text_after(tokenizer, prompts[prompt], new)
+        entry = {"prompt": texts[prompt], "text": text, "tokens": new, "finish_reason": at_end}
         continuations.append(entry)
         if at_end == "length" and len(prompts[prompt]) + len(new) == context:
             print(f"generate: continuation {i} ends where the context of {context} tokens is full", file=sys.stderr)
@@ -108,14 +114,9 @@ def _config(chosen: argparse.Namespace) -> GenerationConfig:
 
 
 def _prompts(chosen: argparse.Namespace) -> list[str]:
-    texts = list(chosen.prompt)
+    texts = [check_argument(text, "prompt") for text in chosen.prompt]
     for path in chosen.prompt_file:
-        try:
-            texts.append(path.read_text(encoding="utf-8").removesuffix("\n"))  # which an editor adds
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; name a file that holds a prompt") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: is no UTF-8 text; convert it") from None
+        texts.append(read_text(path, "name a file that holds a prompt").removesuffix("\n"))  # which an editor adds
     if not texts:
         raise UserError('prompt: is missing; write --prompt "..." or --prompt-file FILE')
     return texts
@@ -139,14 +140,25 @@ def _max_new_tokens(chosen: argparse.Namespace, n_prompt: int) -> int:
 
 
 def encode(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of a prompt. Raises UserError where the tokenizer does not know a character of it."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    no_token = getattr(tokenizer.model, "unk_token", None)
-    known = {at for token, span in zip(encoding.tokens, encoding.offsets) if token != no_token for at in range(*span)}
-    unknown = "".join(c for at, c in enumerate(text) if at not in known and not c.isspace())
+    """Token ids of a prompt, with those that the tokenizer adds to a text.
+
+    Raises UserError where the tokenizer does not know a character of it.
+    """
+    ids = token_ids(tokenizer, text, add_special_tokens=True)
+    unknown = _unknown(text, tokenizer)
+    if unknown and tokenizer.normalizer:  # which may have left characters out, or made one of two
+        unknown = _unknown(tokenizer.normalizer.normalize_str(text), tokenizer)
     if unknown:
         raise UserError(f"prompt: {unknown!r} is unknown to the tokenizer; leave it out")
-    return encoding.ids
+    return ids
+
+
+def _unknown(text: str, tokenizer: Tokenizer) -> str:
+    """The visible characters of a text that no token stands for."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    no_token = unknown_id(tokenizer)
+    known = {at for id_, span in zip(encoding.ids, encoding.offsets) if id_ != no_token for at in range(*span)}
+    return "".join(c for at, c in enumerate(text) if at not in known and not c.isspace())
 
 
 def _as_text(continuations: list[dict[str, Any]]) -> str:
@@ -155,20 +167,25 @@ def _as_text(continuations: list[dict[str, Any]]) -> str:
 
 
 class Stream:
-    """Prints the text of tokens as they come; bytes of an unfinished character wait for the others."""
+    """Prints a prompt and the text of tokens after it as they come; bytes of an unfinished character wait."""
 
-    def __init__(self, prompt: str, tokenizer: Tokenizer):
-        self._tokenizer, self._tokens, self._n_shown = tokenizer, list[int](), 0
-        print(prompt, end="", flush=True)
+    def __init__(self, text: str, prompt: Sequence[int], tokenizer: Tokenizer):
+        self._tokenizer, self._prompt, self._tokens, self._n_shown = tokenizer, prompt, list[int](), 0
+        print(text, end="", flush=True)
 
     def add(self, token: int) -> None:
         """Print what the token completes."""
         self._tokens.append(token)
-        self._show(self._tokenizer.decode(self._tokens).rstrip("\ufffd"))  # which stands for bytes without a character
+        if BYTE.fullmatch(self._tokenizer.id_to_token(token) or ""):  # one wrong byte makes all of a run wrong
+            return
+        self._show(self._text().rstrip(REPLACEMENT))  # which stands for bytes without a character
 
     def end(self) -> None:
         """Print what is left, and end the line."""
-        self._show(self._tokenizer.decode(self._tokens) + "\n")
+        self._show(self._text() + "\n")
+
+    def _text(self) -> str:
+        return text_after(self._tokenizer, self._prompt, self._tokens)
 
     def _show(self, text: str) -> None:
         print(text[self._n_shown :], end="", flush=True)

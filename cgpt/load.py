@@ -1,21 +1,23 @@
-"""Loads every YAML file of the project and refuses, all at once, whatever in them is wrong."""
+"""Loads every YAML file of the project and says, all at once, whatever in them is wrong."""
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, contradictions
+from cgpt import bases, check, contradictions
+from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
-from cgpt.hub import is_commit
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.yamlfile import YamlFile, read
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "coordinate_check")  # folders of results/ with another meaning
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names become parts of paths and of run ids
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
+NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 
 # Fields of lm_eval.api.task.TaskConfig, listed so that a plan need not import lm_eval; a test compares them.
@@ -31,17 +33,6 @@ NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target
 
 
 @dataclass(frozen=True)
-class Workflow:
-    """Everything the YAML files say, by name. A task is its mapping with typed values in its `finetune` block."""
-
-    models: dict[str, Model]
-    datasets: dict[str, Dataset]
-    tasks: dict[str, dict[str, Any]]
-    hardware: dict[str, Hardware]
-    experiments: dict[str, Experiment]
-
-
-@dataclass(frozen=True)
 class _Names:
     """What an experiment or a task can refer to; known even where an entry itself is wrong."""
 
@@ -53,24 +44,38 @@ class _Names:
 
 def load_workflow(root: Path) -> Workflow:
     """Load workflows/ and hardware_profiles/ below `root`; raises one UserError that lists every problem found."""
-    if not (root / "workflows").is_dir():
+    workflow = read_workflow(root)
+    workflow.refuse_broken()
+    return workflow
+
+
+def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
+    """As `load_workflow`, where a wrong entry of a file raises only once it is asked for.
+
+    The files are those below `declarations`, by default those of `root` itself; paths in them are relative to `root`.
+    Raises UserError where models.yaml or data.yaml has no entries to read.
+    """
+    folder = declarations or root
+    if not (folder / "workflows").is_dir():
         raise UserError("workflows: there is no such folder here; run from the project's folder")
-    files: list[YamlFile] = []
-    models = _rows(root, "workflows/models.yaml", "models", Model, files)
-    for row in filter(None, models.values()):
-        check.model(row, ("models", row.name), files[-1])
-    datasets = _rows(root, "workflows/data.yaml", "datasets", Dataset, files)
-    for dataset in filter(None, datasets.values()):
-        check.dataset(dataset, root, ("datasets", dataset.name), files[-1])
-    profiles = _folder(root, "hardware_profiles", files)
+    models = _rows(folder, "workflows/models.yaml", "models", Model)
+    for row in filter(None, models.entries.values()):
+        check.model(row, ("models", row.name), models.yaml)
+    datasets = _rows(folder, "workflows/data.yaml", "datasets", Dataset)
+    for dataset in filter(None, datasets.entries.values()):
+        check.dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
+    profiles = _folder(folder, "hardware_profiles")
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
-    tasks = {f.name: _task(f, datasets) for f in _folder(root, "workflows/tasks", files)}
-    names = _Names(models, datasets, tasks, hardware)
-    experiments = {f.name: _experiment(f, names) for f in _folder(root, "workflows/experiments", files)}
-    problems = [problem for file in files for problem in file.problems]
-    if problems:
-        raise UserError(*problems)
-    return Workflow(models, datasets, tasks, hardware, experiments)  # type: ignore[arg-type]
+    task_files = _folder(folder, "workflows/tasks")
+    tasks = {named.name: _task(named, datasets.entries) for named in task_files}
+    names = _Names(models.entries, datasets.entries, tasks, hardware)
+    experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
+    for named in experiment_files:
+        experiments[named.name], named_parts[named.name] = _experiment(named, names)
+    return Workflow(
+        models.checked(), datasets.checked(), Entries(tasks, _broken(task_files)),
+        Entries(hardware, _broken(profiles)), Entries(experiments, _broken(experiment_files)), named_parts,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,38 +84,70 @@ class _Named:
     yaml: YamlFile
 
 
-def _folder(root: Path, folder: str, files: list[YamlFile]) -> list[_Named]:
-    """Read each YAML file of a folder; a file's name without its ending is the name of what it says."""
-    found = [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yaml"))]
-    found += [_Named(path.stem, read(path, root)) for path in sorted((root / folder).glob("*.yml"))]
-    for named in found:
-        files.append(named.yaml)
+@dataclass(frozen=True)
+class _Rows:
+    block: str
+    yaml: YamlFile
+    entries: dict[str, Any]
+
+    def checked(self) -> Entries:
+        """The rows, each with the problems at its keys; those of the file raise UserError."""
+        by_row: dict[str, tuple[str, ...]] = {}
+        of_file = []
+        for keys, line in zip(self.yaml.problem_keys, self.yaml.problems, strict=True):
+            if len(keys) > 1 and keys[0] == self.block:
+                by_row[str(keys[1])] = (*by_row.get(str(keys[1]), ()), line)
+            else:
+                of_file.append(line)
+        if of_file:
+            raise UserError(*self.yaml.problems)
+        return Entries(self.entries, by_row)
+
+
+def _broken(files: list[_Named]) -> dict[str, tuple[str, ...]]:
+    return {named.name: tuple(named.yaml.problems) for named in files if named.yaml.problems}
+
+
+def _folder(root: Path, folder: str) -> list[_Named]:
+    """Read each YAML file of a folder but hidden ones; a file's name without its ending is the name of what it says."""
+    paths = [path for ending in ("yaml", "yml") for path in sorted((root / folder).glob(f"[!.]*.{ending}"))]
+    files: dict[str, _Named] = {}
+    for path in paths:
+        named = _Named(path.stem, read(path, root))
+        alike = next((other for other in files.values() if other.name.lower() == path.stem.lower()), None)
         if not NAME.fullmatch(named.name):
-            named.yaml.problem(
-                (), f"'{named.name}' cannot be a name; name the file with letters, digits, '.', '_', '-'"
-            )
-    return found
+            named.yaml.problem((), f"'{named.name}' cannot be a name; name the file with {NAME_RULE}")
+        if alike:
+            named.yaml.problem((), f"has the name of {alike.yaml.path}; give one of the two another")
+        files.setdefault(named.name, named)
+        if alike and alike.name == named.name:
+            alike.yaml.problem((), f"has the name of {named.yaml.path}; give one of the two another")
+    return list(files.values())
 
 
-def _rows(root: Path, path: str, block: str, cls: type, files: list[YamlFile]) -> dict[str, Any]:
+def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
     """Read a file whose one key, `block`, holds a mapping of names to entries."""
-    if not (root / path).is_file():
+    if not (root / path).exists():
         raise UserError(f"{path}: there is no such file; write one with `{block}:` and below it the entries")
     file = read(root / path, root)
-    files.append(file)
-    if file.problems:
-        return {}
+    if not file.value and file.problems:
+        raise UserError(*file.problems)
     for key in file.value:
         if key != block:
             file.problem((key,), f"unknown key; {did_you_mean(key, [block])}")
     entries = file.value.get(block)
     if not isinstance(entries, dict):
         file.problem((block,), "must be a mapping of names to entries; write `<name>:` and its keys below it")
-        return {}
+        raise UserError(*file.problems)
+    lower: dict[str, str] = {}
     for name in entries:
         if not NAME.fullmatch(name):
-            file.problem((block, name), "cannot be a name; use letters, digits, '.', '_' and '-'")
-    return {name: fill(cls, entry, (block, name), file, name=name) for name, entry in entries.items()}
+            file.problem((block, name), f"cannot be a name; use {NAME_RULE}")
+        if name.lower() in lower:
+            file.problem((block, name), f"is the name of '{lower[name.lower()]}' but for its case; write another")
+        lower.setdefault(name.lower(), name)
+    return _Rows(block, file, {name: fill(cls, entry, (block, name), file, name=name)
+                               for name, entry in entries.items()})  # fmt: skip
 
 
 def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
@@ -120,27 +157,25 @@ def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlF
 
 def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
     """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
-    said, chain = dict(named.yaml.value), [named.name]
+    said, chain = [dict(named.yaml.value)], [named.name]
     others = {other.name: other.yaml.value for other in profiles}
-    while "base" in said:
-        base = said.pop("base")
-        if base not in others or base in chain:
+    while "base" in said[0]:
+        base = said[0].pop("base")
+        if not isinstance(base, str) or base not in others or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
-            named.yaml.problem(("base",), f"'{base}' {what}; {did_you_mean(str(base), set(others) - set(chain))}")
+            shown = base if isinstance(base, str) else "this"
+            named.yaml.problem(("base",), f"'{shown}' {what}; {did_you_mean(shown, set(others) - set(chain))}")
+            return None
+        if read_wrong := next(other.yaml.problems for other in profiles if other.name == base):
+            named.yaml.problem(("base",), f"'{base}' is wrong itself ({read_wrong[0]}); mend that first")
             return None
         chain.append(base)
-        said = _overlaid(others[base], said)
-    profile = fill(Hardware, said, (), named.yaml, name=named.name) if said else None
+        said.insert(0, dict(others[base]))
+    whole = functools.reduce(bases.with_base, said)
+    profile = fill(Hardware, whole, (), named.yaml, name=named.name) if whole else None
     if profile:
         check.hardware(profile, named.yaml)
     return profile
-
-
-def _overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `own`, block by block."""
-    blocks = {key: _overlaid(base[key], value) for key, value in own.items()
-              if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
-    return {**base, **own, **blocks}
 
 
 def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
@@ -155,9 +190,11 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
     if not isinstance(stock, bool):
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
     from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
-    if from_hub and not is_commit((task.get("dataset_kwargs") or {}).get("revision")):
-        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
-                     "40 hexadecimal digits")  # fmt: skip
+    options = task.get("dataset_kwargs")
+    if not isinstance(options, (dict, type(None))):
+        file.problem(("dataset_kwargs",), "must be a mapping; write `key: value` lines below it")
+    elif from_hub:
+        check.hub_task(task, file)
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
         if task.get(key) is None and not (key == "data" and from_hub):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
@@ -172,20 +209,22 @@ def _task(named: _Named, datasets: dict[str, Any]) -> dict[str, Any] | None:
         file.problem(("limit",), f"must be a whole number of documents, not {limit!r}; write e.g. 1000")
     if "finetune" in task:
         task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
-        check.values("finetune", task["finetune"], ("finetune",), file)
+        check.finetuning(task["finetune"], ("finetune",), file)
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
 
 
-def _experiment(named: _Named, names: _Names) -> Experiment | None:
-    """Check one experiment: its own keys, every name in it, and what its parts say of each other."""
+def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
+    """Check one experiment: its own keys, every name in it, and what its parts say of each other.
+
+    Returns it, None where it is wrong, and the names of each kind that it uses.
+    """
     file = named.yaml
-    if named.name in RESERVED_EXPERIMENTS:
+    if named.name.lower() in RESERVED_EXPERIMENTS:
         file.problem((), f"'{named.name}' is kept for a folder of results/; give the file another name")
     if not file.value:
-        return None
-    before = len(file.problems)
+        return None, {}
     parts = fill_fields(Experiment, file.value, (), file, hidden=("name",))
     for key, known, kind in (("models", names.models, "model"), ("hardware", names.hardware, "hardware profile"),
                              ("tasks", names.tasks, "task")):  # fmt: skip
@@ -193,18 +232,31 @@ def _experiment(named: _Named, names: _Names) -> Experiment | None:
     if "data" in parts:
         _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
     check.experiment(parts, names.models, names.hardware, file)
-    _check_vary(parts, file)
+    _check_vary(parts, names, file)
     _check_per_model(parts, file)
-    contradictions.note(parts, file)
-    return Experiment(name=named.name, **parts) if len(file.problems) == before else None
+    contradictions.note(parts, names.models, names.tasks, file)
+    used = {key: tuple(parts.get(key, ())) for key in ("models", "hardware", "tasks")}
+    used["hardware"] = used["hardware"] or Experiment.hardware
+    used["datasets"] = tuple(_datasets(parts, names))
+    return Experiment(name=named.name, **parts) if not file.problems else None, used
+
+
+def _datasets(parts: dict[str, Any], names: _Names) -> set[str]:
+    """The names of an experiment's corpora, also of those that are varied, and of its tasks' data sets."""
+    corpora = [parts["data"].corpus] if "data" in parts else []
+    corpora += [corpus for corpus in parts.get("vary", {}).get("data.corpus", ()) if corpus]
+    data = [(names.tasks.get(name) or {}).get("data") for name in parts.get("tasks", ())]
+    return {name for corpus in corpora for name in corpus} | {name for name in data if isinstance(name, str)}
 
 
 def _check_names(chosen: tuple[str, ...], known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
+    before: set[str] = set()
     for i, name in enumerate(chosen):
-        if name in chosen[:i]:
+        if name in before:
             file.problem((*keys, i), f"'{name}' is named twice; remove one of the two")
         else:
             _known(name, known, kind, (*keys, i), file)
+        before.add(name)
 
 
 def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
@@ -223,7 +275,7 @@ def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
             file.problem((*keys, "seeds"), "is empty; name at least one")
 
 
-def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:
+def _check_vary(parts: dict[str, Any], names: _Names, file: YamlFile) -> None:
     """Each axis is `<block>.<key>` with a list of values that this key could have."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
     for axis, values in parts.get("vary", {}).items():
@@ -231,12 +283,21 @@ def _check_vary(parts: dict[str, Any], file: YamlFile) -> None:
         block, _, key = axis.partition(".")
         if axis not in known:
             file.problem(keys, f"there is no such key to vary; {did_you_mean(axis, known)}")
+        elif key in getattr(VARIED[block], "EXECUTION", ()):
+            file.problem(keys, f"changes no result; write `{key}` in `{block}:` instead")
         elif block == "finetune" and "finetune" not in parts:
             file.problem(keys, "the experiment has no `finetune:` block; write one, or remove this axis")
         elif not values:
             file.problem(keys, "has no values; write a list such as [0.001, 0.002]")
         else:
             values[:] = [_varied(value, block, key, (*keys, i), file) for i, value in enumerate(values)]
+            before = set()
+            for i, value in enumerate(values):
+                if value in before:
+                    file.problem((*keys, i), f"{value} is there twice; remove one of the two")
+                if axis == "data.corpus":
+                    _check_names(value or (), names.datasets, "dataset", (*keys, i), file)
+                before.add(value)
 
 
 def _varied(value: Any, block: str, key: str, keys: tuple, file: YamlFile) -> Any:

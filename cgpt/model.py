@@ -17,6 +17,7 @@ import numpy as np
 
 from cgpt import kernels, parametrization
 from cgpt.errors import UserError
+from cgpt.ids import check_positions, check_targets, check_tokens
 from cgpt.spec import Hardware, Model
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from cgpt.decode import Decoder
     from cgpt.kernels.tensors import Placement
+    from cgpt.stopping import EndTokens
 
 
+MOST_SHOWN = 20  # problems of one file's parameters
 WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
 
 
@@ -62,7 +65,9 @@ def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path
         if name in params and params[name].shape != shape
     ]
     if problems:
-        raise UserError(*problems)
+        n_more = len(problems) - MOST_SHOWN
+        more = [f"{path}: {n_more:,} more parameters are wrong; {remedy}"] if n_more > 0 else []
+        raise UserError(*problems[:MOST_SHOWN], *more)
     return {name: params[name] for name in shapes}
 
 
@@ -107,10 +112,15 @@ class GPT:
     ):
         from cgpt.kernels.tensors import realized
 
+        shapes = {name: tuple(value.shape) for name, value in params.items()}
+        if shapes != parameter_shapes(config):
+            wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
+            raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
         self.config, self.ops, self.device, self.dtype = config, ops, device, dtype
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
         self.decoder: Decoder | None = None  # that of the last generation
+        self.ends: EndTokens | None = None  # those that its checkpoint names
 
     @classmethod
     def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:
@@ -123,14 +133,20 @@ class GPT:
         return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
 
     def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input."""
+        """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input.
+
+        Raises ValueError for ids or lengths that the model has not.
+        """
+        check_tokens(tokens, self.config)
         wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
         if positions is not None:
+            check_positions(positions, tokens, self.config)
             return self.ops.embedding_at(tokens, positions, wte, wpe, scale)
         return self.ops.embedding(tokens, wte, wpe, scale)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
+        self._check_activations(hidden)
         return self.ops.head_logits(hidden, self.head_weight)
 
     @property
@@ -152,6 +168,7 @@ class GPT:
         """
         from cgpt.kernels.meter import labelled
 
+        self._check_activations(x)
         f = None
         for i in range(self.config.n_layer):
             with labelled(layer=i):
@@ -159,6 +176,11 @@ class GPT:
         w, b = self.params["transformer.ln_f.weight"], self.params["transformer.ln_f.bias"]
         logit_scale = parametrization.logit_scale(self.config)
         return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon, logit_scale)[1]
+
+    def _check_activations(self, x: Tensor) -> None:
+        c, shape = self.config, tuple(x.shape)
+        if len(shape) != 3 or 0 in shape or shape[1] > c.seq_len or shape[2] != c.d_model:
+            raise ValueError(f"activations: have shape {shape}, not (B, T, C) with T up to {c.seq_len}, C {c.d_model}")
 
     def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
@@ -177,6 +199,8 @@ class GPT:
         all float32."""
         from cgpt.kernels.tensors import split
 
+        check_tokens(tokens, self.config)
+        check_targets(targets, tokens, self.config)
         tokens, targets = split(tokens), split(targets)
         wte, wpe, *others = self.params.values()
         tied = [wte] if self.config.tie_embeddings else []
@@ -190,11 +214,17 @@ class GPT:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
         from cgpt.kernels.tensors import split
 
+        check_tokens(tokens, self.config)
+        check_targets(targets, tokens, self.config)
         hidden = self.hidden(self.embedding(split(tokens)), independent=True)
         return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, T) int32 -> logits (B, T, V) float32."""
+    def __call__(self, tokens: Tensor | np.ndarray) -> Tensor:
+        """Token ids (B, T) int32 -> logits (B, T, V) float32. Raises ValueError for what the model cannot take."""
+        from cgpt.kernels.tensors import realized
+
+        check_tokens(tokens, self.config)
+        tokens = realized(tokens, self.device) if isinstance(tokens, np.ndarray) else tokens
         return self.head(self.hidden(self.embedding(tokens), independent=True))
 
     def numpy(self) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgpt import parametrization
+from cgpt.ids import check_targets, check_tokens
 from cgpt.model import GPT
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ class Trainer:
     def step(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[float, float]:
         """Update once from micro-batches of equal weight, each tokens and targets (B, T) int32; -1 is no target.
 
-        Returns the mean loss in nats and the gradient norm before clipping.
+        Returns the mean loss in nats and the gradient norm before clipping. Raises ValueError for ids, lengths or types
+        that the model does not take.
         """
+        for tokens, targets in micro_batches:
+            check_tokens(tokens, self.model.config)
+            check_targets(targets, tokens, self.model.config)
         s, n = self.settings, self.n_updates + 1
         hyper = [lr, s.beta1, s.beta2, s.epsilon, s.grad_clip, 1 - s.beta1**n, 1 - s.beta2**n]
         if len(micro_batches) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,17 +15,19 @@ class Cell:
 
     text: str
     note: str = ""
+    strong: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
     """`rows` are as long as `header`. Where `in_groups`, rows with the same first cell follow each other and belong
-    together: the cell's note is then told once."""
+    together: the cell's note is then told once. `notes` are sentences under the table."""
 
     title: str
     header: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
     in_groups: bool = False
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Page:
 
 def markdown(page: Page) -> str:
     """The page as GitHub Markdown."""
-    lines = [f"# {page.title}", "", *([f"> {_flat(page.question)}", ""] if page.question else [])]
-    lines += [f"- **{word}**: {_flat(text)}" for word, text in page.facts]
+    lines = [f"# {_plain(page.title)}", "", *([f"> {_plain(page.question)}", ""] if page.question else [])]
+    lines += [f"- {_bold(word)}: {_plain(text)}" for word, text in page.facts]
     for table in page.tables:
-        lines += ["", f"## {table.title}", ""]
+        lines += ["", f"## {_plain(table.title)}", ""]
         lines += [_markdown_row(table.header), "|" + " --- |" * len(table.header)]
         for before, row in zip([None, *table.rows[:-1]], table.rows, strict=True):
             again = table.in_groups and before is not None and before[0] == row[0]
             lines.append(_markdown_row([Cell(row[0].text), *row[1:]] if again else row))
+        lines += [line for sentence in table.notes for line in ("", _plain(sentence))]
     return "\n".join(lines) + "\n"
 
 
@@ -63,13 +67,27 @@ def html(page: Page) -> str:
     )
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+def _plain(text: str) -> str:
+    """Text on one line that Markdown shows as it stands: no tag, no emphasis, no link, no cell's end, no heading."""
+    one_line = " ".join(text.split())
+    for mark, instead in _MARKS:
+        one_line = re.sub(mark, instead, one_line)
+    return one_line
+
+
+def _bold(text: str) -> str:
+    """Plain text in bold, which a star or an underscore at the end of a word must not close."""
+    marked = re.sub(r"(?<=[^\\\s])[*_](?!\w)", r"\\\g<0>", _plain(text))
+    return f"**{marked}**"
 
 
 def _markdown_row(row: Sequence[Cell]) -> str:
-    cells = [_flat(f"{cell.text} ({cell.note})" if cell.note else cell.text).replace("|", "\\|") for cell in row]
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(map(_markdown_cell, row)) + " |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _bold(cell.text) if cell.strong else _plain(cell.text)
+    return f"{text} ({_plain(cell.note)})" if cell.note else text
 
 
 def _html_table(table: Table) -> str:
@@ -87,7 +105,8 @@ def _html_table(table: Table) -> str:
             body += f"<tr><th scope=row>{_html_cell(first)}</th>{values}</tr>\n"
         body += "</tbody>\n"
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}</table>"
-    return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>"
+    notes = "".join(f"\n<p class=note>{escape(sentence)}</p>" for sentence in table.notes)
+    return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>{notes}"
 
 
 def _wrapped(cell: Cell) -> str:
@@ -95,8 +114,17 @@ def _wrapped(cell: Cell) -> str:
 
 
 def _html_cell(cell: Cell) -> str:
-    return escape(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
+    text = f"<strong>{escape(cell.text)}</strong>" if cell.strong else escape(cell.text)
+    return text + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
 
+
+# What Markdown would take for more than text, and how to write it so that it does not.
+_MARKS = (
+    (r"\\(?=[!-/:-@\[-`{-~])", r"\\\\"), (r"&(?=#?\w+;)", "&amp;"), (r"<(?=[A-Za-z/!?])", "&lt;"), (r"\|", r"\\|"),
+    (r"\]\(", r"]\\("),
+    (r"\*(?=\w)|(?<!\w)_(?=\w)|~(?=~)|(?<=~)~", r"\\\g<0>"), (r"^(#{1,6}|[-+>])(?= |$)", r"\\\g<0>"),
+    (r"^(\d+)([.)])(?= |$)", r"\1\\\2"),
+)  # fmt: skip
 
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 84rem; margin: 0 auto;
@@ -117,6 +145,7 @@ tr.group th { font-weight: bold; background: #f3f3f3; }
 tr.group span { position: sticky; left: 0.7rem; }
 tr.group small { display: inline; margin-left: 0.6em; }
 small { display: block; font-weight: normal; font-size: 0.8rem; color: #595959; }
+.note { max-width: 45rem; font-size: 0.9rem; margin: 0.4rem 0; }
 dl { max-width: 45rem; }
 dt { font-weight: bold; }
 dd { margin: 0 0 0.5rem; }

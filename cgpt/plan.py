@@ -6,17 +6,18 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, flops, trunk
+from cgpt import check, flops, memory, trunk
 from cgpt.errors import UserError, did_you_mean
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
 from cgpt.variants import Variant, variants
 
+LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
 RUNS_FOLDER = Path("results/runs")
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
@@ -41,13 +42,14 @@ class Execution:
     """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
 
     hardware: Hardware | None = None
+    model: Model | None = None  # that is trained or scored
     threads: int = 1
     checkpoint_every_steps: int = 200
     n_parameters: int | None = None
     tokens: int | None = None
     flops_6nd: float | None = None
     flops: float | None = None  # attention included, PaLM convention
-    minutes: float | None = None
+    minutes: float | None = None  # that `planned_time` fills in
     memory_bytes: int | None = None
     label: str = ""  # the run's values of what its experiment varies, for people
     trunk_steps: int = 0  # that `trunk` has done of this run
@@ -95,11 +97,18 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
 
 def _runs(experiment: Experiment, workflow: Workflow) -> list[Run]:
     runs: dict[tuple[str, str], Run] = {}
+    points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
+    for of_model in points.values():
+        _refuse_alike(of_model, experiment.name)
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
-        for variant in variants(experiment, workflow.models[model_name]):
+        for variant in points[model_name]:
             for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
                 runs.setdefault((run.stage, run.id), run)
-    return sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
+        raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
+                        "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
+    return found
 
 
 def last_file(stage: str, run_id: str) -> Path:
@@ -107,14 +116,30 @@ def last_file(stage: str, run_id: str) -> Path:
     return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
 
 
-def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
-    """Every run of every experiment by (stage, id); a shared one has the fewest threads that are named for it.
+def make_plans(workflow: Workflow) -> tuple[dict[str, Plan], dict[str, tuple[str, ...]]]:
+    """The plan of each experiment that has one, and the problems of each other one."""
+    plans, broken = {}, dict(workflow.experiments.broken)
+    for name, experiment in workflow.experiments.items():
+        try:
+            plans[name] = make_plan(experiment, workflow)
+        except UserError as error:
+            broken[name] = error.problems
+    return plans, broken
 
-    Runs of any two experiments may share steps.
+
+def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
+    """Every run of every experiment that has a plan, by (stage, id)."""
+    return runs_of(make_plans(workflow)[0].values())
+
+
+def runs_of(plans: Iterable[Plan]) -> dict[tuple[str, str], Run]:
+    """Every run of the plans by (stage, id); a shared one has the fewest threads that are named for it.
+
+    Runs of any two plans may share steps.
     """
     runs: dict[tuple[str, str], Run] = {}
-    for experiment in workflow.experiments.values():
-        for run in _runs(experiment, workflow):
+    for plan in plans:
+        for run in plan.runs:
             known = runs.get((run.stage, run.id))
             if known is None or run.execution.threads < known.execution.threads:
                 runs[run.stage, run.id] = run
@@ -129,14 +154,17 @@ def is_awaited(run: Run, runs: Iterable[Run]) -> bool:
 
 def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
     """The run with this id; raises UserError with the nearest id where no experiment has it."""
-    return pick(stage, run_id, all_runs(workflow))
+    plans, broken = make_plans(workflow)
+    return pick(stage, run_id, runs_of(plans.values()), broken)
 
 
-def pick(stage: str, run_id: str, runs: dict[tuple[str, str], Run]) -> Run:
-    """The run with this id out of `all_runs`; raises UserError as `find_run` does."""
+def pick(stage: str, run_id: str, runs: dict[tuple[str, str], Run], broken: Mapping[str, Sequence[str]]) -> Run:
+    """The run with this id out of `runs_of`; raises UserError as `find_run` does."""
     if (stage, run_id) not in runs:
-        raise UserError(f"{stage}: no experiment has a run '{run_id}'; "
-                        f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        problem = (f"{stage}: no experiment has a run '{run_id}'; "
+                   f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
+        left_out = [f"left out: {lines[0]}" for lines in broken.values()]
+        raise UserError(problem, *left_out)
     return runs[stage, run_id]
 
 
@@ -144,6 +172,19 @@ def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
     """Every device of a profile takes the same number of sequences in each forward pass."""
     if problem := check.uneven(n_sequences, hardware):
         raise UserError(f"workflows/{where}: {problem}")
+
+
+def _refuse_alike(points: Iterable[Variant], experiment: str) -> None:
+    """No two points of `vary` are the same runs, of which one would be lost without a word."""
+    seen: dict[str, Variant] = {}
+    for point in points:
+        train = resolve_length(point.train, point.model)
+        said = replace(train, tokens_per_parameter=None, flops=None)
+        other = seen.setdefault(repr((point.model, point.data, said, point.finetune)), point)
+        if other is not point:
+            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, point)]
+            raise UserError(f"workflows/experiments/{experiment}.yaml: vary: at {' and at '.join(at)} the runs of "
+                            f"{point.model.name} are the same; leave one of the two out")  # fmt: skip
 
 
 def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
@@ -226,12 +267,12 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
         del identity[key]
     spec = {"model": asdict(model), "train": identity, "seed": seed, "hardware": hardware_identity(hardware),
             "tokenize": tokenize.id}  # fmt: skip
-    n_flops = flops.flops_per_token(model, "palm") * (train.tokens or 0)
     execution = Execution(
-        hardware, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
-        flops.flops_per_token(model, "6nd") * (train.tokens or 0), n_flops, _minutes(n_flops, hardware, threads),
-        flops.training_memory_bytes(model, train.micro_batch_size or train.batch_size),
-        ", ".join(variant.label("model", "data", "train")),
+        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
+        flops_6nd=flops.flops_per_token(model, "6nd") * (train.tokens or 0),
+        flops=flops.flops_per_token(model, "palm") * (train.tokens or 0),
+        memory_bytes=memory.pretraining_bytes(model, train, threads, hardware.kernels),
+        label=", ".join(variant.label("model", "data", "train")),
     )  # fmt: skip
     name = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{seed}"]
     return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
@@ -248,7 +289,7 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
         "weights_from": pretrain.spec["hardware"]["name"],
     }
     execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
-                        minutes=None, memory_bytes=None)  # fmt: skip
+                        memory_bytes=None)  # fmt: skip
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
@@ -277,8 +318,7 @@ def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Da
     execution = replace(
         pretrain.execution, tokens=tokens, flops=cost,
         flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
-        minutes=_minutes(cost, hardware, pretrain.execution.threads),
-        memory_bytes=flops.training_memory_bytes(model, tuning.batch_size),
+        memory_bytes=memory.finetuning_bytes(model, tuning, pretrain.execution.threads, hardware.kernels),
         label=", ".join(variant.label("model", "data", *(["train"] if start == "pretrained" else []), "finetune")),
     )  # fmt: skip
     parts = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{spec['seed']}",
@@ -306,7 +346,10 @@ def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dat
         "hardware": checkpoint.spec["hardware"],
     }
     needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
-    execution = replace(checkpoint.execution, tokens=None, flops=None, flops_6nd=None, minutes=None)
+    cost = checkpoint.execution
+    assert cost.model is not None
+    needed = memory.evaluation_bytes(cost.model, cost.threads, checkpoint.spec["hardware"]["kernels"])
+    execution = replace(cost, tokens=None, flops=None, flops_6nd=None, memory_bytes=needed)
     return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
 
 
@@ -340,14 +383,6 @@ def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
     said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
             "documents": dataset.documents}  # fmt: skip
     return {"name": dataset.name} | said | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
-
-
-def _minutes(n_flops: float | None, hardware: Hardware, threads: int) -> float | None:
-    """At the profile's sustained rate, which is for all its threads; None where that rate is not known."""
-    if n_flops is None or hardware.sustained_flops_per_s is None:
-        return None
-    share = min(1.0, threads / hardware.resources.threads)
-    return n_flops / (hardware.sustained_flops_per_s * share) / 60
 
 
 def _corpus_name(data: Data) -> str:

@@ -6,8 +6,11 @@ import re
 from typing import Any
 
 from cgpt import trunk
+from cgpt.columns import aligned
+from cgpt.cost.estimate import training_extrapolated
 from cgpt.plan import Plan, Run
-from cgpt.spec import Experiment
+from cgpt.planned_time import Timed
+from cgpt.spec import Experiment, Hardware
 
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
@@ -15,14 +18,18 @@ KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "m
         "trunk_steps")  # fmt: skip
 
 
-def as_json(experiment: Experiment, plan: Plan) -> dict[str, Any]:
+def as_json(experiment: Experiment, timed: Timed) -> dict[str, Any]:
     """The plan as one JSON object: each run with its spec, needs and estimates (null: not known), and the totals."""
     runs = [
         {"stage": run.stage, "id": run.id, "needs": run.needs, "spec": run.spec}
         | {key: getattr(run.execution, key) for key in KEYS}
-        for run in plan.runs
+        | {"finished": (run.stage, run.id) in timed.finished}
+        for run in timed.plan.runs
     ]
-    return {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(plan)}
+    said = {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(timed.plan)}
+    left = [run.execution.minutes or 0.0 for run in timed.left()]
+    return said | {"finished": len(timed.finished), "minutes_left": sum(left), "cores": timed.cores,
+                   "wall_minutes": timed.wall_minutes, "rates": list(timed.sources)}  # fmt: skip
 
 
 def totals(plan: Plan) -> dict[str, Any]:
@@ -52,13 +59,10 @@ def totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def as_text(experiment: Experiment, plan: Plan) -> str:
+def as_text(experiment: Experiment, timed: Timed) -> str:
     """A table for people: one line a run, then the totals and what the estimates rest on."""
-    rows = [HEADINGS, *(_row(run) for run in plan.runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
-    total = totals(plan)
+    plan, total = timed.plan, totals(timed.plan)
+    lines = aligned([HEADINGS, *(_row(run, (run.stage, run.id) in timed.finished) for run in plan.runs)], left=2)
     known = f"about {_minutes(total['minutes'])} minutes one after another"
     minutes = known if total["minutes"] else "minutes not known"
     lines += [
@@ -66,19 +70,37 @@ def as_text(experiment: Experiment, plan: Plan) -> str:
         f"{experiment.name}: {experiment.question}",
         f"{total['runs']} runs; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, {minutes}; "
         f"largest run about {_mib(total['memory_bytes'])}",
+        *_progress(timed),
     ]
     if total["runs_without_minutes"]:
         lines.append(
-            f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, "
-            "or whose hardware profile names no sustained_flops_per_s"
+            f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, once they are "
+            "fetched, or whose machine's rate is not known"
         )
-    lines += _forecasts(plan) if not total["minutes"] else []
+    lines += [*timed.sources, *(_forecasts(plan) if not total["minutes"] else [])]
     lines += _trunks(total)
     lines += _modeled(experiment, plan)
+    starts = "with" if timed.with_starts else "without"
     lines.append(
-        "FLOPs: 6 N + 12 L S d a token; memory: weights, gradients, Adam moments, one micro batch's activations"
+        f"FLOPs: 6 N + 12 L S d a token; minutes: of steps and scoring, {starts} the seconds in which each job starts; "
+        "memory: of the whole process at its peak"
     )
     return "\n".join(lines)
+
+
+def _progress(timed: Timed) -> list[str]:
+    """What is finished, and how long the rest takes on the cores that are asked of; no line where neither is said."""
+    lines, left = [], timed.left()
+    if timed.finished:
+        minutes = sum(run.execution.minutes or 0.0 for run in left)
+        rest = (
+            f"the {len(left)} left take about {_minutes(minutes)} minutes one after another" if left else "none is left"
+        )
+        lines.append(f"finished: {len(timed.finished)} runs; {rest}")
+    if timed.wall_minutes is not None:
+        lines.append(f"on {timed.cores} cores: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far "
+                     "as their threads and needs allow")  # fmt: skip
+    return lines
 
 
 def _forecasts(plan: Plan) -> list[str]:
@@ -103,18 +125,27 @@ def _trunks(total: dict[str, Any]) -> list[str]:
 
 
 def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
-    """Which machines are modeled, and how many of each; no line where none is."""
-    used = {run.execution.hardware.name: run.execution.hardware for run in plan.runs if run.execution.hardware}
-    named = [f"{name} ({hardware.systems} systems)" if hardware.systems > 1 else name
-             for name, hardware in used.items() if hardware.timing == "modeled"]  # fmt: skip
+    """Which machines are modeled, how many of each, and whether beyond what was measured; no line where none is."""
+    widths: dict[str, tuple[Hardware, set[int]]] = {}
+    for run in plan.runs:
+        hardware = run.execution.hardware
+        if hardware and hardware.timing == "modeled" and "model" in run.spec:
+            widths.setdefault(hardware.name, (hardware, set()))[1].add(run.spec["model"]["d_model"])
+    named = []
+    for name, (hardware, of_runs) in widths.items():
+        beyond = [training_extrapolated(hardware, d_model, hardware.systems) for d_model in of_runs]
+        notes = [f"{hardware.systems} systems"] if hardware.systems > 1 else []
+        notes += ["extrapolated" if all(beyond) else "extrapolated for some"] if any(beyond) else []
+        named.append(f"{name} ({', '.join(notes)})" if notes else name)
     weights = f", with the weights of {experiment.weights_from}" if experiment.weights_from else ""
     return [f"modeled: {', '.join(named)}{weights}"] if named else []
 
 
-def _row(run: Run) -> tuple[str, ...]:
+def _row(run: Run, finished: bool) -> tuple[str, ...]:
     cost = run.execution
     counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
-    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, _minutes(cost.minutes), _mib(cost.memory_bytes))
+    minutes = "done" if finished else _minutes(cost.minutes)
+    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, minutes, _mib(cost.memory_bytes))
 
 
 def _count(number: int | None) -> str:

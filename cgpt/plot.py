@@ -20,11 +20,13 @@ from cgpt.collect import (
     column_names,
     grouped,
     mean,
+    output_folder,
     series,
     series_order,
     short,
 )
 from cgpt.records import ANSWER_BITS, LABELS, read_loss, write_whole
+from cgpt.score_table import metric_text
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -38,7 +40,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#595959"
-_CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
+CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
+MOST_INSIDE = 6  # entries of a legend, or labels of points, that do not cover what is drawn
+MOST_INCHES = 16.0  # of a figure's width
+BARS = "bars: sd over seeds, where n=1 the standard error over documents"
 _STYLE: Any = {
     "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
@@ -47,9 +52,10 @@ _STYLE: Any = {
 }  # fmt: skip
 
 
-def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
-    """Write figures/loss, scores, answers and compute of an experiment, each as .svg and .png. Raises UserError."""
-    rows = collect(experiment, plan, results)
+def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
+    """Write figures/loss, scores, answers and compute of an experiment, each as .svg and .png; return its folder.
+    `partial`: of the records that are there. Raises UserError."""
+    rows = collect(experiment, plan, results, partial)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
     figures: dict[str, Callable[[], Figure]] = {
@@ -58,8 +64,10 @@ def plot(experiment: Experiment, plan: Plan, results: Path) -> None:
         "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks, _parametrizations(plan)),
         "compute": lambda: compute_figure(pretrained),
     }
+    folder = output_folder(experiment, rows, results)
     for name, draw in figures.items():
-        write_figure(results / experiment.name / "figures" / name, draw)
+        write_figure(folder / "figures" / name, draw)
+    return folder
 
 
 def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
@@ -75,8 +83,7 @@ def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
     names = column_names(runs)
-    many = len(names) > 6  # whose legend would cover the curves
-    figure, (axes,) = new_figure(height=4.0 + (0.12 * len(names) if many else 0))
+    figure, (axes,) = new_figure()
     styles = styles_of(list(names))
     for row in runs:
         style = styles[column_key(row)]
@@ -90,8 +97,8 @@ def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]
     axes.set_ylabel("loss (nats per token)")
     handles = [handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
     handles += [handle("validation", color=GREY, marker="o"), handle("training", color=GREY, linewidth=0.7)]
-    if many:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    if len(names) > MOST_INSIDE:
+        legend_below(figure, handles)
     else:
         axes.legend(handles=handles)
     return figure
@@ -103,15 +110,19 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
         return note("This experiment has no tasks.")
     tasks = _tasks(scores, task_order)
     scores, titles = _labels_to_titles(scores, tasks)
-    across = min(len(tasks), 3 if len(tasks) != 4 else 2)
-    down = math.ceil(len(tasks) / across)
-    figure, panels = new_figure(across, down, width=max(6.0, 3.0 * across), height=3.0 * down + 0.6)
     looks = _looks(scores)
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
+    wide = max(3.0, 0.3 * len(models))
+    across = min(len(tasks), 3 if len(tasks) != 4 else 2, max(1, int(MOST_INCHES / wide)))
+    down = math.ceil(len(tasks) / across)
+    labels = 0.06 * max(map(len, models.values()), default=0) if len(models) > 3 else 0.0
+    figure, panels = new_figure(across, down, width=max(6.0, wide * across), height=3.0 * down + 0.6 + labels)
     for axes, task in zip(panels, tasks, strict=False):
         _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
         axes.set_title(titles[task], fontweight="bold")
-    slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+    turned = 40 if len(models) <= MOST_INSIDE else 90  # steep where slanted names would lie on each other
+    slanted: dict[str, Any] = {"rotation": turned, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+    slanted |= {"va": "center"} if turned == 90 else {}
     for place, axes in enumerate(panels[: len(tasks)]):
         lowest = place + across >= len(tasks)
         axes.set_xticks(
@@ -119,8 +130,9 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
         )
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    handles = [handle(label=name, **look) for name, look in {**looks, "chance": _CHANCE}.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5 if across > 2 else 3))
+    handles = _handles(looks, scores)
+    ncols = min(len(handles), 5 if across > 2 else 3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, title=BARS, title_fontsize=9)
     return figure
 
 
@@ -160,10 +172,9 @@ def answers_figure(
     for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
         axes.set_axis_off()
     figure.supxlabel(f"{LABELS['validation_loss']}, falling", fontsize=10)
-    handles = [handle(label=kind, **look) for kind, look in {**looks, "chance": _CHANCE}.items()]
-    bars = "bars: sd over seeds, where n=1 the standard error over documents"
+    handles = _handles(looks, [row for row in scores if row["primary"]])
     # Below the panels the legend would hide the label of the axis.
-    figure.legend(handles=handles, loc="outside upper center", ncols=5, title=bars, title_fontsize=9)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, title=BARS, title_fontsize=9)
     return figure
 
 
@@ -175,19 +186,27 @@ def compute_figure(runs: list[Row]) -> Figure:
     figure, (axes,) = new_figure()
     names = column_names(known)
     styles = styles_of(list(names))
+    handles: list[Any] = []
     for key, seeds in grouped(known, COLUMN_KEYS).items():
         flops = mean([row["flops"] for row in seeds]).value
         loss = mean([row["validation_loss"] for row in seeds])
         axes.errorbar(flops, loss.value, yerr=loss.sd, capsize=3, **styles[key])
         label = f"{names[key]}, {short(key[0])}, n={loss.n}"
-        axes.annotate(label, (flops, loss.value), xytext=(7, 4), textcoords="offset points", fontsize=8)
+        handles.append(handle(label, **styles[key]))
+        if len(names) <= MOST_INSIDE:
+            axes.annotate(label, (flops, loss.value), xytext=(7, 4), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.15)
     low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.28)  # room for the last point's label
+    if len(names) > MOST_INSIDE:
+        legend_below(figure, handles)
+    else:
+        axes.set_xlim(low, high * (high / low) ** 0.28)  # room for the last point's label
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["flops"])
     axes.set_ylabel(LABELS["validation_loss"])
+    if any(len(seeds) > 1 for seeds in grouped(known, COLUMN_KEYS).values()):
+        axes.set_title("bars: sd over seeds", loc="right", fontsize=8)
     return figure
 
 
@@ -239,10 +258,10 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
         shift = min(0.14, 0.7 / len(points)) * (points.index(name) - (len(points) - 1) / 2)
         for key, seeds in grouped(of_name, COLUMN_KEYS).items():
             _point(axes, models.index(key) + shift, seeds, looks[name])
-    _name_metric(axes, rows[0])
+    name_metric(axes, rows[0])
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12)
-    axes.set_xlim(-0.5, len(models) - 0.5)
+    axes.set_xlim(-0.5, max(1, len(models)) - 0.5)
 
 
 def _against_loss(
@@ -255,16 +274,20 @@ def _against_loss(
 ) -> None:
     """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
     labels: list[str] = []
+    sizes = sorted({row["n_parameters"] for row in rows})
+    shown = sizes if len(sizes) <= MOST_INSIDE + 2 else [sizes[0], sizes[-1]]  # more labels would lie on each other
     for kind in dict.fromkeys(map(name, rows)):
         for seeds in grouped((row for row in rows if name(row) == kind), COLUMN_KEYS).values():
             x = mean(losses[row["pretrain_run"]] for row in seeds).value
             y = _point(axes, x, seeds, looks[kind])
             label = f"{short(seeds[0]['n_parameters'])}, n={len(seeds)}"
-            if labelled and label not in labels:  # once for SP and muP of a size; sides take turns
+            if (
+                labelled and label not in labels and seeds[0]["n_parameters"] in shown
+            ):  # once for SP and muP of a size; sides take turns
                 offset, side = (((5, 3), "left"), ((-6, -8), "right"))[len(labels) % 2]
                 axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7)
                 labels.append(label)
-    _name_metric(axes, rows[0])
+    name_metric(axes, rows[0])
     axes.margins(0.12)
     low, high = axes.get_xlim()
     axes.set_xlim(high + 0.45 * (high - low), low - 0.4 * (high - low))  # falling; room for the outer labels
@@ -278,10 +301,18 @@ def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> floa
     return score.value
 
 
-def _name_metric(axes: Axes, row: Row) -> None:
+def _handles(looks: dict[str, dict[str, Any]], scores: list[Row]) -> list[Any]:
+    """Entries of a legend; chance is one where a panel has its line."""
+    chance = {"chance": CHANCE} if any(row["chance"] is not None for row in scores) else {}
+    return [handle(label=name, **look) for name, look in {**looks, **chance}.items()]
+
+
+def name_metric(axes: Axes, row: Row) -> None:
+    """Label the axis with the metric, its scale and its direction, and draw the line of chance where there is one."""
     if row["chance"] is not None:
-        axes.axhline(row["chance"], **_CHANCE)
-    axes.set_ylabel(row["metric"] + ("" if row["higher_is_better"] else " (lower is better)"))
+        axes.axhline(row["chance"], **CHANCE)
+    lower = {False: ", lower is better", None: ", direction not stated", True: ""}[row["higher_is_better"]]
+    axes.set_ylabel(metric_text(row) + lower)
 
 
 def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
@@ -318,7 +349,17 @@ def handle(label: str, **look: Any) -> Any:
     """An entry of a legend."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], markersize=4, label=label, **look)
+    return Line2D([], [], label=label, **{"markersize": 4, **look})
+
+
+def legend_below(figure: Figure, handles: list[Any]) -> None:
+    """A legend of many entries under the panels, with the figure made as large as it needs."""
+    longest = max(len(entry.get_label()) for entry in handles)
+    width, height = figure.get_size_inches()
+    n_columns = max(1 if longest > 50 else 2, min(4, int(width / (0.075 * longest + 0.7))))
+    rows = math.ceil(len(handles) / n_columns)
+    figure.set_size_inches(max(width, n_columns * (0.075 * longest + 0.7)), height + 0.2 * rows + 0.1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns)
 
 
 def log_ticks(axis: Axis) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.collect import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean
+from cgpt.collect import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, output_folder
 from cgpt.devices import anywhere, device_rows
+from cgpt.errors import UserError
 from cgpt.plot import COLOURS, handle, log_ticks, new_figure, note, styles_of, write_figure
 from cgpt.records import LABELS, read_kernels, read_loss
 from cgpt.roofline import make_roofline, roofline_figure, with_prefix
@@ -28,9 +29,12 @@ WHOLE = "measured as a whole"
 LEAST_SHARE = 0.005  # of a step; a smaller part cannot be seen
 
 
-def plot_devices(experiment: Experiment, plan: Plan, results: Path) -> None:
-    """Write figures/time_to_loss, step_time and roofline, each as .svg and .png. Raises UserError."""
-    rows = collect(experiment, plan, results)
+def plot_devices(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
+    """Write figures/time_to_loss, step_time and roofline, each as .svg and .png; return the experiment's folder.
+    `partial`: of the records that are there. Raises UserError."""
+    rows = collect(experiment, plan, results, partial)
+    if not rows.metered:
+        raise UserError(f"{experiment.name}: no record of a modeled machine is there; run the stage `meter` first")
     machines, runs = device_rows(rows), results / "runs"
     curves = {name: read_loss(runs / "pretrain" / name / "loss.csv") for name in {r["pretrain_run"] for r in machines}}
     specs = {run.id: run.spec for run in plan.of("meter")}
@@ -42,8 +46,10 @@ def plot_devices(experiment: Experiment, plan: Plan, results: Path) -> None:
         "step_time": lambda: step_time_figure(machines),
         "roofline": lambda: roofline_figure(rooflines),
     }
+    folder = output_folder(experiment, rows, results)
     for name, draw in figures.items():
-        write_figure(results / experiment.name / "figures" / name, draw)
+        write_figure(folder / "figures" / name, draw)
+    return folder
 
 
 def time_to_loss_figure(rows: list[Row], curves: Curves) -> Figure:

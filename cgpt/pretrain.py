@@ -20,7 +20,7 @@ from cgpt.kernels.meter import meter
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
 from cgpt.progress import Progress
-from cgpt.records import PretrainRecord, write_record, write_whole
+from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record, write_whole
 from cgpt.runstate import Clock, LossLog, RunState, Saved, StopSignal
 from cgpt.schedule import Schedule, shared
 from cgpt.score import score
@@ -121,6 +121,7 @@ class PretrainRun:
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
+        (self.out / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
         progress = Progress(self.out.name)
         with StopSignal() as stop:
             for step in range(self.trainer.n_updates, self.steps):
@@ -145,6 +146,8 @@ class PretrainRun:
         self.clock.add(t.batch_size * self.config.seq_len, time.perf_counter() - start)
         done = step + 1
         nats = self.validation_loss() if done % t.eval_every_steps == 0 or done == self.steps else None
+        if nats is not None:
+            self._refuse_divergence(step, nats, grad_norm)
         bits = None if nats is None else shards.bits_per_byte(nats, self.validation_header)
         self.log.append(
             step=done, tokens=done * t.batch_size * self.config.seq_len, train_loss=loss, validation_loss=nats,
@@ -170,6 +173,8 @@ class PretrainRun:
         if math.isfinite(loss) and math.isfinite(grad_norm) and not too_high:
             return
         self.state.remove()
+        finite = loss if math.isfinite(loss) else None
+        write_record(self.out / DIVERGED_FILE, DivergedRecord(self.out.name, "pretrain", step + 1, finite))
         before = "" if first is None else f", first loss {first:.4g}"
         raise UserError(
             f"{self.out.name}: train.lr: the run diverged at step {step + 1} (loss {loss:.4g}, gradient norm "

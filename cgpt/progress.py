@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 from cgpt.runstate import Clock, peak_memory_bytes
 
@@ -30,4 +31,5 @@ class Progress:
             f"{peak_memory_bytes() / 2**20:,.0f} MiB  {left} left"
         )
         end = "\n" if last or not self._terminal else ""
-        print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever read it is gone, which is no reason to lose the run
+            print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)

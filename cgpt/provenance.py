@@ -13,15 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cgpt.kernels.compiler import cpu_flags, cpu_model
+from cgpt.kernels.processor import cpu_flags, cpu_model
 
 PACKAGE = Path(__file__).parent
 PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
 # Modules whose code decides no result: what those that read declarations say arrives in the spec, no stage imports
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
-    "__main__ check errors fill load plan provenance spec yamlfile hf.card hf.folder hf.torch_file hf.weights "
-    "chain content progress wholefile".split()
+    "__main__ caches check declarations ending entries errors fill jobs load plan provenance spec userfile yamlfile "
+    "hf.card hf.folder hf.torch_file hf.weights chain content progress wholefile".split()
 )
 COMPILED_SOURCES = ("*.c", "*.h")
 

@@ -6,7 +6,6 @@ per optimizer step. A file with a missing or an extra key, or a value of the wro
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.userfile import read_csv, read_json
 from cgpt.wholefile import whole_folder as whole_folder  # for those that write beside a record
 from cgpt.wholefile import write_whole as write_whole
 
 TIMINGS = ("measured", "modeled")
 SEAL = "record_sha256"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class Score:
     filter: str
     value: float
     stderr: float | None
-    higher_is_better: bool
+    higher_is_better: bool | None  # None: a metric of the task's own that does not say so
     chance: float | None
 
 
@@ -125,7 +126,21 @@ class ScoresRecord:
     inputs: dict  # as a run's
     lm_eval_version: str
     scores: list  # of Score
+    commonest_answer: str | None = None  # of the model to the documents; a file may leave out this key and the next
+    commonest_answer_share: float | None = None  # of the documents, 0 to 1
 
+
+@dataclass(frozen=True)
+class DivergedRecord:
+    """diverged.json of a training run that stopped because its loss rose or was no number; it has no run.json."""
+
+    run: str
+    stage: str
+    step: int
+    loss: float | None  # nats per token at that step; None: not finite
+
+
+DIVERGED_FILE = "diverged.json"
 
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
                 "tokens_per_s", "seconds")  # fmt: skip
@@ -211,7 +226,12 @@ def read_kernels(path: Path) -> list[dict[str, Any]]:
     return _read_numbers(path, KERNEL_COLUMNS, ("kernel", "phase"))
 
 
-def write_record(path: Path, record: PretrainRecord | ScoresRecord) -> None:
+def read_diverged(path: Path) -> DivergedRecord | None:
+    """Read a diverged.json; None where there is none, as of a run that did not diverge. Raises UserError."""
+    return _parse(DivergedRecord, _read_object(path), str(path)) if path.is_file() else None
+
+
+def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRecord) -> None:
     """Write a record as JSON, whole or not at all, with a hash of what it says as its last key."""
     content = asdict(record)
     sealed = content | {SEAL: _sealing(content)}
@@ -228,6 +248,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
     write_whole(path, ("\n".join(lines) + "\n").encode())
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
@@ -236,19 +264,17 @@ def _csv_cell(value: Any) -> str:
     if isinstance(value, dict):
         value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
     text = str(value)
+    if isinstance(value, str) and text[:1] in FORMULA_STARTS and not _is_number(text):
+        text = "'" + text  # so that a spreadsheet shows the text instead of computing it
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
 
 
 def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Rows of a CSV with exactly these columns: text in those of `names`, else numbers, None in an empty cell."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if tuple(lines.fieldnames or ()) != columns:
-                raise UserError(f"{path}: the columns are {lines.fieldnames}; expected {', '.join(columns)}")
-            rows = list(lines)
-        if any(None in line or None in line.values() for line in rows):
-            raise ValueError("a line has too few or too many cells")
+        there, rows = read_csv(path)
+        if there != columns:
+            raise UserError(f"{path}: the columns are {', '.join(there)}; expected {', '.join(columns)}")
         return [{key: line[key] if key in names else float(line[key]) if line[key] else None for key in columns}
                 for line in rows]  # fmt: skip
     except (OSError, ValueError) as error:
@@ -257,7 +283,7 @@ def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = (
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run its stage first (snakemake does when asked for a table)") from None
     except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt.errors import writing
+from cgpt.jobs import ASKS_FOR_AN_END
 from cgpt.records import LOSS_COLUMNS
 from cgpt.wholefile import write_whole
 
@@ -179,12 +180,13 @@ class Clock:
 
 
 class StopSignal:
-    """`with StopSignal() as stop:` SIGTERM and SIGINT set `stop.requested` instead of ending the process at once."""
+    """`with StopSignal() as stop:` what asks for an end sets `stop.requested` instead of ending the process at once."""
 
     requested: int | None = None  # the signal's number
 
     def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        self._before = {number: signal.signal(number, self._note) for number in asked}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.errors import UserError
+from cgpt.ids import check_ids
 from cgpt.model import GPT
 
 TOKENS_PER_BATCH = 4096
@@ -24,7 +25,8 @@ def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> 
     """For each token sequence, log p (nats) of tokens[first:] given all before, and whether each is the most likely.
 
     `sequences[i]` has at most seq_len + 1 tokens, 1 <= first[i] <= its length. Returns a pair of arrays
-    (n - first,) float32 and bool per sequence. Raises UserError for a sequence that is too long.
+    (n - first,) float32 and bool per sequence. Raises UserError for a sequence that is too long, ValueError for ids
+    that the model has not and for a `first` outside of its sequence.
     """
     longest = model.config.seq_len
     # Sequences that differ in their last token alone, as the choices of a question often do, are one forward pass.
@@ -32,6 +34,9 @@ def score(model: GPT, sequences: Sequence[np.ndarray], first: Sequence[int]) -> 
     for i, tokens in enumerate(sequences):
         if len(tokens) > longest + 1:
             raise UserError(f"seq_len: a sequence of {len(tokens)} tokens does not fit {longest} + 1; cut it first")
+        if not 1 <= first[i] <= len(tokens):
+            raise ValueError(f"first: is {first[i]} in a sequence of {len(tokens)} tokens; write 1 to their number")
+        check_ids(tokens, model.config, "tokens")
         same_inputs.setdefault((tokens[:-1].tobytes(), first[i]), []).append(i)
     n_targets = max(map(len, same_inputs.values()), default=1)
     shapes: dict[int, list[list[int]]] = {}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +26,27 @@ from cgpt.wholefile import whole_file
 MAGIC = b"CGPTSHRD"
 FORMAT_VERSION = 1
 HEADER_BYTES = 1024
-HEADER_KEYS = (
-    "format_version", "vocab_size", "tokenizer_sha256", "n_tokens", "n_bytes", "n_documents", "dtype", "sha256",
-    "header_sha256",
-)  # fmt: skip
+LARGEST = 1 << 48  # of a count: more than any disk holds
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+HEADER_KEYS: dict[str, Callable[[Any], bool]] = {  # and what each may hold
+    "format_version": _is_count, "vocab_size": _is_count, "tokenizer_sha256": _is_text, "n_tokens": _is_count,
+    "n_bytes": _is_count, "n_documents": _is_count, "dtype": _is_text, "sha256": _is_text, "header_sha256": _is_text,
+}  # fmt: skip
 REMEDY = "delete its folder, so that tokenize runs again"
+
+
+def dtype_of(vocab_size: int) -> np.dtype:
+    """The smallest type that holds every token, little-endian."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class ShardWriter:
@@ -38,7 +54,7 @@ class ShardWriter:
 
     def __init__(self, path: Path, vocab_size: int, tokenizer_sha256: str):
         self.path = path
-        self.dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+        self.dtype = dtype_of(vocab_size)
         self.header: dict[str, Any] = {
             "format_version": FORMAT_VERSION, "vocab_size": vocab_size, "tokenizer_sha256": tokenizer_sha256,
             "n_tokens": 0, "n_bytes": 0, "n_documents": 0, "dtype": self.dtype.name,
@@ -93,20 +109,29 @@ def read_header(path: Path) -> dict[str, Any]:
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run tokenize first") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from None
     if not head.startswith(MAGIC):
         raise UserError(f"{path}: magic: is {head[:8]!r}, so this is no token shard; {REMEDY}")
     try:
         header = json.loads(head[len(MAGIC) :])
-        if not isinstance(header, dict):
-            raise ValueError("no JSON object")
-    except ValueError:
-        raise UserError(f"{path}: header: cannot be read; {REMEDY}") from None
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: header: cannot be read; {REMEDY}")
     if header.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path}: format_version: is {header.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}"
         )
     if set(header) != set(HEADER_KEYS):
         raise UserError(f"{path}: header: has other keys than a shard's ({', '.join(HEADER_KEYS)}); {REMEDY}")
+    for key, holds in HEADER_KEYS.items():
+        if not holds(header[key]):
+            raise UserError(f"{path}: header: {key}: is {header[key]!r:.60}, which no shard has; {REMEDY}")
+    if header["dtype"] != dtype_of(header["vocab_size"]).name:
+        raise UserError(
+            f"{path}: header: dtype: is {header['dtype']}, not that of {header['vocab_size']} tokens; {REMEDY}"
+        )
     if header["header_sha256"] != header_sha256(header):
         raise UserError(f"{path}: header_sha256: the header is not what was written; {REMEDY}")
     expected = HEADER_BYTES + header["n_tokens"] * np.dtype(header["dtype"]).itemsize

@@ -34,15 +34,20 @@ class Model:
     mup_output_alpha: float = 1.0
 
 
+MAX_BYTES = 64 << 30  # of one file of a data set, packed or unpacked
+
+
 @dataclass(frozen=True)
 class DataFile:
     """One file of a data set. `path` is relative to the mirror and to the local cache; `sha256` is of the
-    unpacked content where `path` ends in .gz, so that a plain and a compressed copy verify alike."""
+    unpacked content where `path` ends in .gz, so that a plain and a compressed copy verify alike. A file of more than
+    `max_bytes`, packed or unpacked, is given up."""
 
     path: str
     sha256: str | None = None
     split: str = "train"
     url: str | None = None
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Dataset:
     """One entry of workflows/data.yaml: `builtin`, or local `path`, or `files` with URLs and checksums, or `hub`.
 
     `documents` says how text becomes documents: `file`, `line`, `paragraph` (blank line), `wikitext`
-    (a ` = Title = ` line starts an article), a separator line such as `<|endoftext|>`, or `jsonl:<field>`.
+    (a ` = Title = ` line starts an article), `jsonl:<field>`, or the text that stands between documents, such as
+    `<|endoftext|>`, on lines of its own or within them.
     """
 
     name: str
@@ -222,7 +228,8 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Hardware:
-    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none."""
+    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none, but for
+    what was measured on a machine that this is not (cgpt/bases.py)."""
 
     name: str
     description: str
@@ -234,6 +241,7 @@ class Hardware:
     beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
     peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
     sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
+    sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it
     memory_bytes: int | None = None
     bandwidth_bytes_per_s: float | None = None
     power_w: float | None = None
@@ -244,8 +252,9 @@ class Hardware:
     sources: tuple[str, ...] = ()
     # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
     EXECUTION: ClassVar[tuple[str, ...]] = (
-        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes",
-        "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources", "sources",
+        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "sustained_on",
+        "memory_bytes", "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources",
+        "sources",
     )  # fmt: skip
 
     @property

@@ -1,12 +1,53 @@
-"""When a continuation holds one of the strings that end it."""
+"""What ends a continuation: the tokens that a checkpoint ends its texts with, and strings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+ANCHOR = "."  # a text that every tokenizer for prose has a token of
+
+
+@dataclass(frozen=True)
+class EndTokens:
+    """The tokens that begin and end a checkpoint's texts, by their ids."""
+
+    stop: tuple[int, ...] = ()  # each of them ends a continuation
+    end: int | None = None  # stands between texts
+    begin: int | None = None  # stands before a text; None: `end` does
+
+    @property
+    def before_text(self) -> int | None:
+        """The token that a text without a context is scored after."""
+        return self.end if self.begin is None else self.begin
+
+
+def own_end_tokens(tokenizer: Tokenizer) -> EndTokens:
+    """Those of a tokenizer whose folder names none: <|endoftext|>, where it is in the vocabulary."""
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    return EndTokens() if end is None else EndTokens((end,), end)
+
+
+def text_after(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int], special: bool = False) -> str:
+    """The text that tokens add to those before them, with the blank that some decoders drop at a text's start.
+
+    Special tokens are left out where `special` is not set.
+    """
+    start, whole = (tokenizer.decode(tokens, skip_special_tokens=not special) for tokens in (before, [*before, *new]))
+    return whole[next((at for at, (a, b) in enumerate(zip(start, whole)) if a != b), min(len(start), len(whole))) :]
+
+
+def _anchor(tokenizer: Tokenizer) -> list[int]:
+    """Tokens to decode others after."""
+    try:
+        return tokenizer.encode(ANCHOR, add_special_tokens=False).ids
+    except Exception:  # the tokenizers library raises plain Exception, of a vocabulary that lacks it
+        return []
 
 
 class StopStrings:
@@ -15,11 +56,12 @@ class StopStrings:
     def __init__(self, tokenizer: Tokenizer, strings: Sequence[str]):
         self.tokenizer, self.strings = tokenizer, [string for string in strings if string]
         self.n_tokens = max((len(string.encode()) for string in self.strings), default=0)  # a token is a byte or more
+        self._before = _anchor(tokenizer) if self.strings else []
 
     def __call__(self, tokens: Sequence[int]) -> bool:
         if not self.strings:
             return False
-        end = self.tokenizer.decode(tokens[-self.n_tokens :], skip_special_tokens=False)
+        end = text_after(self.tokenizer, self._before, tokens[-self.n_tokens :], special=True)
         return any(string in end for string in self.strings)
 
     def cut(self, text: str) -> str:

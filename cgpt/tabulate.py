@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cgpt.collect import (
-    COLUMN_KEYS,
-    Mean,
-    Row,
-    Rows,
-    collect,
-    column_key,
-    column_names,
-    grouped,
-    mean,
-    series,
-    series_order,
-    short,
-)
+from cgpt import flags
+from cgpt.axes import axes_of
+from cgpt.collect import COLUMN_KEYS, Row, Rows, collect, column_key, column_names, grouped, output_folder, short
 from cgpt.devices import device_rows, device_table
 from cgpt.page import Cell, Page, Table, html, markdown
 from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
+from cgpt.scales import number
+from cgpt.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
+from cgpt.seeds import CONFIDENCE
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -35,93 +27,60 @@ _PRETRAINING = (
 
 ANSWERS = "Bits per byte of the correct answer"
 
+_CONDITIONS = (
+    ("from scratch", "random weights, trained on the task alone"),
+    ("zero-shot", "the pretrained model, which has seen no example of the task"),
+    ("few-shot", "the pretrained model, with solved examples of the task in its prompt"),
+    ("fine-tuned", "the pretrained model, trained further on the task"),
+    ("bag of words", "logistic regression on word counts, trained on the same labels"),
+)
+MOST_NAMED = 12  # missing records
+
 # What a modeled run does not measure; these cells carry a `~` there.
 _MODELED = ("seconds", "tokens_per_s", "peak_memory_bytes", "energy_j")
 
 
-def tabulate(experiment: Experiment, plan: Plan, results: Path) -> None:
-    """Write runs.csv, scores.csv, hardware.csv, table.md and table.html; nothing where it raises UserError."""
-    rows = collect(experiment, plan, results)
+def tabulate(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
+    """Write runs.csv, scores.csv, hardware.csv, table.md and table.html; nothing where it raises UserError. Returns
+    their folder.
+
+    `partial`: of the records that are there, in a folder of their own where some are not.
+    """
+    rows = collect(experiment, plan, results, partial)
     page = make_page(experiment, rows)
-    folder = results / experiment.name
-    write_csv(folder / "runs.csv", RUN_COLUMNS, rows.runs)
-    write_csv(folder / "scores.csv", SCORE_COLUMNS, rows.scores)
-    devices = [{key: row[key] for key in HARDWARE_COLUMNS} for row in device_rows(rows)]
-    write_csv(folder / "hardware.csv", HARDWARE_COLUMNS, devices)
+    folder = output_folder(experiment, rows, results)
+    for name, columns, of_kind in (("runs", RUN_COLUMNS, rows.runs), ("scores", SCORE_COLUMNS, rows.scores),
+                                   ("hardware", HARDWARE_COLUMNS, device_rows(rows))):  # fmt: skip
+        write_csv(folder / f"{name}.csv", columns, [{key: row[key] for key in columns} for row in of_kind])
     write_whole(folder / "table.md", markdown(page).encode())
     write_whole(folder / "table.html", html(page).encode())
+    return folder
 
 
 def make_page(experiment: Experiment, rows: Rows) -> Page:
     """The page of an experiment: its question, what was run when, the scores, the pretraining runs."""
     primary = [row for row in rows.scores if row["primary"]]
     bits = [row for row in rows.scores if row["metric"] == ANSWER_BITS]
-    tables = [score_table("Scores", primary, experiment.tasks)] if primary else []
-    tables += [score_table(ANSWERS, bits, experiment.tasks)] if bits else []
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
+    diverged = [row for row in rows.diverged if row["stage"] == "pretrain"]
+    axes = axes_of(experiment, [*pretrained, *diverged])
+    tables = [loss_table(pretrained, diverged, axes[0])] if axes else []
+    axis = next(iter(axes_of(experiment, rows.scores)), None)
+    tables += [score_table("Scores", primary, experiment.tasks, axis)] if primary else []
+    tables += [score_table(ANSWERS, bits, experiment.tasks, axis)] if bits else []
     tables += [device_table(rows, experiment.tasks)] if rows.metered else []
-    tables += [pretraining_table(pretrained)] if pretrained else []
-    return Page(experiment.name, experiment.question, _facts(rows), tables)
+    tables += [pretraining_table(pretrained, flagged=not axes)] if pretrained else []
+    return Page(experiment.name, experiment.question, _facts(rows, tables), tables)
 
 
-def score_table(title: str, scores: list[Row], tasks: tuple[str, ...]) -> Table:
-    """One metric of each task: one row per condition, one column per model from small to large."""
-    of_models = [row for row in scores if row["condition"] != "bag of words"]
-    columns = column_names(of_models)
-    header = [Cell("task"), Cell("condition")]
-    header += [Cell(name, f"{short(key[0])} parameters") for key, name in columns.items()]
-    body = []
-    for task in sorted({row["task"] for row in scores}, key=lambda task: (task not in tasks, _place(task, tasks))):
-        of_task = sorted((row for row in scores if row["task"] == task), key=series_order)
-        heading = _task_cell(of_task[0])
-        if of_task[0]["chance"] is not None:
-            body.append([heading, Cell("chance"), *[Cell(number(of_task[0]["chance"]))] * len(columns)])
-        for name in dict.fromkeys(series(row) for row in of_task):
-            cells = _score_cells([row for row in of_task if series(row) == name], list(columns))
-            body.append([heading, Cell(name), *cells])
-    return Table(title, header, body, in_groups=True)
-
-
-def pretraining_table(runs: list[Row]) -> Table:
-    """One row per pretraining run: its size, its cost and its loss."""
+def pretraining_table(runs: list[Row], flagged: bool = True) -> Table:
+    """One row per pretraining run: its size, its cost and its loss. `flagged`: with what is strange about losses."""
     names = column_names(runs)
     body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in _PRETRAINING)] for row in runs]
-    return Table("Pretraining runs", [_label_cell(key) for key in ("model", *_PRETRAINING)], body)
-
-
-def number(value: float | None) -> str:
-    """A score with three decimals, or four digits where it is large; unknown is empty."""
-    if value is None:
-        return ""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
-
-
-def score_cell(summary: Mean) -> Cell:
-    """`mean ± sd` and, as the note, n and the metric's own standard error."""
-    notes = [f"n {summary.n}"] if summary.n > 1 else []
-    notes += [f"se {number(summary.se)}"] if summary.se is not None else []
-    spread = f" ± {number(summary.sd)}" if summary.sd is not None else ""
-    return Cell(number(summary.value) + spread, ", ".join(notes))
-
-
-def _place(task: str, tasks: tuple[str, ...]) -> Any:
-    return tasks.index(task) if task in tasks else task
-
-
-def _task_cell(row: Row) -> Cell:
-    direction = "higher is better" if row["higher_is_better"] else "lower is better"
-    return Cell(row["task"], f"{row['metric']}, {direction}, {row['n_samples']} documents")
-
-
-def _score_cells(rows: list[Row], columns: list[tuple]) -> list[Cell]:
-    """One cell per column; the baseline has no model, so that its one value stands in every column."""
-    cells = {
-        column: score_cell(mean([row["value"] for row in seeds], [row["stderr"] for row in seeds]))
-        for column, seeds in grouped(rows, COLUMN_KEYS).items()
-    }
-    if rows[0]["condition"] == "bag of words":
-        return list(cells.values()) * len(columns)
-    return [cells.get(column, Cell("")) for column in columns]
+    settings = grouped(runs, COLUMN_KEYS).items()
+    noted = [(names[key], flag) for key, seeds in settings for flag in flags.loss_flags(seeds)] if flagged else []
+    header = [_label_cell(key) for key in ("model", *_PRETRAINING)]
+    return Table("Pretraining runs", header, body, notes=flags.notes(noted, (flags.LOSS_RULE,)))
 
 
 def _label_cell(column: str) -> Cell:
@@ -150,25 +109,53 @@ def _run_cell(row: Row, key: str) -> Cell:
     return Cell("~" + text if row["timing"] == "modeled" and key in _MODELED else text)
 
 
-def _facts(rows: Rows) -> list[tuple[str, str]]:
+def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
     """What a reader needs to know before comparing two cells."""
-    dates = sorted(row["date"][:10] for row in rows.runs)
-    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
-    commits = sorted({row["commit"] or "not recorded" for row in rows.runs})
-    facts = [("Date", f"runs of {when}"), ("Commit", ", ".join(commits))]
-    if rows.scores:
-        facts += [
-            ("mean ± sd", "mean and sample standard deviation over n training seeds; one seed is given without sd"),
-            ("se", "standard error of the metric over the test documents (with several seeds, the mean of theirs)"),
-            ("chance", "the expected score of guessing"),
-            ("from scratch", "random weights, trained on the task alone"),
-            ("zero-shot", "the pretrained model, which has seen no example of the task"),
-            ("fine-tuned", "the pretrained model, trained further on the task"),
-        ]
-        if any(row["metric"] == ANSWER_BITS for row in rows.scores):
-            facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
-        if any(row["condition"] == "bag of words" for row in rows.scores):
-            facts.append(("bag of words", "logistic regression on word counts, trained on the same labels"))
+    facts = [("Not complete", _missing(rows))] if rows.missing else []
+    if dates := sorted(row["date"][:10] for row in rows.runs):
+        when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        commits = sorted({row["commit"] or "not recorded" for row in rows.runs})
+        facts += [("Date", f"runs of {when}"), ("Commit", ", ".join(commits))]
+    cells = [cell for table in tables for row in table.rows for cell in row]
+    if any(" ± " in cell.text for cell in cells):
+        facts.append(("mean ± sd", "mean and sample standard deviation over n training seeds, which is no interval of "
+                      "the mean; one seed is given without sd"))  # fmt: skip
+    elif any(row["condition"] != "bag of words" for row in rows.scores):
+        facts.append(("one seed", "each result is of one training seed: how far seeds differ is not known"))
+    if any("se " in cell.note for cell in cells):
+        facts.append(("se", "standard error of the metric over the test documents (with several seeds, the mean of "
+                      "theirs): one se each way covers about 68 %, and training seeds are no part of it"))  # fmt: skip
+    if any(cell.strong for cell in cells):
+        facts.append(("best", "the best mean over seeds of its column, on these documents"))
+    if any(" ± " in cell.text and cell.strong for cell in cells):
+        sure = f"in {100 * CONFIDENCE:.0f} % of experiments"
+        facts.append((AS_GOOD, f"with the best they hold the truly best one {sure}, and as often an interval holds the "
+                      "best's true mean: by Student's t on the standard deviation of seeds at the better half of a "
+                      "column's values (flagged ones left out), with Bonferroni's correction for all"))  # fmt: skip
+    if any(cell.text == ANY_VALUE for cell in cells):
+        facts.append((ANY_VALUE, "what varies does not touch this result"))
+    if rows.diverged:
+        facts.append(("diverged", "the training stopped at a loss that rose or was no number; its seed is in no mean"))
+    facts += _meanings(rows)
+    return [*facts, ("empty cell", "not known, or not run")]
+
+
+def _missing(rows: Rows) -> str:
+    """How many records are missing, and which, as far as fits a line."""
+    first, more = rows.missing[:MOST_NAMED], len(rows.missing) - MOST_NAMED
+    stopped = {f"{row['stage']} {row['run']}": f" (diverged at step {row['step']})" for row in rows.diverged}
+    names = "; ".join(name + stopped.get(name, "") for name in first) + (f"; and {more} more" if more > 0 else "")
+    return f"{len(rows.missing)} of {rows.n_records} records are missing: {names}"
+
+
+def _meanings(rows: Rows) -> list[tuple[str, str]]:
+    """The words for what was scored and for what was computed rather than measured, as far as they occur."""
+    used = {row["condition"] for row in rows.scores}
+    facts = [(word, meaning) for word, meaning in _CONDITIONS if word in used]
+    if any(row["chance"] is not None for row in rows.scores):
+        facts.insert(0, ("chance", "the expected score of guessing"))
+    if any(row["metric"] == ANSWER_BITS for row in rows.scores):
+        facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
     if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):
         facts.append(("~", "computed by a model of the hardware, not measured"))
     if any(row["weights_from"] != row["hardware"] for row in rows.metered):
@@ -176,5 +163,4 @@ def _facts(rows: Rows) -> list[tuple[str, str]]:
     if any(row["extrapolated"] for row in rows.metered):
         no_rate = "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide"
         facts.append(("extrapolated", no_rate))
-    facts.append(("empty cell", "not known, or not run"))
     return facts

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +18,14 @@ from tqdm import tqdm
 
 from cgpt import content
 from cgpt.content import GPT2_DATASET, GPT2_FILES, SPLITS
-from cgpt.documents import Piece, pieces
+from cgpt.documents import Met, Piece, check_separator, pieces, wrong_kind
 from cgpt.errors import UserError
 from cgpt.shards import ShardWriter
+from cgpt.stopping import END_OF_TEXT
 from cgpt.wholefile import write_whole
 
-END_OF_TEXT = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
+LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 
 Batch = list[tuple[str, Piece]]  # with its split
@@ -46,8 +48,9 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     inputs = content.of_corpora(spec, data_root)
     write_whole(out / "tokenizer.json", written)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
+    met = Met()
     with train, validation:
-        corpus = _corpus(spec, data_root, "tokenize")
+        corpus = _corpus(spec, data_root, "tokenize", met)
         encode(tokenizer, end_of_text, corpus, {"train": train, "validation": validation})
         if train.header["n_documents"] == 0:
             raise UserError(_nothing_to_train_on(spec))
@@ -59,10 +62,24 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
             )
     record = {
         "corpus": list(spec["corpus"]), "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
-        "end_of_text_id": end_of_text, "train": train.header, "validation": validation.header, "inputs": inputs,
+        "end_of_text_id": end_of_text, "n_replaced_characters": met.n_replaced,
+        "train": train.header, "validation": validation.header, "inputs": inputs,
     }  # fmt: skip
+    _warn(met)
     write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def _warn(met: Met) -> None:
+    """Say what of the text is not as its files have it, or hardly as it was meant."""
+    if met.n_replaced:
+        print(f"tokenize: {met.n_replaced:,} halves of characters (lone surrogates) became U+FFFD", file=sys.stderr)
+    if met.n_end_of_text:
+        print(
+            f"tokenize: the documents spell {END_OF_TEXT} {met.n_end_of_text:,} times, which is text like any other; "
+            f"if it tells them apart, write `documents: {END_OF_TEXT}` in workflows/data.yaml",
+            file=sys.stderr,
+        )
 
 
 def _gpt2(folder: Path) -> Tokenizer:
@@ -75,9 +92,10 @@ def _gpt2(folder: Path) -> Tokenizer:
 
 
 def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
-    """The tokenizer that GPT-2's two files describe, with <|endoftext|> as a token of its own."""
+    """The tokenizer that GPT-2's two files describe; <|endoftext|> is a special token where it is in the vocabulary."""
     tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
-    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    if tokenizer.token_to_id(END_OF_TEXT) is not None:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
 
 
@@ -89,7 +107,9 @@ def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
             f"data.vocab_size: {asked} is too small: 256 bytes and the end-of-text token need {SMALLEST_VOCABULARY}; "
             f"write {SMALLEST_VOCABULARY} or more"
         )
-    corpus = _corpus(spec, data_root, "train tokenizer")
+    if asked > LARGEST_VOCABULARY:
+        raise UserError(f"data.vocab_size: {asked} is more than is trained; write {LARGEST_VOCABULARY} or less")
+    corpus = _corpus(spec, data_root, "train tokenizer", Met())
     texts = (piece.text for split, piece in corpus if split == "train")
     first = next(texts, None)
     if first is None:
@@ -168,24 +188,37 @@ def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
         yield batch
 
 
-def _corpus(spec: dict[str, Any], data_root: Path, title: str) -> Iterator[tuple[str, Piece]]:
-    """Yield (split, piece) for the data sets in their order, with a progress bar."""
+def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, piece) for the data sets in their order, with a progress bar; `met` counts over all of them.
+
+    Raises UserError for `documents` that is no kind of them, and at a data set's end for a separator without a place.
+    """
+    kinds = {name: spec["datasets"][name]["documents"] for name in spec["corpus"]}
+    wrong = {name: problem for name, kind in kinds.items() if (problem := wrong_kind(kind))}
+    if wrong:
+        raise UserError(*(f"workflows/data.yaml: {name}: documents: {problem}" for name, problem in wrong.items()))
     files = {name: _fetched_files(data_root / name, spec["datasets"][name]) for name in spec["corpus"]}
     total = sum(path.stat().st_size for by_split in files.values() for paths in by_split.values() for path in paths)
     with tqdm(total=total, unit="B", unit_scale=True, desc=title) as bar:
         for name, by_split in files.items():
-            yield from _split(by_split, spec["datasets"][name]["documents"], spec["validation_fraction"], bar.update)
+            of_set = Met()
+            for split, piece in _split(by_split, kinds[name], spec["validation_fraction"], bar.update, of_set):
+                met.n_end_of_text += piece.text.count(END_OF_TEXT)
+                yield split, piece
+            check_separator(kinds[name], of_set, f"workflows/data.yaml: {name}")
+            met.n_replaced += of_set.n_replaced
 
 
 def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
     """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
     record = folder / "fetched.json"
-    listed, fetched = content.fetched_files(record), content.read_object(record, "fetch it again")
+    again = f"run `python -m cgpt fetch {folder.name}` again"
+    listed, fetched = content.fetched_files(record), content.read_object(record, again)
     wanted = sorted(str(file["sha256"]) for file in entry["files"])
     if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
         wanted and wanted != sorted(file["sha256"] for file in listed)
     ):
-        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; delete it and fetch again")
+        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; {again}")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in listed:
         split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
@@ -193,13 +226,13 @@ def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]
             continue
         same_size = path.is_file() and path.stat().st_size == file["bytes"]
         if not same_size or file["sha256"] not in ("", content.sha256_of(path)):  # "": the hash is not known
-            raise UserError(f"{path}: is missing or not as it was fetched; delete {record} and fetch again")
+            raise UserError(f"{path}: is missing or not as it was fetched; {again}")
         by_split[split].append(path)
     return by_split
 
 
 def _split(
-    by_split: dict[str, list[Path]], documents: str, fraction: float, progress: Callable[[int], object]
+    by_split: dict[str, list[Path]], documents: str, fraction: float, progress: Callable[[int], object], met: Met
 ) -> Iterator[tuple[str, Piece]]:
     """Yield (split, piece) of one data set.
 
@@ -207,13 +240,13 @@ def _split(
     where there are too few files with documents `file` for that, the last `fraction` of each file.
     """
     for path in by_split["validation"]:
-        for piece in pieces(path, documents, 0.0, progress):
+        for piece in pieces(path, documents, 0.0, progress, met):
             yield "validation", piece
     fraction = 0.0 if by_split["validation"] else fraction
     tail = fraction if documents == "file" and len(by_split["train"]) * fraction < 1 else 0.0
     n_before = 0
     for path in by_split["train"]:
-        for piece in pieces(path, documents, tail, progress):
+        for piece in pieces(path, documents, tail, progress, met):
             held_out = piece.in_tail if tail else _is_held_out(n_before, fraction)
             yield ("validation" if held_out else "train"), piece
             n_before += piece.ends_document

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt import flops, parametrization
+from cgpt import check, flops, parametrization
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.spec import Data, Experiment, Finetune, Model, PerModel, Train
+from cgpt.yamlfile import YamlFile
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,53 @@ def variants(experiment: Experiment, model: Model) -> Iterator[Variant]:
 
 
 def _refuse_contradiction(variant: Variant, experiment: str) -> None:
-    """What the loader proves of the plain blocks must hold at each point of `vary` too."""
+    """What the loader proves of the plain blocks must hold at each point of `vary` and for each model's keys too."""
     row, train = variant.model, variant.train
-    at = ", ".join(f"{axis}={value}" for axis, value in variant.point)
+    at = ", ".join(f"{axis}={_shown(value)}" for axis, value in variant.point)
     where = f"workflows/experiments/{experiment}.yaml: " + (f"vary: at {at}" if at else f"per_model: {row.name}")
+    problems: list[str] = []
     if row.d_model % row.n_head:
-        raise UserError(f"{where}: d_model {row.d_model} is not divisible by n_head {row.n_head}; vary them apart")
+        problems.append(f"d_model {row.d_model} is not divisible by n_head {row.n_head}; vary them apart")
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
-        raise UserError(f"{where}: micro_batch_size {train.micro_batch_size} does not divide batch_size "
-                        f"{train.batch_size}; choose values that do")  # fmt: skip
-    if all(getattr(train, key) is None for key in LENGTHS):
-        raise UserError(f"{where}: leaves no length; write one of " + ", ".join(f"`{key}`" for key in LENGTHS))
+        problems.append(f"micro_batch_size {train.micro_batch_size} does not divide batch_size {train.batch_size}; "
+                        "choose values that do")  # fmt: skip
+    lengths = [f"`{key}`" for key in LENGTHS if getattr(train, key) is not None]
+    if not lengths:
+        problems.append("leaves no length; write one of " + ", ".join(f"`{key}`" for key in LENGTHS))
+    elif len(lengths) > 1:
+        problems.append(f"has {' and '.join(lengths)}; write one of them")
     if row.vocab_size != variant.data.vocab_size:
-        raise UserError(f"{where}: model '{row.name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
+        problems.append(f"model '{row.name}' has vocab_size {row.vocab_size}, but data.vocab_size is "
                         f"{variant.data.vocab_size}; make them equal")  # fmt: skip
+    problems += _without_effect(variant)
+    if not problems:
+        whole = YamlFile("")
+        check.corpora(variant.data, whole)
+        check.training(train, whole)
+        check.values("model", vars(row), ("model",), whole)
+        if variant.finetune:
+            check.finetuning(vars(variant.finetune), ("finetune",), whole)
+        problems = [line.removeprefix(": ") for line in whole.problems]
+    if problems:
+        raise UserError(*(f"{where}: {problem}" for problem in problems))
+
+
+def _without_effect(variant: Variant) -> list[str]:
+    """Axes of `vary` that change nothing at this point, where runs would differ in their labels alone."""
+    axes = {axis for axis, _ in variant.point}
+    muted = [axis for axis in axes if axis.startswith("model.mup_") and variant.model.parametrization != "mup"]
+    problems = [f"{axis} has no effect on parametrization {variant.model.parametrization}; vary it under mup alone"
+                for axis in sorted(muted)]  # fmt: skip
+    if "train.decay_fraction" in axes and variant.train.schedule != "wsd":
+        problems.append(f"train.decay_fraction has no effect on schedule {variant.train.schedule}; vary it under wsd "
+                        "alone")  # fmt: skip
+    if "train.warmup_fraction" in axes and variant.train.warmup_tokens is not None:
+        problems.append("train.warmup_fraction has no effect beside warmup_tokens; leave one of them out")
+    return problems
+
+
+def _shown(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _plain(value: Any) -> str:

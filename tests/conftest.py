@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cgpt import rates
 from cgpt.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -22,3 +23,10 @@ def forecast(capsys, monkeypatch):
         return json.loads(capsys.readouterr().out)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
+    """What `cgpt measure` once found on the machine of the tests decides no plan of theirs."""
+    folder = tmp_path_factory.mktemp("rates")
+    monkeypatch.setattr(rates, "path", lambda: folder / "rates.json")

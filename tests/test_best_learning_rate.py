@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cgpt.page import markdown
 from cgpt.scaling import learning_rate, report
+from cgpt.scaling.figure import law_figure
 from cgpt.scaling.points import Points
 from cgpt.scaling.study import study
 
@@ -63,3 +65,26 @@ def test_a_rate_at_the_end_of_the_grid_is_said_to_be_no_minimum():
     assert "NOT interior" in markdown(
         report.page("x", "", {"": study(rate_points(lambda _: 1.0), ("learning_rate",))}, [])
     )
+
+
+def test_a_best_rate_at_the_grids_end_has_no_part_in_the_power_and_two_others_give_none():
+    """The widest one's best rate lies beyond the grid; with a second one there, no power is printed."""
+    one_out = learning_rate.study(rate_points(lambda width: 1.3 / width if width < 256 else 1e-4))
+    assert [width["interior"] for width in one_out["widths"]] == [True, True, True, False]
+    assert one_out["power_of_width"]["value"] == pytest.approx(-1) and one_out["power_of_width"]["n_widths"] == 3
+    assert one_out["widths"][3]["best_lr_ends"] is None
+    points = rate_points(lambda width: 1.3 / width if width < 128 else 1e-4)
+    made = study(points, ("learning_rate",))
+    assert "2 of 4 best rates lie between others" in made["learning_rate"]["power_of_width"]["problem"]
+    page = markdown(report.page("x", "", {"": made}, []))
+    assert "2 of 4 best rates lie between others" in page and "or beyond, NOT interior" in page
+    (axes,) = law_figure({"": points}, {"": made}).axes
+    assert axes.get_title() == "no power of the width"
+    stars = [line for line in axes.lines if line.get_marker() == "*"]
+    assert sorted(str(star.get_markerfacecolor()) for star in stars)[-2:] == ["none", "none"]
+
+
+def test_runs_of_two_lengths_are_not_taken_for_seeds_of_one_rate():
+    points = rate_points(lambda width: 0.02)
+    doubled = replace(points, cells=np.arange(len(points.loss)))
+    assert "differ in more than their seed" in learning_rate.study(doubled)["problem"]

@@ -41,7 +41,9 @@ def edit_config(folder: Path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def problems(folder: Path) -> list[str]:
+def problems(folder: Path, of_a_run: bool = True) -> list[str]:
+    if of_a_run:
+        (folder / "run.json").write_text('{"code_sha256": "0"}')  # the record that a run of ours leaves
     with pytest.raises(UserError) as caught:
         checkpoint.load(folder, tiny.CPU)
     return [problem.replace(f"{folder}/", "") for problem in caught.value.problems]
@@ -159,6 +161,35 @@ def test_a_tokenizer_that_is_none_is_refused(folder):
     (folder / "tokenizer.json").write_text("{}")
     (problem,) = problems(folder)
     assert re.fullmatch(rf"tokenizer\.json: is no tokenizer \(.*\); {AGAIN}", problem)
+
+
+def test_nobody_is_told_to_delete_a_folder_that_no_run_of_ours_made(folder):
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "run.json").write_text('{"project": "of somebody else"}')
+    for name, content in (
+        ("config.json", b"["), ("config.json", b"{}"), ("tokenizer.json", b"{}"), ("tokenizer.json", None),
+        ("model.safetensors", b"no"), ("model.safetensors", None),
+    ):  # fmt: skip
+        (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+        for problem in problems(folder, of_a_run=False):
+            assert problem.startswith(name) and "; " in problem and "delete its" not in problem
+        (folder / name).write_bytes(whole[name])
+    edit_config(folder, n_positions=21)
+    (problem,) = problems(folder, of_a_run=False)
+    assert problem.endswith("; get the file again")
+    config = json.loads(whole["config.json"])
+    del config["n_inner"]  # as files of transformers may
+    (folder / "config.json").write_text(json.dumps(config))
+    (problem,) = problems(folder, of_a_run=False)
+    assert problem == (
+        "config.json: n_inner: is missing, so this is no checkpoint of ours; make one of it: "
+        f"`python -m cgpt import-hf {folder} --out NEW`"
+    )
+
+
+def test_a_folder_whose_name_is_no_text_is_opened(folder, tmp_path):
+    model, tokenizer = checkpoint.load(folder.rename(tmp_path / "caf\udce9"))
+    assert model.config == tiny.CONFIG and tokenizer.encode("w7").ids == [7]
 
 
 def test_nothing_half_written_has_a_final_name_when_saving_fails(folder, tmp_path):

@@ -18,6 +18,7 @@ from cgpt.collect import collect
 from cgpt.devices import device_rows
 from cgpt.errors import UserError
 from cgpt.plan import Plan, hardware_identity, make_plan
+from cgpt.planned_time import timed
 from cgpt.plot_devices import plot_devices, step_time_figure, time_to_loss_figure
 from cgpt.records import KERNEL_COLUMNS, read_loss, write_csv
 from cgpt.roofline import make_roofline, roofline_figure, with_prefix
@@ -112,7 +113,8 @@ def test_a_constant_of_the_cost_model_redoes_what_is_modeled_and_nothing_measure
 def test_the_plan_names_modeled_machines_and_counts_neither_tokens_nor_minutes_of_theirs(root):
     plan = with_hardware(root, "hardware: [cpu, one, sixteen]\nweights_from: cpu")
     experiment = load.load_workflow(root).experiments["quickstart"]
-    assert "modeled: one, sixteen (16 systems), with the weights of cpu" in plantable.as_text(experiment, plan)
+    said = plantable.as_text(experiment, timed(plan))
+    assert "modeled: one (extrapolated), sixteen (16 systems, extrapolated), with the weights of cpu" in said
     (pretrain,) = plan.of("pretrain")
     alone = Plan(plan.experiment, tuple(run for run in plan.runs if run.stage != "meter"))
     for key in ("tokens", "flops", "minutes", "runs_without_minutes", "memory_bytes"):

@@ -287,6 +287,9 @@ def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_p
     assert read.prompt_example == "a good film\nSentiment:" and record["scores"][0]["metric"] == "acc"
     lines = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [line["choices"] for line in lines] == [[" bad", " good"]] * 2
+    predictions = [line["prediction"] for line in lines]
+    assert read.commonest_answer_share == max(predictions.count(0), predictions.count(1)) / 2
+    assert read.commonest_answer in ("bad", "good")
     assert sorted(path.name for path in out.iterdir()) == ["samples.jsonl", "scores.json"]
 
 

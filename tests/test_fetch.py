@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from cgpt import download
 from cgpt import fetch as fetching
 from cgpt.errors import UserError
 from cgpt.fetch import fetch
@@ -29,7 +30,7 @@ MIRROR = Path(os.environ.get(fetching.MIRROR) or ROOT.parent / "shared" / "data"
 @pytest.fixture(autouse=True)
 def no_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(fetching.MIRROR, raising=False)
-    monkeypatch.setattr(fetching, "RETRY_WAIT_S", 0.0)
+    monkeypatch.setattr(download, "RETRY_WAIT_S", 0.0)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -41,12 +42,27 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.asked.append(self.path)
         if self.path == "/gone":
             return self.send_error(404)
+        if self.path in ("/away", "/endless", "/length"):
+            return self._misbehave()
         body = gzip.compress(TEXT) if self.path.endswith(".gz") else TEXT
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         broken = self.path == "/flaky" and self.asked.count("/flaky") < 3
         self.wfile.write(body[: len(body) // 2] if broken else body)
+
+    def _misbehave(self) -> None:
+        """Leads to a file of the machine, never ends, or gives a length that is none."""
+        self.send_response(302 if self.path == "/away" else 200)
+        self.send_header(*(("Location", "file:///etc/passwd") if self.path == "/away" else ("Server", "test")))
+        if self.path == "/length":
+            self.send_header("Content-Length", "x")
+        self.end_headers()
+        try:
+            while self.path == "/endless":
+                self.wfile.write(TEXT)
+        except OSError:  # the reader has gone
+            pass
 
     def log_message(self, *args: object) -> None:
         pass
@@ -87,6 +103,64 @@ def test_a_plain_and_a_packed_download_give_the_same_verified_file(server: str, 
 def test_a_download_that_breaks_off_is_tried_again(server: str, tmp_path: Path) -> None:
     fetch(listed(url=server + "/flaky"), tmp_path)
     assert (tmp_path / "text.txt").read_bytes() == TEXT and len(Server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("/away", "cannot be reached (InvalidSchema)"),
+        ("/endless", "goes on after 10,000 bytes"),
+        ("/length", "answers with a Content-Length of 'x'"),
+    ],
+)
+def test_an_answer_that_is_no_file_is_one_line_and_leaves_nothing(server, tmp_path, page, said):
+    files = (DataFile("text.txt", SHA256, "train", server + page, max_bytes=10_000),)
+    assert said in problem(Dataset("set", files=files), tmp_path)
+
+
+def test_a_download_that_always_breaks_off_is_one_line(server: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(download, "TRIES", 2)
+    assert "/flaky cannot be reached (ConnectionError)" in problem(listed(url=server + "/flaky"), tmp_path)
+
+
+def test_a_download_slower_than_any_line_is_given_up(server: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(download, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(download, "LEAST_BYTES_PER_S", 1e12)
+    assert "comes too slowly" in problem(listed(url=server + "/text"), tmp_path)
+
+
+def test_a_packed_file_is_unpacked_up_to_its_bound(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(fetching.MIRROR, str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/zeros.gz").write_bytes(gzip.compress(bytes(4 << 20)))
+    files = (DataFile("zeros.gz", SHA256, max_bytes=1 << 20),)
+    assert "zeros.gz: has more than 1,048,576 bytes, unpacked" in problem(Dataset("set", files=files), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"files": (DataFile("../x.txt", SHA256),)},
+        {"files": (DataFile("/etc/passwd", SHA256),)},
+        {"files": (DataFile("a\0b", SHA256),)},
+        {"files": (DataFile("text.txt", SHA256, "train", "file:///etc/passwd"),)},
+        {"hub": Hub("owner/name", "0" * 40, splits=("../../../x",))},
+        {"hub": Hub("owner/name", "0" * 40, config="../..")},
+        {"hub": Hub("../..", "0" * 40)},
+        {"hub": Hub("owner/..", "0" * 40)},
+    ],
+    ids=str,
+)
+def test_no_name_of_a_data_set_leads_out_of_its_folder(tmp_path: Path, entry: dict[str, Any]) -> None:
+    assert problem(Dataset("set", **entry), tmp_path / "out").startswith("workflows/data.yaml: set.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_called_as_the_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "Fetched.json"):
+        (tmp_path / "texts" / name).write_bytes(TEXT)
+    assert "a file is called fetched.json" in problem(Dataset("set", path=str(tmp_path / "texts")), tmp_path / "out")
 
 
 def test_a_verified_file_is_not_downloaded_again(server: str, tmp_path: Path) -> None:

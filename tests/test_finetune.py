@@ -235,3 +235,5 @@ def test_a_run_that_diverges_stops_with_one_line(place, tmp_path):
     assert re.fullmatch(
         r"run: finetune\.lr: the run diverged in epoch 1 \(loss nan\); write a lower lr than 1e\+30", problem
     )
+    left = records.read_diverged(tmp_path / "run" / "diverged.json")
+    assert left is not None and left.stage == "finetune" and left.step == len(rows(tmp_path / "run")) + 1

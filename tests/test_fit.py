@@ -19,7 +19,7 @@ from cgpt.scaling.points import read_runs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"
-OF_DRAWS = {"band", "noise", "resampled", "ends", "best_lr_ends", "steps", "interior_share_of_draws",
+OF_DRAWS = {"band", "ends", "best_lr_ends", "steps", "interior_share_of_draws",
             "correlation_alpha_e"}  # fmt: skip
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 SIZES = {"a": (1, 16), "b": (2, 32), "c": (2, 48), "d": (3, 64), "e": (4, 96), "f": (5, 128)}  # n_layer, d_model
@@ -35,23 +35,24 @@ def root(tmp_path, monkeypatch) -> Path:
     edit(tmp_path, "workflows/models.yaml", MODELS, "models:\n" + "".join(rows))
     edit(tmp_path, QUICKSTART, "models: [small]", f"models: [{', '.join(SIZES)}]\nseeds: [0, 1]")
     edit(tmp_path, QUICKSTART, "steps: 10", "tokens_per_parameter: 20")
-    edit(tmp_path, QUICKSTART, "tasks: [topic]", "tasks: []")
+    edit(tmp_path, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]", "tasks: []")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def loss_of(flops: float, seed: int) -> float:
     c0, alpha, e = LAW
-    return ((flops / c0) ** -alpha + e) * (1 + 0.002 * (seed - 0.5))
+    return ((flops / c0) ** -alpha + e) * (1 + 0.0001 * np.random.RandomState([int(flops) % 2**31, seed]).randn())
 
 
 def write_runs(root: Path) -> None:
-    """runs.csv of the plan, with the losses of LAW, 0.1 % apart either way between the seeds, and a fine-tuned run."""
+    """runs.csv of the plan, with the losses of LAW, 0.01 % of noise, and a fine-tuned run."""
     workflow = load.load_workflow(root)
     rows = []
     for run in plan.make_plan(workflow.experiments["quickstart"], workflow).of("pretrain"):
         cost, loss = run.execution, loss_of(run.execution.flops, run.spec["seed"])
-        setting = f"train.lr={run.spec['train']['lr']}" if "train.lr" in (root / QUICKSTART).read_text() else ""
+        varied = workflow.experiments["quickstart"].vary
+        setting = ", ".join(f"{axis}={run.spec['train'][axis.removeprefix('train.')]}" for axis in varied)
         rows.append(dict.fromkeys(RUN_COLUMNS) | {
             "experiment": "quickstart", "setting": setting, "run": run.id, "stage": "pretrain",
             "model": run.spec["model"]["name"], "data": "world", "seed": run.spec["seed"], "hardware": "cpu",
@@ -73,7 +74,7 @@ def test_an_experiments_law_its_files_and_its_figure_come_from_runs_csv(root, ca
     assert {convention for _, convention, _ in fits} == set(CONVENTIONS)
     nats, bits = (fits["offset", "palm", unit] for unit in ("nats_per_token", "bits_per_byte"))
     for name, value in zip(("c0_flops", "alpha", "e"), LAW):
-        low, high = nats["constants"][name]["resampled"]
+        low, high = nats["constants"][name]["ends"]
         assert low < value < high and nats["constants"][name]["value"] == pytest.approx(value, rel=0.02)
     assert bits["constants"]["alpha"]["value"] == pytest.approx(nats["constants"]["alpha"]["value"], rel=1e-3)
     assert bits["constants"]["e"]["value"] == pytest.approx(nats["constants"]["e"]["value"] / 3, rel=1e-3)
@@ -106,20 +107,63 @@ def test_flops_are_counted_by_every_convention_from_the_runs_shape(root):
     assert points.cells.tolist() == [cell for cell in range(6) for _ in range(2)]
 
 
-def test_runs_of_different_learning_rates_are_different_series(root):
+def test_a_law_is_of_each_sizes_best_learning_rate_and_says_of_how_many(root):
+    """Two rates by turns the better one: 1.5 % below the law's loss at the other."""
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 1\nvary: {train.lr: [0.001, 0.002]}\nfit: [compute]")
+    write_runs(root)
+    path = root / "results/quickstart/runs.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:-1]:
+        better = 0.001 if row["model"] in "ace" else 0.002
+        if row["setting"] != f"train.lr={better}":
+            row["validation_loss"] = str(1.015 * float(row["validation_loss"]))
+    write_csv(path, RUN_COLUMNS, rows)
+    assert main(["fit", "quickstart"]) == 0
+    ((name, study),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
+    assert (name, study["n_runs"], study["n_cells"], study["n_cells_tried"]) == ("", 12, 6, 12)
+    assert study["best_by"] == ["train.lr"]
+    (law,) = (fit for fit in study["compute"] if "draws" in fit and fit["form"] == "offset")
+    assert law["constants"]["alpha"]["value"] == pytest.approx(LAW[1], rel=0.02)
+    page = (root / "results/quickstart/fits.md").read_text()
+    assert "12 runs, 6 settings, of each size the best of 12 by train.lr" in page and "nan" not in page
+
+
+def test_a_run_without_a_finite_loss_is_left_out_and_said(root):
+    write_runs(root)
+    path = root / "results/quickstart/runs.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["validation_loss"], rows[1]["validation_loss"] = "nan", "inf"
+    write_csv(path, RUN_COLUMNS, rows)
+    assert main(["fit", "quickstart"]) == 0
+    page = (root / "results/quickstart/fits.md").read_text()
+    assert "10 runs, 5 settings; 2 runs without a finite loss left out" in page and "nan" not in page
+
+
+def test_runs_of_different_weight_decays_are_different_series(root):
+    edit(
+        root,
+        QUICKSTART,
+        "threads_per_run: 1",
+        "threads_per_run: 1\nvary: {train.weight_decay: [0.1, 0.2]}\nfit: [compute]",
+    )
     write_runs(root)
     assert main(["fit", "quickstart"]) == 0
     found = json.loads((root / "results/quickstart/fits.json").read_text())
-    assert set(found["series"]) == {"train.lr=0.001", "train.lr=0.002"}
+    assert set(found["series"]) == {"train.weight_decay=0.1", "train.weight_decay=0.2"}
     assert all(study["n_runs"] == 12 and "isoflop" not in study for study in found["series"].values())
 
 
 @pytest.mark.parametrize(("spoil", "expected"), [
     (lambda path: path.unlink(), "results/quickstart/runs.csv: cannot be read (No such file or directory); run "
      "`snakemake --cores 2 results/quickstart/fits.md`, which makes it from the experiment"),
-    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,").replace(".s1-", ".s9-")),
+    (lambda path: path.write_text(path.read_text().replace(".s1-", ".s9-")),
      "is not in the plan; run `python -m cgpt tabulate quickstart`"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,")),
+     "row 2 has too few or too many cells; run tabulate again"),
+    (lambda path: path.write_text(path.read_text().replace("pretrain,a,world,0,cpu,,", "pretrain,a,world,0,cpu,,x")),
+     "holds what is no number"),
     (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "has no pretraining run"),
     (lambda path: path.write_text("run,stage\n"), "has no column"),
 ])  # fmt: skip
@@ -143,7 +187,7 @@ def test_three_sizes_decide_no_offset_law(root):
     assert main(["fit", "quickstart"]) == 0
     fits = json.loads((root / "results/quickstart/fits.json").read_text())["series"][""]["compute"]
     problems = {each["form"]: each.get("problem") for each in fits}
-    assert problems["power"] is None and problems["offset"].startswith("3 settings cannot decide 3 constants")
+    assert problems["power"] is None and problems["offset"].startswith("settings at 3 different costs cannot decide 3")
 
 
 def numbers(tree: object, path: tuple = ()) -> dict[tuple, object]:

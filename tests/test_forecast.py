@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import csv
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cgpt.__main__ import main
+from cgpt.__main__ import _parser, main
+from cgpt.cost import shapes, units
+from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent
 LLAMA2_7B = "n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,n_kv_head=32,vocab=32000,seq_len=2048"
@@ -92,13 +99,13 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
     (["--model", "cerebras-gpt-13b", "--hardware", "cs4"],
      "--hardware: there is no hardware profile 'cs4'; did you mean 'cs3'?"),
     (["--model", "gpt-2m", "--hardware", "cs2"],
-     "workflows/models.yaml: models.gpt-2m: has no vocab_size, and a forecast needs it; write one there, or give the "
-     "whole shape with --shape"),
+     "workflows/models.yaml: models.gpt-2m: has no vocab_size, and a forecast needs it; write one there, or "
+     "--vocab-size"),
     (["--hardware", "cs2"], "forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,..."),
     (["--shape", LLAMA2_7B + ",dmodel=3", "--hardware", "cs2"],
      "--shape: 'dmodel=3' is not `key=value` with a known key; did you mean 'd_model'?"),
     (["--shape", LLAMA2_7B.replace("=32,", "=x,", 1), "--hardware", "cs2"],
-     "--shape: n_layer: must be a whole number of 1 or more, not 'x'; write e.g. n_layer=32"),
+     "--shape: n_layer: must be a whole number from 1 to 1,000,000,000, not 'x'; write e.g. n_layer=32"),
     (["--shape", "d_model=4096,n_head=32,vocab=32000,seq_len=2048", "--hardware", "cs2"],
      "--shape: n_layer: is missing; write `n_layer=<a whole number>`"),
     (["--shape", LLAMA2_7B.replace("n_head=32", "n_head=33"), "--hardware", "cs2"],
@@ -111,11 +118,43 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
     (["--shape", LLAMA2_7B, "--hardware", "cs2", "--decode", "--grid", "800"],
      "--grid: the wafer is 757 cores wide, not 800; write fewer"),
     (["--shape", LLAMA2_7B, "--hardware", "cs2", "--decode", "--tokens", "10"],
-     "--tokens: has no meaning for decode; leave it out"),
+     "--tokens: has no meaning with --decode; leave it out"),
     (["--shape", LLAMA2_7B, "--hardware", "a100", "--decode", "--grid", "500"],
      "--grid: a100 is no wafer; leave it out, or take a profile such as cs2"),
     (["--shape", LLAMA2_7B, "--hardware", "cs2", "--sparsity", "1"],
      "--sparsity: must be from 0 up to 1, not 1.0; write a fraction such as 0.75"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--sparsity", "nan"],
+     "--sparsity: must be from 0 up to 1, not nan; write a fraction such as 0.75"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--systems", "0"],
+     "--systems: must be greater than 0, not 0; write a positive number"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--systems", "-1"],
+     "--systems: must be greater than 0, not -1; write a positive number"),
+    (["--shape", LLAMA2_7B, "--hardware", "h100", "--systems", "1" + 300 * "0"],
+     f"--systems: must be at most 1,000,000, not 1{100 * ',000'}; write fewer"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--tokens", "nan"],
+     "--tokens: 'nan' is no number of tokens; write e.g. 300M, 20B or 1.5e9"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--tokens", "-5"],
+     "--tokens: '-5' is no number of tokens; write e.g. 300M, 20B or 1.5e9"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--tokens", "1e400"],
+     "--tokens: '1e400' must be from 1 to 1e+18; write e.g. 300M, 20B or 1.5e9"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--tokens", "300Q"],
+     "--tokens: '300Q' is no number of tokens; write e.g. 300M, 20B or 1.5e9"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--vocab-size", "100"],
+     "--vocab-size: stands beside --shape, which says it; leave it out"),
+    (["--shape", LLAMA2_7B + ",n_layer=3", "--hardware", "cs2"], "--shape: n_layer: stands there twice; write it once"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "cs2"], "--hardware: cs2 is named twice; remove one of the two"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "h100", "--sparsity", "0.5"],
+     "--sparsity: h100 is no wafer; leave it out, or take a profile such as cs2"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--budget-hours", "0"],
+     "--budget-hours: has no meaning without --target-loss; write that too, or leave it out"),
+    (["--shape", LLAMA2_7B, "--hardware", "cs2", "--law", "x"],
+     "--law: has no meaning without --target-loss; write that too, or leave it out"),
+    (["--hardware", "cs2", "--target-loss", "2.5", "--sparsity", "0.5"],
+     "--sparsity: has no meaning with --target-loss, which finds it; leave it out"),
+    (["--hardware", "cs2", "--target-loss", "2.5", "--budget-hours", "0"],
+     "--budget-hours: must be greater than 0, not 0.0; write a positive number"),
+    (["--hardware", "cs2", "--target-loss", "2.5", "--systems", "0"],
+     "--systems: has no meaning with --target-loss, which finds it; leave it out"),
     (["--shape", LLAMA2_7B, "--hardware", "gpu"],
      "hardware_profiles/gpu.yaml: has no `wafer`, no `gpu` and no `sustained_flops_per_s`, and a forecast needs one; "
      "write one, or take another profile"),
@@ -126,5 +165,144 @@ def test_a_mistake_gets_one_line_that_says_what_to_write(refused, arguments, exp
     assert refused(*arguments) == [expected]
 
 
-def test_a_row_of_models_has_the_parameters_that_its_checkpoint_has(forecast):
-    assert forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2")["n_parameters"] == 111_050_496  # of its card
+# A value of each flag of `forecast` that differs from every default.
+VALUES = {
+    "--model": ["cerebras-gpt-256m"], "--shape": [LLAMA2_7B], "--hardware": ["cs3"], "--systems": ["2"],
+    "--batch-per-system": ["7"], "--tokens": ["3M"], "--sparsity": ["0.5"], "--decode": [], "--prefill": [],
+    "--context": ["100"], "--grid": ["500"], "--target-loss": ["2.8"], "--budget-hours": ["3"], "--budget-kwh": ["3"],
+    "--law": ["results/reference/isoflop/fits.json"], "--series": ["Chinchilla"], "--vocab-size": ["1000"],
+}  # fmt: skip
+ASKED = [
+    *(("--model", "cerebras-gpt-111m", "--hardware", *hardware, *task) for hardware in (["cs2"], ["h100"], ["cpu"],
+      ["cs2", "h100"]) for task in ([], ["--tokens", "5M"], ["--decode"], ["--prefill"])),
+    ("--shape", LLAMA3_8B, "--hardware", "cs2"), ("--model", "gpt-2m", "--vocab-size", "512", "--hardware", "a100"),
+    ("--target-loss", "2.9", "--hardware", "cs2"), ("--target-loss", "2.9", "--hardware", "cpu", "h100-8"),
+    ("--target-loss", "2.9", "--hardware", "cs2", "--budget-hours", "9"),
+]  # fmt: skip
+
+
+def test_every_flag_of_forecast_has_a_value_here():
+    (verbs,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    flags = {action.option_strings[-1] for action in verbs.choices["forecast"]._actions}
+    assert flags - {"--help", "--json"} == VALUES.keys()
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=" ".join)
+def test_every_flag_changes_the_answer_or_is_refused_by_its_name(capsys, monkeypatch, asked):
+    monkeypatch.chdir(ROOT)
+
+    def answer(*more: str) -> tuple[int, str, list[str]]:
+        try:
+            code = main(["forecast", *asked, *more, "--json"])
+        except SystemExit as stop:  # argparse's own refusal
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out, said.err.splitlines()
+
+    before = answer()
+    if before[0]:
+        assert asked[-2:] == ("cpu", "--decode")  # whose profile names no bandwidth
+        return
+    for flag, values in VALUES.items():
+        if flag in asked and flag not in ("--tokens", "--target-loss"):
+            continue
+        code, out, lines = answer(flag, *values)
+        if code == 0:
+            assert out != before[1], flag
+        else:
+            assert out == "" and flag in lines[-1], (flag, lines)
+
+
+def test_several_profiles_make_one_table_of_steps_start_up_energy_and_price(capsys, monkeypatch, forecast):
+    monkeypatch.chdir(ROOT)
+    asked = ("--model", "cerebras-gpt-13b", "--tokens", "20B", "--hardware")
+    assert main(["forecast", *asked, "cs2", "h100", "h100-8", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cerebras-gpt-13b (12.9 B parameters), training on 20.0 B tokens: 4 profiles; modeled"
+    head, *rows = (re.split(r"  +", line) for line in lines[2:7])
+    assert head == ["hardware", "systems", "batch", "a step", "tokens/s", "time of steps", "start-up", "energy",
+                    "price"]  # fmt: skip
+    assert [row[0] for row in rows] == ["cs2", "h100", "h100-8", "cpu"]
+    assert rows[1][1:] == ["1", "1,080", "does not fit"]  # nothing is known of it but that
+    assert all(cell.startswith("~") for row in rows for cell in row[3:] if "t" not in cell[:1] and cell[0] not in "de")
+    assert len(rows[0]) == 9 and rows[0][-1] == "extrapolated"  # no price of a CS-2 is public
+    found = forecast(*asked, "cs2", "h100-8")["profiles"]
+    assert found == [forecast(*asked, "cs2"), forecast(*asked, "h100-8")]
+    assert found[0]["days"] * 86400 == pytest.approx(found[0]["steps_s"] + found[0]["job_overhead_s"])
+    assert found[1]["energy_kwh"] == pytest.approx(8 * 0.7 * found[1]["days"] * 24)
+    assert found[1]["price_usd"] == pytest.approx(8 * 4.916 * found[1]["days"] * 24)
+
+
+def test_the_batch_is_the_models_own_and_not_what_the_memory_holds(forecast):
+    """Published: 120 sequences of 111M, 1,040 of 6.7B and 1,080 of most of 13B (cerebras_gpt_runs.csv)."""
+    for size, n_sequences, hardware in (("111m", 120, "cs2"), ("111m", 120, "h100-8"), ("13b", 1080, "h100-8"),
+                                        ("6.7b", 1040, "cs3"), ("590m-mup", 264, "a100")):  # fmt: skip
+        found = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware)
+        assert found["batch_sequences"] == n_sequences == found["batch_per_system"] * found["systems"]
+        assert found["batch_source"] == "as published"
+
+
+def test_the_batch_of_another_model_is_on_the_line_through_the_published_ones(forecast):
+    with open(ROOT / "results/reference/cerebras_gpt_runs.csv", encoding="utf-8", newline="") as file:
+        runs = [(int(run["batch_size"]) * 2048, int(run["batch_size"]) * 2048 * int(run["steps"]))
+                for run in csv.DictReader(file) if run["model"] != "cerebras-gpt-13b"]  # fmt: skip
+    exponent, level = np.polyfit(np.log([tokens for _, tokens in runs]), np.log([batch for batch, _ in runs]), 1)
+    found = forecast("--shape", LLAMA2_7B, "--hardware", "cs3", "--tokens", "1e11")
+    assert found["batch_sequences"] * 2048 == pytest.approx(np.exp(level + exponent * np.log(1e11)), rel=0.15)
+    assert "by the law" in found["batch_source"]
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("300M", 3e8), ("20B", 2e10), ("1.5e9", 1.5e9), ("2_000", 2e3),
+                                              ("1.5t", 1.5e12), ("7k", 7e3), ("1e3M", 1e9), ("42", 42)])  # fmt: skip
+def test_tokens_are_read_as_people_write_them(forecast, text, tokens):
+    found = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", text)
+    assert found["tokens"] == pytest.approx(tokens)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(3e-7, "0.3 us"), (0.0123, "12.3 ms"), (1.234, "1.23 s"),
+    (119, "119 s"), (125, "2.08 minutes"), (7000, "117 minutes"), (7300, "2.03 hours"), (172_000, "47.8 hours"),
+    (1e6, "11.6 days"), (6e7, "694 days"), (6.4e7, "2.03 years"), (1e12, "31,700 years")])  # fmt: skip
+def test_times_are_in_units_for_people(seconds, said):
+    assert units.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("kwh", "said"), [(0.0005, "0.5 Wh"), (0.25, "250 Wh"), (3.456, "3.46 kWh"),
+    (999, "999 kWh"), (1234, "1.23 MWh"), (5.67e6, "5.67 GWh")])  # fmt: skip
+def test_energies_are_in_units_for_people(kwh, said):
+    assert units.energy(kwh) == said
+
+
+def test_a_vocabulary_of_ones_own_is_in_parameters_and_products(forecast):
+    found = forecast("--model", "gpt-2m", "--vocab-size", "8192", "--hardware", "cs2", "--batch-per-system", "8")
+    n = 8192 * 128 + 256 * 128 + 4 * (12 * 128**2 + 13 * 128) + 2 * 128
+    assert (found["n_parameters"], found["vocab_size"]) == (n, 8192)
+    products = 6 * (8192 * 128 + 4 * 12 * 128**2) + 12 * 4 * 256 * 128
+    assert found["model_flops"] == products * 8 * 256
+
+
+# The cards' counts of models whose head is their embedding, which no count may have twice.
+TIED = {"cerebras-gpt-111m": 111_050_496, "cerebras-gpt-256m": 255_977_024, "cerebras-gpt-13b": 12_853_386_240}
+
+
+@pytest.mark.parametrize("model", TIED)
+def test_a_tied_model_holds_its_head_once_on_every_machine(forecast, model):
+    n = TIED[model]
+    wafer = forecast("--model", model, "--hardware", "cs2")
+    assert wafer["n_parameters"] == n and wafer["memory_bytes"]["host_weights_and_optimizer"] == 16 * n
+    gpu = forecast("--model", model, "--hardware", "h100-8", "--systems", "16")
+    assert gpu["memory_bytes"]["weights_and_optimizer"] == n  # 16 bytes a weight over 16 GPUs
+    decode = forecast("--model", model, "--hardware", "cs3", "--systems", "2", "--decode")
+    assert decode["memory_bytes"]["weights"] == 2 * n / 2  # 16 bits, over 2 wafers
+    with_tokens = forecast("--model", model, "--hardware", "cs2", "--tokens", "1M")
+    assert with_tokens["job_overhead_s"] == pytest.approx(2869 + 232 + 12 * n / 9.3e8 + 12 * n / 1.1e8)
+
+
+def test_gpt2_small_has_124_million_parameters_tied_and_a_head_more_untied(forecast):
+    shape = "n_layer=12,d_model=768,n_head=12,vocab=50257,seq_len=1024"
+    tied, untied = (forecast("--shape", f"{shape},tied={tied}", "--hardware", "a100")["n_parameters"]
+                    for tied in ("true", "false"))  # fmt: skip
+    assert untied - tied == 50257 * 768
+    assert tied == pytest.approx(124_439_808, rel=0.01)  # of its card, with positions, biases and norms
+    row = Model("gpt2", n_layer=12, d_model=768, n_head=12, seq_len=1024, vocab_size=50257)
+    assert shapes.of_model(row).n_parameters == 124_439_808
+    assert shapes.of_model(replace(row, tie_embeddings=False)).n_parameters == 124_439_808 + 50257 * 768

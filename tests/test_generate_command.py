@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bigram
@@ -21,6 +26,7 @@ from cgpt.stopping import StopStrings
 TOKENIZER = bigram.make_tokenizer()
 CONFIG = Model("spoken", n_layer=2, d_model=32, n_head=2, seq_len=64, vocab_size=TOKENIZER.get_vocab_size())
 PROMPT = "the film is"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,7 @@ def test_a_streamed_text_is_the_decoded_text_whatever_the_bytes(capsys):
     words = TOKENIZER.encode(text).ids
     for n in (0, 1, 2, 3, 5, 40, 40, 40):
         tokens = [*words, *rng.integers(0, CONFIG.vocab_size, n).tolist(), *words]
-        stream = Stream("> ", TOKENIZER)
+        stream = Stream("> ", [], TOKENIZER)
         shown = [capsys.readouterr().out]
         for token in tokens:
             stream.add(token)
@@ -132,6 +138,7 @@ def test_the_context_ends_a_text_and_is_named(folder, capsys):
          "shorten it"),
         (["--prompt-file", "none.txt"], "none.txt: No such file or directory; name a file that holds a prompt"),
         (["--prompt", PROMPT, "--max-length", "3"], "max_length: is 3, and the prompt alone has 3 tokens; write more"),
+        (["--prompt", PROMPT, "--stop", ""], "stop: is empty; write a text that ends a continuation, or leave it out"),
         (["--prompt", PROMPT, "--max-new-tokens", "0"], "max_new_tokens: is 0; write a whole number above 0"),
         (["--prompt", PROMPT, "--greedy", "--top-p", "0.5"],
          "top_p: is for a sample, which --greedy and --num-beams exclude; leave one of them out"),
@@ -145,6 +152,77 @@ def test_the_context_ends_a_text_and_is_named(folder, capsys):
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_in_one_line(folder, capsys, arguments, message):
     assert run(folder, capsys, *arguments, code=1) == ("", message + "\n")
+
+
+def test_bytes_that_are_no_text_are_refused_by_name(folder, capsys):
+    """An argument `$(printf 'caf\\xe9')` comes with the byte as a lone surrogate; so does JSON's half a character."""
+    for argument in ("--prompt", "--stop"):
+        others = ["--prompt", PROMPT] if argument == "--stop" else []
+        assert run(folder, capsys, *others, argument, "caf\udce9", code=1) == ("", (
+            f"{argument[2:]}: holds byte 0xe9, which is not UTF-8 text; write it in UTF-8, or put it into a file\n"
+        ))  # fmt: skip
+        assert "half of a character (U+D83D)" in run(folder, capsys, *others, argument, "a\ud83d", code=1)[1]
+    escaped = "naïve".encode().decode("ascii", "surrogateescape")  # as Python reads it in a locale of ASCII
+    (entry,) = json.loads(run(folder, capsys, "--prompt", escaped, "--json")[0])["continuations"]
+    assert entry["prompt"] == "naïve"
+
+
+def test_a_prompt_file_has_its_text_without_byte_order_mark_and_with_plain_line_ends(folder, capsys, tmp_path):
+    path = tmp_path / "prompt.txt"
+    for content in (b"\xef\xbb\xbfthe film\r\nis\r\n", b"the film\nis", b"the film\ris\n"):
+        path.write_bytes(content)
+        (entry,) = json.loads(run(folder, capsys, "--prompt-file", str(path), "--json")[0])["continuations"]
+        assert entry["prompt"] == "the film\nis"
+    for content, said in (
+        ("the film".encode("utf-16"), "is UTF-16 text; convert the file to UTF-8"),
+        (b"caf\xe9", "byte 3: is not UTF-8 text (0xe9); convert the file to UTF-8"),
+    ):
+        path.write_bytes(content)
+        assert run(folder, capsys, "--prompt-file", str(path), code=1) == ("", f"{path}: {said}\n")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize("option", ["--greedy", "--stream", "--json"])
+def test_an_answer_is_written_in_whatever_the_terminal_can_show(folder, encoding, option, monkeypatch):
+    terminal, prompt = io.BytesIO(), "the “film” is 東"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(terminal, encoding))
+    assert main(["generate", "--checkpoint", str(folder), "--threads", "2", "--prompt", prompt, option]) == 0
+    sys.stdout.flush()
+    out = terminal.getvalue().decode(encoding)
+    if option == "--json":
+        assert json.loads(out)["continuations"][0]["prompt"] == prompt
+    else:
+        assert out.startswith(prompt.encode(encoding, "replace").decode(encoding))
+
+
+def test_a_locale_that_knows_only_ascii_loses_nothing(folder):
+    """Neither of the arguments nor of the answer, and files are read as UTF-8."""
+    environment = os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "cgpt", "generate", "--checkpoint", str(folder), "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--prompt", "the “film”"], env=environment, capture_output=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.startswith(b"the ?film?")
+
+
+def test_the_end_tokens_that_a_checkpoint_names_end_a_text(folder, capsys, tmp_path):
+    place = Path(shutil.copytree(folder, tmp_path / "checkpoint"))
+    options = ["--prompt", PROMPT, "--greedy", "--max-new-tokens", "30", "--json"]
+    (free,) = json.loads(run(place, capsys, *options)[0])["continuations"]
+    at = next(n for n in range(4, 30) if free["tokens"][n] not in free["tokens"][:n])
+    end, never = free["tokens"][at], next(i for i in range(CONFIG.vocab_size) if i not in free["tokens"])
+    config = json.loads((place / "config.json").read_text())
+    for by_config, by_generation in ((end, None), (never, end), (never, [never, end, 50256]), ([end], {})):
+        (place / "config.json").write_text(json.dumps(config | {"eos_token_id": by_config}))
+        said = by_generation if isinstance(by_generation, dict) else {"eos_token_id": by_generation}
+        (place / "generation_config.json").write_text(json.dumps(said))
+        (cut,) = json.loads(run(place, capsys, *options)[0])["continuations"]
+        assert (cut["tokens"], cut["finish_reason"]) == (free["tokens"][:at], "stop")
+    (place / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
+    assert (
+        "eos_token_id: is '</s>', a token id or a list of them is expected" in run(place, capsys, *options, code=1)[1]
+    )
 
 
 def test_a_character_without_a_token_is_refused():

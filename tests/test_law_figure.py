@@ -151,8 +151,7 @@ def test_the_panel_of_budgets_draws_each_parabola_and_its_minimum_with_the_inter
         best = budget["n_parameters"]
         (level,) = {y for x, y in np.concatenate([line.get_xydata() for line in axes.lines])
                     if np.isclose(x, best["value"], rtol=1e-9)}  # fmt: skip
-        intervals = [best[kind] for kind in ("noise", "resampled") if best[kind]]
-        assert intervals and any(has_bar(axes, low, high, level) for low, high in intervals)
+        assert has_bar(axes, *best["ends"], level)
 
 
 def test_the_panel_of_learning_rates_draws_each_widths_means_and_its_best_rate_with_the_interval():

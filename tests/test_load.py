@@ -161,6 +161,80 @@ BAD = [
      [" training_split: is missing, and fine-tuning needs it; name the split, e.g. `train`"]),
     (TOPIC, 'doc_to_text: "{{text}}"', "doc_to_text: !function prompts.text",
      ["8: doc_to_text: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
+    (QUICKSTART, "steps: 10", "steps: 10, warmup_fraction: 0.2, warmup_tokens: 64",
+     ["4: train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+    (QUICKSTART, "steps: 10}", "steps: 10, warmup_tokens: 64}\nvary: {train.warmup_fraction: [0.1, 0.2]}",
+     ["5: vary.train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+    (QUICKSTART, "steps: 10}", "steps: 10, warmup_fraction: 0.1}\nper_model: {small: {train: {warmup_tokens: 64}}}",
+     ["4: train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+    (MODELS, "n_layer: 1", "n_layer: 1, mup_base_width: 64",
+     ["3: models.0: 'small' has mup_base_width, and no run of it is of parametrization mup; write `parametrization: "
+      "mup` in its row, or leave mup_base_width out there"]),
+    (TOPIC, "finetune: {epochs: 2}\n", "",
+     ["5: finetune: is of no use: no task of this experiment has a `finetune:` block; write one in a task's file, or "
+      "leave this out"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.checkpoint_every_steps: [5, 10]}",
+     ["7: vary.train.checkpoint_every_steps: changes no result; write `checkpoint_every_steps` in `train:` instead"]),
+    (CPU, "device: CPU", "device: DISK:/etc/passwd",
+     ["2: device: 'DISK:/etc/passwd' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1"]),
+    (QUICKSTART, "threads_per_run: 1", "threads_per_run: 5000",
+     ["7: threads_per_run: must be at most 4,096, not 5000; write a smaller number"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nweights_from: cpu",
+     ["7: weights_from: says who trains for modeled profiles, and `hardware` names none; leave it out"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[wrold]]}",
+     ["7: vary.data.corpus.0.0: there is no dataset 'wrold'; did you mean 'world'?"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [0.1, 1.0e-1]}",
+     ["7: vary.train.lr.1: 0.1 is there twice; remove one of the two"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [4294967296]",
+     ["7: seeds.0: must be at most 4294967295, not 4294967296; write a smaller number"]),
+    (QUICKSTART, "batch_size: 4", "batch_size: 100000000, micro_batch_size: 3",
+     ["4: train.batch_size: must be at most 1,000,000, not 100000000; write a smaller number"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [" + ", ".join(f"{i}.0" for i in range(1, 500))
+     + "], train.beta1: [" + ", ".join(f"0.{i}" for i in range(100, 400)) + "]}",
+     ["7: vary: asks for 149,700 runs; name fewer values, models or seeds, at most 100,000"]),
+    (QUICKSTART, "start: [pretrained, scratch]", "start: []",
+     ["5: finetune.start: is empty; write pretrained, scratch or both"]),
+    (QUICKSTART, "steps: 10", "steps: 1e400",
+     ["4: train.steps: YAML reads 1e400 as text, not as a number; write a smaller one"]),
+    (QUICKSTART, "lr: 0.003", "lr: .inf", ["4: train.lr: .inf is no finite number; write one, or the word in quotes"]),
+    (QUICKSTART, "lr: 0.003", "lr: !!binary aGk=",
+     ["4: train.lr: YAML reads aGk= as a value with the tag tag:yaml.org,2002:binary; write plain text, in quotes"]),
+    (QUICKSTART, "steps: 10", "steps: 1" + 30 * "0",
+     ["4: train.steps: 1000000000000000000000000000000 is greater than a 64-bit number can be; write a smaller one"]),
+    (QUICKSTART, "question: Is larger better?", "question: 2026-01-01",
+     ["1: question: YAML reads 2026-01-01 as a date; write plain text, in quotes"]),
+    (CPU, "description: a processor", "description: 2026-01-01",
+     ["1: description: YAML reads 2026-01-01 as a date; write plain text, in quotes"]),
+    (CPU, "device: CPU", "device: CUDA\nkernels: native",
+     ["3: kernels: native ones run on the processor, not on CUDA; write `kernels: tinygrad`"]),
+    (QUICKSTART, "models: [small]", "models: !!python/object/apply:os.system [id]",
+     ["3: models: has the tag tag:yaml.org,2002:python/object/apply:os.system, which is not used here; write plain "
+      "values, without a tag"]),
+    (QUICKSTART, "question: Is larger better?", 'question: "a\\0b"',
+     ["1: question: holds a control character; write text without one"]),
+    (TOPIC, "dataset_kwargs: {data_files: {train: train.jsonl, test: test.jsonl}}", "dataset_kwargs: 5",
+     ["4: dataset_kwargs: must be a mapping; write `key: value` lines below it"]),
+    (DATA, "path: notes.txt", "path: notes.txt, seed: 3",
+     ["3: datasets.notes.seed: is of a `builtin` data set, and this one is none; leave it out"]),
+    (DATA, "builtin: world", "builtin: wrold",
+     ["2: datasets.world.builtin: 'wrold' is no generator; did you mean 'world'?"]),
+    (DATA, "path: notes.txt", "path: .",
+     ["3: datasets.notes.path: . holds this project itself; write a folder that holds texts alone"]),
+    (DATA, "path: notes.txt", "path: ..",
+     ["3: datasets.notes.path: .. holds this project itself; write a folder that holds texts alone"]),
+    (DATA, "path: notes.txt", "path: /dev/zero",
+     ["3: datasets.notes.path: /dev/zero is neither a file nor a folder; write the path of one"]),
+    (DATA, "path: notes.txt", f"hub: {{dataset: owner/name, revision: '{'0' * 40}', splits: ['../../../x']}}",
+     ["3: datasets.notes.hub.splits.0: '../../../x' cannot be a split's name; write it as the hub does, e.g. "
+      "validation"]),
+    (DATA, "path: notes.txt", "files: [{path: ../a.txt}]",
+     ["3: datasets.notes.files.0.path: '../a.txt' leads out of its folder; write a relative path such as "
+      "texts/train.txt"]),
+    (MODELS, "  large:", "  Small:", ["3: models.Small: is the name of 'small' but for its case; write another"]),
+    (MODELS, "  large:", f"  {'x' * 65}:", ["x: cannot be a name; use at most 64 letters, digits, '.', '_' and '-', a "
+     "letter or digit first"]),
+    (MODELS, "  large:", "  ../large:", ["3: models.../large: cannot be a name; use at most 64 letters, digits, '.', "
+     "'_' and '-', a letter or digit first"]),
     (TOPIC, "task: topic", "task: [topic", ["2: is not valid YAML (did not find expected ',' or ']'); "
      "check indentation, colons, quotes"]),
 ]  # fmt: skip
@@ -200,6 +274,35 @@ def test_all_problems_of_all_files_come_at_once(root):
     named = {line.split(":")[0] for line in problems(root)}
     assert named == {MODELS, CPU, QUICKSTART, *(f"workflows/experiments/{n}.yaml" for n in ("broken", "empty", "runs"))}
     assert len([line for line in problems(root) if line.startswith(QUICKSTART)]) == 2
+
+
+AT_A_POINT = [
+    ("{data.vocab_size: [100]}", "data.vocab_size=100: data.vocab_size: 100 is less than the 256 bytes"),
+    ("{data.validation_fraction: [0.0]}", "data.validation_fraction=0.0: data.validation_fraction: is 0"),
+    ("{data.corpus: [[]]}", "data.corpus=: data.corpus: is empty"),
+    ("{data.tokenizer: [gpt2]}", "data.tokenizer=gpt2: data.vocab_size: is 512, but tokenizer gpt2 has a fixed"),
+    ("{train.micro_batch_size: [3]}", "micro_batch_size 3 does not divide batch_size 4"),
+    ("{train.micro_batch_size: [null, 4]}", "train.micro_batch_size=4 the runs of small are the same"),
+    ("{train.steps: [null]}", "train.steps=None: leaves no length"),
+    ("{train.schedule: [linear, wsd], train.decay_fraction: [0.1, 0.2]}", "has no effect on schedule linear"),
+    ("{model.parametrization: [sp, mup], model.mup_base_width: [16.0, 32.0]}", "has no effect on parametrization sp"),
+    ("{train.warmup_tokens: [null, 64], train.warmup_fraction: [0.1, 0.2]}", "has no effect beside warmup_tokens"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("vary", "expected"), AT_A_POINT, ids=[each[0] for each in AT_A_POINT])
+def test_what_is_refused_in_a_block_is_refused_at_a_point_of_vary(root, vary, expected):
+    edit(root, QUICKSTART, "tasks: [topic]", f"tasks: [topic]\nvary: {vary}")
+    with pytest.raises(UserError) as caught:
+        workflow = load.load_workflow(root)
+        make_plan(workflow.experiments["quickstart"], workflow)
+    assert any(expected in line for line in caught.value.problems), caught.value.problems
+
+
+def test_a_key_of_one_model_that_gives_it_a_second_length_is_refused(root):
+    edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: 5, flops: 1.0e9}}}")
+    with pytest.raises(UserError, match="is a second length beside"):
+        load.load_workflow(root)
 
 
 def test_a_reserved_name_is_refused_for_an_experiment(root):

@@ -16,6 +16,7 @@ from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.plan import Plan, all_runs, find_run, make_plan
+from cgpt.planned_time import timed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -254,7 +255,7 @@ def test_the_same_training_has_the_same_id_whatever_its_experiment_varies(root):
 
 
 def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_beside_its_id(root, capsys, monkeypatch):
-    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.epochs: [1, 2]}")
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.lr: [0.1, 0.2]}")
     plan = planned(root)
     assert [run.execution.label for run in plan.of("pretrain")] == ["lr=0.001", "lr=0.01"]
     assert {name.rsplit("-", 1)[0] for name in ids(plan, "pretrain")} == {"small.world.s0"}
@@ -262,8 +263,13 @@ def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_beside_its_id(root
     assert main(["plan", "quickstart"]) == 0
     assert f"{plan.of('pretrain')[0].id}  lr=0.001 " in capsys.readouterr().out
     assert [run.spec["train"]["lr"] for run in plan.of("pretrain")] == [0.001, 0.01]
-    # The task's own `epochs` win over the axis, so that both its points are the same runs.
-    assert len({run.spec["finetune"]["epochs"] for run in plan.of("finetune")}) == 1
+    assert {run.spec["finetune"]["lr"] for run in plan.of("finetune")} == {0.1, 0.2}
+
+
+def test_an_axis_that_a_task_overrules_is_refused(root):
+    edit(root, QUICKSTART, "threads_per_run: 1", "vary: {finetune.epochs: [1, 2]}")
+    with pytest.raises(UserError, match="vary.finetune.epochs: task 'topic' sets epochs itself, which holds instead"):
+        planned(root)
 
 
 def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
@@ -311,9 +317,9 @@ def test_an_unknown_run_id_is_answered_with_the_nearest(root):
 
 
 def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):
-    assert planned(root).of("pretrain")[0].execution.minutes is None
+    assert timed(planned(root)).plan.of("pretrain")[0].execution.minutes is None
     edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
-    cost = planned(root).of("pretrain")[0].execution
+    cost = timed(planned(root)).plan.of("pretrain")[0].execution
     assert cost.minutes == pytest.approx(cost.flops / (1e9 / 2) / 60)  # one of the profile's two threads
 
 

@@ -64,7 +64,7 @@ def test_the_answers_figure_draws_bits_per_byte_over_the_main_metric_of_each_tas
     figure = answers_figure(rows.scores, pretrained, experiment.tasks, kinds)
     assert [axes.get_title() for axes in figure.axes] == [*made.TASKS, "", "", ""]
     for upper, lower in zip(figure.axes[:3], figure.axes[3:], strict=True):
-        assert lower.get_ylabel() == "acc" and upper.xaxis_inverted() and lower.xaxis_inverted()
+        assert lower.get_ylabel() == "acc, 0 to 1" and upper.xaxis_inverted() and lower.xaxis_inverted()
         for axes, value in ((upper, lambda acc: 3 - 2 * acc), (lower, lambda acc: acc)):
             drawn = [(bars.lines[0].get_xdata()[0], bars.lines[0].get_ydata()[0]) for bars in axes.containers]
             expected = []
@@ -102,6 +102,26 @@ def test_the_compute_figure_labels_each_mean_with_size_and_number_of_seeds(tmp_p
         expected = np.mean([row["flops"] for row in mine]), np.mean([row["validation_loss"] for row in mine])
         assert label.xy == pytest.approx(expected)
     assert axes.get_xscale() == "log"
+
+
+def test_thirty_models_have_a_legend_that_fits_its_figure_and_no_label_lies_on_another(tmp_path, monkeypatch) -> None:
+    sizes = {f"a-model-with-a-long-name-{n:02}": 50_000 + 40_000 * n for n in range(30)}
+    monkeypatch.setattr(made, "SIZES", sizes)
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    rows = collect(experiment, plan, tmp_path)
+    runs = [row for row in rows.runs if row["stage"] == "pretrain"]
+    curves = {row["run"]: read_loss(tmp_path / "runs/pretrain" / row["run"] / "loss.csv") for row in runs}
+    primary = [row for row in rows.scores if row["primary"]]
+    answers = answers_figure(rows.scores, runs, experiment.tasks, {row["run"]: "SP" for row in runs})
+    for figure in (loss_figure(runs, curves), compute_figure(runs), scores_figure(primary, experiment.tasks), answers):
+        figure.set_layout_engine("constrained")
+        figure.draw_without_rendering()
+        legend, paper = figure.legends[0].get_window_extent(), figure.bbox
+        assert legend.x0 >= paper.x0 and legend.x1 <= paper.x1 and legend.y0 >= paper.y0 and legend.y1 <= paper.y1
+        for axes in figure.axes:
+            assert axes.get_window_extent().height > 50  # the legend left room to draw
+            boxes = [text.get_window_extent() for text in axes.texts]
+            assert not [1 for n, box in enumerate(boxes) for other in boxes[:n] if box.overlaps(other)]
 
 
 def test_an_experiment_without_tasks_still_gets_its_four_figures(tmp_path) -> None:

@@ -283,7 +283,21 @@ def test_a_run_that_diverges_stops_with_one_line_that_names_step_rate_and_remedy
         f"run: train.lr: the run diverged at step 4 ({shown}, first loss 4); "
         "write a lower lr than 0.01, or a longer warmup_fraction",
     )
-    assert not (tmp_path / "state" / "run").exists() and not (tmp_path / "pretrain" / "run").exists()
+    assert not (tmp_path / "state" / "run").exists()
+    out = tmp_path / "pretrain" / "run"
+    assert [path.name for path in out.iterdir()] == ["diverged.json"]
+    finite = loss if math.isfinite(loss) else None
+    assert records.read_diverged(out / "diverged.json") == records.DivergedRecord("run", "pretrain", 4, finite)
+    monkeypatch.undo()
+    run(tokens, tmp_path)
+    assert records.read_diverged(out / "diverged.json") is None and (out / "run.json").is_file()
+
+
+def test_a_validation_loss_that_is_no_number_is_divergence_too_and_never_a_result(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage.PretrainRun, "validation_loss", lambda self: math.nan)
+    with pytest.raises(UserError, match=r"the run diverged at step \d+ \(loss nan"):
+        run(tokens, tmp_path)
+    assert not (tmp_path / "pretrain" / "run" / "run.json").exists()
 
 
 def test_a_loss_that_stays_high_is_divergence_and_one_that_comes_back_is_not(tokens, tmp_path, monkeypatch):

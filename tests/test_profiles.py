@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from project import write_project
+from project import edit, write_project
 
 from cgpt import doctor, load, plan
+from cgpt.__main__ import main
+from cgpt.cost.forecast import Request, forecast
 from cgpt.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +66,82 @@ def test_a_base_gives_what_a_profile_does_not_write(tmp_path):
     assert found["sixteen"].wafer.pass_latency_s == found["one"].wafer.pass_latency_s == 0.002
     assert (found["more"].systems, found["more"].description) == (64, "sixteen")
     assert (found["one"].systems, found["one"].wafer.measured_systems) == (1, 2)
+
+
+GPU = """\
+description: a GPU
+device: CUDA
+dtype: bfloat16
+timing: modeled
+peak_flops_per_s: {bfloat16: 1.0e+15}
+memory_bytes: 80_000_000_000
+bandwidth_bytes_per_s: 3.0e+12
+price_per_hour_usd: 2.0
+gpu: {node_size: 8, link_bytes_per_s: 4.5e+11, network_bytes_per_s: 5.0e+10, measured_systems: 64,
+  measured_inference_systems: 16, measured_d_model: [64, 8192], matmul_efficiency: 0.5, half_width: 280.0,
+  attention_efficiency: 0.3, recompute_cost: 0.1, loss_per_doubling: 0.01, decode_bandwidth_efficiency: 0.8,
+  decode_layer_latency_s: 9.2e-05, network_all_reduce_latency_s: 4.6e-05, prefill_efficiency: 0.8,
+  prefill_all_reduce_s: 0.004}
+"""
+OTHER_MACHINES = [
+    "peak_flops_per_s: {bfloat16: 1.65e+14}", "memory_bytes: 24_000_000_000", "bandwidth_bytes_per_s: 1.0e+12",
+    "gpu: {link_bytes_per_s: 3.2e+10}", "gpu: {matmul_efficiency: 0.9}",
+    "dtype: float16\npeak_flops_per_s: {float16: 1.0e+15}",
+]  # fmt: skip
+SAME_MACHINE = ["systems: 8", "price_per_hour_usd: 1.0", "power_w: 700", "description: mine", "sources: [a]",
+                "memory_bytes: 80_000_000_000"]  # fmt: skip
+
+
+def asked_of(profile, task: str) -> bool:
+    """Whether a forecast on the profile is marked as extrapolated."""
+    shape = "n_layer=4,d_model=1024,n_head=8,vocab=1000,seq_len=256"
+    batch = 8 if task == "training" else None
+    return forecast(Request(None, shape, "mine", task, batch_per_system=batch), {}, {"mine": profile})["extrapolated"]
+
+
+@pytest.mark.parametrize("task", ["training", "decode", "prefill"])
+@pytest.mark.parametrize("own", OTHER_MACHINES)
+def test_what_another_machine_inherits_as_evidence_is_extrapolated(tmp_path, own, task):
+    found = loaded(tmp_path, one=GPU, mine=f"base: one\n{own}\n", more="base: mine\nsystems: 2\n")
+    assert not asked_of(found["one"], task)
+    assert asked_of(found["mine"], task) and asked_of(found["more"], task)
+
+
+@pytest.mark.parametrize("task", ["training", "decode", "prefill"])
+@pytest.mark.parametrize("own", SAME_MACHINE)
+def test_the_same_machine_in_other_numbers_or_at_another_price_keeps_its_evidence(tmp_path, own, task):
+    assert not asked_of(loaded(tmp_path, one=GPU, mine=f"base: one\n{own}\n")["mine"], task)
+
+
+def test_evidence_that_a_profile_writes_itself_holds(tmp_path):
+    own = "base: one\nmemory_bytes: 24_000_000_000\ngpu: {measured_systems: 1, measured_d_model: [512, 2048]}\n"
+    mine = loaded(tmp_path, one=GPU, mine=own)["mine"]
+    assert not asked_of(mine, "training") and asked_of(mine, "decode")
+
+
+def test_a_wafer_of_another_size_inherits_no_evidence_and_one_with_more_memory_beside_it_does(tmp_path):
+    text = WAFER.replace("measured_systems: 2,", "measured_systems: 2, measured_d_model: [64, 4096],")
+    found = loaded(tmp_path, one=text.replace("prefill_cycles_per_flop: 0.6", "prefill_cycles_per_flop: 0.6, "
+                   "decode_grid: [100, 500]"), mine="base: one\nwafer: {mesh_side: 700}\n",
+                   hosted="base: one\nwafer: {host_memory_bytes: 1_000_000_000_000}\n")  # fmt: skip
+    assert [asked_of(found[name], task) for task in ("training", "decode") for name in ("one", "hosted", "mine")] == [
+        False, False, True] * 2  # fmt: skip
+
+
+@pytest.mark.parametrize("own", ["resources: {threads: 8}", "kernels: native", "dtype: bfloat16", "device: CUDA"])
+def test_a_rate_measured_with_other_threads_kernels_type_or_device_is_not_inherited(tmp_path, own):
+    base = "description: a CPU\ndevice: CPU\nsustained_flops_per_s: 1.0e+11\nresources: {threads: 2}\n"
+    found = loaded(tmp_path, one=base, mine=f"base: one\n{own}\n", same="base: one\ndescription: mine\n")
+    assert found["mine"].sustained_flops_per_s is None and found["same"].sustained_flops_per_s == 1e11
+
+
+def test_a_plan_says_which_of_its_modeled_machines_are_extrapolated(tmp_path, monkeypatch, capsys):
+    loaded(tmp_path, one=GPU.replace("[64, 8192]", "[16, 8192]"), mine="base: one\nmemory_bytes: 24_000_000_000\n")
+    edit(tmp_path, "workflows/experiments/quickstart.yaml", "models:", "hardware: [cpu, one, mine]\n"
+         "weights_from: cpu\nmodels:")  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "quickstart"]) == 0
+    assert "modeled: one, mine (extrapolated), with the weights of cpu\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "expected"), [

@@ -70,7 +70,7 @@ def test_bits_per_byte_of_the_answer_have_a_table_of_their_own_without_chance(do
     scores, bits, _ = markdown_tables(done[1] / "table.md")
     assert list(bits[0]) == list(scores[0])
     assert [line["condition"] for line in bits] == ["from scratch", "zero-shot", "fine-tuned"] * 3
-    assert bits[0]["task"] == "topic (bits_per_byte_of_answer, lower is better, 400 documents)"
+    assert bits[0]["task"] == "topic (bits_per_byte_of_answer, 0 and more, lower is better, 400 documents)"
     assert "## Bits per byte of the correct answer" in (done[1] / "table.md").read_text()
 
 
@@ -88,7 +88,7 @@ def test_models_stand_from_small_to_large_and_conditions_in_a_fixed_order(done) 
     assert [name.split(" (")[0] for name in table[0]] == ["task", "condition", "gpt-90k", "gpt-350k", "gpt-1m"]
     assert [line["condition"] for line in table[:4]] == ["chance", "from scratch", "zero-shot", "fine-tuned"]
     assert list(dict.fromkeys(line["task"].split(" (")[0] for line in table)) == list(made.TASKS)
-    assert table[0]["task"] == "topic (acc, higher is better, 400 documents)"
+    assert table[0]["task"] == "topic (acc, 0 to 1, higher is better, 400 documents)"
     assert set(list(table[0].values())[2:]) == {"0.250"}
 
 
@@ -174,20 +174,19 @@ def test_the_metric_of_the_table_is_the_first_of_the_tasks_metric_list_else_acc(
     tabulate(experiment, plan, tmp_path)
     table = markdown_tables(tmp_path / "made-up" / "table.md")[0]
     headings = {line["task"] for line in table if "(" in line["task"]}
-    assert "topic (bits_per_byte_of_answer, lower is better, 400 documents)" in headings
-    assert "mood (acc, higher is better, 400 documents)" in headings
+    assert "topic (bits_per_byte_of_answer, 0 and more, lower is better, 400 documents)" in headings
+    assert "mood (acc, 0 to 1, higher is better, 400 documents)" in headings
     assert next(line["condition"] for line in table if line["task"].startswith("topic")) == "from scratch"
 
 
-def test_a_varied_key_makes_columns_of_its_own(tmp_path) -> None:
+def test_a_task_that_was_scored_on_a_part_of_its_documents_says_so(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
-    for run in plan.runs:
-        if run.stage == "pretrain":
-            run.spec["train"] = {"lr": 0.002 if run.id.endswith("s1") else 0.001}
-    tabulate(replace(experiment, vary={"train.lr": [0.001, 0.002]}), plan, tmp_path)
-    header = list(markdown_tables(tmp_path / "made-up" / "table.md")[0][0])
-    assert "gpt-90k, train.lr=0.001 (90.1 K parameters)" in header
-    assert "gpt-90k, train.lr=0.002 (90.1 K parameters)" in header
+    for run in plan.of("evaluate"):
+        run.spec["task"]["limit"] = {"topic": 400, "mood": 1000, "passage": None}[run.spec["task"]["task"]]
+    tabulate(experiment, plan, tmp_path)
+    headings = {line["task"] for line in markdown_tables(tmp_path / "made-up" / "table.md")[0] if "(" in line["task"]}
+    assert "topic (acc, 0 to 1, higher is better, limited to 400 documents)" in headings
+    assert "mood (acc, 0 to 1, higher is better, 400 documents)" in headings
 
 
 def test_two_results_that_differ_only_in_something_unknown_are_not_averaged(tmp_path) -> None:
@@ -233,7 +232,8 @@ def test_missing_records_are_one_line_with_their_number_and_the_command(tmp_path
     command = f"; run `snakemake --cores 2 {tmp_path}/made-up/table.md`, which makes them"
     with pytest.raises(UserError) as error:
         tabulate(experiment, plan, tmp_path)
-    assert error.value.problems == (f"{first}: is missing{command}",)
+    rest = ", or `python -m cgpt tabulate made-up --partial` for a table of the rest"
+    assert error.value.problems == (f"{first}: is missing{command}{rest}",)
     shutil.rmtree(tmp_path / "runs")
     with pytest.raises(UserError) as error:
         tabulate(experiment, plan, tmp_path)

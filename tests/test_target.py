@@ -31,7 +31,7 @@ def test_the_papers_own_losses_ask_for_about_the_papers_models(forecast):
 def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(forecast):
     (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
     width, layers = found["d_model"], found["n_layer"]
-    shape = f"n_layer={layers},d_model={width},n_head={width // 64},vocab=50257,seq_len=2048"
+    shape = f"n_layer={layers},d_model={width},n_head={width // 64},vocab=50257,seq_len=2048,tied=true"
     plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(found["tokens"][0]),
                 "--batch-per-system", str(found["batch_tokens"] // 2048 // 8))  # fmt: skip
     assert found["hours"][0] == pytest.approx(24 * plain["days"])
@@ -46,7 +46,8 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
         tokens = fitted.tokens_by_draw(2.4, model)[0]
         if np.isfinite(tokens):
             assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
-            shape = f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
+            shape = (f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,"
+                     "seq_len=2048,tied=true")  # fmt: skip
             batch = str(max(1, round(found["batch_tokens"] / 2048 / 8)))
             other = forecast(
                 "--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch
@@ -81,7 +82,7 @@ def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys,
     lines = capsys.readouterr().out.splitlines()
     assert "for its text and vocabulary only" in lines[0]
     assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == ["cs2", "cpu"]
-    assert sum("hours     ~" in line and "[~" in line for line in lines) == 2
+    assert sum("time      ~" in line and "[~" in line for line in lines) == 2
     assert sum("model     502 M [" in line for line in lines) == 2
     assert sum(line.startswith("  batch     5") and line.endswith("] tokens") for line in lines) == 2
     assert lines[-1] == "  in budget not known: hardware_profiles/cpu.yaml has no power_w, which --budget-kwh needs"
@@ -117,7 +118,6 @@ def test_sizes_grow_in_cerebras_gpts_proportions():
     (["--target-loss", "2", "--hardware", "cs2", "--law", "missing.json"], "missing.json: is no file of fits"),
     (["--target-loss", "2", "--hardware", "cs2", "--series", "Cerebras-GPT SPP"],
      "did you mean 'Cerebras-GPT SP'?"),
-    (["--model", "cerebras-gpt-13b", "--hardware", "cs2", "cs3"], "go with --target-loss"),
 ])  # fmt: skip
 def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
     monkeypatch.chdir(ROOT)
@@ -211,7 +211,7 @@ def test_a_law_that_says_nothing_of_size_is_refused(capsys, monkeypatch, tmp_pat
 
 
 # L(C) and L(N, D), at losses of which draws of low and of high E differ
-@pytest.mark.parametrize("experiment, loss", [("scaling", "2.55"), ("isoflop", "2.9")])
+@pytest.mark.parametrize("experiment, loss", [("scaling", "2.55"), ("isoflop", "2.7")])
 def test_the_ends_of_the_size_are_what_the_draws_would_choose(forecast, tmp_path, experiment, loss):
     study = next(iter(json.loads((ROOT / f"results/reference/{experiment}/fits.json").read_text())["series"].values()))
     fit = study["parametric"]["n_parameters"] if "parametric" in study else next(
@@ -236,7 +236,7 @@ def test_a_law_of_compute_gives_a_budget_its_least_or_its_most(forecast, tmp_pat
     asked = ("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "--budget-hours")
     (little,) = forecast(*asked, "1e-7")["profiles"]
     assert little["budget_loss"] is None and little["within_budget"] is False
-    assert "parameters, takes ~" in little["budget_problem"] and " hours for " in little["budget_problem"]
+    assert "parameters, takes ~" in little["budget_problem"] and " s for " in little["budget_problem"]
     (much,) = forecast(*asked, "1e15")["profiles"]
     assert much["budget_tokens"] / much["budget_n_parameters"] == pytest.approx(20) and not much["budget_problem"]
 
@@ -263,7 +263,7 @@ def test_the_ends_of_an_interval_are_those_of_the_draws_in_tokens_and_what_they_
     assert found["tokens"][1:] == pytest.approx([low, high], rel=0.01)
     factor, exponent = published.batch_tokens_law(published.read(FITS.parent / "published.csv"))
     model = next(each for each in target.models(law.read(FITS, series)) if each.d_model == d_model)
-    shape = f"n_layer={n_layer},d_model={d_model},n_head={model.n_head},vocab=50257,seq_len=2048"
+    shape = f"n_layer={n_layer},d_model={d_model},n_head={model.n_head},vocab=50257,seq_len=2048,tied=true"
     for place, tokens in enumerate(found["tokens"]):
         batch = str(max(1, round(factor * tokens**exponent / 2048 / 8)))
         plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch)

@@ -83,11 +83,12 @@ def test_the_shards_decode_to_the_documents_and_their_counts_are_exact(tmp_path:
 def test_a_long_document_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blanks = ("\n", "\n\n", "  ", " \n ", "\u00a0 ", "\r\n\r\n", "   \n\n\t", "'s ", " 's")
     random = np.random.RandomState(1)
-    text = "".join(word + blanks[random.randint(len(blanks))] for word in random.choice(WORDS, 6000)) + "end"
+    text = "".join(word + blanks[random.randint(len(blanks))] for word in random.choice(WORDS, 6500)) + "end"
     monkeypatch.setattr(documents, "PIECE_CHARS", 100)
     run(tmp_path, corpus(tmp_path, "file", train=text, validation="some\n"))
     tokens = shards.open_shard(tmp_path / "out" / "train.bin")
-    whole = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(text).ids
+    in_lines = text.replace("\r\n", "\n")  # as Python reads a text file
+    whole = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).encode(in_lines).ids
     pieces = list(documents.pieces(tmp_path / "data" / "x" / "train.txt", "file", 0.0, lambda n: None))
     assert len(pieces) > 200 and max(len(piece.text) for piece in pieces) <= 200
     assert tokens[:-1].tolist() == whole
@@ -138,6 +139,17 @@ def test_a_single_file_gives_its_last_lines_for_validation(tmp_path: Path) -> No
             [" = One = \n \n a = b \n = no ; = \n \n = = Sub = =", " = Two = 2 = \n \n b"],
         ),
         ("<|endoftext|>", "one\ntwo\n<|endoftext|>\n\n<|endoftext|>\nthree", ["one\ntwo", "three"]),
+        (
+            "<|endoftext|>",
+            "one<|endoftext|>\ntwo <|endoftext|>  three<|endoftext|>four",
+            ["one", "two", "  three", "four"],
+        ),
+        ("a.(b|c)+ ", "one a.(b|c)+ two\na.(b|c)+\n", ["one", "two\na.(b|c)+"]),
+        ("\n---\n", "---\none\n---\n--- two\n---", ["---\none", "--- two\n---"]),
+        ("==", "one====two=three=", ["one", "two=three="]),
+        ("line", "one\rtwo\r\nthree", ["one", "two", "three"]),
+        ("paragraph", "one\r\nmore\r\n\r\ntwo", ["one\nmore", "two"]),
+        ("jsonl:text", '\ufeff{"text": "a\\r\\nb"}\r\n{"text": "c"}\r\n', ["a\r\nb", "c"]),
         ("jsonl:text", '{"text": "a\\n\\nb"}\n\n{"text": ""}\n{"text": " c ", "id": 1}\n', ["a\n\nb", " c"]),
     ],
 )
@@ -179,6 +191,16 @@ def test_a_fetch_of_an_earlier_entry_is_refused(tmp_path: Path) -> None:
     assert "is of an earlier entry of workflows/data.yaml" in problem(tmp_path, spec)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', '{"files": [{}]}', '{"files": []}', "[" * 100_000])
+def test_a_record_of_a_fetch_that_is_none_is_refused_without_asking_to_delete_a_download(
+    content, tmp_path: Path
+) -> None:
+    spec = corpus(tmp_path, train="a\n")
+    (tmp_path / "data" / "x" / "fetched.json").write_text(content)
+    said = problem(tmp_path, spec)
+    assert said.endswith("run `python -m cgpt fetch x` again") and "delete" not in said.replace(str(tmp_path), "")
+
+
 def test_too_few_documents_for_validation_says_which_fraction_would_do(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="\n".join(sentences(40))) | {"validation_fraction": 0.01}
     assert "data.validation_fraction: 0.01 of 40 documents is none; write 0.025 or more" in problem(tmp_path, spec)
@@ -200,7 +222,12 @@ def test_a_bad_json_line_and_an_unknown_kind_are_told_what_to_write(tmp_path: Pa
         tmp_path, corpus(tmp_path, "jsonl:text", train=rows)
     )
     assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train="{a\n"))
-    assert "'lines' is no known way" in problem(tmp_path, corpus(tmp_path, "lines", train="a\nb\n"))
+    for meant, kind in (("line", "lines"), ("paragraph", "Paragraphs"), ("jsonl:text", "json"), ("file", "files")):
+        said = problem(tmp_path, corpus(tmp_path, kind, train=f"a {kind}\nb\n"))
+        assert f"'{kind}' is no known way" in said and said.endswith(f"did you mean '{meant}'?")
+    assert "'' is no known way" in problem(tmp_path, corpus(tmp_path, "", train="a\nb\n"))
+    for line in ("[" * 100_000, '{"text": ' + "1" * 5000 + "}"):
+        assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train=line))
 
 
 def test_transformers_opens_the_tokenizer(tmp_path: Path) -> None:

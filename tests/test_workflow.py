@@ -16,11 +16,10 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "check", "content", "contradictions", "errors", "fill", "flops",
-               "generate_command", "hub", "wholefile",
-               "load", "parametrization", "plan", "plantable", "provenance", "schedule", "spec", "trunk",
-               "variants", "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__",
-               "bench/command")  # fmt: skip
+DECLARATIVE = ("__init__", "__main__", "caches", "check", "content", "contradictions", "declarations", "ending",
+               "entries", "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization",
+               "plan", "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "wholefile",
+               "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
@@ -35,6 +34,7 @@ class Chain:
     def above(self, run): return []
 """
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
+REPORT = "experiment, plan, results, partial"
 STAGES = {  # module: its function's parameters, and what it writes
     "fetch": ("dataset, out", 'out, "fetched.json"'),
     "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
@@ -42,10 +42,11 @@ STAGES = {  # module: its function's parameters, and what it writes
     "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
     "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
     "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
-    "tabulate": ("experiment, plan, results", 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", '
-                 '"table.md", "table.html"'),
-    "plot": ("experiment, plan, results", 'results / experiment.name / "figures", *(f"{name}.{kind}" '
+    "tabulate": (REPORT, 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", "table.md", '
+                 '"table.html"'),
+    "plot": (REPORT, 'results / experiment.name / "figures", *(f"{name}.{kind}" '
              'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
+    "plot_vary": (REPORT, 'results / experiment.name / "figures", "vary.svg", "vary.png"'),
 }  # fmt: skip
 
 
@@ -149,6 +150,17 @@ def test_a_new_task_runs_only_what_is_its_own(root):
     assert would_run(root) == {"finetune": 2, "baseline": 1, "evaluate": 3, "tabulate": 1, "plot": 1}
 
 
+def test_a_table_that_is_asked_for_brings_its_figures_and_of_what_varies_one_more(root):
+    shutil.rmtree(root / "results/quickstart")
+    assert would_run(root, "results/quickstart/table.md") == {"tabulate": 1, "plot": 1}
+    experiment = EXPERIMENT.replace("[world]", "[world, notes]") + "vary: {train.lr: [0.001, 0.002]}\n"
+    (root / "workflows/experiments/rates.yaml").write_text(experiment)
+    jobs = would_run(root, "results/rates/table.md")
+    assert jobs["plot"] == jobs["plot_vary"] == jobs["tabulate"] == 1
+    nothing_varies = snakemake(root, "--dry-run", "results/quickstart/figures/vary.svg")
+    assert nothing_varies.returncode == 1
+
+
 def test_a_new_seed_trains_only_that_seed(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nseeds: [0, 1]")
     assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
@@ -159,7 +171,7 @@ def test_modeled_machines_are_metered_from_the_weights_that_are_there_and_get_th
     modeled = EXPERIMENT.replace("models: [small]", "models: [small]\nhardware: [cpu, one]\nweights_from: cpu")
     (root / "workflows/experiments/devices.yaml").write_text(modeled.replace("[world]", "[world, notes]"))
     figure = "results/devices/figures/roofline.svg"
-    assert would_run(root, "results/devices/table.md", figure) == {"meter": 1, "tabulate": 1, "plot_devices": 1}
+    assert would_run(root, "results/devices/table.md") == {"meter": 1, "tabulate": 1, "plot": 1, "plot_devices": 1}
     assert snakemake(root, "--dry-run", figure.replace("devices", "quickstart", 1)).returncode == 1  # nothing modeled
 
 
@@ -265,3 +277,29 @@ def test_lint_has_nothing_to_say(root):
 def test_the_rules_are_formatted():
     command = [Path(sys.executable).parent / "snakefmt", "--check", "-l", "120", "Snakefile", "workflows/rules"]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
+    (root / "workflows/experiments/draft.yaml").write_text("question: what\nmodles: [x]\n")
+    (root / "workflows/experiments/point.yaml").write_text(EXPERIMENT + "vary: {data.vocab_size: [100]}\n")
+    done = snakemake(root, "--dry-run", "results/quickstart/table.md")
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+    assert done.stderr.count("warning: not used here, and left out: workflows/experiments/") == 2
+    for name, expected in (("draft", "modles: unknown key"), ("point", "100 is less than the 256 bytes")):
+        done = snakemake(root, "--dry-run", f"results/{name}/table.md")
+        assert done.returncode == 1 and expected in done.stderr and "Traceback" not in done.stderr
+    edit(root, QUICKSTART, "lr: 0.003", "lr: fast")
+    done = snakemake(root, "--dry-run")
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(
+        "train.lr: must be a number, not 'fast'; write a number"
+    )
+
+
+def test_an_edit_while_a_workflow_runs_changes_none_of_its_jobs(root):
+    edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
+    spoil = "".join(f"    Path({name!r}).write_text('a: [')\n" for name in (QUICKSTART, "workflows/models.yaml"))
+    edit(root, "cgpt/pretrain.py", "from cgpt", "from pathlib import Path\nfrom cgpt")
+    (root / "cgpt/pretrain.py").write_text((root / "cgpt/pretrain.py").read_text() + spoil)
+    done = snakemake(root, "--cores", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (root / QUICKSTART).read_text() == "a: ["

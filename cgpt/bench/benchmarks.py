@@ -164,7 +164,7 @@ class Tokenization:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by the tokenizers library when it first encodes a batch
         texts = inputs.documents(n_bytes)
         self.path = folder / "corpus.jsonl"
-        self.path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        self.path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
         self.n_bytes = sum(map(len, texts))
         self.tokenizer = inputs.text_tokenizer(texts)
         self.steps = Steps(self._step, 0)

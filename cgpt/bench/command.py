@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, kernels, load
+from cgpt import check, doctor, flops, kernels, load
 from cgpt.errors import UserError, did_you_mean
+from cgpt.kernels.processor import check_threads
 from cgpt.spec import Hardware, Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
+MOST_DIGITS = 9
 WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
 
 
@@ -40,7 +42,7 @@ def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.bench.measure import WARMUP_STEPS
 
     _read_numbers(chosen)
-    workflow = load.load_workflow(Path.cwd())
+    workflow = load.read_workflow(Path.cwd())
     hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
     if chosen.benchmark == "pretrain" and (problem := check.uneven(chosen.batch_size, hardware)):
         raise UserError(f"bench: --batch-size: {problem}")
@@ -65,13 +67,15 @@ def _read_numbers(chosen: argparse.Namespace) -> None:
         text = getattr(chosen, key)
         if text is None:
             continue
-        if not text.isdecimal() or not int(text):
+        if not text.isdecimal() or len(text) > MOST_DIGITS or not int(text):
             problems.append(f"bench: --{key.replace('_', '-')}: must be a whole number above 0, not '{text}'; "
                             "write e.g. 8")  # fmt: skip
         else:
             setattr(chosen, key, int(text))
     if problems:
         raise UserError(*problems)
+    if chosen.threads:
+        check_threads(chosen.threads)
 
 
 def _named(name: str, known: dict[str, Any], place: str, kind: str) -> Any:
@@ -101,6 +105,10 @@ def _set_up(chosen: argparse.Namespace, models: dict[str, Model], hardware: Hard
     if chosen.benchmark == "tokenize":
         return Tokenization(chosen.n_bytes, chosen.threads, folder)
     setup = Setup(_config(chosen, models), hardware, chosen.threads, chosen.checkpoint)
+    weights_bytes, memory_bytes = 4 * flops.n_parameters(setup.config), doctor.memory_bytes()
+    if memory_bytes and weights_bytes > memory_bytes:
+        raise UserError(f"bench: the model's weights take {weights_bytes / 2**30:,.0f} GiB, and the machine has "
+                        f"{memory_bytes / 2**30:,.0f}; write a smaller model, --n-layer or --seq-len")  # fmt: skip
     if chosen.benchmark == "pretrain":
         return Pretraining(setup, chosen.batch_size, folder)
     if chosen.benchmark == "evaluate":

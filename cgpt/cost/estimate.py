@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cgpt.spec import Hardware
+
 
 def outside(measured: tuple[int, ...], value: int) -> bool:
     """Whether a value is beyond the smallest and largest that were measured, or nothing was."""
     return not measured or not measured[0] <= value <= measured[-1]
+
+
+def training_extrapolated(hardware: Hardware, d_model: int, systems: int) -> bool:
+    """Whether no training rate of a modeled profile's own machine is public for so many systems or such a width."""
+    constants = hardware.wafer or hardware.gpu
+    return not constants or systems > constants.measured_systems or outside(constants.measured_d_model, d_model)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ run and nothing is measured.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ from cgpt.errors import UserError
 from cgpt.page import Cell, Page, Table, markdown
 from cgpt.records import write_csv, write_whole
 from cgpt.spec import Hardware, Model
+from cgpt.userfile import read_csv
 
 COLUMNS = (
     "model", "n_parameters", "hardware", "timing", "systems", "batch_size", "batch_per_system", "tokens", "step_s",
     "tokens_per_s", "utilisation", "energy_j_per_token", "seconds", "energy_j", "bound_by", "fits", "extrapolated",
     "problem",
 )  # fmt: skip
+RUNS = "cerebras_gpt_runs.csv"  # the paper's trainings, in results/reference
 Row = dict[str, Any]
 
 
@@ -41,10 +42,9 @@ class Stretch:
 def read(path: Path) -> list[Stretch]:
     """The paper's trainings; raises UserError where a line is not whole."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return [Stretch(line["model"], int(line["systems"]), int(line["batch_size"]), int(line["steps"]),
-                            line["source"]) for line in csv.DictReader(file)]  # fmt: skip
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        return [Stretch(line["model"], int(line["systems"]), int(line["batch_size"]), int(line["steps"]),
+                        line["source"]) for line in read_csv(path)[1]]  # fmt: skip
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}); it comes with the project: restore it") from None
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.cost import gpu, mesh, shapes, wafer
+from cgpt.cost import gpu, mesh, shapes
 from cgpt.cost.estimate import Step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.training import job_overhead_s, processor_step, training_step
 from cgpt.errors import UserError, did_you_mean
-from cgpt.flops import n_parameters
 from cgpt.spec import Hardware, Model
 
 SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
 
 
+# What can be asked besides a number of tokens, and the most of it.
+MOST = {"systems": 10**6, "batch_per_system": 10**9, "context": 10**9, "grid": 10**6, "vocab_size": 10**9}
+
+
 @dataclass(frozen=True)
 class Request:
-    """What `forecast` is asked; `task` is training, decode or prefill. None: not given."""
+    """What `forecast` is asked; `task` is training, decode or prefill. None: not given.
+
+    `batch_sequences`, of all systems together, is the batch of training where `batch_per_system` is not given.
+    """
 
     model: str | None
     shape: str | None
@@ -28,25 +34,28 @@ class Request:
     systems: int | None = None
     batch_per_system: int | None = None
     tokens: float | None = None
-    sparsity: float = 0.0
+    sparsity: float | None = None
     context: int | None = None
     grid: int | None = None
+    vocab_size: int | None = None
+    batch_sequences: int | None = None
 
 
 def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str, Hardware]) -> dict[str, Any]:
     """The answer as a flat mapping, seconds and joules of all systems together; raises UserError."""
-    _refuse(asked, profiles)
-    hardware = profiles[asked.hardware]
-    shape = _shape(asked, models)
+    refuse(asked, profiles)
+    hardware, shape = profiles[asked.hardware], shape_of(asked, models)
     systems = asked.systems or hardware.systems
     batch = asked.batch_per_system
     if asked.task == "training" and batch is None:
-        batch = _default_batch(shape, hardware, systems, asked.sparsity)
+        assert asked.batch_sequences
+        batch = max(1, round(asked.batch_sequences / systems))
     step = _step(asked, shape, hardware, systems, batch)
     found: dict[str, Any] = {
         "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
         "timing": "modeled", "systems": systems, "batch_per_system": batch,
-        "n_parameters": n_parameters(models[asked.model]) if asked.model else shape.n_parameters,
+        "batch_sequences": batch * systems if batch else None,
+        "n_parameters": shape.n_parameters, "vocab_size": shape.vocab_size,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
@@ -56,21 +65,21 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
     return found | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
 
 
-def _refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
-    """Every problem of the arguments that can be told before the model is known."""
+def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
+    """Raise UserError with every problem of the arguments that can be told before the model is known."""
     problems = []
     if bool(asked.model) == bool(asked.shape):
         problems.append("forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,...")
-    for key in ("systems", "batch_per_system", "tokens", "context", "grid"):
-        given = getattr(asked, key)
+    if asked.shape and asked.vocab_size:
+        problems.append("--vocab-size: stands beside --shape, which says it; leave it out")
+    for key in ("tokens", *MOST):
+        given, flag = getattr(asked, key), f"--{key.replace('_', '-')}"
         if given is not None and not 0 < given < float("inf"):
-            problems.append(f"--{key.replace('_', '-')}: must be greater than 0, not {given}; write a positive number")
-    if not 0 <= asked.sparsity < 1:
+            problems.append(f"{flag}: must be greater than 0, not {given}; write a positive number")
+        elif given is not None and given > MOST.get(key, given):
+            problems.append(f"{flag}: must be at most {MOST[key]:,}, not {given:,}; write fewer")
+    if asked.sparsity is not None and not 0 <= asked.sparsity < 1:
         problems.append(f"--sparsity: must be from 0 up to 1, not {asked.sparsity}; write a fraction such as 0.75")
-    for key, tasks in (("context", ("decode",)), ("grid", ("decode", "prefill")), ("tokens", ("training",)),
-                       ("batch_per_system", ("training",))):  # fmt: skip
-        if getattr(asked, key) is not None and asked.task not in tasks:
-            problems.append(f"--{key.replace('_', '-')}: has no meaning for {asked.task}; leave it out")
     profile = profiles.get(asked.hardware)
     if profile is None:
         problems.append(f"--hardware: there is no hardware profile '{asked.hardware}'; "
@@ -105,20 +114,15 @@ def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
     return problems
 
 
-def _shape(asked: Request, models: Mapping[str, Model]) -> Shape:
+def shape_of(asked: Request, models: Mapping[str, Model]) -> Shape:
+    """The shape that is asked for, with the vocabulary that is; raises UserError where there is no such model."""
     if asked.shape:
         return shapes.parse(asked.shape)
     assert asked.model
     if asked.model not in models:
         raise UserError(f"--model: there is no model '{asked.model}'; {did_you_mean(asked.model, models)}")
-    return shapes.of_model(models[asked.model])
-
-
-def _default_batch(shape: Shape, hardware: Hardware, systems: int, sparsity: float) -> int:
-    """The largest batch that runs as one micro-batch; on a processor one sequence."""
-    if hardware.wafer:
-        return max(1, wafer.largest_micro_batch(shape, hardware, sparsity))
-    return gpu.largest_batch(shape, hardware, systems) if hardware.gpu else 1
+    row = models[asked.model]
+    return shapes.of_model(replace(row, vocab_size=asked.vocab_size) if asked.vocab_size else row)
 
 
 def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch: int | None) -> Step:
@@ -134,7 +138,7 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
         return gpu.prefill(shape, hardware, systems) if hardware.gpu else processor_step(
             hardware, 1, shape.seq_len, shape.training_flops_per_token / 3)  # fmt: skip
     assert batch is not None
-    return training_step(shape, hardware, batch, systems, asked.sparsity)
+    return training_step(shape, hardware, batch, systems, asked.sparsity or 0.0)
 
 
 def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
@@ -165,38 +169,20 @@ def _energy_j(step: Step, hardware: Hardware, systems: int) -> float | None:
 
 
 def _run(tokens: float, step: Step, shape: Shape, hardware: Hardware, systems: int) -> dict[str, Any]:
-    """A whole run of `tokens`: its steps, and what a job takes before, and to write the last checkpoint."""
+    """A whole run of `tokens`: its steps, and what a job takes before, and to write the last checkpoint. Days, energy
+    and price are of both."""
     overhead_s = job_overhead_s(shape, hardware)
-    seconds = None if step.tokens_per_s is None else tokens / step.tokens_per_s + overhead_s
+    steps_s = None if step.tokens_per_s is None else tokens / step.tokens_per_s
+    seconds = None if steps_s is None else steps_s + overhead_s
     watts = None if hardware.power_w is None else hardware.power_w * systems
     hours = None if seconds is None else seconds / 3600
     price = hardware.price_per_hour_usd
     return {
         "tokens": tokens,
         "steps": tokens / step.tokens,
+        "steps_s": steps_s,
         "job_overhead_s": overhead_s,
         "days": None if seconds is None else seconds / SECONDS_PER_DAY,
         "energy_kwh": None if seconds is None or watts is None else watts * seconds / JOULES_PER_KWH,
         "price_usd": None if hours is None or price is None else hours * price * systems,
     }
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """The forecast for people; `~` marks what is modeled."""
-    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
-    lines = [f"{found['model']} on {found['hardware']} ({systems}), {found['task']}; modeled"]
-    if found["problem"]:
-        lines.append(f"DOES NOT FIT: {found['problem']}")
-    if found["extrapolated"]:
-        lines.append("extrapolated: no absolute rate is public for this hardware at this size")
-    for key, unit in (("batch_per_system", "sequences"), ("step_s", "s"), ("samples_per_s", "sequences/s"),
-                      ("tokens_per_s", "tokens/s"), ("utilisation", "of the dense peak"), ("energy_j_per_token", "J"),
-                      ("bound_by", ""), ("days", ""), ("energy_kwh", "kWh"), ("price_usd", "USD")):  # fmt: skip
-        value = found.get(key)
-        if value is not None:
-            text = value if isinstance(value, (str, int)) else f"~{value:.4g}"
-            lines.append(f"  {key:20} {text} {unit}".rstrip())
-    lines += [f"  step: {part:14} ~{seconds:.4g} s" for part, seconds in found["parts_s"].items()]
-    lines += [f"  memory: {what:30} {held / 1e9:.4g} GB" for what, held in found["memory_bytes"].items()]
-    lines += [f"  layout: {what:14} {value}" for what, value in found["layout"].items()]
-    return "\n".join(lines)

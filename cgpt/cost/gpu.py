@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cgpt.cost.estimate import Step, outside
+from cgpt.cost.estimate import Step, training_extrapolated
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Gpu, Hardware
 
@@ -40,8 +40,8 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
 
     `layout` fixes one instead, without asking whether it fits.
     """
-    gpu, batch = _gpu(hardware), batch_per_system * systems
-    extrapolated = systems > gpu.measured_systems or outside(gpu.measured_d_model, shape.d_model)
+    batch = batch_per_system * systems
+    extrapolated = training_extrapolated(hardware, shape.d_model, systems)
     layouts = [layout] if layout else _fitting(shape, hardware, batch, systems)
     tokens = batch * shape.seq_len
     if not layouts:
@@ -72,19 +72,13 @@ def _bound(parts: dict[str, float]) -> str:
     return max(lasting, key=lambda part: lasting[part])
 
 
-def largest_batch(shape: Shape, hardware: Hardware, systems: int) -> int:
-    """Sequences a GPU that fit in one micro-batch without recomputation, at least 1."""
-    room = USABLE_MEMORY * (hardware.memory_bytes or 0) - _state_bytes(shape) / systems
-    one = _activation_bytes(shape, Layout(systems, 1, 1, 1, recompute=False))
-    return max(1, math.floor(room / one))
-
-
 def _gpu(hardware: Hardware) -> Gpu:
     assert hardware.gpu is not None
     return hardware.gpu
 
 
 def _state_bytes(shape: Shape) -> float:
+    """Of all GPUs together; a tied matrix once, although a pipeline's first and last stage would each hold a copy."""
     return STATE_BYTES_PER_WEIGHT * float(shape.n_parameters)
 
 

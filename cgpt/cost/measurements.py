@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.cost.shapes import Shape
 from cgpt.errors import UserError
+from cgpt.userfile import read_csv
 
 USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
 
@@ -34,6 +34,7 @@ class Measurement:
     d_model: int | None = None
     d_ffn: int | None = None
     gated: bool | None = None
+    tied: bool | None = None
     n_head: int | None = None
     n_kv_head: int | None = None
     vocab_size: int | None = None
@@ -47,16 +48,15 @@ class Measurement:
     @property
     def shape(self) -> Shape:
         """The model's shape; only of rows whose use is fit or check."""
-        sizes = {f.name: getattr(self, f.name) for f in fields(Shape)}
-        return Shape(**{**sizes, "gated": bool(self.gated)})
+        sizes = {f.name: getattr(self, f.name) for f in fields(Shape) if f.default is MISSING}
+        return Shape(**sizes, gated=bool(self.gated), tied=bool(self.tied))
 
 
 def read(path: Path) -> list[Measurement]:
     """All rows; raises UserError, one line a problem, where a row is not whole."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+        _, lines = read_csv(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
     types, problems, rows = get_type_hints(Measurement), [], []
     for number, line in enumerate(lines, start=2):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from cgpt import flops
 from cgpt.collect import short
 from cgpt.cost import forecast
+from cgpt.cost.units import dollars, duration, energy
 from cgpt.errors import UserError
 from cgpt.scaling.law import SAME_RATIO, FittedLaw, Interval, with_ends
 from cgpt.spec import Hardware, Model
@@ -26,6 +27,11 @@ WIDTHS = (
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
 N_WIDTHS, WIDEST = 120, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
 FEW_HEADS = 8  # up to which widths go by quarters of a head, so that no size is far from its neighbours
+PEOPLE: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, label, and the unit that people read it in
+    ("hours", "time", lambda hours: duration(3600 * hours)),
+    ("energy_kwh", "energy", energy),
+    ("price_usd", "price", dollars),
+)
 BUDGET_STEPS = 30
 LEAST_TOKENS = 1e5  # of which a budget is asked whether it buys them
 
@@ -243,8 +249,7 @@ def _too_small(budget: Mapping[str, float], law: FittedLaw, model: Model, run: _
     size = flops.n_parameters(model)
     tokens = law.tokens_per_parameter * size if law.convention else LEAST_TOKENS
     least = run(model, tokens)
-    taken = " and ".join(f"~{least[key]:,.3g} {unit}" for key, unit in (("hours", "hours"), ("energy_kwh", "kWh"))
-                         if key in budget)  # fmt: skip
+    taken = " and ".join("~" + words(least[key]) for key, _, words in PEOPLE if key in budget)
     return f"its smallest model, {short(size)} parameters, takes {taken} for {short(tokens)} tokens"
 
 
@@ -286,9 +291,9 @@ def _profile_lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"  model     {size} parameters: {found['n_layer']} layers of {found['d_model']}")
     lines.append(f"  tokens    {_words(found['tokens'], short)}")
     lines.append(f"  batch     {batch} tokens")
-    for key, label in (("hours", "hours"), ("energy_kwh", "kWh"), ("price_usd", "USD")):
+    for key, label, words in PEOPLE:
         if found[key][0] is not None:
-            lines.append(f"  {label:9} {_words(found[key], lambda value: f'~{value:,.4g}')}")
+            lines.append(f"  {label:9} {_words(found[key], lambda value: '~' + words(value))}")  # noqa: B023
     return lines + (_budget_lines(found) if "within_budget" in found else [])
 
 

@@ -2,7 +2,9 @@
 
 A layer at a time, its weights come in from the machines that hold them (MemoryX), forward and again backward, while
 gradients go out; activations stay on the wafer. Weights are broadcast to all systems and gradients reduced on the way,
-so neither grows with the number of systems. Equations: sum over layer passes of max(compute, traffic in, traffic out)
+so neither grows with the number of systems. A tied matrix is sent as the head's alone, once forward and once backward,
+and its gradient, with what the embedding adds, comes out once; rows of the embedding are looked up on the side of the
+tokens, and count as no layer's traffic. Equations: sum over layer passes of max(compute, traffic in, traffic out)
 plus a latency a pass (Cerebras, Hot Chips 34; fitted to the rows of results/reference/accelerator_measurements.csv).
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from cgpt.cost.estimate import Step, outside
+from cgpt.cost.estimate import Step, training_extrapolated
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Hardware, Wafer
 
@@ -49,7 +51,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         samples=batch_per_system * systems, tokens=tokens, model_flops=shape.training_flops_per_token * tokens,
         parts_s={part: parts[part] * count for part in PARTS if part in parts} | {"reduction": reduction},
         bound_by=max(bounds, key=lambda bound: bounds[bound]),
-        extrapolated=systems > wafer.measured_systems or outside(wafer.measured_d_model, shape.d_model),
+        extrapolated=training_extrapolated(hardware, shape.d_model, systems),
         memory_bytes={
             "sram": hardware.memory_bytes or 0, "weight_stripes": memory["stripes"],
             "working_set": micro * memory["working"], "activation_checkpoints": micro * memory["checkpoints"],

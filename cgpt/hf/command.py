@@ -11,6 +11,7 @@ from cgpt.content import verified
 from cgpt.errors import UserError, writing
 from cgpt.hf import folder as hf_folder
 from cgpt.hf.card import Facts, model_card
+from cgpt.hf.special_tokens import end_tokens
 from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores, whole_folder
 from cgpt.spec import Dataset
 
@@ -19,7 +20,8 @@ def import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a folder of Hugging Face transformers as a checkpoint. Raises UserError."""
     config, params, tokenizer = hf_folder.read(chosen.folder)
     with writing(chosen.out), whole_folder(chosen.out) as part:
-        tokenizer.save(str(part / "tokenizer.json"))
+        ends = end_tokens(chosen.folder, tokenizer, config.vocab_size)
+        hf_folder.write_tokenizer(part, tokenizer, ends, config.seq_len)
         checkpoint.save(part, config, params, part / "tokenizer.json")
     n = flops.n_parameters(config)
     said = {"checkpoint": str(chosen.out), "model": config.name, "n_parameters": n}
@@ -33,9 +35,9 @@ def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         verified(folder)
     config = checkpoint.read_config(folder)
     params = checkpoint.read_params(folder, config)
-    checkpoint.read_tokenizer(folder, config.vocab_size)
-    facts = facts_of(folder)
-    hf_folder.write(chosen.out, config, params, (folder / "tokenizer.json").read_bytes(), model_card(config, facts))
+    tokenizer = checkpoint.read_tokenizer(folder, config.vocab_size)
+    ends, facts = end_tokens(folder, tokenizer, config.vocab_size), facts_of(folder)
+    hf_folder.write(chosen.out, config, params, tokenizer, ends, model_card(config, facts))
     n = flops.n_parameters(config)
     said = {"folder": str(chosen.out), "model": config.name, "n_parameters": n, "n_evaluations": len(facts.scores)}
     return said, f"{chosen.out}: {config.name}, {n:,} parameters; evaluations in its model card: {len(facts.scores)}"
@@ -58,7 +60,7 @@ def _scores(folder: Path, run: PretrainRecord) -> list[ScoresRecord]:
 def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:
     """The run's spec and data sets, where its experiment is in the folder that the command runs in."""
     try:
-        workflow = load.load_workflow(Path.cwd())
+        workflow = load.read_workflow(Path.cwd())
         spec = plan.find_run(run.stage, run.run, workflow).spec
         corpus = plan.find_run("tokenize", spec["tokenize"], workflow).spec["corpus"]
     except UserError:

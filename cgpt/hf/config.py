@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from cgpt import parametrization
+from cgpt.encoding import without_lone_surrogates
 from cgpt.errors import UserError
 from cgpt.spec import Model
 
+MOST_BYTES = 1 << 28  # of a JSON file; vocabularies of a quarter of a million tokens take 40 MB
+AGAIN = "get the file again"
 # Our names of what config.json calls by GPT-2's names.
 NAMES = {
     "n_layer": "n_layer", "d_model": "n_embd", "n_head": "n_head", "seq_len": "n_positions", "d_ffn": "n_inner",
@@ -29,6 +33,7 @@ MUP_DEFAULTS = {"mup_width_scale": 1.0, "mup_embeddings_scale": 1.0, "mup_output
 OURS = ("name", "residual_init_std")  # keys that only checkpoints of this project have
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "relu": "relu"}
 SIZES = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
+LARGEST, MOST_LAYERS = 2**31 - 1, 10_000  # what a 32-bit index reaches, and far more layers than anybody trained
 FLAGS = ("tie_word_embeddings", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")
 POSITIVE = ("layer_norm_epsilon", "initializer_range")
 DROPOUTS = ("attn_pdrop", "embd_pdrop", "resid_pdrop")
@@ -50,13 +55,19 @@ INERT = frozenset(
 )
 
 
-def read_json(path: Path, remedy: str = "get the file again") -> dict[str, Any]:
+def read_json(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
     """A file that holds one JSON object. Raises UserError."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is no file; {remedy}")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB; {remedy}")
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
-    except ValueError:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, RecursionError):
         raw = None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: is no JSON object; {remedy}")
@@ -90,53 +101,83 @@ def from_json(raw: dict[str, Any], name: str, where: str) -> Model:
     """
     said = {ALIASES.get(key, key): value for key, value in raw.items()}
     given = DEFAULTS | {key: value for key, value in said.items() if key in DEFAULTS}
-    problems = [f"{where}: {problem}" for problem in (*_wrong(given), *_unknown(said))]
+    problems = [f"{where}: {problem}" for problem in (*_wrong(given), *_wrong_extras(said), *_unknown(said))]
     mup, more = _mup(said, given)
     problems += [f"{where}: {problem}" for problem in more]
     if problems:
         raise UserError(*problems)
     given["activation_function"] = ACTIVATIONS[given["activation_function"]]
     row = {ours: given[theirs] for ours, theirs in NAMES.items()}
-    return Model(raw.get("name", name), **row, **mup, residual_init_std=raw.get("residual_init_std"))
+    name, _ = without_lone_surrogates(raw.get("name", name))
+    return Model(name, **row, **mup, residual_init_std=raw.get("residual_init_std"))
 
 
 def _wrong(given: dict[str, Any]) -> list[str]:
     problems = [
-        f"{key}: is {given[key]!r}, a whole number above 0 is expected; get the file again"
+        f"{key}: is {_shown(given[key])}, a whole number above 0 is expected; get the file again"
         for key in SIZES
-        if type(given[key]) is not int or given[key] < 1
+        if not _is_size(given[key], MOST_LAYERS if key == "n_layer" else LARGEST)
     ]
-    if given["n_inner"] is not None and (type(given["n_inner"]) is not int or given["n_inner"] < 1):
-        problems.append(f"n_inner: is {given['n_inner']!r}, a whole number or null is expected; get the file again")
+    if given["n_inner"] is not None and not _is_size(given["n_inner"], LARGEST):
+        problems.append(f"n_inner: is {_shown(given['n_inner'])}, a whole number or null is expected; {AGAIN}")
     problems += [
-        f"{key}: is {given[key]!r}, true or false is expected; get the file again"
+        f"{key}: is {_shown(given[key])}, true or false is expected; get the file again"
         for key in FLAGS
         if not isinstance(given[key], bool)
     ]
     problems += [
-        f"{key}: is {given[key]!r}, a number above 0 is expected; get the file again"
+        f"{key}: is {_shown(given[key])}, a number above 0 is expected; get the file again"
         for key in POSITIVE
-        if isinstance(given[key], bool) or not isinstance(given[key], (int, float)) or not given[key] > 0
+        if not _is_number(given[key]) or not given[key] > 0
     ]
     if not problems and given["n_embd"] % given["n_head"]:
         problems.append(f"n_embd: {given['n_embd']} is not divisible by n_head {given['n_head']}; get the file again")
-    if given["activation_function"] not in ACTIVATIONS:
+    if not isinstance(given["activation_function"], str) or given["activation_function"] not in ACTIVATIONS:
         problems.append(
-            f"activation_function: {given['activation_function']!r} is not implemented; take a checkpoint with one of "
-            + ", ".join(ACTIVATIONS)
+            f"activation_function: {_shown(given['activation_function'])} is not implemented; take a checkpoint with "
+            "one of " + ", ".join(ACTIVATIONS)
         )
     return problems
+
+
+def _wrong_extras(said: dict[str, Any]) -> list[str]:
+    """Problems of keys that a file need not have."""
+    problems = [
+        f"{key}: is {_shown(said[key])}, a share from 0 to 1 is expected; get the file again"
+        for key in DROPOUTS
+        if said.get(key) is not None and not (_is_number(said[key]) and 0 <= said[key] <= 1)
+    ]
+    if not isinstance(said.get("name", ""), str):
+        problems.append(f"name: is {_shown(said['name'])}, a text is expected; get the file again")
+    std = said.get("residual_init_std")
+    if std is not None and not (_is_number(std) and std > 0):
+        problems.append(f"residual_init_std: is {_shown(std)}, a number above 0 is expected; get the file again")
+    return problems
+
+
+def _is_size(value: Any, largest: int) -> bool:
+    return type(value) is int and 1 <= value <= largest
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: Any) -> str:
+    """A value as messages show it; of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _unknown(said: dict[str, Any]) -> list[str]:
     """Options that would be ignored: those that are known to change the model, and those that nobody here knows."""
     kind = said.get("model_type", "gpt2")
     if kind not in ("gpt2", "btlm"):
-        return [
-            f"model_type: '{kind}' is not implemented; take a checkpoint of gpt2, or of btlm with learned positions"
-        ]
+        instead = "take a checkpoint of gpt2, or of btlm with learned positions"
+        return [f"model_type: {_shown(kind)} is not implemented; {instead}"]
     problems = [
-        f"{key}: is {said[key]!r}, only {value!r} is implemented; take a checkpoint without it"
+        f"{key}: is {_shown(said[key])}, only {value!r} is implemented; take a checkpoint without it"
         for key, value in ONLY.items()
         if key in said and said[key] != value
     ]
@@ -156,9 +197,9 @@ def _mup(said: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], l
     """
     scales = MUP_DEFAULTS | {key: said[key] for key in MUP_DEFAULTS if key in said}
     problems = [
-        f"{key}: is {value!r}, a number above 0 is expected; get the file again"
+        f"{key}: is {_shown(value)}, a number above 0 is expected; get the file again"
         for key, value in scales.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
+        if not _is_number(value) or not value > 0
     ]
     by_d = said.get("mup_scale_qk_dot_by_d", False)
     if by_d is not True and scales != MUP_DEFAULTS:

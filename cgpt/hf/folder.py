@@ -11,12 +11,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from cgpt.errors import UserError, writing
+from cgpt.hf import special_tokens
 from cgpt.hf.config import DROPOUTS, from_json, read_json, to_json
-from cgpt.hf.tokenizer import check_size, read_tokenizer
+from cgpt.hf.tokenizer import check_ids, read_tokenizer
 from cgpt.hf.weights import folded, read_weights
 from cgpt.records import whole_folder
 from cgpt.spec import Model
-from cgpt.tokenize import END_OF_TEXT, byte_level_bpe
+from cgpt.stopping import EndTokens
+from cgpt.tokenize import byte_level_bpe
 
 
 def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:
@@ -32,7 +34,15 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:
 def _tokenizer(folder: Path, vocab_size: int | None) -> Tokenizer:
     """From tokenizer.json, or from GPT-2's two files, which are all that Cerebras-GPT ships."""
     if (folder / "tokenizer.json").is_file():
-        return read_tokenizer(folder, vocab_size)
+        tokenizer, path = read_tokenizer(folder, vocab_size), folder / "tokenizer.json"
+    else:
+        tokenizer, path = _of_two_files(folder), folder / "vocab.json"
+    check_ids(tokenizer, path, vocab_size)
+    special_tokens.complete(tokenizer, folder, vocab_size)
+    return tokenizer
+
+
+def _of_two_files(folder: Path) -> Tokenizer:
     vocabulary, merges, added = (folder / name for name in ("vocab.json", "merges.txt", "added_tokens.json"))
     if not (vocabulary.is_file() and merges.is_file()):
         raise UserError(f"{folder}: has neither tokenizer.json nor vocab.json and merges.txt; put the tokenizer there")
@@ -42,33 +52,36 @@ def _tokenizer(folder: Path, vocab_size: int | None) -> Tokenizer:
         tokenizer.add_special_tokens(sorted(more, key=more.__getitem__))
     except Exception as error:  # the tokenizers library raises plain Exception
         raise UserError(f"{vocabulary}: is no tokenizer with merges.txt ({error}); get both files again") from None
-    check_size(tokenizer, vocabulary, vocab_size)
     return tokenizer
 
 
-def write(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: bytes, card: str) -> None:
-    """Write a new folder that transformers opens, whole or not at all. `tokenizer` is what a tokenizer.json holds.
+def write(
+    folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Tokenizer, ends: EndTokens, card: str
+) -> None:
+    """Write a new folder that transformers opens, whole or not at all.
 
     Raises UserError for a folder that holds something.
     """
     from safetensors.numpy import save
 
     plain, plain_params = folded(config, params)
-    end_of_text = Tokenizer.from_str(tokenizer.decode()).token_to_id(END_OF_TEXT)
-    ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    known = () if end_of_text is None else ("bos_token", "eos_token", "pad_token")
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.seq_len,
-        **dict.fromkeys(known, END_OF_TEXT),
-    }
+    generation, _ = special_tokens.to_json(ends, tokenizer)
+    ids = {key: generation.get(key) for key in ("bos_token_id", "eos_token_id")}
     with writing(folder), whole_folder(folder) as part:
         _write_json(part / "config.json", to_json(plain) | ids | {"torch_dtype": "float32"})
-        _write_json(part / "generation_config.json", ids | {"pad_token_id": end_of_text})
-        _write_json(part / "tokenizer_config.json", tokenizer_config)
-        (part / "tokenizer.json").write_bytes(tokenizer)
+        write_tokenizer(part, tokenizer, ends, config.seq_len)
         (part / "README.md").write_text(card, encoding="utf-8")
         (part / "model.safetensors").write_bytes(save(plain_params, metadata={"format": "pt"}))
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, ends: EndTokens, seq_len: int) -> None:
+    """Write the tokenizer, and the files that name its end tokens."""
+    generation, texts = special_tokens.to_json(ends, tokenizer)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": seq_len}
+    whole = special_tokens.with_special(tokenizer, texts.values())
+    (folder / "tokenizer.json").write_text(whole.to_str(pretty=True), encoding="utf-8")
+    _write_json(folder / special_tokens.GENERATION, generation)
+    _write_json(folder / special_tokens.SETTINGS, settings | texts)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

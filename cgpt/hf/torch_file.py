@@ -6,7 +6,9 @@ the few that make up a tensor, and these are our own; the first other name refus
 
 from __future__ import annotations
 
+import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,6 +26,9 @@ STORAGES = {
     "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
     "BoolStorage": "?",
 }  # fmt: skip
+
+
+MOST_PICKLE_BYTES = 1 << 26  # names and shapes; those of a model of a thousand layers take 2 MB
 
 
 class Storage(NamedTuple):
@@ -52,7 +57,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
                 raise UserError(f"{path}: holds other things than tensors by name; save the model's state_dict() alone")
             return {str(name): _array(view, storage(view.storage)) for name, view in views.items()}
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, MemoryError, OverflowError) as error:  # fmt: skip
+            AttributeError, MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
         raise UserError(f"{path}: is truncated or no PyTorch file ({error}); get the file again") from None
 
 
@@ -70,8 +75,10 @@ def _storage_dtype(dtype: str) -> str:
 def _array(view: View, numbers: np.ndarray) -> np.ndarray:
     last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides))
     negative = min((view.offset, *view.shape, *view.strides)) < 0
-    if negative or len(view.shape) != len(view.strides) or (np.prod(view.shape) > 0 and last >= len(numbers)):
+    if negative or len(view.shape) != len(view.strides) or (math.prod(view.shape) > 0 and last >= len(numbers)):
         raise ValueError("a tensor reaches beyond its storage")
+    if math.prod(view.shape) > len(numbers):  # with strides of 0, which may fill the memory
+        raise ValueError("a tensor repeats its storage")
     strides = [stride * numbers.itemsize for stride in view.strides]
     values = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, strides, writeable=False)
     return as_float32(np.array(values, order="C"), view.storage.dtype)  # a copy that may be written to
@@ -101,6 +108,18 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), Storage(dtype, str(key), int(size)))
 
 
+def _unpickled(file: BinaryIO, unpickler: _Unpickler) -> Any:
+    """The object that a pickle at the file's position makes, after a look at what it would have this process keep."""
+    start = file.tell()
+    for opcode, argument, at in pickletools.genops(file):
+        if at is not None and at - start > MOST_PICKLE_BYTES:
+            raise ValueError("its list of tensors is too long")
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > MOST_PICKLE_BYTES:
+            raise ValueError("it counts more objects than it has")
+    file.seek(start)
+    return unpickler.load()
+
+
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> View:
     return View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
@@ -123,8 +142,11 @@ def _read_zip(file: BinaryIO, where: str) -> Read:
     order = f"{folder}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":
         raise ValueError("its numbers are big-endian")
+    packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:  # torch never does that, and unpacked they might fill the memory
+        raise ValueError(f"{packed[0]} is compressed")
     with archive.open(pickled) as content:
-        found = _Unpickler(content, where).load()  # type: ignore[arg-type]
+        found = _unpickled(content, _Unpickler(content, where))  # type: ignore[arg-type]
     kept: dict[Storage, np.ndarray] = {}  # tied weights are two views of one storage
 
     def storage(wanted: Storage) -> np.ndarray:
@@ -140,11 +162,11 @@ def _read_legacy(file: BinaryIO, where: str) -> Read:
     """Before torch 1.6: pickles of a magic number, a version, the machine, the object and the storages' keys, then each
     storage as its length and its numbers."""
     file.seek(0)
-    head = [_Unpickler(file, where).load() for _ in range(3)]
+    head = [_unpickled(file, _Unpickler(file, where)) for _ in range(3)]
     if head[:2] != [LEGACY_MAGIC, LEGACY_PROTOCOL] or not head[2].get("little_endian", False):
         raise ValueError("it does not begin as one")
     unpickler = _Unpickler(file, where)
-    found, keys = unpickler.load(), _Unpickler(file, where).load()
+    found, keys = _unpickled(file, unpickler), _unpickled(file, _Unpickler(file, where))
     numbers: dict[str, np.ndarray] = {}
     for key in keys:
         dtype = np.dtype(_storage_dtype(unpickler.storages[key].dtype))

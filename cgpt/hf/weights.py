@@ -21,6 +21,7 @@ from cgpt.spec import Model
 SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "BOOL": "?", "U8": "u1", "I64": "<i8"}
 MASK = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")  # buffers of transformers before 4.30
 KEPT_TYPES = (np.float32, np.float16)
+MOST_HEADER_BYTES = 100_000_000  # the limit of the format
 AGAIN = "get the file again"
 
 
@@ -29,6 +30,11 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, deserialize
 
     try:
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+        if not 0 < n_header <= min(MOST_HEADER_BYTES, path.stat().st_size - 8):  # before the whole file is read
+            raise UserError(f"{path}: is truncated or no safetensors file (its header would take {n_header:,} bytes); "
+                            f"{AGAIN}")  # fmt: skip
         found = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {AGAIN}") from None
@@ -66,8 +72,8 @@ def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
 def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     try:
         weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = sorted({name + "" for name in weight_map.values()})  # texts, and nothing else
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}") from None
     problems = [f"{index}: weight_map: '{name}' is no file of this folder; get it, or correct the index"
                 for name in names if Path(name).name != name or not (index.parent / name).is_file()]  # fmt: skip

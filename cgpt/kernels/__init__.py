@@ -7,6 +7,9 @@ from types import ModuleType
 
 from cgpt import check
 from cgpt.errors import UserError
+from cgpt.kernels.blas import blas_core
+from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.processor import check_threads, granted_cores, level
 from cgpt.spec import Hardware
 
 CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, where no profile is named
@@ -15,19 +18,21 @@ CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, whe
 def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.
 
-    `threads` None: those that this process runs already, else one per core.
+    `threads` None: those that this process runs already, else one per core granted.
     Raises UserError where a compiler or a device is missing, or where the profile asks for what its kernels have not.
     """
     if problem := check.unsupported(hardware):
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
+    threads = None if threads is None else check_threads(threads)
     open_devices(hardware)
     if on_host(hardware):
         os.environ["DEV"] = "CPU"
-        from cgpt.kernels.compiler import find_compiler
+        find_compiler()
+        from cgpt.kernels.release import release_outside_workers  # imports tinygrad, which reads DEV
+        from cgpt.kernels.renderer import use_own_cache, use_own_renderer
 
-        os.environ["CC"] = find_compiler().command
-        from cgpt.kernels.release import release_outside_workers  # imports tinygrad, which reads DEV and CC
-
+        use_own_cache()
+        use_own_renderer(threads or granted_cores())
         release_outside_workers()
     if hardware.device.startswith("WSE"):
         from cgpt.kernels import wse
@@ -36,7 +41,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     if hardware.kernels == "native":
         from cgpt.kernels import native, native_ops
 
-        native.start(threads or native.n_threads or os.cpu_count() or 1, [hardware.device])
+        native.start(threads or native.n_threads or granted_cores(), [hardware.device])
         return native_ops
     from tinygrad.helpers import ALLREDUCE_CAST, BEAM
 
@@ -56,6 +61,10 @@ def open_devices(hardware: Hardware) -> None:
         return
     os.environ["DEV"] = hardware.device.split(":")[0]
     from tinygrad import Device, dtypes
+
+    from cgpt.kernels.renderer import use_own_cache
+
+    use_own_cache()
 
     where = f"hardware_profiles/{hardware.name}.yaml"
     for device in [hardware.placement] if isinstance(hardware.placement, str) else hardware.placement:
@@ -86,10 +95,7 @@ def description(hardware: Hardware) -> str | None:
     """What compiled the kernels, for a run's record; None off the CPU."""
     if not on_host(hardware):
         return None
-    from cgpt.kernels.compiler import find_compiler
-
+    compiler = find_compiler().version + ("" if level() == "native" else f" for {level()}")
     if hardware.kernels != "native":
-        return find_compiler().version
-    from cgpt.kernels.native import blas_core
-
-    return f"{find_compiler().version}, OpenBLAS {blas_core()}"
+        return compiler
+    return f"{compiler}, OpenBLAS {blas_core()}"

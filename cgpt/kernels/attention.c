@@ -45,6 +45,7 @@ void attention(void **bufs, const int64_t *d, const float *c) {
   int64_t per_thread = QUERY_BLOCK * d[1];
   Attention s = {.out = bufs[0], .lse = bufs[1], .qkv = bufs[2], .T = d[1], .H = d[2], .D = d[3], .scale = c[0],
                  .work = scratch(0, pool.n_threads * per_thread), .work_per_thread = per_thread};
+  if (!s.work) return;
   parallel(d[0] * d[2], attention_item, &s);
 }
 
@@ -84,5 +85,6 @@ void attention_bwd(void **bufs, const int64_t *d, const float *c) {
   Attention s = {.dqkv = bufs[0], .dout = bufs[1], .saved_out = bufs[2], .lse = bufs[3], .qkv = bufs[4], .T = d[1],
                  .H = d[2], .D = d[3], .scale = c[0], .work = scratch(0, pool.n_threads * per_thread),
                  .work_per_thread = per_thread};
+  if (!s.work) return;
   parallel(d[0] * d[2], attention_bwd_item, &s);
 }

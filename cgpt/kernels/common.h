@@ -78,15 +78,15 @@ static void parallel(int64_t n_items, item_fn fn, void *arg) {
   while (atomic_load(&pool.unfinished)) sched_yield();
 }
 
+// The number of threads, this one included, that the pool has afterwards: fewer than asked for where no more can start.
 int start(sgemm_fn sgemm, int n_threads) {
   blas_sgemm = sgemm;
-  pool.n_threads = n_threads;
-  for (intptr_t i = 1; i < pool.n_threads; i++) {
+  for (; pool.n_threads < n_threads; pool.n_threads++) {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, worker, (void *)i)) return -1;
+    if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)pool.n_threads)) break;
     pthread_detach(thread);
   }
-  return 0;
+  return pool.n_threads;
 }
 
 // ---- how long the threads are in matrix products, counted on request: reading the clock costs small ones some per cent
@@ -119,16 +119,35 @@ void time_gemm(int on) {
 
 double gemm_s(void) { return gemm_seconds / pool.n_threads; }
 
-// One growing scratch area per use; kernels run one at a time.
+// A kernel that gets no memory does nothing, and whoever called it asks here.
+static int out_of_memory;
+
+int take_out_of_memory(void) {
+  int was = out_of_memory;
+  out_of_memory = 0;
+  return was;
+}
+
+// One growing scratch area per use; kernels run one at a time. NULL where there is no such memory.
 static float *scratch(int slot, int64_t n_floats) {
-  static float *area[4];
-  static int64_t size[4];
+  enum { N_SLOTS = 4 };
+  static float *area[N_SLOTS];
+  static int64_t size[N_SLOTS];
+  const int64_t most = (int64_t)1 << 44;
+  if (slot < 0 || slot >= N_SLOTS || n_floats < 1 || n_floats > most) return out_of_memory = 1, NULL;
   if (size[slot] < n_floats) {
     free(area[slot]);
     area[slot] = aligned_alloc(64, (n_floats * sizeof(float) + 63) / 64 * 64);
-    size[slot] = n_floats;
+    size[slot] = area[slot] ? n_floats : 0;
+    out_of_memory |= !area[slot];
   }
   return area[slot];
+}
+
+static void *allocate(int64_t n, size_t size) {
+  void *memory = n < 0 ? NULL : calloc(n ? n : 1, size);
+  out_of_memory |= !memory;
+  return memory;
 }
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }

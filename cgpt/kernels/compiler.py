@@ -9,12 +9,16 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from cgpt import caches
 from cgpt.errors import UserError
+from cgpt.kernels import processor
+from cgpt.kernels.processor import cpu_flags, cpu_model
 
 SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
 FLAGS = (
@@ -22,36 +26,46 @@ FLAGS = (
     # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning, so divergence is seen.
     "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-freciprocal-math",
 )  # fmt: skip
-# zig is clang with other spellings: tinygrad's arguments on the left become those on the right.
-ZIG_WRAPPER = """#!/bin/sh
-for arg do
-  shift
-  case "$arg" in
-    --target=*-none-unknown-elf) set -- "$@" -target "$(uname -m)-linux-gnu" ;;
-    -march=native) set -- "$@" -mcpu=native ;;
-    *) set -- "$@" "$arg" ;;
-  esac
-done
-ZIG_GLOBAL_CACHE_DIR="{cache}/zig" ZIG_LOCAL_CACHE_DIR="{cache}/zig" \\
-exec "{zig}" cc -g0 -fno-sanitize=undefined -fno-stack-protector "$@"
-"""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """`command` compiles C with clang's arguments; `version` is its first line of `--version`."""
+    """A clang: `command` starts it with clang's arguments, `version` is the first line that it says of itself."""
 
-    name: str
-    command: str
+    name: str  # CC, clang or zig
+    command: tuple[str, ...]
     version: str
+
+    def run(self, *arguments: str, source: bytes = b"") -> bytes:
+        """Compile, `source` being its standard input; what it writes to its standard output. Raises UserError."""
+        folder = str(cache_folder() / "zig")
+        environment = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder} if self.name == "zig" else {}
+        done = subprocess.run(
+            [*self.command, *arguments], input=source, capture_output=True, env=os.environ | environment
+        )
+        if done.returncode:
+            raise UserError(f"compiler: {self.command[0]}: could not build the kernels ({_error(done.stderr)}); "
+                            "try `cgpt doctor`")  # fmt: skip
+        return done.stdout
+
+    def processor_arguments(self, level: str) -> list[str]:
+        """What has it compile for a level of x86-64, or for this very processor where that is `native`."""
+        if processor.machine() == processor.ARM:
+            return ["-mcpu=native"]  # an -march=native came to clang's ARM only with version 18
+        if processor.machine() != processor.X86:
+            return []
+        return [f"-mcpu={level.replace('-', '_')}" if self.name == "zig" else f"-march={level}"]
+
+    def object_arguments(self) -> list[str]:
+        """What has it write ELF for this architecture, on any system."""
+        if self.name != "zig":
+            return [f"--target={processor.machine()}-none-unknown-elf"]
+        return ["-target", f"{processor.machine()}-linux-gnu"]
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: CGPT_CACHE, else ~/.cache/cgpt (or XDG_CACHE_HOME)."""
-    base = os.environ.get("CGPT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cgpt"
-    folder = Path(base)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Where compiled kernels are kept; `cgpt.caches` says which folder. Raises UserError where none can be written."""
+    return caches.folder()
 
 
 @cache
@@ -65,19 +79,23 @@ def find_compiler() -> Compiler:
         version = _version(chosen)
         if "clang" not in version:
             raise UserError(f"environment: CC: '{chosen}' is not a clang ({version}); name a clang, or unset CC")
-        return Compiler(name, chosen, version)
+        return Compiler(name, (chosen,), version)
     package = importlib.util.find_spec("ziglang")
     if package is None or package.origin is None:
         raise UserError(
             "hardware profile: kernels: no C compiler was found; install one with `pip install ziglang` "
             "(or put clang on the PATH)"
         )
-    zig = Path(package.origin).parent / "zig"
-    wrapper = cache_folder() / "cc-zig"
-    text = ZIG_WRAPPER.format(cache=cache_folder(), zig=zig)
-    if not wrapper.exists() or wrapper.read_text() != text:
-        write_atomically(wrapper, text.encode(), mode=0o755)
-    return Compiler("zig", str(wrapper), "zig " + metadata.version("ziglang"))
+    # zig is a clang with another default: what it guards against with traps, C leaves undefined.
+    flags = ("cc", "-g0", "-fno-sanitize=undefined", "-fno-stack-protector")
+    zig = str(Path(package.origin).parent / "zig")
+    return Compiler("zig", (zig, *flags), "zig " + metadata.version("ziglang"))
+
+
+def target() -> tuple[str, ...]:
+    """What decides whether machine code compiled at another time is right here: compiler, processor and level."""
+    compiler = find_compiler()
+    return (compiler.name, compiler.version, cpu_model(), cpu_flags(), processor.level())
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -89,49 +107,47 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def build_library() -> Path:
-    """Compile the kernels once per source, flags, compiler and CPU; return the shared library's path."""
+    """Compile the kernels once per source, flags and target; return the shared library's path.
+
+    One that is damaged, by the hash in the file beside it, is compiled anew.
+    """
     folder = Path(__file__).parent
     sources = b"".join((folder / name).read_bytes() for name in SOURCES)
-    compiler = find_compiler()
-    key = "\0".join([*FLAGS, compiler.name, compiler.version, cpu_model(), cpu_flags()]).encode()
-    library = cache_folder() / f"kernels-{hashlib.sha256(sources + key).hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        part = Path(scratch) / library.name
-        native = [] if platform.system() == "Darwin" else ["-march=native"]
-        command = [compiler.command, *FLAGS, *native, "-o", str(part), str(folder / "gpt.c"), "-lm", "-lpthread"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise UserError(f"compiler: {compiler.command}: could not build the kernels ({last}); try `cgpt doctor`")
-        os.replace(part, library)
+    key = hashlib.sha256(sources + "\0".join([*FLAGS, *target()]).encode()).hexdigest()[:16]
+    library = cache_folder() / f"kernels-{key}.so"
+    beside = library.with_suffix(".sha256")
+    if not _is_whole(library, beside):
+        content = compile_library(folder / "gpt.c", [] if platform.system() == "Darwin" else _processor_arguments())
+        write_atomically(library, content)
+        write_atomically(beside, hashlib.sha256(content).hexdigest().encode())
     return library
+
+
+def _is_whole(path: Path, beside: Path) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == beside.read_text()
+    except (OSError, ValueError):
+        return False
+
+
+def compile_library(source: Path, arguments: Sequence[str]) -> bytes:
+    """The shared library of a C file. Raises UserError with the compiler's message."""
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
+        part = Path(scratch) / "kernels.so"
+        find_compiler().run(*FLAGS, *arguments, "-o", str(part), str(source), "-lm", "-lpthread")
+        return part.read_bytes()
+
+
+def _processor_arguments() -> list[str]:
+    return find_compiler().processor_arguments(processor.level())
+
+
+def _error(said: bytes) -> str:
+    """The first line that calls itself an error, else the last one."""
+    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    return next((line for line in lines if "error:" in line), lines[-1])
 
 
 def _version(command: str) -> str:
     done = subprocess.run([command, "--version"], capture_output=True, text=True)
     return (done.stdout.strip().splitlines() or ["unknown version"])[0]
-
-
-@cache
-def _cpu_info() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def cpu_model() -> str:
-    """The CPU's name, e.g. `AMD EPYC`, with family and model numbers where the name alone says little."""
-    info = _cpu_info()
-    name = info.get("model name") or platform.processor() or platform.machine()
-    numbers = [info[key] for key in ("cpu family", "model") if key in info]
-    return f"{name} ({'/'.join(numbers)})" if numbers else name
-
-
-def cpu_flags() -> str:
-    """The instruction-set flags that decide what `-march=native` means."""
-    info = _cpu_info()
-    return info.get("flags") or info.get("Features") or platform.machine()

@@ -101,6 +101,7 @@ void linear_few_rows(void **bufs, const int64_t *d, const float *c) {
   int64_t per_item = div_up(enough > sixteenth ? enough : sixteenth, DEPTH) * DEPTH, n_items = div_up(d[1], per_item);
   FewRows s = {.y = bufs[0], .x = bufs[1], .w = bufs[2], .bias = bufs[3], .partial = scratch(0, n_items * d[0] * d[2]),
                .rows = d[0], .n_in = d[1], .n_out = d[2], .activation = d[3], .per_item = per_item, .n_items = n_items};
+  if (!s.partial) return;
   parallel(n_items, partial_product_item, &s);
   parallel_if_worth_it(n_items * d[0] * d[2], d[0] * div_up(d[2], SUM_COLS), sum_partials_item, &s);
 }
@@ -222,6 +223,7 @@ static void cached_attention_item(int64_t item, int thread, void *arg) {
 void cached_attention(void **bufs, const int64_t *d, const float *c) {
   Cached s = {.out = bufs[0], .cache = bufs[1], .qkv = bufs[2], .positions = bufs[3], .slots = bufs[4], .B = d[0],
               .S = d[1], .H = d[2], .D = d[3], .scale = c[0], .work = scratch(0, pool.n_threads * d[1])};
+  if (!s.work) return;
   int64_t n_seen = 0;
   for (int64_t b = 0; b < s.B; b++) n_seen += s.positions[b] + 1;
   parallel_if_worth_it(2 * n_seen * s.H * s.D, s.B * s.H, cached_attention_item, &s);

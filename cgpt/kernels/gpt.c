@@ -14,7 +14,7 @@ typedef struct {
   const float *consts;
 } KernelCall;
 
-// A whole step: the kernels one after the other, with nothing in between.
+// A whole step: the kernels one after the other, with nothing in between, up to one that gets no memory.
 void run_calls(const KernelCall *calls, int64_t n) {
-  for (int64_t i = 0; i < n; i++) calls[i].kernel(calls[i].bufs, calls[i].dims, calls[i].consts);
+  for (int64_t i = 0; i < n && !out_of_memory; i++) calls[i].kernel(calls[i].bufs, calls[i].dims, calls[i].consts);
 }

@@ -35,16 +35,20 @@ void cross_entropy_head(void **bufs, const int64_t *d, const float *c) {
   (void)c;
   int64_t width = d[1], vocab = d[2];
   float *loss = bufs[0], *dx = bufs[1], *dw = bufs[2], *x = bufs[3], *w = bufs[4];
-  int64_t *at = malloc(d[0] * sizeof(int64_t));
-  int32_t *target = malloc(d[0] * sizeof(int32_t));
+  int64_t *at = allocate(d[0], sizeof(int64_t));
+  int32_t *target = allocate(d[0], sizeof(int32_t));
+  float *xs = scratch(0, HEAD_ROWS * width), *dxs = scratch(1, HEAD_ROWS * width);
+  float *logits = scratch(2, HEAD_ROWS * vocab), losses[HEAD_ROWS];
+  if (out_of_memory) {
+    free(at), free(target);
+    return;
+  }
   int64_t n = rows_with_target(bufs[5], d[0], at, target);
   double total = 0.0;
   memset(dx, 0, d[0] * width * sizeof(float));
   if (!n) memset(dw, 0, vocab * width * sizeof(float));
   for (int64_t from = 0; from < n; from += HEAD_ROWS) {
     int64_t rows = min64(HEAD_ROWS, n - from);
-    float *xs = scratch(0, HEAD_ROWS * width), *dxs = scratch(1, HEAD_ROWS * width);
-    float *logits = scratch(2, HEAD_ROWS * vocab), losses[HEAD_ROWS];
     for (int64_t i = 0; i < rows; i++) memcpy(xs + i * width, x + at[from + i] * width, width * sizeof(float));
     gemm((Gemm){NO, YES, rows, vocab, width, xs, w, 0.0f, logits, width, width, vocab});
     Rows s = {logits, losses, target + from, vocab, 1.0f / n};
@@ -102,6 +106,7 @@ void token_logprobs(void **bufs, const int64_t *d, const float *c) {
   (void)c;
   int64_t per_thread = QUERY_BLOCK * (d[2] + d[3]);
   Scoring s = {bufs, d, scratch(0, pool.n_threads * per_thread), per_thread};
+  if (!s.work) return;
   parallel(d[0], token_logprobs_item, &s);
 }
 

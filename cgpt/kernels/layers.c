@@ -37,6 +37,7 @@ void linear_bwd(void **bufs, const int64_t *d, const float *c) {
   float *dy = bufs[3], *x = bufs[4 + active], *w = bufs[5 + active];
   if (active) {
     Columns g = {dy, bufs[4], scratch(0, rows * n_out), rows, n_out, d[4]};
+    if (!g.out) return;
     parallel(div_up(rows * n_out, 16384), activation_backward_item, &g);
     dy = g.out;
   }
@@ -106,6 +107,7 @@ static void norm_backward_item(int64_t item, int thread, void *arg) {
 void add_layer_norm_bwd(void **bufs, const int64_t *d, const float *c) {
   int64_t n = d[1], rows_per_item = div_up(d[0], 16), items = div_up(d[0], rows_per_item);
   Norm s = {bufs, d[0], n, rows_per_item, d[2], 0.0f, c[0], scratch(0, items * 2 * n)};
+  if (!s.partial) return;
   parallel(items, norm_backward_item, &s);
   float *dw = bufs[1], *db = bufs[2];
   memset(dw, 0, n * sizeof(float)), memset(db, 0, n * sizeof(float));

@@ -7,17 +7,13 @@ so nothing that is cached or pickled holds an address.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
-import importlib.util
 import json
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from tinygrad import Device, Tensor, dtypes
@@ -28,11 +24,13 @@ from tinygrad.runtime.support.hcq import HCQArgsState, HCQProgram
 from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import build_library, cpu_flags
+from cgpt.kernels import blas
+from cgpt.kernels.compiler import build_library
 from cgpt.kernels.meter import Work, label, labelled
+from cgpt.kernels.processor import check_threads
 
 MAGIC = b"cgpt-kernel:"
-AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+SIZES = 1 << 31  # OpenBLAS takes each as a C int
 n_threads: int | None = None  # set once per process by `start`
 one_kernel = threading.Lock()  # kernels share the pool and its scratch, and each device calls from a thread of its own
 
@@ -45,11 +43,10 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
             f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one"
         )
     if n_threads is None:
-        blas = _openblas()
-        sgemm = ctypes.cast(blas.scipy_cblas_sgemm, ctypes.c_void_p)
-        if library().start(sgemm, threads):
-            raise UserError(f"kernels: threads: {threads} threads could not be started; ask for fewer")
-        n_threads = threads
+        sgemm = ctypes.cast(blas.openblas().scipy_cblas_sgemm, ctypes.c_void_p)
+        n_threads = library().start(sgemm, check_threads(threads))
+        if n_threads != threads:
+            raise UserError(f"kernels: threads: {threads} threads could not be started; ask for {n_threads} or fewer")
     for device in map(Device.__getitem__, devices):
         if not isinstance(device.runtime.func, type) or not issubclass(device.runtime.func, NativeProgram):
             device.runtime = functools.partial(NativeProgram, device)
@@ -61,33 +58,11 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(build_library()))
 
 
-@cache
-def _openblas() -> ctypes.CDLL:
-    package = importlib.util.find_spec("scipy_openblas32")  # not imported: that would load the library at once
-    if package is None or package.origin is None:
-        raise UserError("environment: scipy-openblas32 is not installed; run `pip install scipy-openblas32`")
-    folder = Path(package.origin).parent / "lib"
-    found = [path for path in folder.iterdir() if path.name.startswith("libscipy_openblas") and path.suffix != ".a"]
-    with _core_type(os.environ.get("CGPT_BLAS_CORE")):
-        blas = ctypes.CDLL(str(found[0]))
-    blas.scipy_openblas_set_num_threads(1)  # the pool cuts the work; OpenBLAS's own threads would compete with it
-    return blas
-
-
-@contextlib.contextmanager
-def _core_type(chosen: str | None) -> Iterator[None]:
-    """Have this one copy of OpenBLAS take its AVX-512 kernels where the CPU has them, or those of the core `chosen`.
-
-    Left alone it may take AVX2 kernels (on AMD, or as OPENBLAS_CORETYPE is set for the machine's other software), at
-    half the speed: 114 against 206 GFLOP/s on one Zen 5 core.
-    """
-    before = os.environ.get("OPENBLAS_CORETYPE")
-    if chosen or set(cpu_flags().split()) >= AVX512:
-        os.environ["OPENBLAS_CORETYPE"] = chosen or "SkylakeX"
-    yield
-    os.environ.pop("OPENBLAS_CORETYPE", None)
-    if before is not None:
-        os.environ["OPENBLAS_CORETYPE"] = before
+def check_memory() -> None:
+    """Raise UserError where a kernel called since the last check got no memory to work in."""
+    if library().take_out_of_memory():
+        raise UserError("kernels: memory: there is not enough for what a kernel works in; write a smaller "
+                        "micro_batch_size, batch_size or seq_len")  # fmt: skip
 
 
 def time_gemm(on: bool) -> None:
@@ -100,13 +75,6 @@ def gemm_s() -> float:
     seconds = library().gemm_s
     seconds.restype = ctypes.c_double
     return seconds()
-
-
-def blas_core() -> str:
-    """The CPU type whose kernels OpenBLAS uses."""
-    name = _openblas().scipy_openblas_get_corename
-    name.restype = ctypes.c_char_p
-    return name().decode()
 
 
 def work_of(program: UOp, buffer_bytes: Sequence[int]) -> Work:
@@ -137,6 +105,7 @@ class NativeProgram(CPUProgram):
         def run(*addresses: ctypes.c_uint64) -> None:
             with one_kernel:
                 function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
+                check_memory()
 
         self.fxn = run
         HCQProgram.__init__(self, HCQArgsState, dev, name, kernargs_alloc_size=0)
@@ -157,6 +126,8 @@ def native_call(
     `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has one tensor (or None) per output.
     `flops` and the bytes go into meters and tinygrad's counters; `reads_outs` where outputs are updated in place.
     """
+    if not all(0 <= size < SIZES for size in dims):
+        raise ValueError(f"{function}: a size is not from 0 to {SIZES - 1:,}: {list(dims)}")
     n_outs, n_all = len(outs), len(outs) + len(ins)
     written, read = (sum(int(t.nbytes()) for t in tensors) for tensors in (outs, ins))
     layer, phase = label()

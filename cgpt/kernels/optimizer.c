@@ -42,12 +42,16 @@ static void adamw_item(int64_t i, int thread, void *arg) {
 void adamw(void **bufs, const int64_t *d, const float *c) {
   int64_t n = d[0], n_chunks = 0;
   for (int64_t i = 0; i < n; i++) n_chunks += div_up(d[1 + i], CHUNK);
-  Chunk *chunks = malloc(n_chunks * sizeof(Chunk)), *next = chunks;
+  Chunk *chunks = allocate(n_chunks, sizeof(Chunk)), *next = chunks;
+  Update s = {chunks, allocate(n_chunks, sizeof(double)), bufs[1 + 4 * n], 1.0f};
+  if (out_of_memory) {
+    free(chunks), free(s.squares);
+    return;
+  }
   for (int64_t i = 0; i < n; i++)
     for (int64_t at = 0; at < d[1 + i]; at += CHUNK)
       *next++ = (Chunk){(float *)bufs[1 + i] + at, (float *)bufs[1 + n + i] + at, (float *)bufs[1 + 2 * n + i] + at,
                         (float *)bufs[1 + 3 * n + i] + at, min64(CHUNK, d[1 + i] - at), c[2 * i], c[2 * i + 1]};
-  Update s = {chunks, malloc(n_chunks * sizeof(double)), bufs[1 + 4 * n], 1.0f};
   parallel(n_chunks, square_item, &s);
   double total = 0.0;
   for (int64_t i = 0; i < n_chunks; i++) total += s.squares[i];

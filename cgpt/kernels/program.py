@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import mmap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -26,8 +25,9 @@ from tinygrad.helpers import Context
 from tinygrad.uop.ops import Ops, UOp, buffers
 
 from cgpt.kernels.compiler import build_library, cache_folder, write_atomically
+from cgpt.kernels.memory import aligned, shared_arena, side_by_side
 from cgpt.kernels.meter import Work, meter
-from cgpt.kernels.native import MAGIC, library, one_kernel
+from cgpt.kernels.native import MAGIC, check_memory, library, one_kernel
 from cgpt.kernels.tensors import unwritten
 
 Recording = dict[str, Any]  # calls: function, dims, consts, work, places; temporary_bytes; outputs: place, shape, dtype
@@ -143,51 +143,58 @@ def work_in(recording: Recording) -> list[Work]:
 
 
 class Program:
-    """A recording with its memory: takes arrays, runs every kernel and returns views of its outputs."""
+    """A recording with its memory: takes arrays, runs every kernel and returns views of its outputs.
+
+    Its outputs lie in memory of its own, what it computes on the way in the arena of the process.
+    """
 
     def __init__(self, recording: Recording, inputs: list[np.ndarray], state: Sequence[Tensor], device: str):
-        self.inputs, self.device = inputs, Device[device]
-        temporaries = [aligned(n) for n in recording["temporary_bytes"]]
-        addresses = {
+        self.inputs, self.device, self.arena = inputs, Device[device], shared_arena()
+        kept = {index for (kind, index, _), *_ in recording["outputs"] if kind == "temporary"}
+        sizes = recording["temporary_bytes"]
+        self.offsets, self.arena_bytes = side_by_side([0 if i in kept else n for i, n in enumerate(sizes)])
+        self.results = {i: aligned(sizes[i]) for i in kept}
+        self.addresses = {
             "input": [a.ctypes.data for a in inputs],
-            "temporary": [a.ctypes.data for a in temporaries],
             "state": [t.uop.base.buffer.ensure_allocated()._buf.va_addr + t.uop.base.buffer.offset for t in state],
+            "temporary": [self.results[i].ctypes.data if i in kept else 0 for i in range(len(sizes))],
         }
-        self.held: list[Any] = [temporaries, list(state)]
         self.outputs = []
         for (kind, index, offset), shape, dtype in recording["outputs"]:
             n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            memory = (ctypes.c_uint8 * n_bytes).from_address(addresses[kind][index] + offset)
+            memory = (ctypes.c_uint8 * n_bytes).from_address(self.addresses[kind][index] + offset)
             self.outputs.append(np.frombuffer(memory, dtype).reshape(shape))
         self.work = Counter(work_in(recording))
+        self.arena_address = 0  # nowhere yet
+        self.in_arena: list[tuple[Any, int, int]] = []  # addresses of a call, the one among them, its offset
         self.calls = (_Call * len(recording["calls"]))()
-        for entry, call in zip(self.calls, recording["calls"]):
-            bufs = [addresses[kind][index] + offset for kind, index, offset in call["places"]]
-            arrays = [
-                (kind * len(values))(*values)
-                for kind, values in (
-                    (ctypes.c_uint64, bufs),
-                    (ctypes.c_int64, call["dims"]),
-                    (ctypes.c_float, call["consts"]),
-                )
-            ]
-            self.held.append(arrays)
-            entry.function = ctypes.cast(library()[call["function"]], ctypes.c_void_p)
-            entry.bufs, entry.dims, entry.consts = (ctypes.addressof(array) for array in arrays)
+        self.held: list[Any] = [list(state), *(self._bind(*pair) for pair in zip(self.calls, recording["calls"]))]
+
+    def _bind(self, entry: _Call, call: dict[str, Any]) -> list[Any]:
+        """Fill in one call; returns what it points to. Its places in the arena follow when that has an address."""
+        bufs = (ctypes.c_uint64 * len(call["places"]))()
+        for i, (kind, index, offset) in enumerate(call["places"]):
+            if kind == "temporary" and index not in self.results:
+                self.in_arena.append((bufs, i, self.offsets[index] + offset))
+            else:
+                bufs[i] = self.addresses[kind][index] + offset
+        dims = (ctypes.c_int64 * len(call["dims"]))(*call["dims"])
+        consts = (ctypes.c_float * len(call["consts"]))(*call["consts"])
+        entry.function = ctypes.cast(library()[call["function"]], ctypes.c_void_p)
+        entry.bufs, entry.dims, entry.consts = (ctypes.addressof(array) for array in (bufs, dims, consts))
+        return [bufs, dims, consts]
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.device.synchronize()  # what tinygrad still writes into the state
         for kept, array in zip(self.inputs, arrays):
             np.copyto(kept, array)
         with one_kernel:
+            address = self.arena.address(self.arena_bytes)
+            if address != self.arena_address:
+                self.arena_address = address
+                for bufs, i, offset in self.in_arena:
+                    bufs[i] = address + offset
             library().run_calls(self.calls, len(self.calls))
+            check_memory()
         meter(self.device.device).add(self.work)
         return self.outputs
-
-
-def aligned(n_bytes: int) -> np.ndarray:
-    """Uninitialised memory (n_bytes,) uint8 that starts on a page, on large pages where the system has them."""
-    memory = mmap.mmap(-1, max(n_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= 1 << 21:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8, n_bytes)

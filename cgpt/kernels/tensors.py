@@ -9,7 +9,8 @@ from contextvars import ContextVar
 import numpy as np
 from tinygrad import Tensor
 from tinygrad.device import Buffer, MultiBuffer
-from tinygrad.dtype import _from_np_dtype
+from tinygrad.dtype import _from_np_dtype, _to_np_dtype
+from tinygrad.engine.realize import capturing
 
 Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
 
@@ -39,6 +40,18 @@ def realized(array: np.ndarray, device: Placement) -> Tensor:
             buffer.allocate()
         write(tensor, array)
     return tensor
+
+
+def at_hand(values: Tensor | np.ndarray) -> np.ndarray | None:
+    """The values of a tensor or an array; None while a function of the tensor is captured, when it has none yet."""
+    if isinstance(values, np.ndarray):
+        return values
+    return None if capturing or _without_memory.get() else values.realize().numpy()
+
+
+def dtype_of(values: Tensor | np.ndarray) -> np.dtype:
+    """The type of a tensor's or an array's values, as NumPy names it."""
+    return values.dtype if isinstance(values, np.ndarray) else np.dtype(_to_np_dtype(values.dtype) or np.void)
 
 
 def write(tensor: Tensor, array: np.ndarray) -> None:

@@ -37,7 +37,8 @@ def decided(fits: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def loss_at(constants: np.ndarray, cost: np.ndarray) -> np.ndarray:
     """L(C), (..., n), of constants (..., 3) at `cost` (n,)."""
     c0, alpha, e = (constants[..., [i]] for i in range(3))
-    return (cost / c0) ** -alpha + e
+    with np.errstate(divide="ignore"):  # C0 of an alpha near 0 is beyond what floats hold: 0 or infinite
+        return np.exp(alpha * (np.log(c0) - np.log(cost))) + e
 
 
 def cost_at(constants: np.ndarray, loss: float) -> np.ndarray:
@@ -54,7 +55,8 @@ def fit_power(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = N
     w = np.ones_like(y) if weights is None else weights
     slope, level, _ = _line(np.log(cost), y, w)
     alpha = -slope
-    return np.stack([np.exp(level / alpha), alpha, np.zeros_like(alpha)], axis=-1)
+    with np.errstate(over="ignore"):
+        return np.stack([np.exp(level / alpha), alpha, np.zeros_like(alpha)], axis=-1)
 
 
 def fit_offset(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = None, relative: bool = False

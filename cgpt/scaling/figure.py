@@ -14,6 +14,7 @@ from cgpt.scaling import isoflop
 from cgpt.scaling.cost_law import decided, law_of, loss_at
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.points import Points
+from cgpt.scaling.report import power_in_words
 from cgpt.scaling.resampling import interval
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     axes.set_ylabel(LABELS["validation_loss"])
     low, high = axes.get_xlim()
     axes.set_xlim(low * (low / high) ** 0.06, high * (high / low) ** 0.06)  # room for the outer labels
+    by = sorted({axis for name, _ in curves for axis in studies[name]["best_by"]})
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, title=f"each size at its best {', '.join(by)}" if by else None, title_fontsize=8)
 
 
 def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
@@ -128,7 +130,7 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
             if found["interior"]:
                 best = found["n_parameters"]
                 at = np.log(best["value"]) - np.log(sizes).mean()
-                low, high = best["resampled"] or best["noise"]
+                low, high = best["ends"]
                 reach = [[max(0.0, best["value"] - low)], [max(0.0, high - best["value"])]]
                 axes.errorbar(best["value"], level + slope * at + bend * at * at, xerr=reach, color=colour, marker="*",
                               markersize=10, capsize=3)  # fmt: skip
@@ -153,16 +155,18 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
                       label=f"d_model {width['d_model']}, n={seeds}")  # fmt: skip
         best, ends = width["best_lr"], width["best_lr_ends"] or [width["best_lr"]] * 2
         reach = [[max(0.0, best - ends[0])], [max(0.0, ends[1] - best)]]
-        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=10, capsize=3)
+        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=10, capsize=3,
+                      markerfacecolor=colour if width["interior"] else "none")  # fmt: skip
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel("learning rate")
     axes.set_ylabel(LABELS["validation_loss"])
     power = found.get("power_of_width")
-    ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}]" if power and power["ends"] else ""
-    axes.set_title(f"{name}: best rate ~ width^{power['value']:.2f}{ends}" if power else name)
-    axes.legend(fontsize=8, title="stars: best rates, 95 %; bars: sd of the mean over seeds",
-                title_fontsize=8)  # fmt: skip
+    law = "" if power is None else "no power of the width" if "problem" in power else (
+        f"best rate ~ width^{power_in_words(power)}")  # fmt: skip
+    axes.set_title(": ".join(filter(None, (name, law))))
+    axes.legend(fontsize=8, title="stars: best rates, 95 %; hollow: an end of the rates, left out;\n"
+                "bars: sd of the mean over seeds", title_fontsize=8)  # fmt: skip
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bool) -> None:
@@ -200,7 +204,7 @@ def _words(name: str, fit: Study) -> str:
     constants = fit["constants"]
     parts = [f"{sign} {value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
              for sign, key, digits in (("α", "alpha", 3), ("E", "e", 2)) if key in constants
-             for value in (constants[key],) for low, high in (value["resampled"] or value["noise"],)]  # fmt: skip
+             for value in (constants[key],) for low, high in (value["ends"],)]  # fmt: skip
     parts += [] if fit["form"] == "offset" else ["no offset"]
     return f"{name + ': ' if name else ''}{', '.join(parts)}"
 

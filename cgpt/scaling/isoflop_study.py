@@ -12,16 +12,7 @@ import numpy as np
 
 from cgpt.scaling import isoflop
 from cgpt.scaling.points import Points
-from cgpt.scaling.resampling import (
-    N_DRAWS,
-    SEED,
-    SPARE_CELLS,
-    constant,
-    interval,
-    noisy,
-    relative_sd,
-    resampled_weights,
-)
+from cgpt.scaling.resampling import constant, interval, relative_sd, with_misses
 
 NEAREST = 5  # sizes that a parabola, which has three constants, goes through
 N_BAND = 40  # places at which a parabola's band is kept
@@ -41,10 +32,11 @@ def study(points: Points) -> dict[str, Any]:
 
 
 class _Drawn:
-    """Of losses and weights of the runs, each (N_DRAWS, n) or (n,): every budget's window of sizes, the parabola
+    """Of losses of the settings, (n_draws, n) or (n,): every budget's window of sizes, the parabola
     through it, whether its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
 
-    def __init__(self, points: Points, made: list[isoflop.Budget], n_sizes: int, loss: np.ndarray, weights: np.ndarray):
+    def __init__(self, points: Points, made: list[isoflop.Budget], n_sizes: int, loss: np.ndarray):
+        weights = np.ones_like(loss)
         self.windows = [budget.nearest(points, loss, weights, n_sizes) for budget in made]
         self.parabolas = [budget.parabola(points, loss, window) for budget, window in zip(made, self.windows)]
         self.inside: list[np.ndarray] = []
@@ -58,47 +50,32 @@ class _Drawn:
 
 def _of_window(points: Points, made: list[isoflop.Budget], n_sizes: int) -> dict[str, Any]:
     """Minima and laws by parabolas through that many sizes a budget."""
-    ones = np.ones_like(points.loss)
-    fit = _Drawn(points, made, n_sizes, points.loss, ones)
+    fit = _Drawn(points, made, n_sizes, points.loss)
     fitted = points.loss.copy()
     for budget, (level, slope, bend), window in zip(made, fit.parabolas, fit.windows):
         x, inside = budget.log_n(points), window[budget.runs] > 0
         fitted[budget.runs[inside]] = (level + slope * x + bend * x * x)[inside]
     used = np.concatenate([budget.runs[window[budget.runs] > 0] for budget, window in zip(made, fit.windows)])
-    sd = relative_sd(points.loss[used], fitted[used], 3 * len(made))
-    losses = noisy(fitted, sd, N_DRAWS)
-    noise = _Drawn(points, made, n_sizes, losses, np.ones_like(losses))
-    resampled = _resampled(points, made, n_sizes)
-    listed = [_budget(points, budget, place, fit, noise, resampled) for place, budget in enumerate(made)]
+    n_free = 3 * len(made)  # constants of the parabolas; a budget has a size more at least
+    sd = relative_sd(points.loss[used], fitted[used], n_free)
+    drawn = _Drawn(points, made, n_sizes, with_misses(fitted, sd, len(used) - n_free))
+    listed = [_budget(points, budget, place, fit, drawn) for place, budget in enumerate(made)]
     found: dict[str, Any] = {"n_sizes_in_parabola": n_sizes, "residual_sd": sd, "budgets": listed}
     inside = [place for place, budget in enumerate(listed) if budget["interior"]]
     if len(inside) < 2:
         return found | {"problem": f"{len(inside)} of {len(made)} minima lie inside the sizes that were trained, and a "
                                    "law needs two; train smaller or larger sizes there"}  # fmt: skip
-    laws = {name: _optimum_laws(points, name, made, inside, fit, noise, resampled) for name in points.flops}
+    laws = {name: _optimum_laws(points, name, made, inside, fit, drawn) for name in points.flops}
     return found | {"laws": laws}
-
-
-def _resampled(points: Points, made: list[isoflop.Budget], n_sizes: int) -> _Drawn | None:
-    """Each budget's runs drawn with replacement; None where a budget has too few sizes to leave some out."""
-    if any(_n_sizes(points, budget) < 3 + SPARE_CELLS for budget in made):
-        return None
-    weights = np.zeros((N_DRAWS, len(points.loss)))
-    for place, budget in enumerate(made):
-        _, cells = np.unique(points.n_parameters[budget.runs], return_inverse=True)
-        weights[:, budget.runs] = resampled_weights(cells, N_DRAWS, isoflop.LEAST_SIZES, seed=SEED + place)
-    return _Drawn(points, made, n_sizes, np.broadcast_to(points.loss, weights.shape), weights)
 
 
 def _n_sizes(points: Points, budget: isoflop.Budget) -> int:
     return len(set(points.n_parameters[budget.runs]))
 
 
-def _budget(points: Points, budget: isoflop.Budget, place: int, fit: _Drawn, noise: _Drawn,
-            resampled: _Drawn | None) -> dict[str, Any]:  # fmt: skip
+def _budget(points: Points, budget: isoflop.Budget, place: int, fit: _Drawn, draws: _Drawn) -> dict[str, Any]:
     sizes = points.n_parameters[budget.runs]
     interior = bool(fit.inside[place])
-    draws = resampled or noise
     found: dict[str, Any] = {
         "flops": float(np.exp(np.log(points.flops[budget.convention][budget.runs]).mean())),
         "n_runs": len(budget.runs),
@@ -109,17 +86,15 @@ def _budget(points: Points, budget: isoflop.Budget, place: int, fit: _Drawn, noi
     }
     if not interior:
         return found | {"best_size_trained": float(sizes[np.argmin(points.loss[budget.runs])])}
-    best, drawn = fit.sizes[place], [None if each is None else each.sizes[place] for each in (noise, resampled)]
+    best, drawn = fit.sizes[place], draws.sizes[place]
 
     def tokens_at(n: np.ndarray) -> np.ndarray:
         return budget.at(points, points.tokens, n)
 
     return found | {
-        "n_parameters": constant(best, *drawn),
-        "tokens": constant(tokens_at(best), *(None if n is None else tokens_at(n) for n in drawn)),
-        "tokens_per_parameter": constant(
-            tokens_at(best) / best, *(None if n is None else tokens_at(n) / n for n in drawn)
-        ),
+        "n_parameters": constant(best, drawn),
+        "tokens": constant(tokens_at(best), tokens_at(drawn)),
+        "tokens_per_parameter": constant(tokens_at(best) / best, tokens_at(drawn) / drawn),
     }
 
 
@@ -135,7 +110,7 @@ def _band(points: Points, budget: isoflop.Budget, window: np.ndarray, parabolas:
 
 
 def _optimum_laws(points: Points, convention: str, made: list[isoflop.Budget], inside: list[int],
-                  fit: _Drawn, noise: _Drawn, resampled: _Drawn | None) -> dict[str, Any]:  # fmt: skip
+                  fit: _Drawn, draws: _Drawn) -> dict[str, Any]:  # fmt: skip
     """Exponents of N* and D* in C, and the error at the largest budget of the law of all smaller ones; where a draw's
     minimum left the sizes, it counts at the nearest one."""
     kept = [made[place] for place in inside]
@@ -148,13 +123,13 @@ def _optimum_laws(points: Points, convention: str, made: list[isoflop.Budget], i
             "flops": _at(points, points.flops[convention], kept, n),
         }
 
-    best, others = optima(fit), [None if each is None else optima(each) for each in (noise, resampled)]
+    best, drawn = optima(fit), optima(draws)
     result: dict[str, Any] = {}
     for key in "nd":
         exponent, level = isoflop.power_of(best["flops"], best[key])
-        drawn = [None if each is None else isoflop.power_of(each["flops"], each[key]) for each in others]
-        result[f"{key}_exponent"] = constant(exponent, *(None if power is None else power[0] for power in drawn))
-        result[f"log_{key}_factor"] = constant(level, *(None if power is None else power[1] for power in drawn))
+        exponents, levels = isoflop.power_of(drawn["flops"], drawn[key])
+        result[f"{key}_exponent"] = constant(exponent, exponents)
+        result[f"log_{key}_factor"] = constant(level, levels)
         if len(kept) > 2:
             exponent, level = isoflop.power_of(best["flops"][:-1], best[key][:-1])
             result[f"{key}_held_out_error"] = float(np.exp(level) * best["flops"][-1] ** exponent / best[key][-1] - 1)

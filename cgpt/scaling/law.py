@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.resampling import interval
 from cgpt.spec import Model
+from cgpt.userfile import read_json
 
 Interval = list[float]  # value, low, high; infinite where no training reaches it
 SAME_RATIO = 1.5  # tokens per parameter that differ by less count as the same
@@ -84,13 +84,21 @@ class FittedLaw:
 def read(path: Path, series: str | None = None) -> FittedLaw:
     """L(N, D) of a series of fits.json where its runs decide it, else L(C); raises UserError where there is neither."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["series"]
+        found = read_json(path)["series"]
+        if not isinstance(found, dict):
+            raise ValueError("its `series` is no object")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no file of fits ({error}); run `python -m cgpt fit <experiment>`") from None
     chosen = next(iter(found), "") if series is None else series
     if chosen not in found:
         raise UserError(f"--series: {path} has no series '{chosen}'; {did_you_mean(chosen, found)}")
-    return _law(f"{path}: {chosen}" if chosen else str(path), found[chosen])
+    name = f"{path}: {chosen}" if chosen else str(path)
+    try:
+        return _law(name, found[chosen])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{name}: is not as `fit` writes it ({error!r}); run `python -m cgpt fit <experiment>`"
+        ) from None
 
 
 def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:

@@ -16,7 +16,8 @@ from scipy.optimize import minimize
 HUBER_DELTA = 1e-3
 N_REFINED = 50  # starts of the grid that are followed up
 REFINING_STEPS, DRAW_STEPS = 40, 150  # of reweighted least squares
-LEAST_SPREAD = 0.1  # sd of log tokens per parameter; below it N and D cannot be told apart
+LEAST_SPREAD = 0.1  # sd of log tokens around their power of N; below it N and D cannot be told apart
+LEAST_VALUES = 3  # different N, and D: two say nothing of the bend that tells A / N^alpha from E
 CONSTANTS = ("a", "b", "e", "alpha", "beta")
 
 
@@ -52,8 +53,13 @@ class ParametricLaw:
 
 
 def can_tell_apart(n_parameters: np.ndarray, tokens: np.ndarray) -> bool:
-    """Whether tokens per parameter vary enough for A / N^alpha and B / D^beta to be two terms."""
-    return float(np.std(np.log(tokens / n_parameters))) >= LEAST_SPREAD
+    """Whether tokens vary enough beside what N alone tells of them for A / N^alpha and B / D^beta to be two terms.
+
+    Both (n,). On any curve D ~ N^p, not only at one ratio, B / D^beta is a power of N like the other term.
+    """
+    x, y = (np.log(values) - np.log(values).mean() for values in (n_parameters, tokens))
+    slope = x @ y / (x @ x) if x @ x else 0.0
+    return float(np.std(y - slope * x)) >= LEAST_SPREAD
 
 
 def fit(n_parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> ParametricLaw:
@@ -74,7 +80,7 @@ def fit(n_parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> Param
 
 def fit_draws(n_parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray, weights: np.ndarray, start: ParametricLaw
               ) -> list[ParametricLaw]:  # fmt: skip
-    """The law of each draw's `weights` (n_draws, n), from the law of all runs on."""
+    """The law of each draw's `loss`, (n,) or (n_draws, n), and `weights` (n_draws, n), from the law `start` on."""
     problem = _Problem(n_parameters, tokens, loss)
     begin = np.repeat(problem.centred(start)[None], len(weights), axis=0)
     return [problem.law(p) for p in problem.reweighted(begin, weights, DRAW_STEPS)]
@@ -90,7 +96,7 @@ class _Problem:
 
     def objective(self, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Sum of Huber losses over delta^2 (m,), so that it is of order one a run; log residuals over delta (m, n);
-        slopes of the log of the predicted loss (m, n, 5)."""
+        slopes of the log of the predicted loss (m, n, 5). Losses (m, n) are each of its own point."""
         log_a, log_b, log_e, alpha, beta = (p[:, [i]] for i in range(5))
         terms = np.stack(np.broadcast_arrays(log_a - alpha * self.x, log_b - beta * self.y, log_e), axis=-1)
         top = terms.max(axis=-1, keepdims=True)

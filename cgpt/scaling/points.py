@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from cgpt.errors import UserError
 from cgpt.plan import Plan
 from cgpt.records import RUN_COLUMNS
 from cgpt.spec import Model
+from cgpt.userfile import read_csv
 
-# Settings along which a law runs, and the parametrization, which makes series anyhow; runs that differ in another one,
-# such as train.lr, belong to different laws.
+# Settings along which a law runs, the parametrization, which makes series anyhow, and the learning rate, whose best
+# value stands for each size; runs that differ in another one, such as train.weight_decay, belong to different laws.
 ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "train.flops", "train.batch_size",
                  "train.micro_batch_size", "model.n_layer", "model.d_model", "model.n_head", "model.d_ffn",
-                 "model.parametrization")  # fmt: skip
+                 "model.parametrization", "train.lr")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Points:
 
     `cells` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds the
     training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are unknown.
-    `runs`, `shapes` and the tokens of a batch are those of an experiment; what is only published has none.
+    `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an experiment; what
+    is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 
     models: tuple[str, ...]
@@ -46,6 +48,8 @@ class Points:
     d_model: np.ndarray | None = None
     lr: np.ndarray | None = None
     runs: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    n_left_out: int = 0
     shapes: tuple[Model, ...] = ()
     batch_tokens: np.ndarray | None = None
 
@@ -62,9 +66,62 @@ class Points:
         """The model's name in a cell."""
         return self.models[int(np.argmax(self.cells == cell))]
 
+    def by_setting(self) -> Points:
+        """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
+        first = [int(np.argmax(self.cells == cell)) for cell in range(self.n_cells)]
 
-def read_runs(path: Path, plan: Plan, along: tuple[str, ...] = ALONG_THE_LAW) -> dict[str, Points]:
-    """The pretraining runs of a runs.csv by series: data, hardware, parametrization and settings not `along` the law.
+        def mean(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else self.cell_means(values)
+
+        def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[place] for place in first) if values else ()
+
+        return replace(
+            self, models=of_first(self.models), cells=np.arange(self.n_cells), loss=self.cell_means(self.loss),
+            n_parameters=self.n_parameters[first], tokens=self.tokens[first],
+            n_parameters_non_embedding=mean(self.n_parameters_non_embedding),
+            flops={name: self.cell_means(values) for name, values in self.flops.items()},
+            bits_per_byte=mean(self.bits_per_byte), d_model=mean(self.d_model), lr=mean(self.lr),
+            runs=of_first(self.runs), settings=of_first(self.settings), shapes=of_first(self.shapes),
+            batch_tokens=mean(self.batch_tokens),
+        )  # fmt: skip
+
+    def best_of_each_size(self) -> Points:
+        """The runs of the setting with the least mean loss, of those that share size and tokens, as of a sweep of
+        rates: a law is of the best that a size and a length can do, not of what was tried on the way."""
+        mean = self.cell_means(self.loss)
+        best: dict[tuple[float, float], int] = {}
+        for cell, n, tokens in dict.fromkeys(
+            zip(self.cells.tolist(), self.n_parameters.tolist(), self.tokens.tolist())
+        ):
+            if mean[cell] < mean[best.setdefault((n, tokens), cell)]:
+                best[n, tokens] = cell
+        return self if len(best) == self.n_cells else self._of(np.isin(self.cells, list(best.values())))
+
+    def competing_axes(self) -> list[str]:
+        """The keys in which settings of one size and length differ, such as `train.lr`."""
+        by_size: dict[tuple[float, float], list[set[str]]] = {}
+        for n, tokens, setting in zip(self.n_parameters.tolist(), self.tokens.tolist(), self.settings):
+            by_size.setdefault((n, tokens), []).append(set(setting.split(", ")))
+        differing = [set().union(*settings) - settings[0].intersection(*settings) for settings in by_size.values()]
+        return sorted({part.split("=")[0] for parts in differing for part in parts if part})
+
+    def _of(self, kept: np.ndarray) -> Points:
+        """The runs (n,) that are kept, their settings numbered anew."""
+
+        def those(values: Any) -> Any:
+            if isinstance(values, tuple):
+                return tuple(value for value, keep in zip(values, kept) if keep)
+            return values[kept] if isinstance(values, np.ndarray) else values
+
+        parts = {f.name: those(getattr(self, f.name)) for f in fields(self)}
+        parts |= {"cells": np.unique(self.cells[kept], return_inverse=True)[1],
+                  "flops": {name: values[kept] for name, values in self.flops.items()}}  # fmt: skip
+        return Points(**parts)
+
+
+def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
+    """The pretraining runs of a runs.csv by series: data, hardware, parametrization, settings not ALONG_THE_LAW.
 
     The plan gives each run's shape, and so its FLOPs by every convention. Raises UserError where the file is missing
     or names a run that the plan does not.
@@ -72,26 +129,31 @@ def read_runs(path: Path, plan: Plan, along: tuple[str, ...] = ALONG_THE_LAW) ->
     rows = [row for row in read_rows(path, RUN_COLUMNS) if row["stage"] == "pretrain" and row["validation_loss"]]
     specs = {run.id: run.spec for run in plan.of("pretrain")}
     refuse_strange(path, rows, specs, plan)
-    if not rows:
+    if not any(math.isfinite(float(row["validation_loss"])) for row in rows):
         raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
     shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
-        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"], along)), []).append(row)
+        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
     told = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
-    return {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    try:
+        series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
+    except ValueError as error:
+        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
+    return {name: points for name, points in series.items() if points}
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = csv.DictReader(file)
-            if missing := set(columns) - set(lines.fieldnames or ()):
-                raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
-            return list(lines)
+        there, rows = read_csv(path)
+        if missing := set(columns) - set(there):
+            raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
+        return rows
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; run tabulate again") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); run `snakemake --cores 2 "
                         f"{path.parent / 'fits.md'}`, which makes it from the experiment") from None  # fmt: skip
@@ -104,12 +166,16 @@ def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str]
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 
-def _beside_the_law(setting: str, along: tuple[str, ...]) -> str:
-    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in along]
+def _beside_the_law(setting: str) -> str:
+    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in ALONG_THE_LAW]
     return ", ".join(kept)
 
 
-def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapping[str, Any]) -> Points:
+def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapping[str, Any]) -> Points | None:
+    """The runs of a series that have a finite loss; None where none has."""
+    rows = [row for row in read if math.isfinite(float(row["validation_loss"]))]
+    if not rows:
+        return None
     keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
     numbers = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     models = [shapes[row["run"]] for row in rows]
@@ -129,6 +195,8 @@ def _points(rows: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
         d_model=np.array([model.d_model for model in models]),
         lr=np.array([specs[row["run"]]["train"]["lr"] for row in rows]),
         runs=tuple(row["run"] for row in rows),
+        settings=tuple(row["setting"] for row in rows),
+        n_left_out=len(read) - len(rows),
         shapes=tuple(models),
         batch_tokens=tokens / [float(row["steps"]) for row in rows],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cgpt import flops
 from cgpt.errors import UserError
 from cgpt.scaling.points import Points
 from cgpt.spec import Model
+from cgpt.userfile import read_csv
 
 FAMILY = "published.csv"
 CHINCHILLA = "chinchilla_points.csv"
@@ -25,10 +25,9 @@ Row = dict[str, str]
 def read(path: Path) -> list[Row]:
     """Every row of published.csv or chinchilla_points.csv; raises UserError where the file cannot be read."""
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); it comes with the project: restore it") from None
+        return read_csv(path)[1]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
 
 
 def losses(rows: list[Row], prefix: str, variant: str) -> list[Row]:

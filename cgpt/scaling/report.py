@@ -11,6 +11,7 @@ from typing import Any
 from cgpt.collect import short
 from cgpt.page import Cell, Page, Table
 from cgpt.scaling.glossary import FACTS, FACTS_OF
+from cgpt.scaling.resampling import CONFIDENCE
 
 N_KEPT_DRAWS = 1000  # in fits.json, for the intervals of forecasts
 COST_LABELS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
@@ -55,7 +56,11 @@ def _plain(value: Any, key: str = "") -> Any:
 
 def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     of = f" of {series}" if series else ""
+    left_out = f"; {study['n_left_out']} runs without a finite loss left out" if study["n_left_out"] else ""
     counted = f"{study['n_runs']} runs, {study['n_cells']} settings"
+    if study["best_by"]:
+        counted += f", of each size the best of {study['n_cells_tried']} by {', '.join(study['best_by'])}"
+    counted += left_out
     if "compute" in study:
         yield _compute_table(f"Loss against compute{of} ({counted})", study["compute"])
         held_out = _held_out_table(f"Extrapolation{of}: each run by the law of all smaller ones", study)
@@ -70,7 +75,8 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     if study.get("cheapest"):
         yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
     if "learning_rate" in study:
-        yield _learning_rate_table(f"Best learning rate of each width{of} ({counted})", study["learning_rate"])
+        tried = f"{study['n_runs_tried']} runs, {study['n_cells_tried']} settings{left_out}"
+        yield _learning_rate_table(f"Best learning rate of each width{of} ({tried})", study["learning_rate"])
 
 
 def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
@@ -84,11 +90,16 @@ def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
         else:
             cells += [_constant(fit["constants"].get(name)) for name in ("c0_flops", "alpha")]
             cells += [_offset(fit["constants"].get("e"))]
-            cells += [f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else ""]
+            cells += [_correlation(fit)]
             cells += [f"{fit['residual_sd']:.2%}", _lack_of_fit(fit["lack_of_fit"])]
             cells += [f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""]
         rows.append([Cell(text) for text in cells])
     return Table(title, [Cell(name) for name in names], rows)
+
+
+def _correlation(fit: Mapping[str, Any]) -> str:
+    correlation = fit.get("correlation_alpha_e")
+    return "" if correlation is None else f"{correlation:.3f}"
 
 
 def _lack_of_fit(found: Mapping[str, Any] | None) -> str:
@@ -120,7 +131,7 @@ def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
             rows.append(["", counted, fit["problem"], *[""] * 8])
             continue
         held = fit["held_out"]
-        rest = [f"{fit['correlation_alpha_e']:.3f}", f"{fit['residual_sd']:.2%}",
+        rest = [_correlation(fit), f"{fit['residual_sd']:.2%}",
                 f"{held[-1]['error']:+.2%}" if held else ""]  # fmt: skip
         for unit, key in (("nats per token", "constants"), ("bits per byte", "constants_bits_per_byte")):
             if key in fit:
@@ -157,7 +168,7 @@ def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
         said += [f"NOT interior: best at {short(budget['best_size_trained'])}, an end", "", "", ""]
     else:
         share = budget["interior_share_of_draws"]
-        said += ["interior" if share >= 0.95 else f"interior in {share:.0%} of draws"]
+        said += ["interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws"]
         said += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
         said += [_constant(budget["tokens_per_parameter"], _amount, _amount)]
     return [Cell(text) for text in said]
@@ -171,16 +182,30 @@ def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
     rows = []
     for width in found["widths"]:
         ends = width["best_lr_ends"]
-        best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}] noise" if ends else "")
-        best += "" if width["interior"] else ", NOT interior: an end of the rates"
+        best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}]" if ends else "")
+        share = width["interior_share_of_draws"]
+        if not width["interior"]:
+            best += " or beyond, NOT interior: an end of the rates"
+        elif share < CONFIDENCE:
+            best += f", interior in {share:.0%} of draws"
         rows.append([Cell(text) for text in (
             str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_on_grid']:g}",
             f"{width['best_loss_on_grid']:.3f}", f"{width['lost_at_narrowest_best_lr']:.3f}",
         )])  # fmt: skip
     if power := found.get("power_of_width"):
-        ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}] noise" if power["ends"] else ""
-        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(f"{power['value']:.2f}{ends}"), *[Cell("")] * 3])
+        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(power_in_words(power)), *[Cell("")] * 3])
     return Table(title, [Cell(name) for name in names], rows)
+
+
+def power_in_words(power: Mapping[str, Any]) -> str:
+    """`-0.36 [-0.62, -0.05], of 3 of 4 widths`, or why there is none."""
+    if "problem" in power:
+        return str(power["problem"])
+    ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}]" if power["ends"] else " (one seed: no interval)"
+    n_all = power["n_widths"] + power["n_at_an_end"]
+    return f"{power['value']:.2f}{ends}" + (
+        f", of {power['n_widths']} of {n_all} widths" if power["n_at_an_end"] else ""
+    )
 
 
 def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
@@ -196,7 +221,7 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
             mark = _mark(fit)
             c0, alpha, *e = fit["constants"].values()
             cells += [Cell(mark + _constant(c0)), Cell(_constant(alpha)), Cell(_offset(e[0]) if e else "")]
-            cells += [Cell(f"{fit['correlation_alpha_e']:.3f}" if "correlation_alpha_e" in fit else "")]
+            cells += [Cell(_correlation(fit))]
             cells += [Cell(f"{fit['residual_sd']:.2%}"),
                       Cell(f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""),
                       Cell(mark + _amount(fit["job_overhead"]) if fit["job_overhead"] else "")]  # fmt: skip
@@ -247,13 +272,11 @@ def _end(value: float | None) -> str:
 
 def _constant(constant: Mapping[str, Any] | None, value: Callable[[float], str] = "{:.4g}".format,
               end: Callable[[float], str] = _end) -> str:  # fmt: skip
-    """`0.348 [0.317, 0.373]`, and `noise` where only that bootstrap was done; how to write value and ends."""
+    """`0.348 [0.317, 0.373]`; how to write value and ends."""
     if constant is None:
         return ""
-    ends = constant["resampled"] or constant["noise"]
-    kind = "" if constant["resampled"] else " noise"
-    said = value(constant["value"])
-    return f"{said} [{end(ends[0])}, {end(ends[1])}]{kind}" if ends else said
+    low, high = constant["ends"]
+    return f"{value(constant['value'])} [{end(low)}, {end(high)}]"
 
 
 def _offset(constant: Mapping[str, Any] | None) -> str:

@@ -1,39 +1,48 @@
-"""Bootstrap: which runs a draw holds, what noise it adds, and the interval that the draws give."""
+"""Intervals from draws: losses with normal misses of an uncertain size, or, of many settings, settings drawn again.
+
+A law misses a setting's loss by an amount that all its seeds share, so that settings, not runs, are what a draw varies.
+Of few settings a bootstrap that draws them again is too sure: its 95 % interval of a power law through five settings
+held the truth in 58 of 100 studies. Misses whose standard deviation is drawn too give Student's t for a straight line.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 N_DRAWS = 2000
 CONFIDENCE = 0.95
 SEED = 0
-SPARE_CELLS = 3  # cells beyond a fit's constants from which resampling them says something
+SAME = 1.01  # sizes, tokens or costs whose ratio is less count as one
+MANY_SETTINGS = 30  # settings from which drawing them again holds the truth in 92 to 98 of 100 studies
+LARGEST_MISS = 20.0  # of a drawn log loss, so that a draw of one degree of freedom stays finite
 
 
-def resampled_weights(cells: np.ndarray, n_draws: int, least_cells: int, seed: int = SEED) -> np.ndarray:
-    """How often each run stands in each draw, (n_draws, n): cells with replacement, then seeds within each.
+def resampled_weights(n: int, least: int, n_draws: int = N_DRAWS) -> np.ndarray:
+    """How often each of `n` settings stands in each draw with replacement, (n_draws, n).
 
-    `cells` (n,) numbers the settings from 0; runs of one cell differ in nothing but their seed. A draw with fewer
-    than `least_cells` different cells decides no fit and is drawn again. `seed`: another one for what is drawn beside.
+    A draw with fewer than `least` different settings decides no fit and is drawn again.
     """
-    rng = np.random.default_rng(seed)
-    sizes = np.bincount(cells)
+    rng = np.random.default_rng(SEED)
     kept: list[np.ndarray] = []
     while sum(map(len, kept)) < n_draws:
-        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=n_draws)
-        weights = np.zeros((n_draws, len(cells)))
-        for cell, size in enumerate(sizes):
-            weights[:, cells == cell] = rng.multinomial(times[:, cell] * size, np.full(size, 1 / size))
-        kept.append(weights[(times > 0).sum(axis=1) >= least_cells])
-    return np.concatenate(kept)[:n_draws]
+        times = rng.multinomial(n, np.full(n, 1 / n), size=n_draws)
+        kept.append(times[(times > 0).sum(axis=1) >= least])
+    return np.concatenate(kept)[:n_draws].astype(float)
 
 
-def noisy(fitted: np.ndarray, relative_sd: float, n_draws: int) -> np.ndarray:
-    """Losses (n_draws, n) around the fitted ones (n,), with normal noise of that relative size."""
+def with_misses(fitted: np.ndarray, relative_sd: float, freedom: int, n_draws: int = N_DRAWS) -> np.ndarray:
+    """Losses (n_draws, n) around the fitted ones (n,), with normal misses of that relative size in the log.
+
+    Each draw has a size of its own, as uncertain as `freedom` degrees of freedom leave it (scaled inverse chi-squared),
+    so that the ends of a straight line's constants are those of Student's t.
+    """
     rng = np.random.default_rng(SEED)
-    return fitted * (1 + relative_sd * rng.standard_normal((n_draws, len(fitted))))
+    sd = relative_sd * np.sqrt(freedom / rng.chisquare(freedom, (n_draws, 1)))
+    misses = sd * rng.standard_normal((n_draws, len(fitted)))
+    return fitted * np.exp(np.clip(misses, -LARGEST_MISS, LARGEST_MISS))
 
 
 def interval(draws: np.ndarray) -> list[float]:
@@ -42,12 +51,22 @@ def interval(draws: np.ndarray) -> list[float]:
     return [float(low), float(high)]
 
 
+def n_different(values: np.ndarray) -> int:
+    """How many of the values differ by more than a rounding of tokens to whole batches."""
+    return 1 + int(np.sum(np.diff(np.sort(np.log(values))) > np.log(SAME)))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Spearman's, of the ranks of two constants over the draws, whose tails are long; None where one is the same in all
+    of them."""
+    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else None
+
+
 def relative_sd(loss: np.ndarray, fitted: np.ndarray, n_free: int) -> float:
     """Standard deviation of the relative residual, with the degrees of freedom that the constants leave."""
     return float(np.sqrt(np.sum((loss / fitted - 1) ** 2) / max(1, len(loss) - n_free)))
 
 
-def constant(value: float | np.ndarray, noise: np.ndarray | None, resampled: np.ndarray | None) -> dict[str, Any]:
-    """A constant and its 95 % intervals; None where that bootstrap was not done."""
-    return {"value": float(value), "noise": None if noise is None else interval(noise),
-            "resampled": None if resampled is None else interval(resampled)}  # fmt: skip
+def constant(value: float | np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+    """A constant and the ends of its 95 % interval, which the draws (n_draws,) give."""
+    return {"value": float(value), "ends": interval(draws)}

@@ -13,29 +13,44 @@ from cgpt.scaling.lack_of_fit import lack_of_fit
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.resampling import N_DRAWS, SPARE_CELLS, constant, noisy, relative_sd, resampled_weights
+from cgpt.scaling.resampling import (
+    MANY_SETTINGS,
+    constant,
+    correlation,
+    n_different,
+    relative_sd,
+    resampled_weights,
+    with_misses,
+)
 
 N_PARAMETRIC_DRAWS = 1000
+SPARE_SETTINGS = 3  # beyond the five constants of L(N, D)
 LAWS = ("compute", "parametric", "isoflop")
 SAME_SIZE = 0.99  # sizes above this share of the largest count as the largest
 
 
-def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = ()
-          ) -> dict[str, Any]:  # fmt: skip
+def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", machines: Sequence[Machine] = (),
+          tried: Points | None = None) -> dict[str, Any]:  # fmt: skip
     """The fits asked for, by default the laws of size and tokens; one that cannot be made has a `problem`.
 
     `primary`: the FLOP convention whose fit keeps its draws. `machines`: for the laws of what training costs there.
+    `tried`: every run of the series, where `points` are the best setting of each size; best learning rates are of them.
     """
+    tried = tried or points
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
-        "parametric": lambda: _parametric(points),
-        "isoflop": lambda: isoflop_study.study(points),
+        "parametric": lambda: _parametric(points.by_setting()),
+        "isoflop": lambda: isoflop_study.study(points.by_setting()),
         "hardware": lambda: _hardware(points, machines),
-        "learning_rate": lambda: learning_rate.study(points),
+        "learning_rate": lambda: learning_rate.study(tried),
     }
     return {
         "n_runs": len(points.loss),
         "n_cells": points.n_cells,
+        "n_runs_tried": len(tried.loss),
+        "n_cells_tried": tried.n_cells,
+        "best_by": tried.competing_axes(),
+        "n_left_out": tried.n_left_out,
         "n_sizes": len(set(points.n_parameters.tolist())),
         "tokens_per_parameter": float(np.median(points.tokens / points.n_parameters)),
         "tokens_per_parameter_range": _range(points.tokens / points.n_parameters),
@@ -62,20 +77,20 @@ def _shapes(points: Points) -> list[list[int]]:
 
 def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
     """Both forms, under every FLOP convention in nats per token, and under the primary one in bits per byte."""
-    chosen = [("nats_per_token", points.loss, convention) for convention in points.flops]
+    losses = [("nats_per_token", points.loss, convention) for convention in points.flops]
     if points.bits_per_byte is not None:
-        chosen.append(("bits_per_byte", points.bits_per_byte, primary))
-    found = []
-    for (unit, loss, convention), form in product(chosen, cost_law.FITTERS):
+        losses.append(("bits_per_byte", points.bits_per_byte, primary))
+    fits = []
+    for (unit, loss, convention), form in product(losses, cost_law.FITTERS):
         cost = points.flops[convention]
-        fit = _cost_fit(form, ("flops", "flops"), cost, loss, points,
+        fit = cost_fit(form, ("flops", "flops"), cost, loss, points,
                         with_draws=loss is points.loss and convention == primary)  # fmt: skip
         if "problem" not in fit:
-            fitted = cost_law.loss_at(cost_law.law_of({"form": form} | fit), cost)
-            seen, told = (loss, fitted) if form == "offset" else (np.log(loss), np.log(fitted))
-            fit["lack_of_fit"] = lack_of_fit(seen, told, points.cells, cost_law.N_FREE[form])
-        found.append({"form": form, "flops": convention, "unit": unit} | fit)
-    return found
+            fitted = cost_law.loss_at(cost_law.FITTERS[form](cost, loss), cost)  # every run once, as the F test has it
+            seen, predicted = (loss, fitted) if form == "offset" else (np.log(loss), np.log(fitted))
+            fit["lack_of_fit"] = lack_of_fit(seen, predicted, points.cells, cost_law.N_FREE[form])
+        fits.append({"form": form, "flops": convention, "unit": unit} | fit)
+    return fits
 
 
 def _hardware(points: Points, machines: Sequence[Machine]) -> list[dict[str, Any]]:
@@ -88,41 +103,43 @@ def _hardware(points: Points, machines: Sequence[Machine]) -> list[dict[str, Any
             found.append(said | {"form": None, "problem": machine.unknown[cost]})
             continue
         for form in cost_law.FITTERS:
-            fit = _cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
+            fit = cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
             found.append(said | {"form": form, "job_overhead": machine.overhead[cost]} | fit)
     return found
 
 
-def _cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool
+def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool
               ) -> dict[str, Any]:  # fmt: skip
-    """A law of `loss` (n,) in `cost` (n,), which is `named` with its unit."""
+    """A law of `loss` (n,) in `cost` (n,), which is `named` with its unit; each setting counts once."""
     n_free = cost_law.N_FREE[form]
     if isoflop.budgets(points):
         return {"problem": "several sizes share each budget, and L(C) is of the best one; ask for isoflop"}
-    if points.n_cells <= n_free:
-        return {"problem": f"{points.n_cells} settings cannot decide {n_free} constants; train at more budgets"}
+    settings, cost, loss = points.by_setting(), points.cell_means(cost), points.cell_means(loss)
+    n_costs = n_different(cost)
+    if n_costs <= n_free:
+        return {"problem": f"settings at {n_costs} different costs cannot decide {n_free} constants and how far off "
+                           "they are; train at more budgets"}  # fmt: skip
     fitter = cost_law.FITTERS[form]
     law = fitter(cost, loss)
     fitted = cost_law.loss_at(law, cost)
     sd = relative_sd(loss, fitted, n_free)
-    noise = fitter(cost, noisy(fitted, sd, N_DRAWS))
-    resampled = None
-    if points.n_cells >= n_free + SPARE_CELLS:
-        resampled = fitter(cost, loss[None], resampled_weights(points.cells, N_DRAWS, n_free + 1))
-    draws = noise if resampled is None else resampled
+    if len(loss) < MANY_SETTINGS:
+        draws = fitter(cost, with_misses(fitted, sd, len(loss) - n_free))
+    else:
+        draws = fitter(cost, loss[None], resampled_weights(len(loss), n_free + 1))
     name, unit = named
-    found: dict[str, Any] = {
-        "constants": {key: constant(law[i], noise[:, i], None if resampled is None else resampled[:, i])
+    fit: dict[str, Any] = {
+        "constants": {key: constant(law[i], draws[:, i])
                       for i, key in enumerate(cost_law.constants_in(unit)[:n_free])},
         "residual_sd": sd,
-        "held_out": [_held_out(points, (name, cost), cell, error)
-                     for cell, error in cost_law.held_out_errors(form, cost, loss, points.cells)],
+        "held_out": [_held_out(settings, (name, cost), cell, error)
+                     for cell, error in cost_law.held_out_errors(form, cost, loss, settings.cells)],
     }  # fmt: skip
     if form == "offset":
-        found["correlation_alpha_e"] = float(np.corrcoef(draws[:, 1], draws[:, 2])[0, 1])
+        fit["correlation_alpha_e"] = correlation(draws[:, 1], draws[:, 2])
     if with_draws:
-        found["draws"] = draws.tolist()
-    return found
+        fit["draws"] = draws.tolist()
+    return fit
 
 
 def _parametric(points: Points) -> dict[str, Any]:
@@ -132,32 +149,50 @@ def _parametric(points: Points) -> dict[str, Any]:
 
 
 def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
-    n_free = len(parametric_law.CONSTANTS)
-    if not parametric_law.can_tell_apart(n, points.tokens):
-        return {"problem": "tokens per parameter are the same in all runs, so that A / N^alpha and B / D^beta cannot "
-                           "be told apart; train sizes at several lengths"}  # fmt: skip
-    if points.n_cells < n_free + SPARE_CELLS:
-        return {"problem": f"{points.n_cells} settings are too few for {n_free} constants; train "
-                           f"{n_free + SPARE_CELLS} or more"}  # fmt: skip
+    n_free, n_settings = len(parametric_law.CONSTANTS), len(points.loss)
+    if problem := _undecided(n, points.tokens):
+        return {"problem": problem}
+    if n_settings < n_free + SPARE_SETTINGS:
+        return {"problem": f"{n_settings} settings are too few for {n_free} constants; train "
+                           f"{n_free + SPARE_SETTINGS} or more"}  # fmt: skip
     law = parametric_law.fit(n, points.tokens, points.loss)
-    weights = resampled_weights(points.cells, N_PARAMETRIC_DRAWS, n_free + 1)
-    draws = parametric_law.fit_draws(n, points.tokens, points.loss, weights, law)
+    fitted = law.loss_at(n, points.tokens)
+    sd = relative_sd(points.loss, fitted, n_free)
+    losses, weights = points.loss, np.ones((N_PARAMETRIC_DRAWS, n_settings))
+    if n_settings < MANY_SETTINGS:
+        losses = with_misses(fitted, sd, n_settings - n_free, N_PARAMETRIC_DRAWS)
+    else:
+        weights = resampled_weights(n_settings, n_free + 1, N_PARAMETRIC_DRAWS)
+    draws = parametric_law.fit_draws(n, points.tokens, losses, weights, law)
     names = (*parametric_law.CONSTANTS, "n_exponent")
     values = {name: np.array([getattr(draw, name) for draw in draws]) for name in names}
-    found: dict[str, Any] = {}
+    fit: dict[str, Any] = {}
     if points.bits_per_byte is not None:  # the fit is one of logs: another unit is a factor of A, B and E
         factors = dict.fromkeys(("a", "b", "e"), float(np.mean(points.bits_per_byte / points.loss)))
-        found["constants_bits_per_byte"] = {
-            name: constant(factors.get(name, 1.0) * getattr(law, name), None, factors.get(name, 1.0) * values[name])
+        fit["constants_bits_per_byte"] = {
+            name: constant(factors.get(name, 1.0) * getattr(law, name), factors.get(name, 1.0) * values[name])
             for name in names
         }
-    return found | {
-        "constants": {name: constant(getattr(law, name), None, values[name]) for name in names},
-        "residual_sd": relative_sd(points.loss, law.loss_at(n, points.tokens), n_free),
-        "correlation_alpha_e": float(np.corrcoef(values["alpha"], values["e"])[0, 1]),
+    return fit | {
+        "constants": {name: constant(getattr(law, name), values[name]) for name in names},
+        "residual_sd": sd,
+        "correlation_alpha_e": correlation(values["alpha"], values["e"]),
         "held_out": _parametric_held_out(n, points),
         "draws": [[getattr(draw, name) for name in parametric_law.CONSTANTS] for draw in draws],
     }
+
+
+def _undecided(n: np.ndarray, tokens: np.ndarray) -> str | None:
+    """Why runs of these sizes and tokens, (n,) each, cannot decide L(N, D), and what would."""
+    least = parametric_law.LEAST_VALUES
+    for what, values, instead in (("model size", n, "train more sizes"), ("number of tokens", tokens, "train longer")):
+        if (count := n_different(values)) < least:
+            plural = "s" if count > 1 else ""
+            return f"runs of {count} {what}{plural} cannot tell its term from E, which takes {least}; {instead}"
+    if not parametric_law.can_tell_apart(n, tokens):
+        return ("tokens follow from the model size in all runs (as at one number of tokens per parameter), so that "
+                "A / N^alpha and B / D^beta cannot be told apart; train sizes at several lengths")  # fmt: skip
+    return None
 
 
 def _parametric_held_out(n: np.ndarray, points: Points) -> list[dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any
+
+from cgpt.userfile import read_csv
 
 PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...
@@ -24,11 +25,13 @@ TEXTS = ("benchmark", "model", "hardware", "side", "caches", *PROVENANCE)
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a CSV that has exactly these columns; numbers as floats, an empty cell as None."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file)
-        if tuple(lines.fieldnames or ()) != columns:
-            sys.exit(f"{path}: the columns are not {', '.join(columns)}; delete the file and measure again")
+    try:
+        there, lines = read_csv(path)
+        if there != columns:
+            raise ValueError(f"the columns are not {', '.join(columns)}")
         return [{key: _value(key, text) for key, text in line.items()} for line in lines]
+    except (OSError, ValueError) as error:
+        sys.exit(f"{path}: {error}; delete the file and measure again")
 
 
 def _value(column: str, text: str) -> Any:

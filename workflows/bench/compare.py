@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 from columns import COMPARISON, MEASURED
-from sides import OURS, Elsewhere, Side, made_by, n_cores, ours, peer
+from sides import OURS, Elsewhere, Side, made_by, ours, peer
 
 from cgpt import load
 from cgpt.bench import inputs
 from cgpt.errors import did_you_mean
+from cgpt.kernels.processor import granted_cores
 from cgpt.records import write_csv
 from cgpt.spec import Hardware
 
@@ -74,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
     parser.add_argument("--hardware", default="cpu", help="pretrain: a profile of hardware_profiles/")
     parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
-    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--burst-s", type=float, default=2.0)
     chosen = parser.parse_args()
@@ -85,7 +86,7 @@ def arguments() -> argparse.Namespace:
 
 def profile(chosen: argparse.Namespace) -> Hardware:
     """The hardware profile that was asked for. Ends the program where there is none, or none for PyTorch."""
-    profiles = load.load_workflow(Path.cwd()).hardware
+    profiles = load.read_workflow(Path.cwd()).hardware
     if chosen.hardware not in profiles:
         sys.exit(f"--hardware: there is no profile '{chosen.hardware}'; {did_you_mean(chosen.hardware, profiles)}")
     found = profiles[chosen.hardware]
@@ -98,7 +99,7 @@ def prepare(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> lis
     """All sides, with the same inputs; none is started yet."""
     shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
     if chosen.benchmark != "tokenize":
-        config = load.load_workflow(Path.cwd()).models[chosen.model]
+        config = load.read_workflow(Path.cwd()).models[chosen.model]
         std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
         shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
     own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []

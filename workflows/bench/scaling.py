@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from columns import SCALING
-from sides import Elsewhere, made_by, n_cores, ours, run_alone
+from sides import Elsewhere, made_by, ours, run_alone
 
+from cgpt.kernels.processor import granted_cores
 from cgpt.records import write_csv
 
 TOKENS_PER_STEP = 2048
@@ -19,7 +20,7 @@ SEQ_LENS, SEQ_LEN_MODEL = (128, 256, 512, 1024), "bench-7m"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    parser.add_argument("--threads", type=int, default=n_cores(), help="the largest number")
+    parser.add_argument("--threads", type=int, default=granted_cores(), help="the largest number")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=MODELS, help="rows of workflows/models.yaml")
     parser.add_argument("--seq-lens", nargs="+", type=int, default=SEQ_LENS)

@@ -15,6 +15,7 @@ from typing import Any
 from columns import PROVENANCE
 
 from cgpt import provenance
+from cgpt.kernels.processor import granted_cores
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ("torch", "transformers", "tokenizers")
@@ -78,14 +79,9 @@ def run_alone(command: Sequence[str], **environment: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def made_by() -> dict[str, Any]:
     """The columns PROVENANCE."""
-    record = provenance.record("bench.benchmarks") | {"n_cores": n_cores()}
+    record = provenance.record("bench.benchmarks") | {"n_cores": granted_cores()}
     record["versions"] |= {name: provenance.installed_version(name) for name in PEER_PACKAGES}
     return {key: record[key] for key in PROVENANCE}
 

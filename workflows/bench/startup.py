@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from columns import STARTUP
-from sides import OURS, Elsewhere, made_by, n_cores, ours, peer, run_alone
+from sides import OURS, Elsewhere, made_by, ours, peer, run_alone
 
 from cgpt import load
 from cgpt.bench import inputs
+from cgpt.kernels.processor import granted_cores
 from cgpt.records import write_csv
 
 WARM_REPEATS = 3
@@ -32,10 +33,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--warm-repeats", type=int, default=WARM_REPEATS)
     chosen = parser.parse_args()
-    config = load.load_workflow(Path.cwd()).models[chosen.model]
+    config = load.read_workflow(Path.cwd()).models[chosen.model]
     shared = ["--threads", chosen.threads, "--batch-size", chosen.batch_size, "--steps", 1]
     elsewhere, measured = Elsewhere(), []
     for n_layer in (config.n_layer, MORE_LAYERS):

@@ -1,29 +1,54 @@
-# What the rules ask of the plan. Every YAML file is checked here, when Snakemake parses, also where all outputs exist.
+# What the rules ask of the plan. Every YAML file is read here, when Snakemake parses, also where all outputs exist.
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
-from cgpt import content, load, plan, provenance
+from cgpt import content, declarations, jobs, load, plan, provenance
 from cgpt.errors import UserError
 from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.processor import level
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
-try:
-    WORKFLOW = load.load_workflow(Path.cwd())
-    PLANS = {name: plan.make_plan(what, WORKFLOW) for name, what in WORKFLOW.experiments.items()}
-    RUNS = plan.all_runs(WORKFLOW)
-except UserError as error:
-    print(*error.problems, sep="\n", file=sys.stderr)
+os.environ[jobs.WORKFLOW_PID] = str(os.getpid())  # jobs stop when this process is gone
+DECLARED = declarations.contents(Path.cwd())
+
+
+def stop(*problems):
+    print(*problems, sep="\n", file=sys.stderr)
     sys.exit(1)
+
+
+def refuse_broken():
+    """Stop where an experiment whose files are asked for is wrong; name the other wrong entries, which are left out."""
+    folders = [re.match(r"(?:.*/)?results/([^/]+)/", argument) for argument in sys.argv[1:]]
+    asked = [found[1] for found in folders if found and found[1] in WORKFLOW.experiments]
+    for name in asked:
+        WORKFLOW.asked(name)
+        if name in BROKEN:
+            raise UserError(*BROKEN[name])
+    WORKFLOW.warn_of_others(*asked)
+    for name in BROKEN.keys() - WORKFLOW.experiments.broken.keys():
+        print(f"warning: not used here, and left out: {BROKEN[name][0]}", file=sys.stderr)
+
+
+try:
+    WORKFLOW = load.read_workflow(Path.cwd(), declarations.folder_of(Path.cwd()))
+    PLANS, BROKEN = plan.make_plans(WORKFLOW)
+    refuse_broken()
+except UserError as error:
+    stop(*error.problems)
+RUNS = plan.runs_of(PLANS.values())
 
 FIGURES = ("loss", "scores", "answers", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
 WITH_MODELED = [name for name, planned in PLANS.items() if planned.of("meter")]
-WITH_HARDWARE_LAWS = [name for name, what in WORKFLOW.experiments.items() if "hardware" in what.fit]
+WITH_VARY = [name for name in PLANS if WORKFLOW.experiments[name].vary]
+WITH_HARDWARE_LAWS = [name for name in PLANS if "hardware" in WORKFLOW.experiments[name].fit]
 
 
 def ids(stage):
@@ -121,29 +146,52 @@ def watts_and_prices(wildcards):
     return json.dumps({profile.name: [profile.power_w, profile.price_per_hour_usd] for profile in profiles})
 
 
+def figures(experiment):
+    """The figures of an experiment's runs and scores; those of laws are made from its tables."""
+    names = FIGURES + (("vary",) if experiment in WITH_VARY else ())
+    names += DEVICE_FIGURES if experiment in WITH_MODELED else ()
+    return [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+
+
 def report_files(experiment):
     """The tables and figures of an experiment."""
     tables = [
         f"results/{experiment}/{name}" for name in ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
     ]
-    names = FIGURES + (DEVICE_FIGURES if experiment in WITH_MODELED else ())
-    figures = [f"results/{experiment}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
     laws = (
         ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if WORKFLOW.experiments[experiment].fit else []
     )
     laws += ["figures/hardware_law.svg", "figures/hardware_law.png"] if experiment in WITH_HARDWARE_LAWS else []
-    return tables + figures + [f"results/{experiment}/{name}" for name in laws]
+    return tables + figures(experiment) + [f"results/{experiment}/{name}" for name in laws]
+
+
+def default_files(wildcards):
+    """Input: the tables and figures of the quickstart, which is wrong only where nothing else is asked for."""
+    if "quickstart" not in PLANS:
+        try:
+            WORKFLOW.asked("quickstart")
+            stop(*BROKEN["quickstart"])
+        except UserError as error:
+            stop(*error.problems)
+    return report_files("quickstart")
+
+
+def begin():
+    """Before the first job: keep the files that this began with, pass signals on, and see that jobs can run."""
+    try:
+        os.environ[declarations.STARTED_WITH] = str(declarations.keep(DECLARED, Path.cwd()))
+        need_compiler()
+    except UserError as error:
+        stop(*error.problems)
+    jobs.pass_signals_on()
 
 
 def need_compiler():
-    """Stop before the first job where runs on the processor would find no compiler; a dry run needs none."""
+    """Raise UserError where runs on the processor would find no compiler; a dry run needs none."""
     profiles = [run.execution.hardware for run in RUNS.values()]
     if any(profile and on_host(profile) for profile in profiles):
-        try:
-            find_compiler()
-        except UserError as error:
-            print(*error.problems, sep="\n", file=sys.stderr)
-            sys.exit(1)
+        find_compiler()
+        level()
 
 
 wildcard_constraints:

@@ -40,6 +40,31 @@ rule plot:
         "python -m cgpt plot {wildcards.experiment} 2>&1 | tee -i {log} >&2"
 
 
+# The figure of what an experiment varies.
+rule plot_vary:
+    input:
+        records,
+    output:
+        vary=report(
+            "results/{experiment}/figures/vary.svg",
+            caption="../report/vary.rst",
+            category="{experiment}",
+            labels={"shows": "loss and scores against what varies"},
+        ),
+        png="results/{experiment}/figures/vary.png",
+    log:
+        "results/runs/logs/plot_vary/{experiment}.log",
+    benchmark:
+        "results/runs/benchmarks/plot_vary/{experiment}.tsv"
+    wildcard_constraints:
+        experiment="|".join(re.escape(name) for name in WITH_VARY) or "none",
+    params:
+        spec=experiment_spec,
+        code=provenance.code_sha256("plot_vary"),
+    shell:
+        "python -m cgpt plot-vary {wildcards.experiment} 2>&1 | tee -i {log} >&2"
+
+
 # The figures of the machines of an experiment that has modeled ones.
 rule plot_devices:
     input:

@@ -1,7 +1,8 @@
-# The tables of an experiment.
+# The tables of an experiment, whose figures come with them.
 rule tabulate:
     input:
         records,
+        lambda wildcards: figures(wildcards.experiment),
     output:
         scores="results/{experiment}/scores.csv",
         runs="results/{experiment}/runs.csv",

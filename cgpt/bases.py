@@ -1,0 +1,46 @@
+"""What a hardware profile has from its `base`: every key that it does not write itself, but no evidence of a machine
+that it is not. A cost model's constants are inherited by any profile; how far they were measured is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Keys by which a profile is another machine than its base; of the blocks `gpu` and `wafer` all but those below.
+MACHINE = ("peak_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s")
+SAME_MACHINE = frozenset({"host_memory_bytes", "max_systems", "compile_s", "programming_s", "weight_send_bytes_per_s",
+                          "checkpoint_bytes_per_s"})  # fmt: skip
+# How far a block's constants were measured, and what says that they were not.
+EVIDENCE: dict[str, dict[str, Any]] = {
+    "gpu": {"measured_systems": 0, "measured_inference_systems": 0, "measured_d_model": []},
+    "wafer": {"measured_systems": 0, "measured_d_model": [], "decode_grid": [], "prefill_grid": []},
+}
+COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
+
+
+def with_base(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `own`, block by block. Evidence that `own` does not write is gone where it is another
+    machine: the cost model then marks its every answer as extrapolated."""
+    merged = overlaid(base, own)
+    if any(merged.get(key) != base.get(key) for key in COMPUTES) and "sustained_flops_per_s" not in own:
+        merged.pop("sustained_flops_per_s", None)
+        merged.pop("sustained_on", None)
+    for block, nothing in EVIDENCE.items():
+        if isinstance(merged.get(block), dict) and isinstance(base.get(block), dict) and _differ(base, merged, block):
+            said = own.get(block) or {}
+            merged[block] = {**merged[block], **{key: said.get(key, none) for key, none in nothing.items()}}
+    return merged
+
+
+def overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `own`, block by block."""
+    blocks = {key: overlaid(base[key], value) for key, value in own.items()
+              if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
+    return {**base, **own, **blocks}
+
+
+def _differ(base: dict[str, Any], merged: dict[str, Any], block: str) -> bool:
+    """Whether the two are different machines, as far as the constants of `block` are about them."""
+    keys = (*MACHINE, "dtype") if block == "gpu" else MACHINE
+    physical = [{key: value for key, value in of[block].items() if key not in SAME_MACHINE | EVIDENCE[block].keys()}
+                for of in (base, merged)]  # fmt: skip
+    return any(merged.get(key) != base.get(key) for key in keys) or physical[0] != physical[1]

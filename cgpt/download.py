@@ -1,0 +1,80 @@
+"""One file from the web, within bounds of size and patience."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cgpt.errors import UserError
+
+TRIES, RETRY_WAIT_S = 3, 2.0
+SILENCE_S = 30  # without a byte
+PATIENCE_S, LEAST_BYTES_PER_S = 60.0, 1000  # slower than that on average, once this time is over, is no download
+BLOCK_BYTES = 1 << 20
+
+
+def download(url: str, target: Path, max_bytes: int, where: str, remedy: str) -> None:
+    """Write what is at `url` to `target`, with a progress bar, starting again when the connection breaks.
+
+    Raises UserError, which begins with `where` and ends with `remedy`, where that fails or takes too long, and where
+    there are more than `max_bytes`.
+    """
+    import requests
+
+    problem = ""
+    for attempt in range(TRIES):
+        try:
+            return _download(url, target, max_bytes)
+        except requests.HTTPError as error:
+            problem = f"is refused ({error})"
+            if error.response is not None and error.response.status_code < 500:
+                break
+        except _Unfit as error:
+            problem = str(error)
+            break
+        except requests.RequestException as error:
+            problem = f"cannot be reached ({type(error).__name__})"
+        if attempt + 1 < TRIES:
+            time.sleep(RETRY_WAIT_S * 2**attempt)
+    raise UserError(f"{where}: {url} {problem}; {remedy}")
+
+
+class _Unfit(Exception):
+    """What comes is no file that was asked for; to try again changes nothing."""
+
+
+def _download(url: str, target: Path, max_bytes: int) -> None:
+    import requests
+    import urllib3
+
+    with requests.get(url, stream=True, timeout=SILENCE_S) as response, target.open("wb") as file:
+        response.raise_for_status()
+        length = _length(response.headers.get("Content-Length"))
+        if (length or 0) > max_bytes:
+            raise _Unfit(f"has {length:,} bytes, more than {max_bytes:,}")
+        started, n_bytes = time.monotonic(), 0
+        with tqdm(total=length, unit="B", unit_scale=True, desc=target.name, leave=False, delay=1) as bar:
+            try:
+                while block := response.raw.read1(BLOCK_BYTES, decode_content=True):
+                    file.write(block)
+                    n_bytes += len(block)
+                    bar.update(len(block))
+                    waited = time.monotonic() - started
+                    if n_bytes > max_bytes:
+                        raise _Unfit(f"goes on after {max_bytes:,} bytes")
+                    if waited > PATIENCE_S and n_bytes < LEAST_BYTES_PER_S * waited:
+                        raise _Unfit(f"comes too slowly, {n_bytes:,} bytes in {waited:.0f} s")
+            except urllib3.exceptions.HTTPError as error:
+                raise requests.ConnectionError(error) from None
+
+
+def _length(said: Any) -> int | None:
+    """What a Content-Length says; None where there is none."""
+    if said is None:
+        return None
+    if not said.strip().isdecimal():
+        raise _Unfit(f"answers with a Content-Length of '{said}'")
+    return int(said)

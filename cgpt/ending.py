@@ -1,0 +1,91 @@
+"""How a command ends: with its result, or with one line for each thing that a user or the machine can cause."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from cgpt.errors import UserError, one_line
+from cgpt.jobs import ASKS_FOR_AN_END
+
+# After `stopped`; of the other verbs nothing is kept, and nothing is missed.
+GOES_ON = {
+    "fetch": "the same command gets what is still missing",
+    "pretrain": "the same command goes on from the last checkpoint",
+} | dict.fromkeys(("tokenize", "finetune", "meter", "baseline", "evaluate"), "the same command starts it again")
+INSTEAD = {
+    errno.ENOSPC: "free some disk space, then run again",
+    errno.EDQUOT: "free some of your quota, then run again",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.ENAMETOOLONG: "write a shorter name",
+    errno.EMFILE: "raise the limit with `ulimit -n`",
+}
+
+
+def run(verb: str, command: Callable[[], None]) -> int:
+    """The exit code of a command that prints its result: 0, 1 with a line a problem, or 128 + a signal's number.
+
+    An exception that nobody foresaw keeps its traceback.
+    """
+    before = _handle_signals()
+    try:
+        command()
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+        _discard_output()
+        return 128 + signal.SIGPIPE if verb in GOES_ON else 0
+    except UserError as error:
+        return _say(*error.problems)
+    except KeyboardInterrupt as stop:
+        _say("stopped" + (f"; {GOES_ON[verb]}" if verb in GOES_ON else ""))
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
+    except MemoryError:
+        return _say(f"{verb}: the memory of this machine is not enough; ask for a smaller model, batch or file")
+    except RecursionError:
+        return _say(f"{verb}: a file is nested too deep to be read; write it flatter")
+    except OSError as error:
+        what = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or verb)
+        instead = INSTEAD.get(error.errno or 0, "check that it is there and what it should be")
+        return _say(f"{what}: {error.strerror or error}; {instead}")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle_signals() -> dict[signal.Signals, Any]:
+    """Make those that ask for an end raise KeyboardInterrupt; return the handlers that were there before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+    return {number: signal.signal(number, _interrupt) for number in asked}
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise once: what a workflow passes on beside the terminal changes nothing, a second Ctrl-C ends at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
+
+
+def _say(*lines: str) -> int:
+    try:
+        print(*map(one_line, lines), sep="\n", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _discard_output()
+    return 1
+
+
+def _discard_output() -> None:
+    """What is still to be written goes nowhere, so that Python's own flush at the end fails on nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,67 @@
+"""Token ids as a model takes them. A kernel reads where they point, so every way into a model checks them first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cgpt.spec import Model
+
+
+def check_tokens(tokens: Any, config: Model) -> None:
+    """Raise ValueError unless `tokens`, an array or a tensor, are int32 ids (B, T) of the model, B and T from 1 to
+    seq_len. The values of a tensor are looked at where they are at hand: not while a function is captured."""
+    values = _int32(tokens, "tokens")
+    shape = tuple(tokens.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"tokens: have shape {shape}; write (B, T): T ids of each of B sequences, at least one")
+    if shape[1] > config.seq_len:
+        raise ValueError(f"tokens: {shape[1]} of a sequence do not fit the model's context of {config.seq_len}")
+    if values is not None:
+        check_ids(values, config, "tokens")
+
+
+def check_targets(targets: Any, tokens: Any, config: Model) -> None:
+    """The same for targets (B, T) or (B, T, K) of such tokens; a negative one is no target."""
+    values = _int32(targets, "targets")
+    shape = tuple(targets.shape)
+    if shape[:2] != tuple(tokens.shape) or len(shape) > 3 or 0 in shape:
+        raise ValueError(f"targets: have shape {shape}; those of tokens {tuple(tokens.shape)} are (B, T) or (B, T, K)")
+    if values is not None and values.max() >= _vocabulary(config):
+        raise ValueError(f"targets: {values.max()} is no token of the model, whose last is {_vocabulary(config) - 1}")
+
+
+def check_positions(positions: Any, tokens: Any, config: Model) -> None:
+    """Raise ValueError unless `positions` are int32 (B, 1) from 0 to seq_len - 1, one for each of the tokens (B, 1)."""
+    values = _int32(positions, "positions")
+    if tuple(positions.shape) != tuple(tokens.shape) or tokens.shape[1] != 1:
+        raise ValueError(
+            f"positions: have shape {tuple(positions.shape)}, tokens {tuple(tokens.shape)}; both are (B, 1)"
+        )
+    if values is not None and (values.min() < 0 or values.max() >= config.seq_len):
+        raise ValueError(f"positions: {values.min()} to {values.max()} are not within 0 to {config.seq_len - 1}")
+
+
+def check_ids(values: np.ndarray, config: Model, name: str) -> None:
+    """Raise ValueError where one of the ids, whole numbers of any width, is none of the model's."""
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name}: are {values.dtype}, not whole numbers")
+    if values.size and (values.min() < 0 or values.max() >= _vocabulary(config)):
+        unknown = values[(values < 0) | (values >= _vocabulary(config))]
+        raise ValueError(f"{name}: {unknown[0]} is no token of the model, whose are 0 to {_vocabulary(config) - 1}")
+
+
+def _int32(values: Any, name: str) -> np.ndarray | None:
+    """The values, or None where they are not at hand."""
+    from cgpt.kernels.tensors import at_hand, dtype_of
+
+    if not hasattr(values, "shape") or dtype_of(values) != np.int32:
+        what = dtype_of(values) if hasattr(values, "shape") else type(values).__name__
+        raise ValueError(f"{name}: are of type {what}; write int32, as an array or a tensor")
+    return at_hand(values)
+
+
+def _vocabulary(config: Model) -> int:
+    assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
+    return config.vocab_size

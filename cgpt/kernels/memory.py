@@ -1,0 +1,54 @@
+"""Memory of recorded kernels: pages of their own, and an arena that all recordings of a process share."""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+
+import numpy as np
+
+PAGE = 4096
+
+
+def aligned(n_bytes: int) -> np.ndarray:
+    """Uninitialised memory (n_bytes,) uint8 that starts on a page, on large pages where the system has them."""
+    memory = mmap.mmap(-1, max(n_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= 1 << 21:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8, n_bytes)
+
+
+class Arena:
+    """What recordings compute on their way, which none of them reads again. Only one may use it at a time."""
+
+    def __init__(self) -> None:
+        self._memory = aligned(0)
+
+    def address(self, n_bytes: int) -> int:
+        """Where the arena is, now of n_bytes at least; it moves when it grows, and what it held is lost."""
+        if self._memory.nbytes < n_bytes:
+            self._memory = aligned(0)  # given back before there is more
+            self._memory = aligned(n_bytes)
+        return self._memory.ctypes.data
+
+
+_of_process: weakref.ref[Arena] | None = None
+
+
+def shared_arena() -> Arena:
+    """The arena of this process; its memory is given back with the last that holds it."""
+    global _of_process
+    arena = _of_process() if _of_process else None
+    if arena is None:
+        arena = Arena()
+        _of_process = weakref.ref(arena)
+    return arena
+
+
+def side_by_side(sizes: list[int]) -> tuple[list[int], int]:
+    """Offsets, each on a page, at which pieces of these sizes lie one after the other, and where the last one ends."""
+    offsets, end = [], 0
+    for n_bytes in sizes:
+        offsets.append(end)
+        end += -(-n_bytes // PAGE) * PAGE
+    return offsets, end

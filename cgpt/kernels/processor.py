@@ -1,0 +1,162 @@
+"""The processor: what it is, which instructions compiled code may use on it, how many of its cores are granted.
+
+`CGPT_CPU=x86-64-v2` (or v3, v4: the levels of the x86-64 psABI) has everything compiled, and OpenBLAS's kernels taken,
+for an older processor than this one; `native`, the default, for this one. `CGPT_BLAS_CORE` names one of OpenBLAS's
+cores for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from cgpt.errors import UserError
+
+BASELINE = "x86-64"
+# What each level adds to the one before, in the words of /proc/cpuinfo (x86-64 psABI 1.0, table 3.1).
+LEVELS = {
+    "x86-64-v2": {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+    "x86-64-v3": {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"},
+    "x86-64-v4": {"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"},
+}
+X86, ARM = "x86_64", "aarch64"
+CGROUPS = Path("/sys/fs/cgroup")
+MAX_THREADS = 1024
+
+
+def machine() -> str:
+    """The architecture, by one name on all systems: x86_64, aarch64 ..."""
+    name = platform.machine().lower()
+    return {"amd64": X86, "arm64": ARM}.get(name, name)
+
+
+@cache
+def cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in text.strip().split("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+@cache
+def cpu_model() -> str:
+    """The CPU's name, e.g. `AMD EPYC`, with the numbers of its model where the name alone says little."""
+    info = cpu_info()
+    name = info.get("model name") or _darwin_name() or platform.processor() or platform.machine()
+    keys = ("cpu family", "model", "CPU implementer", "CPU variant", "CPU part")
+    numbers = [info[key] for key in keys if key in info]
+    return f"{name} ({'/'.join(numbers)})" if numbers else name
+
+
+def _darwin_name() -> str | None:
+    if platform.system() != "Darwin":
+        return None
+    try:
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return None
+
+
+def cpu_flags() -> str:
+    """The instruction-set flags that decide what `-march=native` means; the architecture where none are known."""
+    info = cpu_info()
+    return info.get("flags") or info.get("Features") or machine()
+
+
+def runnable_levels() -> tuple[str, ...]:
+    """The levels that this processor has, from low to high; none where it is no x86-64 or does not say."""
+    flags = set(cpu_flags().split())
+    levels = []
+    for level, needed in LEVELS.items():
+        if not needed <= flags:
+            break
+        levels.append(level)
+    return tuple(levels)
+
+
+def machine_level() -> str:
+    """The highest level that this processor has; its architecture where that is no x86-64."""
+    if machine() != X86:
+        return machine()
+    return (BASELINE, *runnable_levels())[-1]
+
+
+def level() -> str:
+    """What is compiled for: `native`, or the level that CGPT_CPU names. Raises UserError where that cannot run here."""
+    named = os.environ.get("CGPT_CPU") or "native"
+    runnable = ("native", *runnable_levels())
+    if named in runnable:
+        return named
+    if named in LEVELS:
+        raise UserError(f"environment: CGPT_CPU: this processor is of {machine_level()} and cannot run '{named}'; "
+                        f"write one of {', '.join(runnable)}")  # fmt: skip
+    raise UserError(f"environment: CGPT_CPU: there is no '{named}'; write one of {', '.join(runnable)}")
+
+
+def level_in_use() -> str:
+    """The level whose instructions compiled code may hold: this machine's, or the one that is forced."""
+    return machine_level() if level() == "native" else level()
+
+
+def granted_cores() -> int:
+    """Cores that this process may use at once: its affinity, at most the whole ones of its control groups' quotas."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        cores = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *(int(quota) for quota in _quotas())]))
+
+
+def check_threads(threads: int) -> int:
+    """The same number. Raises UserError where no run can have so many threads."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; here {granted_cores()} are granted")
+    return threads
+
+
+def _quotas() -> list[float]:
+    """The limits in cores that this process's control group and those around it set."""
+    try:
+        entries = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits = []
+    for entry in entries:
+        _, controllers, group = entry.split(":", 2)
+        if controllers == "":
+            limits += [_quota(*_words(folder / "cpu.max")) for folder in _folders(CGROUPS, group)]
+        elif "cpu" in controllers.split(","):
+            for folder in _folders(CGROUPS / "cpu", group):
+                limits.append(_quota(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
+    return [limit for limit in limits if limit is not None]
+
+
+def _folders(root: Path, group: str) -> list[Path]:
+    """The folders of a group and of all around it. In a container only the root may be there."""
+    inside = root.joinpath(*(part for part in group.split("/") if part not in ("", "..")))
+    return [folder for folder in (inside, *inside.parents) if folder.is_relative_to(root)]
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _quota(*words: str) -> float | None:
+    """Cores from `<microseconds> <period>`; None where there is no limit (`max`, -1) or nothing to read."""
+    try:
+        quota, period = map(int, words)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None

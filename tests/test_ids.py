@@ -1,0 +1,161 @@
+"""What a model does not take is refused before a kernel reads where it points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from tinygrad import Tensor
+
+from cgpt import doctor
+from cgpt.__main__ import main
+from cgpt.coordinates import activations
+from cgpt.decode import Decoder
+from cgpt.errors import UserError
+from cgpt.kernels import native
+from cgpt.model import GPT
+from cgpt.optim import AdamW, Trainer
+from cgpt.score import score
+
+V, S = tiny.CONFIG.vocab_size or 0, tiny.CONFIG.seq_len
+MODEL = tiny.model()
+WRONG_IDS = (V, -1, 1 << 30)
+
+
+def ids(*shape: int, last: int = 0, dtype=np.int32) -> np.ndarray:
+    """Zeros, and one other id at the end."""
+    values = np.zeros(shape, dtype)
+    values.flat[values.size - 1 :] = last
+    return values
+
+
+@pytest.mark.parametrize("kind", ["native", "tinygrad"])
+@pytest.mark.parametrize(
+    "tokens",
+    [ids(1, S + 1), *(ids(2, 5, last=token) for token in WRONG_IDS), ids(5), ids(1, 2, 3), ids(0, 5), ids(1, 0),
+     ids(1, 5, dtype=np.int64), ids(1, 5, dtype=np.float32), ids(1, 5, dtype=np.bool_)],
+    ids=lambda tokens: f"{tokens.dtype} {tokens.shape} {tokens.ravel()[-1:]}",
+)  # fmt: skip
+def test_tokens_that_the_model_has_not_are_refused_at_every_way_in(kind, tokens):
+    model = tiny.model(kind=kind)
+    targets = np.zeros(tokens.shape, np.int32)
+    ways = (
+        lambda: model(tokens),
+        lambda: model(Tensor(tokens, device="CPU")),
+        lambda: model.embedding(Tensor(tokens, device="CPU")),
+        lambda: model.loss_and_grads(Tensor(tokens, device="CPU"), Tensor(targets, device="CPU")),
+        lambda: model.token_logprobs(Tensor(tokens, device="CPU"), Tensor(targets[..., None], device="CPU")),
+        lambda: Trainer(model, AdamW()).step([(tokens, targets)], 0.01),
+        lambda: activations(model, tokens),
+    )
+    for way in ways:
+        with pytest.raises(ValueError, match="^tokens: "):
+            way()
+
+
+def test_a_length_that_the_model_has_not_is_refused_where_a_function_is_recorded():
+    with pytest.raises(ValueError, match=f"tokens: {S + 1} of a sequence do not fit the model's context of {S}"):
+        MODEL.captured(MODEL.token_logprobs, ids(1, S + 1), ids(1, S + 1, 1))
+
+
+def test_an_array_is_taken_as_a_tensor_is():
+    tokens = np.arange(10, dtype=np.int32).reshape(2, 5)
+    np.testing.assert_array_equal(MODEL(tokens).numpy(), MODEL(Tensor(tokens, device="CPU")).numpy())
+
+
+@pytest.mark.parametrize("targets", [ids(2, 5, last=V), ids(2, 5, last=1 << 30), ids(2, 4), ids(2, 5, dtype=np.int64)])
+def test_targets_that_the_model_has_not_are_refused(targets):
+    tokens = ids(2, 5)
+    with pytest.raises(ValueError, match="^targets: "):
+        Trainer(MODEL, AdamW()).step([(tokens, targets)], 0.01)
+    with pytest.raises(ValueError, match="^targets: "):
+        MODEL.loss_and_grads(Tensor(tokens, device="CPU"), Tensor(targets, device="CPU"))
+
+
+@pytest.mark.parametrize("positions", [ids(2, 1, last=S), ids(2, 1, last=-1), ids(1, 1), ids(2, 1, dtype=np.int64)])
+def test_positions_that_the_model_has_not_are_refused(positions):
+    with pytest.raises(ValueError, match="^positions: "):
+        MODEL.embedding(Tensor(ids(2, 1), device="CPU"), Tensor(positions, device="CPU"))
+
+
+def test_activations_of_another_width_or_length_are_refused():
+    for shape in ((1, 5, tiny.CONFIG.d_model + 1), (1, S + 1, tiny.CONFIG.d_model), (5, tiny.CONFIG.d_model)):
+        for way in (MODEL.hidden, MODEL.head):
+            with pytest.raises(ValueError, match="^activations: have shape"):
+                way(Tensor.zeros(*shape, device="CPU"))
+
+
+def test_sequences_to_score_are_refused_by_their_ids_and_by_what_is_to_be_scored():
+    for token in (*WRONG_IDS, (1 << 32) + 5):  # the last would be 5 in 32 bits
+        with pytest.raises(ValueError, match=f"tokens: {token} is no token of the model"):
+            score(MODEL, [np.array([1, 2, token])], [1])
+    for first in (0, -1, 4):
+        with pytest.raises(ValueError, match=f"first: is {first} in a sequence of 3 tokens"):
+            score(MODEL, [np.array([1, 2, 3])], [first])
+
+
+def test_a_decoder_refuses_rows_lengths_and_ids_that_it_has_not():
+    for rows, length in ((0, 5), (1, 0), (1, -3), (1, S + 1)):
+        with pytest.raises(ValueError, match=f"decoder: {rows} rows of {length} tokens"):
+            Decoder(MODEL, rows, length)
+    decoder = Decoder(MODEL, 2, 8)
+    for token in WRONG_IDS:
+        with pytest.raises(ValueError, match=f"tokens: {token} is no token of the model"):
+            decoder.step(np.array([1, token]))
+        with pytest.raises(ValueError, match=f"tokens: {token} is no token of the model"):
+            decoder.start(slice(0, 1), [1, token])
+    for rows, tokens in ((slice(0, 3), [1]), (slice(2, 2), [1]), (slice(0, 1), [1] * 8)):
+        with pytest.raises(ValueError, match="it has 2 rows for up to 7 and a new one"):
+            decoder.start(rows, tokens)
+
+
+def test_parameters_that_the_configuration_does_not_describe_are_refused():
+    params = tiny.rough_parameters()
+    for wrong in (params | {"lm_head.weight": np.zeros((V, 24), np.float32)},
+                  params | {"transformer.wpe.weight": np.zeros((S - 1, 24), np.float32)}):  # fmt: skip
+        with pytest.raises(ValueError, match="^params: (lm_head|transformer.wpe).weight: is not of the shape"):
+            GPT(tiny.CONFIG, wrong, tiny.operations("native"), "CPU")
+
+
+def test_a_size_that_a_kernel_cannot_count_never_reaches_it():
+    out = Tensor.empty(1, device="CPU")
+    for size in (-1, 1 << 31, 1 << 62):
+        with pytest.raises(ValueError, match="add_layer_norm: a size is not from 0 to 2,147,483,647"):
+            native.native_call("add_layer_norm", [out], [out], [1, size, 0])
+
+
+@pytest.mark.parametrize("n", [-1, 1 << 40])  # the latter is more than any machine has addresses for
+def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(n):
+    library = native.library()
+    one = np.zeros(1, np.float32)
+    bufs, dims = (np.array([one.ctypes.data] * 9, np.uint64), np.array([16, n, 0], np.int64))
+    with native.one_kernel:
+        library.add_layer_norm_bwd(*(array.ctypes.data_as(native.ctypes.c_void_p) for array in (bufs, dims, one)))
+    with pytest.raises(UserError, match="kernels: memory: there is not enough for what a kernel works in"):
+        native.check_memory()
+    native.check_memory()
+    assert np.isfinite(MODEL(ids(1, 5)).numpy()).all()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--batch-size", "9" * 12], "bench: --batch-size: must be a whole number above 0, not '999999999999'; "),
+    (["--n-layer", "100000000"], "bench: the model's weights take "),
+    (["--seq-len", "900000000"], "bench: the model's weights take "),
+])  # fmt: skip
+def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
+    problem = capsys.readouterr().err
+    assert problem.startswith(said) and problem.count("\n") == 1
+
+
+def test_a_verb_that_gets_no_memory_ends_in_one_line(monkeypatch, capsys):
+    def greedy(*arguments):
+        raise MemoryError("Unable to allocate 48.1 GiB")
+
+    monkeypatch.setattr(doctor, "examine", greedy)
+    assert main(["doctor"]) == 1
+    said = "memory: this machine has not enough (Unable to allocate 48.1 GiB); write smaller sizes\n"
+    assert capsys.readouterr().err == said

@@ -1,0 +1,438 @@
+"""Every processor from 2013 on: levels, what is compiled for them, and caches that belong to one of them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from tinygrad import Device, Tensor, dtypes, helpers
+
+from cgpt import doctor, kernels
+from cgpt.__main__ import main
+from cgpt.errors import UserError
+from cgpt.kernels import blas, compiler, processor, renderer
+
+HERE = Path(__file__).parent
+RUNNABLE = processor.runnable_levels()
+X86_ALONE = pytest.mark.skipif(not RUNNABLE, reason="this processor has no level of x86-64")
+AVX = re.compile(r"\b[yz]mm\d|\bv[a-z0-9]+\s+%?xmm")
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """An empty cache, and nothing remembered of compiler or processor; what was is back afterwards."""
+    monkeypatch.setenv("CGPT_CACHE", str(tmp_path))
+    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+        function.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+        function.cache_clear()
+
+
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own."""
+    paths = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"} | environment
+    return subprocess.run([sys.executable, "-c", code, *arguments], env=paths, capture_output=True, text=True)
+
+
+def disassembled(path: Path) -> str:
+    tool = shutil.which("objdump") or shutil.which("llvm-objdump")
+    if not tool:
+        pytest.skip("there is no objdump to look into machine code with")
+    return subprocess.run([tool, "-d", str(path)], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def unforced(monkeypatch):
+    """No level is forced, also where these tests are run as on an older processor."""
+    monkeypatch.delenv("CGPT_CPU", raising=False)
+    monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
+
+
+def of_flags(monkeypatch, *flags: str, machine: str = "x86_64") -> None:
+    """A processor of another kind."""
+    monkeypatch.setattr(processor, "cpu_flags", lambda: " ".join(flags))
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+
+
+# ---- levels ----
+
+
+def test_a_processor_has_the_levels_whose_instructions_it_has_all_of(monkeypatch):
+    second, third, fourth = processor.LEVELS.values()
+    cases = (
+        (set(), ()), (second - {"popcnt"}, ()), (second, ("x86-64-v2",)), (second | fourth, ("x86-64-v2",)),
+        (second | third | fourth - {"avx512dq"}, ("x86-64-v2", "x86-64-v3")),
+        (second | third | fourth, tuple(processor.LEVELS)),
+    )  # fmt: skip
+    for flags, levels in cases:
+        of_flags(monkeypatch, "fpu", *flags)
+        assert processor.runnable_levels() == levels
+        assert processor.machine_level() == (levels[-1] if levels else "x86-64")
+
+
+@pytest.mark.parametrize("asked", ["x86-64-v4", "x86-64-v3", "x86-64-v9", "AVX2"])
+def test_a_level_that_cannot_run_here_is_refused_in_one_line(monkeypatch, asked):
+    of_flags(monkeypatch, *processor.LEVELS["x86-64-v2"])
+    monkeypatch.setenv("CGPT_CPU", asked)
+    with pytest.raises(UserError, match=rf"CGPT_CPU: .*'{asked}'; write one of native, x86-64-v2$"):
+        processor.level()
+
+
+def test_what_is_compiled_for_names_this_processor_in_the_compilers_own_words(monkeypatch):
+    clang, zig = (compiler.Compiler(name, (name,), "") for name in ("clang", "zig"))
+    of_flags(monkeypatch)
+    assert clang.processor_arguments("native") == ["-march=native"]
+    assert clang.processor_arguments("x86-64-v3") == ["-march=x86-64-v3"]
+    assert zig.processor_arguments("x86-64-v3") == ["-mcpu=x86_64_v3"]
+    for machine in ("aarch64", "arm64"):  # Linux and macOS
+        of_flags(monkeypatch, machine=machine)
+        assert [each.processor_arguments("native") for each in (clang, zig)] == [["-mcpu=native"]] * 2
+        assert zig.object_arguments() == ["-target", "aarch64-linux-gnu"]
+        assert clang.object_arguments() == ["--target=aarch64-none-unknown-elf"]
+
+
+def test_an_unknown_processor_has_a_name_and_flags_and_nothing_forced(monkeypatch, fresh, unforced):
+    monkeypatch.setattr(processor, "cpu_info", lambda: {})
+    monkeypatch.setattr(processor.platform, "machine", lambda: "riscv64")
+    assert processor.cpu_model() and processor.cpu_flags() == processor.machine_level() == "riscv64"
+    assert processor.runnable_levels() == () and processor.level() == "native" and blas._core() is None
+    assert compiler.find_compiler().processor_arguments("native") == []
+
+
+def test_an_arm_processor_is_known_by_its_numbers_and_features(monkeypatch, fresh, unforced):
+    info = {"Features": "fp asimd sve", "CPU implementer": "0x41", "CPU part": "0xd40"}
+    monkeypatch.setattr(processor, "cpu_info", lambda: info)
+    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
+    assert "(0x41/0xd40)" in processor.cpu_model() and processor.cpu_flags() == "fp asimd sve"
+    assert blas._core() is None
+
+
+def test_cores_are_those_of_the_affinity_and_at_most_the_quotas_of_all_groups_around(monkeypatch, tmp_path):
+    monkeypatch.setattr(processor.os, "process_cpu_count", lambda: 8, raising=False)
+    monkeypatch.setattr(processor, "CGROUPS", tmp_path)
+    entries = Path("/proc/self/cgroup")
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    read = Path.read_text
+    text = "0::/outer/inner\n"
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: text if path == entries else read(path, *a, **k))
+    assert processor.granted_cores() == 8
+    for file, content, cores in (("cpu.max", "max 100000", 8), ("outer/inner/cpu.max", "650000 100000", 6),
+                                 ("outer/cpu.max", "250000 100000", 2), ("cpu.max", "50000 100000", 1)):  # fmt: skip
+        (tmp_path / file).write_text(content)
+        assert processor.granted_cores() == cores
+    text = "4:memory:/outer\n3:cpu,cpuacct:/outer\n"
+    (tmp_path / "cpu/outer").mkdir(parents=True)
+    (tmp_path / "cpu/outer/cpu.cfs_period_us").write_text("100000")
+    for quota, cores in (("-1", 8), ("300000", 3)):
+        (tmp_path / "cpu/outer/cpu.cfs_quota_us").write_text(quota)
+        assert processor.granted_cores() == cores
+
+
+def test_doctor_names_levels_compiler_openblas_and_cores(monkeypatch):
+    found = doctor.examine()
+    assert found["cpu_level"] == processor.machine_level() and found["cores"] == processor.granted_cores()
+    assert found["cpu_level_in_use"] == processor.level_in_use() and found["openblas"] == blas.blas_core()
+    assert found["compiler"]["version"] == compiler.find_compiler().version
+    lines = doctor.as_text(found).splitlines()
+    assert any(line.startswith("level") and processor.machine_level() in line for line in lines)
+    assert any(f"{processor.granted_cores()} cores granted" in line for line in lines)
+    monkeypatch.setenv("CGPT_CPU", "x86-64-v9")
+    problem = "environment: CGPT_CPU: there is no 'x86-64-v9'"
+    assert any(said.startswith(problem) for said in doctor.examine()["problems"])
+
+
+@pytest.mark.parametrize("threads", ["-1", "0", "1000000000"])
+@pytest.mark.parametrize("verb", [
+    ["generate", "--checkpoint", "nowhere", "--prompt", "a"], ["coordinate-check"], ["bench", "pretrain"],
+    *([stage, "a"] for stage in ("fetch", "tokenize", "pretrain", "finetune", "meter", "baseline", "evaluate")),
+], ids=lambda verb: verb[0])  # fmt: skip
+def test_numbers_of_threads_that_no_machine_has_are_refused_by_every_verb(monkeypatch, capsys, verb, threads):
+    monkeypatch.chdir(HERE.parent)
+    assert main([*verb, "--threads", threads]) == 1
+    assert re.fullmatch(rf".*threads: must be .*not '?{threads}'?; .*\n", capsys.readouterr().err)
+
+
+def test_a_core_of_openblas_that_cannot_run_here_or_does_not_exist_is_refused():
+    of_no_processor = "import sys; from cgpt.kernels import processor, blas; processor.cpu_flags = lambda: 'sse2'; "
+    done = run(of_no_processor + "blas.blas_core()", CGPT_BLAS_CORE="SkylakeX", CGPT_CPU="")
+    assert "CGPT_BLAS_CORE: kernels for 'SkylakeX' need avx512vl, which this processor has not" in done.stderr
+    done = run("from cgpt.kernels import blas; blas.blas_core()", CGPT_BLAS_CORE="Pentium9", CGPT_CPU="")
+    assert "CGPT_BLAS_CORE: OpenBLAS has no kernels for 'Pentium9' here" in done.stderr
+
+
+# ---- what is compiled ----
+
+
+@functools.cache
+def needs_zig() -> str:
+    package = importlib.util.find_spec("ziglang")
+    if package is None or package.origin is None:
+        pytest.skip("zig, which compiles for other machines, is not installed")
+    return str(Path(package.origin).parent / "zig")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [
+    ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v2"], ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v3"],
+    ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v4"], ["-target", "aarch64-linux-gnu"], ["-target", "aarch64-macos"],
+], ids=lambda arguments: arguments[-1])  # fmt: skip
+def test_the_kernels_compile_for_every_processor_without_a_warning(monkeypatch, tmp_path, arguments):
+    source, out = HERE.parent / "cgpt/kernels/gpt.c", tmp_path / "kernels.so"
+    zig = compiler.Compiler("zig", (needs_zig(), "cc"), "")
+    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")  # what is left out is 0 on purpose
+    zig.run(*compiler.FLAGS, *warnings, *arguments, "-o", str(out), str(source), "-lm", "-lpthread")
+    if arguments[-1] == "-mcpu=x86_64_v2":
+        assert not AVX.search(disassembled(out))
+    if arguments[-1] == "-mcpu=x86_64_v3":
+        text = disassembled(out)
+        assert re.search(r"\bymm\d", text) and not re.search(r"\bzmm\d", text)
+
+
+BOTH_KINDS = """
+import tiny
+from tinygrad import Device
+from cgpt.kernels import compiler
+from cgpt.optim import AdamW, Trainer
+for kind in ("native", "tinygrad"):
+    trainer = Trainer(tiny.model(config=tiny.ONE_LAYER, kind=kind), AdamW())
+    print(trainer.step([tiny.batch(0)], 0.01)[0])
+clang = Device["CPU"].renderer.compiler
+print(compiler.build_library(), clang.folder, *clang.args)
+"""
+
+
+@pytest.mark.slow
+@X86_ALONE
+def test_a_cache_that_a_newer_processor_filled_is_not_run_by_an_older_one(tmp_path):
+    runs = [run(BOTH_KINDS, CGPT_CACHE=str(tmp_path), CGPT_CPU=level) for level in ("native", "x86-64-v2", "native")]
+    assert [done.returncode for done in runs] == [0, 0, 0], runs[1].stderr
+    lines = [done.stdout.splitlines() for done in runs]
+    losses = np.array([[float(loss) for loss in of_run[:2]] for of_run in lines])
+    np.testing.assert_allclose(losses, losses[0, 0], rtol=1e-5)
+    newer, older, newer_again = (of_run[2].split() for of_run in lines)
+    assert newer == newer_again and newer[0] != older[0] and newer[1] != older[1]
+    assert {"-march=x86-64-v2", "-mcpu=x86_64_v2"} & set(older)
+    assert not AVX.search(disassembled(Path(older[0])))
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Rounded to the nearest number of bfloat16, as float32."""
+    bits = values.view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)
+
+
+def test_numbers_of_bfloat16_are_rounded_and_chosen_from_as_by_numpy():
+    tiny.operations("tinygrad")
+    values = np.array(
+        [0.0, -0.0, 1.0, -2.5, 3.4e38, 1e-40, np.inf, -np.inf, np.nan, 1 + 2**-8, 1 + 3 * 2**-8], np.float32
+    )
+    x = Tensor(values, device="CPU").cast(dtypes.bfloat16).realize()
+    rounded = to_bfloat16(values)
+    np.testing.assert_array_equal(x.float().numpy(), rounded)
+    chosen = (x.float() > 0).where(x, Tensor.full((11,), -0.375, dtype=dtypes.bfloat16, device="CPU"))
+    wanted = np.where(rounded > 0, rounded, np.float32(-0.375))
+    np.testing.assert_array_equal(chosen.float().numpy(), wanted)
+
+
+@pytest.mark.parametrize("constant", [0.5, -3.0, 3.14159, float("inf"), float("-inf"), float("nan")])
+def test_a_constant_in_bfloat16_is_the_nearest_one(constant):
+    tiny.operations("tinygrad")
+    made = Tensor.full((4,), constant, dtype=dtypes.bfloat16, device="CPU").contiguous().realize()
+    np.testing.assert_array_equal(made.float().numpy(), to_bfloat16(np.full(4, constant, np.float32)))
+
+
+def test_every_cpu_device_takes_our_renderer_also_one_that_was_open_before():
+    tiny.operations("native")
+    for name in ("CPU", "CPU:1"):
+        assert isinstance(Device[name].renderer, renderer.ClangJITRenderer)
+        assert Device[name].renderer.type_map[dtypes.bfloat16] == "unsigned short"
+
+
+def test_what_the_compiler_refuses_is_said_in_one_line(fresh, tmp_path):
+    with pytest.raises(
+        UserError, match=r"compiler: .*: could not build the kernels \(.*error: .*\); try `cgpt doctor`$"
+    ):
+        renderer.Compiler().compile_cached("void test(float* restrict a) { b[0] = 1.0f; }")
+    (tmp_path / "wrong.c").write_text("int f(void) { return 1 }")
+    with pytest.raises(UserError, match=r"could not build the kernels \(.*error: .*\)"):
+        compiler.compile_library(tmp_path / "wrong.c", [])
+
+
+# ---- caches ----
+
+
+def test_tinygrads_cache_lies_below_ours_and_belongs_to_compiler_and_processor(fresh, unforced, monkeypatch):
+    monkeypatch.setattr(helpers, "_db_connection", None)
+    monkeypatch.setattr(helpers, "CACHEDB", "tinygrad's own")
+    monkeypatch.delenv("CACHEDB", raising=False)
+
+    def file() -> str:
+        renderer.use_own_cache()
+        return helpers.CACHEDB
+
+    first = file()
+    assert file() == first and Path(first).parent == fresh
+    with monkeypatch.context() as changed:
+        changed.setattr(compiler, "cpu_flags", lambda: "other flags")
+        assert file() != first and Path(helpers.CACHEDB).parent == fresh
+    if RUNNABLE:
+        with monkeypatch.context() as changed:
+            changed.setenv("CGPT_CPU", RUNNABLE[0])
+            assert file() != first
+    monkeypatch.setattr(helpers, "CACHEDB", "what a user named")
+    monkeypatch.setenv("CACHEDB", "what a user named")
+    assert file() == "what a user named"
+
+
+def test_tinygrads_cache_lies_below_ours_also_where_tinygrad_is_imported_first(tmp_path):
+    code = "from tinygrad import helpers; import tiny; tiny.operations('tinygrad'); print(helpers.CACHEDB)"
+    assert Path(run(code, CGPT_CACHE=str(tmp_path)).stdout.strip()).parent == tmp_path
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "flipped", "no hash", "foreign hash"])
+def test_a_damaged_kernel_library_is_compiled_anew(fresh, how, monkeypatch):
+    compiled = []
+
+    def compile_library(*arguments):
+        compiled.append(arguments)
+        return b"machine code"
+
+    monkeypatch.setattr(compiler, "compile_library", compile_library)
+    library = compiler.build_library()
+    assert compiler.build_library() == library and len(compiled) == 1
+    whole, beside = library.read_bytes(), library.with_suffix(".sha256")
+    damage = {"cut": lambda: library.write_bytes(whole[:5]), "emptied": lambda: library.write_bytes(b""),
+              "flipped": lambda: library.write_bytes(bytes([whole[0] ^ 1]) + whole[1:]),
+              "no hash": beside.unlink, "foreign hash": lambda: beside.write_bytes(b"\xff\x00")}  # fmt: skip
+    damage[how]()
+    assert compiler.build_library() == library and library.read_bytes() == whole and len(compiled) == 2
+    assert compiler.build_library() == library and len(compiled) == 2
+
+
+@pytest.mark.parametrize("how", ["cut", "emptied", "flipped"])
+def test_a_damaged_kernel_of_tinygrads_is_compiled_anew(fresh, how):
+    made = renderer.Compiler()
+    source = "void test(float* restrict a) { a[0] = 7.0f; }"
+    code = made.compile_cached(source)
+    (path,) = made.folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:40], "emptied": b"", "flipped": whole[:-1] + bytes([whole[-1] ^ 1])}[how])
+    assert made.compile_cached(source) == code and path.read_bytes() == whole
+
+
+def test_what_decides_the_machine_code_decides_where_it_is_kept(fresh, monkeypatch, unforced):
+    folders = {renderer.Compiler().folder}
+    zig = compiler.Compiler("zig", ("zig",), "another version")
+    with monkeypatch.context() as changed:
+        changed.setattr(compiler, "find_compiler", lambda: zig)
+        folders.add(renderer.Compiler().folder)
+    with monkeypatch.context() as changed:
+        changed.setattr(compiler, "cpu_model", lambda: "another processor")
+        folders.add(renderer.Compiler().folder)
+    with monkeypatch.context() as changed:
+        changed.setattr(compiler, "cpu_flags", lambda: "other flags")
+        folders.add(renderer.Compiler().folder)
+    if RUNNABLE:
+        monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
+        folders.add(renderer.Compiler().folder)
+    assert len(folders) == 4 + bool(RUNNABLE) and all(folder.parent == fresh for folder in folders)
+
+
+def test_two_environments_share_a_cache_without_writing_over_each_other(fresh, monkeypatch):
+    """Nothing in it names where a compiler is."""
+    monkeypatch.setattr(compiler, "compile_library", lambda *arguments: b"machine code")
+    compiler.build_library()
+    renderer.Compiler().compile_cached("void test(float* restrict a) { a[0] = 1.0f; }")
+    names = {path.name for path in fresh.iterdir()}
+    assert all(re.fullmatch(r"kernels-\w+\.(so|sha256)|tinygrad-\w+|zig", name) for name in names), names
+
+
+def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
+    native_text = kernels.description(kernels.CPU)
+    if RUNNABLE:
+        monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
+        assert kernels.description(kernels.CPU) != native_text
+        assert f" for {RUNNABLE[0]}, OpenBLAS " in (kernels.description(kernels.CPU) or "")
+
+
+# ---- memory and threads ----
+
+LENGTHS = """
+import json, sys
+import numpy as np, tiny
+from cgpt.score import score
+from cgpt.spec import Model
+def resident():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+config = Model("m", n_layer=2, d_model=128, n_head=2, seq_len=256, vocab_size=4096)
+model, sizes, bits = tiny.model(config=config), [], []
+for length in (64, 32, 96, 128, 192, 256, 64):
+    answers = score(model, [((np.arange(length + 1) * 7 + i) % 4096).astype(np.int32) for i in range(64)], [1] * 64)
+    bits.append(sum(float(logprobs.sum(dtype=np.float64)) for logprobs, _ in answers))
+    sizes.append(resident())
+programs = model.captured._programs.values()
+print(json.dumps([sizes, bits, max(p.arena_bytes for p in programs), sum(p.arena_bytes for p in programs)]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read the memory from")
+def test_memory_does_not_grow_with_every_new_length():
+    done = run(LENGTHS)
+    assert done.returncode == 0, done.stderr
+    sizes, bits, largest, together = json.loads(done.stdout)
+    assert together > 3 * largest  # what it would be without sharing
+    assert sizes[-1] - sizes[0] < largest
+    assert bits[0] == bits[-1]  # the arena has moved and was written by others meanwhile
+
+
+def test_outputs_stay_as_they_are_when_another_length_is_computed():
+    model = tiny.model(tiny.rough_parameters())
+    short, long = (np.arange(n, dtype=np.int32)[None] for n in (4, 17))
+    targets = [np.ones((1, n, 1), np.int32) for n in (4, 17)]
+    kept = model.captured(model.token_logprobs, short, targets[0])[0]
+    before = kept.copy()
+    model.captured(model.token_logprobs, long, targets[1])
+    np.testing.assert_array_equal(kept, before)
+
+
+def test_a_number_of_threads_is_checked_also_where_it_is_asked_for_in_code():
+    for threads in (0, -1, 10**9):
+        with pytest.raises(UserError, match=f"threads: must be from 1 to 1024, not {threads}"):
+            kernels.prepare(kernels.CPU, threads)
+
+
+TOO_MANY = """
+import resource, tiny
+from cgpt.errors import UserError
+from cgpt.kernels import blas, native
+native.library(), blas.openblas()
+size = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), resource.RLIM_INFINITY))
+try:
+    native.start(1000)
+except UserError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+tiny.THREADS = native.n_threads
+print(1 < native.n_threads < 1000, tiny.model()(tiny.batch(0)[0]).numpy().shape)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read the memory from")
+def test_where_fewer_threads_can_be_started_than_asked_for_one_line_says_so_and_those_compute():
+    done = run(TOO_MANY)
+    assert re.fullmatch(r"kernels: threads: 1000 threads could not be started; ask for \d+ or fewer\n"
+                        r"True \(3, 13, 50\)\n", done.stdout), done.stderr  # fmt: skip
