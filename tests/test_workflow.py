@@ -16,10 +16,6 @@ from test_profiles import WAFER
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
-DECLARATIVE = ("__init__", "__main__", "caches", "check", "content", "contradictions", "declarations", "ending",
-               "entries", "errors", "fill", "flops", "generate_command", "hub", "jobs", "load", "parametrization",
-               "plan", "plantable", "provenance", "schedule", "spec", "trunk", "userfile", "variants", "wholefile",
-               "yamlfile", "kernels/__init__", "kernels/compiler", "bench/__init__", "bench/command")  # fmt: skip
 MODEL = '"""A model."""\nWIDTH = 4\n'
 STUB = """\
 def write(folder, *names):
@@ -52,9 +48,7 @@ STAGES = {  # module: its function's parameters, and what it writes
 
 def write_stages(root: Path) -> None:
     """The package with stages that only write their files; only `pretrain` and what trains reach the model."""
-    for name in DECLARATIVE:
-        (root / f"cgpt/{name}.py").parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / f"cgpt/{name}.py", root / f"cgpt/{name}.py")
+    shutil.copytree(ROOT / "cgpt", root / "cgpt", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "cgpt/model.py").write_text(MODEL)
     (root / "cgpt/stub.py").write_text(STUB)
     (root / "cgpt/chain.py").write_text(CHAIN)
