@@ -8,21 +8,24 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import caches, ending, generate_command, jobs, kernels, load, plan
+from cgpt import caches, ending, generate_command, jobs, kernels, load, plan, trunk
 from cgpt.bench import command as bench
 from cgpt.bench import rate
+from cgpt.chain import Chain
 from cgpt.cost import command as cost
 from cgpt.declarations import folder_of
 from cgpt.errors import UserError
 from cgpt.kernels.processor import check_threads
 from cgpt.spec import Experiment, Hardware
+from cgpt.wholefile import lock
 
 RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"  # the one folder of results that is committed
-DATA = plan.RUNS_FOLDER / "data"
+DATA, LOCKS = plan.RUNS_FOLDER / "data", plan.RUNS_FOLDER / "locks"
 STAGE_HELP = {
     "fetch": "download or copy a dataset, or make the builtin one, and verify it",
     "tokenize": "train the tokenizer and write the token shards",
@@ -118,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
     verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    verb.add_argument("--no-verify", action="store_true",
+                      help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
     verb.set_defaults(run=_export_hf)
     cost.add_verbs(verbs, shared, RESULTS)
     return parser
@@ -168,15 +173,27 @@ def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
     workflow = _workflow()
-    run = plan.find_run(chosen.verb, chosen.id, workflow)
+    plans, broken = plan.make_plans(workflow)
+    runs = plan.runs_of(plans.values())
+    run = plan.pick(chosen.verb, chosen.id, runs, broken)
     threads = _granted(chosen.threads, run)
-    if chosen.verb in COMPUTING:
-        kernels.open_devices(_hardware(run, workflow))
+    with lock(LOCKS / run.stage / run.id):
+        if chosen.verb in COMPUTING:
+            kernels.open_devices(_hardware(run, workflow))
+        _refuse_upstream(run, runs)
+        cost = replace(run.execution, leads_on=plan.is_awaited(run, runs.values()))
+        return _CALLS[chosen.verb](replace(run, execution=cost), workflow, threads) or {}, ""
+
+
+def _refuse_upstream(run: plan.Run, runs: dict[tuple[str, str], plan.Run]) -> None:
+    """Raise UserError where what a run is made from is missing, or is itself of something that changed since."""
     missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
     if missing:
         raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "
                           f"run `python -m cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
-    return _CALLS[chosen.verb](run, workflow, threads) or {}, ""
+    again = Chain(runs, plan.RUNS_FOLDER, lambda stale: f"run `python -m cgpt {stale.stage} {stale.id}` again first")
+    if problems := again.above(run):
+        raise UserError(*problems)
 
 
 def _granted(granted: int | None, run: plan.Run) -> int:
@@ -218,12 +235,15 @@ def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
 
 def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+    if run.execution.leads_on:  # seen by a longer run that starts at the same time, which then waits
+        (plan.RUNS_FOLDER / "state" / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
     from cgpt.pretrain import pretrain
 
     hardware, cost = _hardware(run, workflow), run.execution
+    shorter = trunk.usable(run, plan.RUNS_FOLDER / "state", LOCKS / "pretrain")
     return pretrain(
         run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, cost.checkpoint_every_steps,
-        _job_cost(hardware), cost.trunk, cost.leads_on,
+        _job_cost(hardware), shorter, cost.leads_on,
     )  # fmt: skip
 
 
@@ -297,21 +317,26 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from cgpt.plot_vary import plot_vary as write
     else:
         from cgpt.plot import plot as write
-    folder = write(experiment, made, RESULTS, chosen.partial)
+    with lock(LOCKS / "tables" / experiment.name, wait=True):
+        folder = write(experiment, made, RESULTS, chosen.partial)
     return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if chosen.partial else ""
 
 
 def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import fit
+    from cgpt.collect import refuse_stale
     from cgpt.scaling.points import read_runs
 
     if chosen.experiment is None and not chosen.published:
         raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
     if not chosen.published:
-        found = fit.fit(*_experiment(chosen.experiment), RESULTS)
+        with lock(LOCKS / "tables" / chosen.experiment, wait=True):
+            found = fit.fit(*_experiment(chosen.experiment), RESULTS)
     else:
         experiment, made = _experiment(chosen.experiment or "scaling")
         folder = RESULTS if chosen.experiment else REFERENCE
+        if chosen.experiment:
+            refuse_stale(experiment, made, RESULTS)
         read = read_runs(folder / experiment.name / "runs.csv", made)
         beside = {", ".join(filter(None, (experiment.name, name))): points for name, points in read.items()}
         found = fit.fit_published(REFERENCE, beside)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cgpt import tasks
+from cgpt import content, tasks
 from cgpt.answers import commonest_answer
 from cgpt.errors import UserError
 from cgpt.plan import is_classification
@@ -27,9 +27,10 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     samples.jsonl; return what scores.json holds. Raises UserError."""
     started = time.monotonic()
     task = spec["task"]
+    inputs = content.of_task_data(task, data_root)
     result, samples = _fit(task, data_root, spec.get("n_labels"))
-    content = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
-    write_whole(out / "samples.jsonl", content)
+    lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
+    write_whole(out / "samples.jsonl", lines)
     chance = 1 / len(samples[0]["choices"])
     answer, share = commonest_answer(samples)
     record = ScoresRecord(
@@ -45,7 +46,8 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         hardware="cpu",
         prompt_example=samples[0]["prompt"],
         seconds=time.monotonic() - started,
-        samples_sha256=hashlib.sha256(content).hexdigest(),
+        samples_sha256=hashlib.sha256(lines).hexdigest(),
+        inputs=inputs,
         lm_eval_version=importlib.metadata.version("lm_eval"),
         scores=[Score("acc", "none", result["accuracy"], result["stderr"], True, chance)],
         commonest_answer=answer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt import flops
-from cgpt.errors import UserError, writing
+from cgpt.content import verified
+from cgpt.errors import UserError
 from cgpt.hf import config as hf_config
 from cgpt.hf import folder as hf_folder
 from cgpt.hf.card import model_card
@@ -18,27 +20,31 @@ from cgpt.hf.special_tokens import end_tokens
 from cgpt.hf.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.kernels import CPU
 from cgpt.model import GPT, check_parameters
-from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 from cgpt.stopping import EndTokens, own_end_tokens
+from cgpt.wholefile import write_whole
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> None:
+def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> dict[str, str]:
     """Write a checkpoint that `load` opens, and transformers too where it has no multiplier of muP.
 
-    `tokenizer` is a tokenizer.json to copy.
+    `tokenizer` is a tokenizer.json to copy. Returns the SHA-256 of each file written.
     """
     from safetensors.numpy import save as to_bytes
 
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        written = json.dumps(hf_config.to_json(config), indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / "config.json", written.encode())
-        write_whole(folder / "tokenizer.json", tokenizer.read_bytes())
-        write_whole(folder / "model.safetensors", to_bytes(params, metadata={"format": "pt"}))
+    hashes = {}
+
+    def put(name: str, content: bytes) -> None:
+        write_whole(folder / name, content)
+        hashes[name] = hashlib.sha256(content).hexdigest()
+
+    put("config.json", (json.dumps(hf_config.to_json(config), indent=2, ensure_ascii=False) + "\n").encode())
+    put("tokenizer.json", tokenizer.read_bytes())
+    put("model.safetensors", to_bytes(params, metadata={"format": "pt"}))
+    return hashes
 
 
 def read_config(folder: Path) -> Model:
@@ -75,14 +81,18 @@ def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32, copy=False) for name, value in params.items()}
 
 
-def load(folder: str | Path, hardware: Hardware | None = None, threads: int | None = None) -> tuple[GPT, Tokenizer]:
+def load(
+    folder: str | Path, hardware: Hardware | None = None, threads: int | None = None, verify: bool = True
+) -> tuple[GPT, Tokenizer]:
     """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
 
-    `model.ends` says which tokens end its texts.
-
-    Raises UserError for a missing, truncated or foreign checkpoint.
+    With `verify` its files must be those that the record in the folder, where there is one, names by their SHA-256.
+    `model.ends` says which tokens end its texts. Raises UserError for a missing, truncated, changed or foreign
+    checkpoint.
     """
     folder, hardware = Path(folder), hardware or CPU
+    if verify:
+        verified(folder)
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cgpt import functions
+from cgpt.chain import Chain
 from cgpt.check import LENGTHS
 from cgpt.errors import UserError
 from cgpt.plan import LAST_FILE
@@ -128,8 +130,8 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     if missing and (not partial or len(missing) == len(wanted)):
         _refuse_missing(experiment, wanted, missing, results)
     by_id = {(run.stage, run.id): run for run in plan.runs}
-    lacking = {run.id for run in missing}
-    problems: list[str] = []
+    lacking, refused = {run.id for run in missing}, set[str]()
+    problems = _stale(experiment, plan, results)
     rows = Rows([], [], missing=tuple(f"{run.stage} {run.id}" for run in missing), n_records=len(wanted))
     runs: dict[str, Row] = {}
     for run in sorted(wanted, key=lambda run: run.stage in ("evaluate", "baseline")):  # after what they score
@@ -143,13 +145,14 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
                 rows.metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
             elif run.stage in ("pretrain", "finetune"):
                 runs[run.id] = _run_row(experiment, chain, _own(run, read_run(_path(run, results))))
-            elif not lacking & {
+            elif not (lacking | refused) & {
                 scored.id for scored in chain.values() if scored.stage == run.spec.get("checkpoint_stage")
             }:
                 record = _own(run, read_scores(_path(run, results)))
                 rows.scores.extend(_score_rows(experiment, chain, record, runs))
         except UserError as error:
             problems += error.problems
+            refused.add(run.id)
     if problems:
         raise UserError(*problems)
     rows.runs.extend(runs.values())
@@ -157,6 +160,41 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
         kind.sort(key=_size_order)
     return rows
+
+
+def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
+    """Raise UserError where an experiment's runs.csv is not of the records that are there, or these do not belong
+    together. Records that are missing are not looked for."""
+    table = results / experiment.name / "runs.csv"
+    problems = _stale(experiment, plan, results)
+    for row in _table_rows(table):
+        record = results / "runs" / str(row.get("stage")) / str(row.get("run")) / "run.json"
+        if record.is_file():
+            made = read_run(record)
+            if (row.get("date"), row.get("validation_loss")) != (made.date, str(made.validation_loss)):
+                problems.append(
+                    f"{table}: {made.run}: is of an earlier run than {record}; {_redo(experiment, results)}"
+                )
+    if problems:
+        raise UserError(*problems)
+
+
+def _table_rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table of runs; none where it is missing, which those that read it say."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError):
+        return []
+
+
+def _stale(experiment: Experiment, plan: Plan, results: Path) -> list[str]:
+    by_id = {(run.stage, run.id): run for run in plan.runs}
+    return Chain(by_id, results / "runs", lambda _: _redo(experiment, results)).problems(plan.runs)
+
+
+def _redo(experiment: Experiment, results: Path) -> str:
+    return f"run `snakemake --cores 2 {results / experiment.name / 'table.md'}`, which does again what follows"
 
 
 def output_folder(experiment: Experiment, rows: Rows, results: Path) -> Path:
@@ -260,8 +298,9 @@ def _diverged(experiment: Experiment, run: Run, chain: dict[str, Run], results: 
 
 def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
     row = dict.fromkeys(RUN_COLUMNS)
+    found = {key: value for key, value in asdict(record).items() if key in row}
     where = {"setting": _setting(experiment, chain), "point": _point(experiment, chain)}
-    return {**row, **asdict(record), "experiment": experiment.name, **where}
+    return {**row, **found, "experiment": experiment.name, **where}
 
 
 def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:

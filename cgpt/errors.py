@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+UNWRITABLE = (errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 LONGEST_PROBLEM, LONGEST_NAME = 2000, 200  # characters
 
 
@@ -45,4 +46,7 @@ def writing(folder: Path) -> Iterator[None]:
             raise UserError(f"{folder}: no disk space is left; free some, then run again") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"{error.filename or folder}: {error.strerror}; change its permissions") from None
+        if error.errno in UNWRITABLE:
+            raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror}); name another place"
+                            ) from None  # fmt: skip
         raise

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import tasks
+from cgpt import content, tasks
 from cgpt.answers import commonest_answer
 from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record, write_whole
 from cgpt.spec import Hardware
@@ -38,16 +38,18 @@ def evaluate(
     print(f"evaluate: {checkpoint.name} on {task['task']}", file=sys.stderr)
     # The task first: a wrong label or a missing file must not cost the loading of a model.
     lm_task = tasks.build(task, data_root)
+    inputs = content.of_task_data(task, data_root)
     from cgpt.adapter import Adapter
     from cgpt.checkpoint import load
     from cgpt.generate import generate
     from cgpt.score import score
 
     model, tokenizer = load(checkpoint, hardware, threads)
+    inputs |= content.of_checkpoint(checkpoint, spec["checkpoint_stage"])
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
     answer, share = commonest_answer(samples)
-    content = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
-    write_whole(out / "samples.jsonl", content)
+    lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
+    write_whole(out / "samples.jsonl", lines)
     seconds = time.monotonic() - started
     record = ScoresRecord(
         run=out.name,
@@ -62,7 +64,8 @@ def evaluate(
         hardware=hardware.name,
         prompt_example=_first(samples[0]["prompt"]),
         seconds=seconds if hardware.timing == "measured" else None,
-        samples_sha256=hashlib.sha256(content).hexdigest(),
+        samples_sha256=hashlib.sha256(lines).hexdigest(),
+        inputs=inputs,
         lm_eval_version=importlib.metadata.version("lm_eval"),
         scores=scores,
         commonest_answer=answer,

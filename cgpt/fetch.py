@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from cgpt import check
 from cgpt.check import BUILTINS
+from cgpt.content import local_files, sha256_of
 from cgpt.download import download as get
 from cgpt.errors import UserError, did_you_mean, writing
 from cgpt.hub import load_split, mirror_path
-from cgpt.records import write_whole
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
+from cgpt.wholefile import whole_file, write_whole
 from cgpt.yamlfile import YamlFile
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
@@ -82,12 +83,9 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
+    found = [path for path in local_files(str(dataset.path)) if out not in path.parents]
     if source.is_file():
         return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
-    found = [
-        path for path in sorted(source.rglob("*"))
-        if path.is_file() and not re.match(r"\.|README|LICENSE", path.name) and out not in path.parents
-    ]  # fmt: skip
     if not found:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
     _refuse_equal_names(where, found)
@@ -140,7 +138,7 @@ def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
     where = f"workflows/data.yaml: {dataset.name}.files: {file.path}"
-    if file.sha256 is not None and target.is_file() and _sha256(target) == file.sha256:
+    if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
         return _entry(target, file.split, file.sha256)
     if mirror := os.environ.get(MIRROR):
         copies = [Path(mirror) / file.path, Path(mirror) / file.path.removesuffix(".gz")]
@@ -167,8 +165,7 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
     size, free = source.stat().st_size, shutil.disk_usage(target.parent).free
     if size > free:
         raise UserError(f"{target.parent}: {size} bytes are needed, {free} are free; free some disk space")
-    part = target.with_name(target.name + ".part")
-    try:
+    with whole_file(target) as part:
         unpack = (listed.path if listed else source.name).endswith(".gz")
         digest = _copy(source, part, unpack, listed.max_bytes if listed else MAX_BYTES)
         if part.stat().st_size == 0:
@@ -181,9 +178,6 @@ def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> d
                 f"{source if not came else listed.path}{came}: sha256: expected {listed.sha256}, got {digest}; "
                 "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
             )
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return _entry(target, split, digest)
 
 
@@ -221,8 +215,3 @@ def _refuse_equal_names(where: str, paths: list[Path]) -> None:
 
 def _entry(path: Path, split: str, sha256: str) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "split": split}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

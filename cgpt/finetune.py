@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cgpt import checkpoint as checkpoints
-from cgpt import tasks
+from cgpt import content, tasks
 from cgpt.errors import UserError
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
-from cgpt.pretrain import JobCost, common_record, cost_of, flops_of, speed_of
+from cgpt.pretrain import JobCost, common_record, corpus_name, cost_of, flops_of, speed_of
+from cgpt.progress import Progress
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
-from cgpt.runstate import Clock, LossLog, Progress
+from cgpt.runstate import Clock, LossLog
 from cgpt.schedule import Schedule
 from cgpt.score import pad, padded_length, score
 from cgpt.spec import Hardware, Model
@@ -68,8 +69,11 @@ class FinetuneRun:
     ):  # fmt: skip
         self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
         self.config, self.settings = Model(**spec["model"]), spec["finetune"]
-        tokenizer = checkpoints.read_tokenizer(tokens, self.config.vocab_size)
+        self.data, tokenizer = corpus_name(tokens), checkpoints.read_tokenizer(tokens, self.config.vocab_size)
+        self.inputs = {"tokenize/tokenizer.json": content.sha256_of(tokens / "tokenizer.json")}
+        self.inputs |= content.of_task_data(spec["task"], data_root)
         params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
+        self.inputs |= content.of_checkpoint(checkpoint, "pretrain") if checkpoint else {}
         train, validation = self._examples(data_root)
         self.model = GPT.on(hardware, self.config, params, threads)
         self.train_set = [encode(example, self.model, tokenizer) for example in train]
@@ -86,6 +90,7 @@ class FinetuneRun:
         self.best: tuple[tuple[float, float], int, dict[str, np.ndarray]] | None = None
 
     def _pretrained(self, checkpoint: Path) -> dict[str, np.ndarray]:
+        content.verified(checkpoint)
         found = asdict(checkpoints.read_config(checkpoint))
         problems = [
             f"{checkpoint / 'config.json'}: {key}: is {found[key]!r}, the run wants {wanted!r}; {checkpoints.REMEDY}"
@@ -169,12 +174,12 @@ class FinetuneRun:
         """Write the best epoch's checkpoint and, last, run.json."""
         assert self.best is not None
         (accuracy, minus_nats), epoch, params = self.best
-        checkpoints.save(self.out, self.config, params, self.tokens_folder / "tokenizer.json")
+        outputs = checkpoints.save(self.out, self.config, params, self.tokens_folder / "tokenizer.json")
         spec = self.spec
         record = FinetuneRecord(
-            **common_record(
-                self.out.name, "finetune", spec, self.tokens_folder, self.config, self.hardware, self.threads
-            ),
+            **common_record(self.out.name, "finetune", spec, self.data, self.config, self.hardware, self.threads),
+            inputs=self.inputs,
+            outputs=outputs | {"loss.csv": content.sha256_of(self.log.path)},
             tokens=self.n_tokens,
             steps=len(self.log.rows),
             **flops_of(self.config, self.n_tokens),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.collect import refuse_stale
 from cgpt.page import markdown
 from cgpt.plan import Plan
 from cgpt.plot import write_figure
@@ -26,6 +27,7 @@ PUBLISHED_QUESTION = "Do the fits give the constants that the papers print, from
 def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
     """Write fits.json, fits.md and figures/law of an experiment whose runs.csv is there, figures/hardware_law where it
     asks for laws of machines, which its hardware.csv names. Raises UserError."""
+    refuse_stale(experiment, plan, results)
     folder = results / experiment.name
     tried = read_runs(folder / "runs.csv", plan)
     series = {name: points.best_of_each_size() for name, points in tried.items()}

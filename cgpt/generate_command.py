@@ -49,6 +49,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
     add("--stop", action="append", default=[], help="a text that ends a continuation; may be given several times")
     add("--seed", type=int, default=0, help="what is drawn is the same for the same seed (default 0)")
     add("--stream", action="store_true", help="print the text of one continuation as it comes")
+    add("--no-verify", action="store_true", help="open a checkpoint whose files are not those that its run wrote")
     add("--threads", type=int, help="default: one per core")
 
 
@@ -62,7 +63,7 @@ def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import generate as generation  # imports tinygrad, which what was wrong so far need not wait for
     from cgpt.checkpoint import load
 
-    model, tokenizer = load(chosen.checkpoint, threads=chosen.threads)
+    model, tokenizer = load(chosen.checkpoint, threads=chosen.threads, verify=not chosen.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
     generation.check_prompts(prompts, context, model.config.vocab_size)
     limits = [min(_max_new_tokens(chosen, len(prompt)), context - len(prompt)) for prompt in prompts]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import kernels, provenance
+from cgpt import content, kernels, provenance
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
 from cgpt.model import GPT, parameter_shapes
 from cgpt.optim import AdamW, Trainer
@@ -25,7 +25,7 @@ def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware)
 
     `pretrained` is the folder of the run that trained the model. Raises UserError where the cost model has no answer.
     """
-    trained = read_run(pretrained / "run.json")
+    trained, inputs = read_run(pretrained / "run.json"), content.of_checkpoint(pretrained, "pretrain")
     config, train = Model(**spec["model"]), spec["train"]
     cost = forecast(
         Request(
@@ -37,7 +37,9 @@ def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware)
     )  # fmt: skip
     rows = step_rows(config, train)
     write_csv(out / "kernels.csv", KERNEL_COLUMNS, rows)
-    record = MeterRecord(**_of_training(out.name, trained, hardware), **_of_cost(cost), **_of_work(rows))
+    hashes = {"inputs": inputs, "outputs": {"kernels.csv": content.sha256_of(out / "kernels.csv")}}
+    training = _of_training(out.name, trained, hardware) | hashes
+    record = MeterRecord(**training, **_of_cost(cost), **_of_work(rows))
     write_record(out / "run.json", record)
     return asdict(record)
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory
                  "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
 GPT2_DATASET = "gpt2_tokenizer"  # the entry of data.yaml that cgpt.tokenize reads the published vocabulary from
+ID_DIGITS = 12  # of a run id's hash: two of 10,000 runs are alike once in five million studies
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 
 
@@ -51,15 +52,18 @@ class Execution:
     flops: float | None = None  # attention included, PaLM convention
     minutes: float | None = None  # that `planned_time` fills in
     memory_bytes: int | None = None
+    label: str = ""  # the run's values of what its experiment varies, for people
     trunk_steps: int = 0  # that `trunk` has done of this run
-    trunk: str | None = None  # the shorter run that this one goes on from, where both do the same up to there
-    leads_on: bool = False  # a longer run goes on from this one
+    trunk: str | None = None  # the next shorter run that does the same up to there
+    shorter: tuple[str, ...] = ()  # all such runs, the longest first; what one of them left saves steps, none is needed
+    leads_on: bool = False  # a longer run may go on from this one
 
 
 @dataclass(frozen=True)
 class Run:
     """One job. `id` is a readable name and the hash of `spec` and `needs`; `needs` maps stage to upstream id.
 
+    Both parts of an id come from spec and needs alone, so that the same run has the same id in every experiment.
     A tokenize run also needs the fetch of every dataset of `spec["corpus"]`.
     """
 
@@ -72,8 +76,7 @@ class Run:
     def upstream(self) -> list[tuple[str, str]]:
         """All direct upstream runs as (stage, id)."""
         corpus = self.spec["corpus"] if self.stage == "tokenize" else []
-        shorter = [(self.stage, self.execution.trunk)] if self.execution.trunk else []
-        return [("fetch", name) for name in corpus] + list(self.needs.items()) + shorter
+        return [("fetch", name) for name in corpus] + list(self.needs.items())
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class Plan:
 
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
+    leaves, groups = taskgroups.expand(experiment, workflow.tasks)
+    not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
+    runs = trunk.share(_runs(experiment, workflow))
+    return Plan(experiment.name, tuple(runs), tuple(groups), tuple(not_tuned))
+
+
+def _runs(experiment: Experiment, workflow: Workflow) -> list[Run]:
     runs: dict[tuple[str, str], Run] = {}
     points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
     for of_model in points.values():
@@ -104,9 +114,7 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
         raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
-    leaves, groups = taskgroups.expand(experiment, workflow.tasks)
-    not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
-    return Plan(experiment.name, tuple(trunk.share(found)), tuple(groups), tuple(not_tuned))
+    return found
 
 
 def last_file(stage: str, run_id: str) -> Path:
@@ -131,20 +139,33 @@ def all_runs(workflow: Workflow) -> dict[tuple[str, str], Run]:
 
 
 def runs_of(plans: Iterable[Plan]) -> dict[tuple[str, str], Run]:
-    """Every run of the plans by (stage, id); a shared one has the fewest threads that are named for it."""
+    """Every run of the plans by (stage, id); a shared one has the fewest threads that are named for it.
+
+    Runs of any two plans may share steps.
+    """
     runs: dict[tuple[str, str], Run] = {}
     for plan in plans:
         for run in plan.runs:
             known = runs.get((run.stage, run.id))
             if known is None or run.execution.threads < known.execution.threads:
                 runs[run.stage, run.id] = run
-    return runs
+    return {(run.stage, run.id): run for run in trunk.share(list(runs.values()))}
+
+
+def is_awaited(run: Run, runs: Iterable[Run]) -> bool:
+    """Whether a longer run of `runs`, which is not finished, can go on from this one."""
+    longer = (other for other in runs if run.id in other.execution.shorter)
+    return any(not last_file(other.stage, other.id).is_file() for other in longer)
 
 
 def find_run(stage: str, run_id: str, workflow: Workflow) -> Run:
     """The run with this id; raises UserError with the nearest id where no experiment has it."""
     plans, broken = make_plans(workflow)
-    runs = runs_of(plans.values())
+    return pick(stage, run_id, runs_of(plans.values()), broken)
+
+
+def pick(stage: str, run_id: str, runs: dict[tuple[str, str], Run], broken: Mapping[str, Sequence[str]]) -> Run:
+    """The run with this id out of `runs_of`; raises UserError as `find_run` does."""
     if (stage, run_id) not in runs:
         problem = (f"{stage}: no experiment has a run '{run_id}'; "
                    f"{did_you_mean(run_id, (id_ for kind, id_ in runs if kind == stage))}")  # fmt: skip
@@ -263,9 +284,9 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
         flops_6nd=flops.flops_per_token(model, "6nd") * (train.tokens or 0),
         flops=flops.flops_per_token(model, "palm") * (train.tokens or 0),
         memory_bytes=memory.pretraining_bytes(model, train, threads, hardware.kernels),
+        label=", ".join(variant.label("model", "data", "train")),
     )  # fmt: skip
-    axes = variant.label("model", "data", "train")
-    name = [model.name, _corpus_name(variant.data), *axes, *_where(hardware), f"s{seed}"]
+    name = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{seed}"]
     return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
 
 
@@ -310,9 +331,9 @@ def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Da
         pretrain.execution, tokens=tokens, flops=cost,
         flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
         memory_bytes=memory.finetuning_bytes(model, tuning.batch_size, pretrain.execution.threads, hardware.kernels),
+        label=", ".join(variant.label("model", "data", *(["train"] if start == "pretrained" else []), "finetune")),
     )  # fmt: skip
-    blocks = ("model", "data", "finetune") if start == "scratch" else ("model", "data", "train", "finetune")
-    parts = [model.name, _corpus_name(variant.data), *variant.label(*blocks), *_where(hardware), f"s{spec['seed']}",
+    parts = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{spec['seed']}",
              name, start, *([f"n{n_labels}"] if n_labels else [])]  # fmt: skip
     return _run("finetune", parts, spec, needs, execution)
 
@@ -346,7 +367,9 @@ def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dat
 
 def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str, str], execution: Execution) -> Run:
     identity = json.dumps({"spec": spec, "needs": needs}, sort_keys=True, separators=(",", ":"))
-    return Run(stage, f"{'.'.join(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}", spec, needs, execution)
+    return Run(
+        stage, f"{'.'.join(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:ID_DIGITS]}", spec, needs, execution
+    )
 
 
 def resolve_length(train: Train, model: Model) -> Train:

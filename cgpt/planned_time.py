@@ -176,7 +176,8 @@ def _wall_minutes(runs: list[Run], cores: int) -> float:
     """Minutes until the last run ends: whenever threads are free, the longest run that they suffice for starts, of
     those whose needs are done (Graham 1969). Runs of unknown length take none."""
     todo = {(run.stage, run.id): run for run in runs}
-    open_needs = {key: set(run.upstream()) & todo.keys() for key, run in todo.items()}
+    needed = {key: {*run.upstream(), (run.stage, run.execution.trunk)} for key, run in todo.items()}
+    open_needs: dict[Key, set[Any]] = {key: needs & todo.keys() for key, needs in needed.items()}
     waiting_for: dict[Key, list[Key]] = {}
     for key, needs in open_needs.items():
         for need in needs:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 PROMPT_LINES, LINE_WIDTH = 5, 110  # as much of a prompt as is shown, from its start and its end
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
-KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "trunk", "trunk_steps")
+KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "label", "trunk",
+        "trunk_steps")  # fmt: skip
 
 
 def as_json(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] = ()) -> dict[str, Any]:
@@ -173,7 +174,8 @@ def _preview(task: TaskPreview) -> list[str]:
 def _row(run: Run, finished: bool) -> tuple[str, ...]:
     cost = run.execution
     counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
-    return (run.stage, run.id, *counts, "done" if finished else _minutes(cost.minutes), _mib(cost.memory_bytes))
+    minutes = "done" if finished else _minutes(cost.minutes)
+    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, minutes, _mib(cost.memory_bytes))
 
 
 def _count(number: int | None) -> str:

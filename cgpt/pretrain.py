@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from cgpt import checkpoint, flops, kernels, provenance, shards
+from cgpt import checkpoint, content, flops, kernels, provenance, shards
 from cgpt.errors import UserError
 from cgpt.kernels.meter import meter
 from cgpt.model import GPT, init_parameters
 from cgpt.optim import AdamW, Trainer
+from cgpt.progress import Progress
 from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record, write_whole
-from cgpt.runstate import Clock, LossLog, Progress, RunState, StopSignal, peak_memory_bytes
+from cgpt.runstate import Clock, LossLog, RunState, Saved, StopSignal
 from cgpt.schedule import Schedule, shared
 from cgpt.score import score
 from cgpt.spec import Hardware, Model, Train
@@ -46,10 +48,10 @@ def pretrain(
 
     `tokens` is a folder that tokenize wrote. `job_cost` says what a job takes on a modeled profile; it is handed in, so
     that a changed cost model trains nothing again on measured ones. The state to resume from is kept in `state/<run>`
-    beside the stages' folders, keyed by spec and code. A run that `leads_on` also keeps there what it was before its
-    rate decayed; a longer one, for which it is the `trunk`, goes on from that, to the same bits as from the start.
-    Raises UserError for shards that do not fit, divergence or a
-    full disk, and KeyboardInterrupt, with the state saved, when told to stop.
+    beside the stages' folders, keyed by all that decides the run's bits. A run that `leads_on` also keeps there what
+    it was before its rate decayed; a longer one, for which it is the `trunk`, goes on from that, to the same bits as
+    from the start. Raises UserError for shards that do not fit, divergence or a full disk, and KeyboardInterrupt, with
+    the state saved, when told to stop.
     """
     run = PretrainRun(spec, tokens, out, hardware, threads, trunk, leads_on)
     run.train(checkpoint_every_steps)
@@ -68,27 +70,54 @@ class PretrainRun:
         self.schedule = Schedule.of(self.settings, self.config.seq_len)
         self.shard, self.validation = (open_split(tokens, name, self.config) for name in ("train", "validation"))
         self.validation_header = shards.read_header(tokens / "validation.bin")
+        self.inputs, self.data = inputs_of(tokens), corpus_name(tokens)
         t = self.settings
         self.model = GPT.on(hardware, self.config, init_parameters(self.config, spec["seed"]), threads)
         self.trainer = Trainer(self.model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
-        key = json.dumps([spec, provenance.code_sha256("pretrain")], sort_keys=True)
-        self.state = RunState(out.parent.parent / "state" / out.name, hashlib.sha256(key.encode()).hexdigest())
+        self.state = RunState(out.parent.parent / "state" / out.name, self._key(spec))
         self.log = LossLog(self.state.folder / "loss.csv")
         self.trunk, self.branch = self._trunk(trunk), self._trunk(out.name) if leads_on else None
-        saved = self.state.load() or (self.trunk.load() if self.trunk else None)
+        saved = self._saved()
         if saved is not None:
             self.trainer.load_state(saved.arrays)
+        if self.branch and self.trainer.n_updates > self.schedule.first_decaying_step and not self.branch.path.exists():
+            self.branch.remove()  # too late to leave it, so that nobody waits for it
         self.log.start(saved.log if saved else "")
-        self.clock = Clock(self.log.last("seconds") or 0.0)
-        self.metered: dict[str, Any] = {"metered_flops": None, "metered_bytes": None}
+        self.clock = Clock(saved.clock if saved else None)
+        nothing: dict[str, float | None] = {"metered_flops": None, "metered_bytes": None}
+        self.metered = nothing | (saved.metered if saved else {})
+
+    def _key(self, decisive: dict[str, Any]) -> dict[str, str]:
+        """All that decides a state's bits, by what a person calls it; the kernels' threads do not."""
+        versions = [provenance.installed_version(name) for name in ("tinygrad", "numpy")]
+        return {
+            "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
+            "code": provenance.code_sha256("pretrain"),
+            "corpus or tokenizer": content.digest(self.inputs),
+            "compiler": str(kernels.description(self.hardware)),
+            "processor": provenance.processor() if kernels.on_host(self.hardware) else "",
+            "version of tinygrad or NumPy": " ".join(map(str, versions)),
+        }
 
     def _trunk(self, run: str | None) -> RunState | None:
         """What a run was before its rate decayed; the key is all that decides that."""
-        if run is None:
-            return None
-        key = json.dumps([shared(self.spec), provenance.code_sha256("pretrain")], sort_keys=True)
         folder = self.state.folder.parent / f"{run}.trunk"
-        return RunState(folder, hashlib.sha256(key.encode()).hexdigest())
+        return None if run is None else RunState(folder, self._key(shared(self.spec)))
+
+    def _saved(self) -> Saved | None:
+        """Where to go on from: this run's own state, else the trunk, else nothing; says why a state is not used."""
+        for state in filter(None, (self.state, self.trunk)):
+            saved, problem = state.load()
+            if saved is not None and int(saved.arrays["n_updates"][0]) > self.steps:
+                saved, problem = None, f"has more than the run's {self.steps} steps"
+            if saved is not None:
+                return saved
+            if problem:
+                print(f"{self.out.name}: {state.path} {problem}, so it is not used", file=sys.stderr)
+        return None
+
+    def _now(self) -> Saved:
+        return Saved(self.trainer.state(), self.log.text(), self.clock.state, self.metered)
 
     def train(self, checkpoint_every_steps: int) -> None:
         """Do the steps that are left, saving the state every so many of them and when told to stop."""
@@ -99,9 +128,9 @@ class PretrainRun:
                 loss = self._step(step)
                 progress.show(step + 1, self.steps, loss, self.clock, last=step + 1 == self.steps)
                 if self.branch and step + 1 == self.schedule.first_decaying_step:
-                    self.branch.save(self.trainer.state(), self.log.text())
+                    self.branch.save(self._now())
                 if stop.requested or (step + 1) % checkpoint_every_steps == 0:
-                    self.state.save(self.trainer.state(), self.log.text())
+                    self.state.save(self._now())
                 if stop.requested:
                     raise KeyboardInterrupt(stop.requested)
 
@@ -163,14 +192,15 @@ class PretrainRun:
 
     def finish(self, job_cost: JobCost | None) -> dict[str, Any]:
         """Write the checkpoint folder, run.json last, and drop the state."""
-        checkpoint.save(self.out, self.config, self.model.numpy(), self.tokens_folder / "tokenizer.json")
-        write_whole(self.out / "loss.csv", self.log.text().encode())
+        outputs = checkpoint.save(self.out, self.config, self.model.numpy(), self.tokens_folder / "tokenizer.json")
+        losses = self.log.text().encode()
+        write_whole(self.out / "loss.csv", losses)
         batch_size, length = self.settings.batch_size, self.config.seq_len
         n_tokens = self.steps * batch_size * length
         record = PretrainRecord(
-            **common_record(
-                self.out.name, "pretrain", self.spec, self.tokens_folder, self.config, self.hardware, self.threads
-            ),
+            **common_record(self.out.name, "pretrain", self.spec, self.data, self.config, self.hardware, self.threads),
+            inputs=self.inputs,
+            outputs=outputs | {"loss.csv": hashlib.sha256(losses).hexdigest()},
             tokens=n_tokens,
             steps=self.steps,
             **flops_of(self.config, n_tokens),
@@ -188,11 +218,11 @@ class PretrainRun:
 
 
 def common_record(
-    run: str, stage: str, spec: dict[str, Any], tokens: Path, config: Model, hardware: Hardware, threads: int
+    run: str, stage: str, spec: dict[str, Any], data: str, config: Model, hardware: Hardware, threads: int
 ) -> dict[str, Any]:
     """The fields of a run's record that say what it is and where it was made."""
     return {
-        "run": run, "stage": stage, "model": config.name, "data": corpus_name(tokens), "seed": spec["seed"],
+        "run": run, "stage": stage, "model": config.name, "data": data, "seed": spec["seed"],
         "hardware": hardware.name, "timing": hardware.timing, "threads": threads,
         "n_parameters": flops.n_parameters(config),
         "n_parameters_non_embedding": flops.n_parameters_non_embedding(config),
@@ -226,13 +256,28 @@ def cost_of(
         "seconds": _rounded(clock.seconds),
         "tokens_per_s": _rounded(clock.tokens_per_s),
         "compile_s": _rounded(clock.compile_s),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": clock.peak_memory_bytes,
     }
 
 
 def corpus_name(tokens: Path) -> str:
-    """The corpora of a token folder, joined by +."""
-    return "+".join(json.loads((tokens / "tokens.json").read_text(encoding="utf-8"))["corpus"])
+    """The corpora of a token folder, joined by +. Raises UserError where its tokens.json is damaged."""
+    path = tokens / "tokens.json"
+    corpus = content.read_object(path, shards.REMEDY).get("corpus")
+    if not isinstance(corpus, list) or not all(isinstance(name, str) for name in corpus):
+        raise UserError(f"{path}: corpus: is no list of names; {shards.REMEDY}")
+    return "+".join(corpus)
+
+
+def inputs_of(tokens: Path) -> dict[str, str]:
+    """The shards and the tokenizer of a token folder as inputs. Raises UserError where tokens.json names others."""
+    record, inputs = content.read_object(tokens / "tokens.json", shards.REMEDY), {}
+    for split in ("train", "validation"):
+        header = shards.read_header(tokens / f"{split}.bin")
+        if record.get(split, header) != header:
+            raise UserError(f"{tokens / split}.bin: is not the shard that tokens.json names; {shards.REMEDY}")
+        inputs[f"tokenize/{split}.bin"] = header["header_sha256"]
+    return inputs | {"tokenize/tokenizer.json": content.sha256_of(tokens / "tokenizer.json")}
 
 
 def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
@@ -244,7 +289,7 @@ def open_split(tokens: Path, name: str, config: Model) -> np.ndarray:
             f"{path}: vocab_size: has {header['vocab_size']} tokens, model '{config.name}' {config.vocab_size}; "
             "give the model the tokenizer's vocab_size"
         )
-    tokenizer_sha256 = hashlib.sha256((tokens / "tokenizer.json").read_bytes()).hexdigest()
+    tokenizer_sha256 = content.sha256_of(tokens / "tokenizer.json")
     opened = shards.open_shard(path, tokenizer_sha256, check_hash=True)
     if len(opened) < 2:
         raise UserError(f"{path}: n_tokens: is {len(opened)}, a loss needs 2; take a larger corpus")

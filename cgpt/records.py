@@ -6,20 +6,21 @@ per optimizer step. A file with a missing or an extra key, or a value of the wro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.userfile import read_csv, read_json
+from cgpt.wholefile import whole_folder as whole_folder  # for those that write beside a record
+from cgpt.wholefile import write_whole as write_whole
 
 TIMINGS = ("measured", "modeled")
+SEAL = "record_sha256"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
@@ -54,6 +55,8 @@ class PretrainRecord:
     code_sha256: str
     commit: str | None
     date: str
+    inputs: dict  # `<stage>/<file>` and its SHA-256, of all that the run was made from
+    outputs: dict  # name and SHA-256 of each file written beside this one
     energy_j: float | None = None  # this key and the two below are the only ones that a file may leave out
     metered_flops: float | None = None  # of the kernels of one optimizer step, where the device counts them
     metered_bytes: float | None = None  # that they read and wrote
@@ -121,6 +124,7 @@ class ScoresRecord:
     prompt_example: str
     seconds: float | None
     samples_sha256: str
+    inputs: dict  # as a run's
     lm_eval_version: str
     scores: list  # of Score
     commonest_answer: str | None = None  # of the model to the documents; a file may leave out this key and the next
@@ -143,7 +147,9 @@ DIVERGED_FILE = "diverged.json"
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
                 "tokens_per_s", "seconds")  # fmt: skip
 
-RUN_COLUMNS = ("experiment", "setting", *(field.name for field in fields(FinetuneRecord)))
+HASHES = ("inputs", "outputs")  # which a record holds and no table shows
+
+RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in HASHES))
 
 HARDWARE_COLUMNS = (
     "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
@@ -259,8 +265,10 @@ def read_diverged(path: Path) -> DivergedRecord | None:
 
 
 def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRecord) -> None:
-    """Write a record as JSON, whole or not at all."""
-    write_whole(path, (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode())
+    """Write a record as JSON, whole or not at all, with a hash of what it says as its last key."""
+    content = asdict(record)
+    sealed = content | {SEAL: _sealing(content)}
+    write_whole(path, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
@@ -271,32 +279,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
             raise ValueError(f"{path}: columns differ: {sorted(set(row) ^ set(columns))}")
         lines.append(",".join(_csv_cell(row[column]) for column in columns))
     write_whole(path, ("\n".join(lines) + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then move it, so that no half file has the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill under a temporary name, which is moved to `path` at the end, so that no half one is ever there.
-
-    Raises UserError where `path` holds something already.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path}: is there already and not empty; name a new folder")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _is_number(text: str) -> bool:
@@ -341,7 +323,15 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not JSON ({error}); delete its folder, so that the run is done again") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds {type(raw).__name__}; expected one JSON object")
+    if raw.pop(SEAL, None) not in (None, _sealing(raw)):  # without the key it is not one that a stage wrote
+        raise UserError(f"{path}: was changed after it was written ({SEAL}); delete its folder, so that the run is "
+                        "done again")  # fmt: skip
     return raw
+
+
+def _sealing(content: dict[str, Any]) -> str:
+    said = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _parse(kind: type, raw: dict[str, Any], where: str) -> Any:

@@ -1,15 +1,16 @@
-"""What a training run keeps while it runs: the state to resume from, its loss.csv, its clock and its progress line."""
+"""What a training run keeps while it runs: the state to resume from, its loss.csv and its clock."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import resource
 import shutil
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,51 +19,74 @@ import numpy as np
 
 from cgpt.errors import writing
 from cgpt.jobs import ASKS_FOR_AN_END
-from cgpt.records import LOSS_COLUMNS, write_whole
-
-PROGRESS_EVERY_S = 10.0  # where standard error is a file; a terminal is updated every half second
+from cgpt.records import LOSS_COLUMNS
+from cgpt.wholefile import write_whole
 
 
 class Saved(NamedTuple):
-    """What a run resumes from: the trainer's arrays, and loss.csv as it was at the same step."""
+    """What a run resumes from: the trainer's arrays, and loss.csv, clock and metered work as they were then."""
 
     arrays: dict[str, np.ndarray]
     log: str
+    clock: dict[str, Any] = {}
+    metered: dict[str, Any] = {}
 
 
 class RunState:
-    """What to resume from, in one file that is replaced whole. A file with another key is not ours and not used."""
+    """What to resume from, in one file that is replaced whole.
 
-    def __init__(self, folder: Path, key: str):
+    `key` names all that decides the run's bits; a file with another key, or with another content than was written, is
+    not used.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, str]):
         self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self) -> Saved | None:
-        """What was last saved under this key, or None."""
+    def load(self) -> tuple[Saved | None, str]:
+        """What was last saved under this key; or None, and why what is there is not used ("" where nothing is)."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
-            return None
+            return None, ""
         try:
             with safe_open(self.path, framework="numpy") as file:
-                found = file.metadata() or {}
-                if found.get("key") != self.key:
-                    return None
-                return Saved({name: file.get_tensor(name) for name in file.keys()}, found["log"])  # noqa: SIM118
-        except (SafetensorError, OSError):
-            return None
+                said = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            key, saved = json.loads(said["key"]), Saved(arrays, said["log"], *json.loads(said["measured"]))
+            changed = [name for name, value in self.key.items() if key.get(name) != value]
+            whole = said["sha256"] == _state_sha256(arrays, said) and int(arrays["n_updates"][0]) == _n_rows(saved.log)
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            return None, f"cannot be read ({type(error).__name__})"
+        if not whole:
+            return None, "is damaged"
+        return (None, f"is of another {', another '.join(changed)}") if changed else (saved, "")
 
-    def save(self, arrays: dict[str, np.ndarray], log: str) -> None:
+    def save(self, saved: Saved) -> None:
         """Replace what is kept. Raises UserError when the disk is full."""
         from safetensors.numpy import save
 
-        with writing(self.folder):
-            write_whole(self.path, save(arrays, metadata={"key": self.key, "log": log}))
+        said = {"key": json.dumps(self.key), "log": saved.log, "measured": json.dumps([saved.clock, saved.metered])}
+        said["sha256"] = _state_sha256(saved.arrays, said)
+        write_whole(self.path, save(saved.arrays, metadata=said))
 
     def remove(self) -> None:
         """The run is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _n_rows(log: str) -> int:
+    return max(0, log.count("\n") - 1)
+
+
+def _state_sha256(arrays: dict[str, np.ndarray], said: dict[str, str]) -> str:
+    """Hash of all that a state file holds but for this hash; the format has no checksum of its own."""
+    digest = hashlib.sha256(json.dumps({k: v for k, v in said.items() if k != "sha256"}, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 class LossLog:
@@ -102,62 +126,57 @@ class LossLog:
 class Clock:
     """Seconds of a run, over all its sessions, and the speed of its steps once they are captured."""
 
-    N_CAPTURING = 1  # the first call schedules, compiles and captures
+    N_CAPTURING = 1  # the first call of a session schedules, compiles and captures
 
-    def __init__(self, seconds_before: float = 0.0):
-        self._start = time.perf_counter() - seconds_before
-        self._steps: list[tuple[int, float]] = []
+    def __init__(self, before: dict[str, Any] | None = None):
+        """`before` is the `state` of an earlier session's clock."""
+        before = before or {}
+        self._start = time.perf_counter() - float(before.get("seconds", 0.0))
+        self._capturing: list[tuple[int, float]] = [(int(n), float(s)) for n, s in before.get("capturing", [])]
+        self._n_captured_before, self._peak_bytes_before = len(self._capturing), int(before.get("peak_bytes", 0))
+        self._n_steps, self._n_tokens, self._steps_s = before.get("steady", (0, 0, 0.0))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the clock of a later session goes on from."""
+        steady = (self._n_steps, self._n_tokens, self._steps_s)
+        return {"seconds": self.seconds, "capturing": self._capturing, "steady": steady,
+                "peak_bytes": self.peak_memory_bytes}  # fmt: skip
 
     @property
     def seconds(self) -> float:
         """Since the run began, the time between sessions left out."""
         return time.perf_counter() - self._start
 
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The largest resident size of any of the run's processes."""
+        return max(self._peak_bytes_before, peak_memory_bytes())
+
     def add(self, n_tokens: int, step_s: float) -> None:
         """Note one step."""
-        self._steps.append((n_tokens, step_s))
+        if len(self._capturing) - self._n_captured_before < self.N_CAPTURING:
+            self._capturing.append((n_tokens, step_s))
+            return
+        self._n_steps, self._n_tokens, self._steps_s = (
+            self._n_steps + 1, self._n_tokens + n_tokens, self._steps_s + step_s
+        )  # fmt: skip
 
     @property
     def tokens_per_s(self) -> float | None:
         """Of the training steps alone, without those that compile."""
-        steady = self._steps[self.N_CAPTURING :]
-        return sum(n for n, _ in steady) / sum(s for _, s in steady) if steady else None
+        return self._n_tokens / self._steps_s if self._n_steps else None
 
     def seconds_for(self, n_steps: int) -> float | None:
         """What so many more steps will take, without evaluations."""
-        steady = self._steps[self.N_CAPTURING :]
-        return n_steps * sum(s for _, s in steady) / len(steady) if steady else None
+        return n_steps * self._steps_s / self._n_steps if self._n_steps else None
 
     @property
     def compile_s(self) -> float | None:
         """What the first steps took longer than the later ones."""
         if self.tokens_per_s is None:
             return None
-        return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._steps[: self.N_CAPTURING]))
-
-
-class Progress:
-    """One line on standard error: rewritten on a terminal, added every ten seconds elsewhere."""
-
-    def __init__(self, name: str):
-        self.name, self._last = name, 0.0
-        self._terminal = sys.stderr.isatty()
-
-    def show(self, step: int, steps: int, loss: float, clock: Clock, last: bool = False) -> None:
-        """Step, loss in nats per token, tokens/s, memory and time left."""
-        now = time.perf_counter()
-        if not last and now - self._last < (0.5 if self._terminal else PROGRESS_EVERY_S):
-            return
-        self._last = now
-        rate, left_s = clock.tokens_per_s, clock.seconds_for(steps - step)
-        left = "-" if left_s is None else f"{int(left_s) // 60}:{int(left_s) % 60:02d}"
-        line = (
-            f"{self.name}: step {step}/{steps}  loss {loss:.4f}  {f'{rate:,.0f}' if rate else '-'} tokens/s  "
-            f"{peak_memory_bytes() / 2**20:,.0f} MiB  {left} left"
-        )
-        end = "\n" if last or not self._terminal else ""
-        with suppress(OSError):  # whoever read it is gone, which is no reason to lose the run
-            print(f"\r\x1b[K{line}" if self._terminal else line, end=end, file=sys.stderr, flush=True)
+        return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._capturing))
 
 
 class StopSignal:

@@ -2,7 +2,7 @@
 
 Bytes 0-7 are the magic `CGPTSHRD`. Bytes 8-1023 are a JSON object padded with blanks: format_version, vocab_size,
 tokenizer_sha256, n_tokens, n_bytes (UTF-8 bytes of the text, end-of-text tokens not counted), n_documents, dtype,
-sha256 (of the tokens' bytes). From byte 1024 on come the tokens, little-endian.
+sha256 (of the tokens' bytes), header_sha256 (of the other keys). From byte 1024 on come the tokens, little-endian.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from cgpt.errors import UserError, writing
+from cgpt.wholefile import whole_file
 
 MAGIC = b"CGPTSHRD"
 FORMAT_VERSION = 1
@@ -37,7 +39,7 @@ def _is_text(value: Any) -> bool:
 
 HEADER_KEYS: dict[str, Callable[[Any], bool]] = {  # and what each may hold
     "format_version": _is_count, "vocab_size": _is_count, "tokenizer_sha256": _is_text, "n_tokens": _is_count,
-    "n_bytes": _is_count, "n_documents": _is_count, "dtype": _is_text, "sha256": _is_text,
+    "n_bytes": _is_count, "n_documents": _is_count, "dtype": _is_text, "sha256": _is_text, "header_sha256": _is_text,
 }  # fmt: skip
 REMEDY = "delete its folder, so that tokenize runs again"
 
@@ -51,17 +53,14 @@ class ShardWriter:
     """Write a shard token by token; it gets its final name when the `with` block ends without an error."""
 
     def __init__(self, path: Path, vocab_size: int, tokenizer_sha256: str):
-        self.path, self.part = path, path.with_name(path.name + ".part")
+        self.path = path
         self.dtype = dtype_of(vocab_size)
         self.header: dict[str, Any] = {
             "format_version": FORMAT_VERSION, "vocab_size": vocab_size, "tokenizer_sha256": tokenizer_sha256,
             "n_tokens": 0, "n_bytes": 0, "n_documents": 0, "dtype": self.dtype.name,
         }  # fmt: skip
         self._hash = hashlib.sha256()
-        with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.part.open("wb")
-            self._file.write(bytes(HEADER_BYTES))
+        self._stack = ExitStack()
 
     def append(self, tokens: Iterable[int], n_bytes: int, n_documents: int) -> None:
         """Append tokens, which stand for `n_bytes` of text and end `n_documents` documents."""
@@ -74,21 +73,32 @@ class ShardWriter:
         self.header["n_documents"] += n_documents
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack, writing(self.path.parent):
+            self._file = stack.enter_context(whole_file(self.path)).open("wb")
+            stack.push(self._end)
+            self._file.write(bytes(HEADER_BYTES))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._file.close()
-            self.part.unlink()
-            return
-        self.header["sha256"] = self._hash.hexdigest()
-        with writing(self.path.parent):
-            self._file.seek(0)
-            self._file.write(MAGIC + json.dumps(self.header).encode().ljust(HEADER_BYTES - len(MAGIC)))
-            self._file.close()
-            os.replace(self.part, self.path)
+        self._stack.__exit__(kind, error, trace)
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the header, if there was no error."""
+        with writing(self.path.parent), self._file:
+            if kind is None:
+                self.header["sha256"] = self._hash.hexdigest()
+                self.header["header_sha256"] = header_sha256(self.header)
+                self._file.seek(0)
+                self._file.write(MAGIC + json.dumps(self.header).encode().ljust(HEADER_BYTES - len(MAGIC)))
+
+
+def header_sha256(header: dict[str, Any]) -> str:
+    """Hash of what a header says, that of the tokens included, so that it stands for the whole shard."""
+    said = {key: value for key, value in header.items() if key != "header_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -122,6 +132,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: header: dtype: is {header['dtype']}, not that of {header['vocab_size']} tokens; {REMEDY}"
         )
+    if header["header_sha256"] != header_sha256(header):
+        raise UserError(f"{path}: header_sha256: the header is not what was written; {REMEDY}")
     expected = HEADER_BYTES + header["n_tokens"] * np.dtype(header["dtype"]).itemsize
     if size != expected:
         raise UserError(f"{path}: size: is {size} bytes, expected {expected} (truncated or appended to); {REMEDY}")

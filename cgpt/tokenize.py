@@ -16,17 +16,17 @@ from typing import Any
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
+from cgpt import content
+from cgpt.content import GPT2_DATASET, GPT2_FILES, SPLITS
 from cgpt.documents import Met, Piece, check_separator, pieces, wrong_kind
-from cgpt.errors import UserError, writing
-from cgpt.records import write_whole
+from cgpt.errors import UserError
 from cgpt.shards import ShardWriter
 from cgpt.stopping import END_OF_TEXT
+from cgpt.wholefile import write_whole
 
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
-GPT2_DATASET = "gpt2_tokenizer"
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
-SPLITS = ("train", "validation")
 
 Batch = list[tuple[str, Piece]]  # with its split
 
@@ -42,11 +42,11 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
-    content = tokenizer.to_str(pretty=True).encode()
-    digest, size = hashlib.sha256(content).hexdigest(), tokenizer.get_vocab_size()
+    written = tokenizer.to_str(pretty=True).encode()
+    digest, size = hashlib.sha256(written).hexdigest(), tokenizer.get_vocab_size()
     end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
-    with writing(out):
-        write_whole(out / "tokenizer.json", content)
+    inputs = content.of_corpora(spec, data_root)
+    write_whole(out / "tokenizer.json", written)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     met = Met()
     with train, validation:
@@ -63,11 +63,10 @@ def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
     record = {
         "corpus": list(spec["corpus"]), "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
         "end_of_text_id": end_of_text, "n_replaced_characters": met.n_replaced,
-        "train": train.header, "validation": validation.header,
+        "train": train.header, "validation": validation.header, "inputs": inputs,
     }  # fmt: skip
     _warn(met)
-    with writing(out):
-        write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
     return record
 
 
@@ -85,7 +84,7 @@ def _warn(met: Met) -> None:
 
 def _gpt2(folder: Path) -> Tokenizer:
     """Return the tokenizer of GPT-2 from its published files encoder.json and vocab.bpe."""
-    vocabulary, merges = folder / "encoder.json", folder / "vocab.bpe"
+    vocabulary, merges = (folder / name for name in GPT2_FILES)
     for path in (vocabulary, merges):
         if not path.is_file():
             raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
@@ -213,25 +212,20 @@ def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iter
 def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
     """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
     record = folder / "fetched.json"
-    if not record.is_file():
-        raise UserError(f"{record}: is missing; run `python -m cgpt fetch {folder.name}` first")
     again = f"run `python -m cgpt fetch {folder.name}` again"
-    try:
-        fetched = json.loads(record.read_text(encoding="utf-8"))
-        listed = [(str(file["name"]), str(file["split"]), int(file["bytes"])) for file in fetched["files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{record}: is no record of a fetch; {again}") from None
+    listed, fetched = content.fetched_files(record), content.read_object(record, again)
     wanted = sorted(str(file["sha256"]) for file in entry["files"])
     if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
-        wanted and wanted != sorted(str(file.get("sha256")) for file in fetched["files"])
+        wanted and wanted != sorted(file["sha256"] for file in listed)
     ):
         raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; {again}")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
-    for name, of_split, n_bytes in listed:
-        split, path = {"all": "train"}.get(of_split, of_split), folder / name
+    for file in listed:
+        split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
         if split not in SPLITS:
             continue
-        if not path.is_file() or path.stat().st_size != n_bytes:
+        same_size = path.is_file() and path.stat().st_size == file["bytes"]
+        if not same_size or file["sha256"] not in ("", content.sha256_of(path)):  # "": the hash is not known
             raise UserError(f"{path}: is missing or not as it was fetched; {again}")
         by_split[split].append(path)
     return by_split

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.schedule import Schedule, shared
 from cgpt.spec import Model, Train
+from cgpt.wholefile import is_locked
 
 if TYPE_CHECKING:
     from cgpt.plan import Run
 
+STATE_FILE = "state.safetensors"  # as cgpt.runstate writes it
+WAIT_S = 0.5  # between two looks at a run that is waited for
+
 
 def share(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each told of the next shorter one that it goes on from, and charged only for what it does itself."""
-    told = {run.id: run for run in runs}
+    """The runs, each told of the shorter ones that it can go on from, and charged only for what it does itself."""
+    shared_by = {run.id: run for run in runs}
     for group in _of_wsd_alike(runs, shared):
         group.sort(key=lambda run: run.spec["train"]["steps"])
-        for shorter, longer in pairwise(group):
-            told[shorter.id] = replace(told[shorter.id], execution=replace(told[shorter.id].execution, leads_on=True))
-            cost = told[longer.id].execution
-            trunk_steps = _shared_steps(shorter)
-            own = 1 - trunk_steps / longer.spec["train"]["steps"]
-            minutes = None if cost.minutes is None else cost.minutes * own
-            execution = replace(cost, trunk=shorter.id, trunk_steps=trunk_steps, minutes=minutes)
-            told[longer.id] = replace(told[longer.id], execution=execution)
-    return [told[run.id] for run in runs]
+        for n, run in enumerate(group):
+            execution = replace(run.execution, leads_on=n + 1 < len(group))
+            if n:
+                trunk_steps = _shared_steps(group[n - 1])
+                share_left = 1 - trunk_steps / run.spec["train"]["steps"]
+                minutes = None if execution.minutes is None else execution.minutes * share_left
+                shorter = tuple(other.id for other in reversed(group[:n]))
+                execution = replace(
+                    execution, trunk=shorter[0], shorter=shorter, trunk_steps=trunk_steps, minutes=minutes
+                )
+            shared_by[run.id] = replace(run, execution=execution)
+    return [shared_by[run.id] for run in runs]
+
+
+def usable(run: Run, state: Path, locks: Path) -> str | None:
+    """The longest shorter run that has left what `run` can go on from; one that is under way is waited for.
+
+    `state` is the folder of resume states, `locks` that of the locks of pretraining runs. None where there is none, or
+    where the run has a state of its own.
+    """
+    if (state / run.id / STATE_FILE).is_file():
+        return None
+    for shorter in run.execution.shorter:
+        trunk, lock = state / f"{shorter}.trunk", locks / shorter
+        if trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
+            print(f"{run.id}: waits for the steps that it shares with {shorter}, which is under way", file=sys.stderr)
+            while trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
+                time.sleep(WAIT_S)
+        if (trunk / STATE_FILE).is_file():
+            return shorter
+    return None
 
 
 def apart(runs: Sequence[Run]) -> int:
@@ -39,7 +67,7 @@ def apart(runs: Sequence[Run]) -> int:
 
     by_fraction = [run for run in runs if run.stage == "pretrain" and not run.spec["train"]["warmup_tokens"]]
     several = [run for group in _of_wsd_alike(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
-    return sum(run.execution.trunk is None and not run.execution.leads_on for run in several)
+    return sum(not run.execution.shorter and not run.execution.leads_on for run in several)
 
 
 def _of_wsd_alike(runs: Sequence[Run], decisive: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[Run]]:

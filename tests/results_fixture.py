@@ -12,6 +12,13 @@ from cgpt.spec import Data, Experiment, Train
 
 SIZES = {"gpt-90k": 90_112, "gpt-350k": 352_256, "gpt-1m": 1_230_000}
 TASKS = ("topic", "mood", "passage")
+# Every made-up model has the same made-up files.
+CHECKPOINT = {name: "2" * 64 for name in ("config.json", "tokenizer.json", "model.safetensors")}
+
+
+def from_checkpoint(stage: str) -> dict[str, str]:
+    """A checkpoint as the input of a record."""
+    return {f"{stage}/{name}": sha256 for name, sha256 in CHECKPOINT.items()}
 
 
 def run(stage: str, id: str, spec: dict | None = None, **needs: str) -> Run:
@@ -30,6 +37,7 @@ def run_json(id: str, stage: str, model: str, seed: int, **changes: object) -> d
         peak_memory_bytes=812_000_000, host_cpu="Some CPU @ 2.00GHz", threads=2, compiler="clang 19",
         versions={"python": "3.11", "tinygrad": "0.13.0"},
         code_sha256="0" * 64, commit="abc1234", date="2026-11-23T16:20:00+00:00",
+        inputs={} if stage == "pretrain" else from_checkpoint("pretrain"), outputs=CHECKPOINT,
     )  # fmt: skip
     if stage == "finetune":
         record |= dict(task="topic", start="pretrained", n_labels=None, n_train_examples=900, best_epoch=2,
@@ -45,6 +53,7 @@ def meter_json(id: str, pretrained: dict, hardware: str, **changes: object) -> d
         tokens_per_s=142247.0, parts_s={"compute": 0.0036, "pass_latency": 0.0108, "reduction": 0.0}, utilisation=0.1,
         energy_j_per_token=0.16, energy_j=7.2e7, bound_by="pass_latency", fits=True, extrapolated=False,
         job_overhead_s=3101.0, price_usd=None, metered_flops=2e9, metered_bytes=9e7,
+        inputs=from_checkpoint("pretrain"), outputs={},
     )  # fmt: skip
     return record | changes
 
@@ -68,6 +77,7 @@ def scores_json(id: str, task: str, stage: str, value: float, **changes: object)
         run=id, task=task, task_version=1.0, checkpoint="x", stage=stage, n_shot=0, n_samples=400,
         n_prompts_cut=0, hardware="cpu",
         prompt_example="Text: ...", seconds=3.0, samples_sha256="1" * 64, lm_eval_version="0.4.13",
+        inputs={} if stage == "baseline" else from_checkpoint(stage),
         scores=[
             bits | rest,
             {"metric": "acc", "value": value, "higher_is_better": True, "chance": 0.25, **rest},

@@ -331,7 +331,7 @@ def test_the_verbs_import_and_export_and_write_whole_folders_or_none(tmp_path, c
 def test_the_model_card_says_what_the_records_of_a_run_say_and_no_more(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # where no experiment is
     own = written(tmp_path / "runs/pretrain/one")
-    record = run_json("one", "pretrain", "gpt-90k", 3, commit="abc1234", energy_j=1234.0)
+    record = run_json("one", "pretrain", "gpt-90k", 3, commit="abc1234", energy_j=1234.0, outputs={})
     (own / "run.json").write_text(json.dumps(record))
     for name, checkpoint_name, stage in (("a", "one", "pretrain"), ("b", "two", "pretrain"), ("c", "one", "finetune")):
         scores = scores_json(name, f"task_{name}", stage, 0.625, checkpoint=checkpoint_name)
@@ -361,7 +361,7 @@ def test_the_model_card_of_a_run_in_its_project_has_its_settings_and_the_licence
     finetune = next(run for run in runs.of("finetune") if run.spec["start"] == "pretrained")
     for run in (pretrain, finetune):
         own = written(tmp_path / "results/runs" / run.stage / run.id)
-        (own / "run.json").write_text(json.dumps(run_json(run.id, run.stage, "gpt-90k", 0, seconds=None)))
+        (own / "run.json").write_text(json.dumps(run_json(run.id, run.stage, "gpt-90k", 0, seconds=None, outputs={})))
         assert main(["export-hf", str(own), "--out", run.stage]) == 0
     card, tuned = ((tmp_path / stage / "README.md").read_text() for stage in ("pretrain", "finetune"))
     assert "| lr | 0.003 |" in card and "| world |  |  |  |" in card and "| seconds | not known |" in card

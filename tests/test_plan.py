@@ -126,7 +126,8 @@ def test_runs_of_schedule_wsd_go_on_from_the_next_shorter_one_of_the_same_seed(r
     runs = sorted(planned(root).of("pretrain"), key=lambda run: (run.spec["seed"], run.spec["train"]["steps"]))
     assert [run.execution.leads_on for run in runs] == [True, True, False] * 2
     assert [run.execution.trunk for run in runs] == [None, runs[0].id, runs[1].id, None, runs[3].id, runs[4].id]
-    assert ("pretrain", runs[0].id) in runs[1].upstream() and runs[1].id == alone.id
+    assert [run.execution.shorter for run in runs[:3]] == [(), (runs[0].id,), (runs[1].id, runs[0].id)]
+    assert runs[1].id == alone.id
 
 
 def test_runs_whose_warm_up_is_a_share_of_their_length_have_nothing_in_common(root):
@@ -228,13 +229,39 @@ def test_a_new_task_adds_only_its_own_runs(root):
     assert all("mood" in new for new in ids(after) - before)
 
 
-def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_in_its_id(root):
+def test_a_trunk_is_a_saving_and_no_run_needs_it(root):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20]}\nmodels:")
+    assert {stage for run in planned(root).of("pretrain") for stage, _ in run.upstream()} == {"tokenize"}
+
+
+def test_lengths_of_two_experiments_share_their_steps_too(root):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    text = (root / QUICKSTART).read_text()
+    (root / "workflows/experiments/other.yaml").write_text(text.replace("steps: 10", "steps: 20"))
+    short, long = (planned(root, name).of("pretrain")[0].id for name in ("quickstart", "other"))
+    runs = all_runs(load.load_workflow(root))
+    assert runs["pretrain", long].execution.shorter == (short,) and runs["pretrain", short].execution.leads_on
+    assert planned(root, "other").of("pretrain")[0].execution.trunk is None
+
+
+def test_the_same_training_has_the_same_id_whatever_its_experiment_varies(root):
+    alone = planned(root).of("pretrain")[0]
+    text = (root / QUICKSTART).read_text() + "vary: {train.lr: [0.001, 0.003], finetune.batch_size: [32]}\n"
+    (root / "workflows/experiments/sweep.yaml").write_text(text)
+    swept = {run.spec["train"]["lr"]: run for run in planned(root, "sweep").of("pretrain")}
+    assert swept[0.003].id == alone.id != swept[0.001].id
+    assert ids(planned(root), "finetune", "evaluate") <= ids(planned(root, "sweep"), "finetune", "evaluate")
+
+
+def test_an_axis_to_vary_gives_a_run_for_each_value_and_shows_beside_its_id(root, capsys, monkeypatch):
     edit(root, QUICKSTART, "threads_per_run: 1", "vary: {train.lr: [0.001, 0.01], finetune.lr: [0.1, 0.2]}")
     plan = planned(root)
-    assert [name.rsplit("-", 1)[0] for name in sorted(ids(plan, "pretrain"))] == [
-        "small.world.lr=0.001.s0",
-        "small.world.lr=0.01.s0",
-    ]
+    assert [run.execution.label for run in plan.of("pretrain")] == ["lr=0.001", "lr=0.01"]
+    assert {name.rsplit("-", 1)[0] for name in ids(plan, "pretrain")} == {"small.world.s0"}
+    monkeypatch.chdir(root)
+    assert main(["plan", "quickstart"]) == 0
+    assert f"{plan.of('pretrain')[0].id}  lr=0.001 " in capsys.readouterr().out
     assert [run.spec["train"]["lr"] for run in plan.of("pretrain")] == [0.001, 0.01]
     assert {run.spec["finetune"]["lr"] for run in plan.of("finetune")} == {0.1, 0.2}
 

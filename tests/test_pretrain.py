@@ -27,6 +27,7 @@ from cgpt.model import init_parameters
 from cgpt.optim import Trainer
 from cgpt.schedule import Schedule
 
+CC = os.environ.get("CC")  # the user's; later this process names the compiler that it found there
 EVERY = 5  # steps between saved states
 TIMES = ("tokens_per_s", "seconds")
 MOMENTS = {  # when a process ends -> steps left for the next one
@@ -107,6 +108,8 @@ def ended(tokens, tmp_path_factory) -> tuple[Path, dict[str, int]]:
     """A folder with what a process stopped at each of the MOMENTS left, and the processes' exit codes."""
     root, here = tmp_path_factory.mktemp("stopped"), Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{here.parent}:{here}"}
+    environment.pop("CC", None)
+    environment |= {"CC": CC} if CC else {}
     command = [sys.executable, "-c", DRIVER, tokens, root, *MOMENTS]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=120)
     return root, json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,114 @@ def test_the_record_names_versions_commit_processor_and_day():
     assert found["versions"]["tinygrad"] == "0.13.0"
     assert found["date"].endswith("+00:00")
     assert len(found["code_sha256"]) == 64
+
+
+COMPUTES = {
+    "train.py": (
+        "import sys\nfrom typing import TYPE_CHECKING\nfrom cgpt import layers\nfrom cgpt import show\n"
+        "from cgpt.errors import UserError\n"
+        "from cgpt.layers import WIDTH\n\nif TYPE_CHECKING:\n    from cgpt.table import Table\n\n"
+        "def train(n: int) -> int:\n    if n < 1:\n        raise UserError(f'n: is {n}')\n"
+        "    print('training', file=sys.stderr)\n    show.line(n)\n    return layers.wide(n) * WIDTH\n"
+    ),
+    "layers.py": "WIDTH = 4\nHEADING = 'width'\n\ndef wide(n):\n    return _twice(n)\n\ndef _twice(n):\n"
+    "    return 2 * n\n\ndef unused(n):\n    return n\n",
+    "show.py": "def line(n):\n    print(n)\n",
+    "table.py": "class Table:\n    columns = 1\n",
+    "errors.py": "class UserError(Exception):\n    pass\n",
+}
+
+
+@pytest.fixture
+def computing(tmp_path) -> Path:
+    (tmp_path / "cgpt").mkdir()
+    for name, text in COMPUTES.items():
+        (tmp_path / "cgpt" / name).write_text(text)
+    return tmp_path / "cgpt"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("train.py", "n: is {n}", "n: must be above 0, not {n}"),
+        ("train.py", "'training'", "'now it trains'"),
+        ("train.py", "    show.line(n)", "    print('more')\n    show.line(n)"),
+        ("train.py", "n: int", "n: float"),
+        ("train.py", "    from cgpt.table import Table", "    from cgpt.table import Table, Row"),
+        ("table.py", "columns = 1", "columns = 2"),
+        ("layers.py", "'width'", "'width (cells)'"),
+        ("layers.py", "    return n\n", "    return n + 1\n"),
+        ("show.py", "print(n)", "print('step', n)"),
+    ],
+)
+def test_messages_type_hints_and_definitions_that_are_not_reached_do_not_count(computing, name, old, new):
+    before = hash_of_train(computing)
+    text = (computing / name).read_text()
+    assert old in text
+    (computing / name).write_text(text.replace(old, new))
+    assert hash_of_train(computing) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("layers.py", "2 * n", "3 * n"),
+        ("layers.py", "WIDTH = 4", "WIDTH = 5"),
+        ("layers.py", "_twice(n)\n\n", "unused(n)\n\n"),
+        ("layers.py", "WIDTH = 4\n", "WIDTH = 4\nglobals()['WIDTH'] += 1\n"),
+        ("train.py", "* WIDTH", "+ WIDTH"),
+        ("train.py", "n < 1", "n < 2"),
+    ],
+)
+def test_what_is_computed_counts_however_indirectly_it_is_reached(computing, name, old, new):
+    before = hash_of_train(computing)
+    text = (computing / name).read_text()
+    assert old in text
+    (computing / name).write_text(text.replace(old, new, 1))
+    assert hash_of_train(computing) != before
+
+
+def test_a_module_under_another_name_is_the_same_code(computing):
+    text = COMPUTES["train.py"].replace("    show.line", "    from cgpt import show\n    show.line")
+    (computing / "train.py").write_text(text)
+    before = hash_of_train(computing)
+    (computing / "sub").mkdir()
+    (computing / "sub/__init__.py").write_text("")
+    for old, new in (("layers", "sub/blocks"), ("show", "sub/show")):
+        (computing / f"{old}.py").rename(computing / f"{new}.py")
+    text = (computing / "train.py").read_text().replace("from cgpt import show", "from cgpt.sub import show")
+    text = text.replace("from cgpt import layers", "from cgpt.sub import blocks as layers")
+    text = text.replace("cgpt.layers", "cgpt.sub.blocks")
+    (computing / "train.py").write_text(text)
+    assert hash_of_train(computing) == before
+
+
+EDITS = {  # of this package: what is edited, and a stage whose hash that changes
+    ("records.py", '"training tokens"', '"tokens seen"'): {"tabulate", "plot"},
+    ("progress.py", "MiB  {left} left", "MiB, {left} to go"): set(),
+    ("pretrain.py", "the run diverged at step", "the loss grew at step"): set(),
+    ("evaluate.py", 'print(f"evaluate: {checkpoint.name} on', 'print(f"{checkpoint.name} is scored on'): set(),
+    ("optim.py", "beta1: float = 0.9", "beta1: float = 0.8"): {"pretrain", "finetune"},
+    ("kernels/optimizer.c", "#include", "static int more = 1;\n#include"): {"pretrain", "finetune", "evaluate"},
+    ("shards.py", "HEADER_BYTES = 1024", "HEADER_BYTES = 2048"): {"tokenize", "pretrain"},
+}
+
+
+@pytest.mark.parametrize("edited", EDITS, ids=lambda edited: f"{edited[0]}: {edited[1]}")
+def test_of_this_package_an_axis_label_or_a_progress_line_trains_nothing_again_and_a_constant_does(tmp_path, edited):
+    package, (name, old, new) = tmp_path / "cgpt", edited
+    shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    stages = ("fetch", "tokenize", "pretrain", "finetune", "evaluate", "baseline", "tabulate", "plot")
+
+    def hashes() -> dict[str, str]:
+        provenance.code_sha256.cache_clear()
+        provenance._tree.cache_clear()
+        provenance._normalised.cache_clear()
+        return {stage: provenance.code_sha256(stage, package) for stage in stages}
+
+    before, text = hashes(), (package / name).read_text()
+    assert old in text
+    (package / name).write_text(text.replace(old, new, 1))
+    after = hashes()
+    changed = {stage for stage in stages if before[stage] != after[stage]}
+    assert changed >= EDITS[edited] and (changed == EDITS[edited] or EDITS[edited] & {"pretrain"})

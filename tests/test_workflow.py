@@ -24,6 +24,12 @@ def write(folder, *names):
     for name in names:
         (folder / name).write_text(name)
 """
+# The stages here leave no hashes; tests/test_chain.py has those of real ones.
+CHAIN = """\
+class Chain:
+    def __init__(self, runs, root, redo): pass
+    def above(self, run): return []
+"""
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
 REPORT = "experiment, plan, results, partial"
 STAGES = {  # module: its function's parameters, and what it writes
@@ -72,6 +78,7 @@ def write_stages(root: Path) -> None:
     (root / "cgpt/model.py").write_text(MODEL)
     (root / "cgpt/stub.py").write_text(STUB)
     (root / "cgpt/preview.py").write_text("def previews(runs, known, workflow):\n    return []\n")
+    (root / "cgpt/chain.py").write_text(CHAIN)
     for stage, (parameters, written) in STAGES.items():
         imports = "from cgpt import model, stub" if stage in ("pretrain", "finetune") else "from cgpt import stub"
         (root / f"cgpt/{stage}.py").write_text(f"{imports}\n\ndef {stage}({parameters}):\n    stub.write({written})\n")
@@ -147,6 +154,12 @@ def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
     assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1}
 
 
+def test_a_changed_message_or_progress_line_reruns_nothing(root):
+    edit(root, "cgpt/pretrain.py", "    stub.write(", "    print('learning', spec['seed'])\n    stub.write(")
+    edit(root, "cgpt/fetch.py", "    stub.write(", "    print(f'fetching {dataset.name}')\n    stub.write(")
+    assert not would_run(root)
+
+
 def test_a_changed_declaration_module_reruns_nothing(root):
     (root / "cgpt/errors.py").write_text((root / "cgpt/errors.py").read_text() + "\nUNUSED = 1\n")
     assert not would_run(root)
@@ -188,6 +201,40 @@ def test_a_modeled_machine_that_trains_by_itself_is_trained_and_metered(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nhardware: [one]")
     jobs = would_run(root)
     assert jobs["pretrain"] == jobs["meter"] == 1 and jobs["evaluate"] == 3
+
+
+def test_a_finished_run_stays_finished_when_a_shorter_one_is_added(root):
+    wsd = "schedule: wsd, warmup_tokens: 64, steps: 20"
+    edit(root, QUICKSTART, "steps: 10", wsd)
+    done = snakemake(root, "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lengths = EXPERIMENT.replace("steps: 10", wsd).replace("[world]", "[world, notes]")
+    (root / "workflows/experiments/lengths.yaml").write_text(lengths + "vary: {train.steps: [10, 20]}\n")
+    assert not would_run(root)
+    jobs = would_run(root, "results/lengths/table.md")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (1, 1, 2)
+    done = snakemake(root, "--cores", "2", "results/lengths/table.md")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not would_run(root) and not would_run(root, "results/lengths/table.md")
+
+
+def test_the_shorter_of_runs_that_share_steps_goes_first(root):
+    edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2\nvary: {train.steps: [40, 10, 20]}")
+    edit(root, "cgpt/pretrain.py", "    stub.write(", "    print('STEPS', spec['train']['steps'])\n    stub.write(")
+    done = snakemake(root, "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    logs = sorted((root / "results/runs/logs/pretrain").glob("*.log"), key=lambda path: path.stat().st_mtime)
+    assert [line for path in logs for line in path.read_text().splitlines() if "STEPS" in line] == [
+        "STEPS 10", "STEPS 20", "STEPS 40"]  # fmt: skip
+
+
+def test_a_local_corpus_is_known_by_what_it_holds_and_not_by_its_times(root):
+    before = (root / "notes.txt").stat()
+    (root / "notes.txt").write_text("B note.\n")
+    os.utime(root / "notes.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    jobs = would_run(root)
+    assert jobs["fetch"] == jobs["tokenize"] == jobs["pretrain"] == 1
 
 
 def test_a_changed_local_corpus_is_fetched_again(root):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import checkpoint, flops, load, plan
+from cgpt.content import verified
 from cgpt.errors import UserError, writing
 from cgpt.hf import folder as hf_folder
 from cgpt.hf.card import Facts, model_card
@@ -30,6 +31,8 @@ def import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a checkpoint as a folder that transformers opens, with a model card of its run. Raises UserError."""
     folder: Path = chosen.checkpoint
+    if not chosen.no_verify:
+        verified(folder)
     config = checkpoint.read_config(folder)
     params = checkpoint.read_params(folder, config)
     tokenizer = checkpoint.read_tokenizer(folder, config.vocab_size)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cgpt import declarations, jobs, load, plan, provenance
+from cgpt import content, declarations, jobs, load, plan, provenance
 from cgpt.errors import UserError
 from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
@@ -65,9 +65,17 @@ def upstream(stage):
 
 def local_files(wildcards):
     """Input: the files of a dataset that is a local file or folder."""
-    path = Path(WORKFLOW.datasets[wildcards.run].path or "")
-    files = [path] if path.is_file() else path.rglob("*") if path.name else []
-    return sorted(str(file) for file in files if file.is_file())
+    path = WORKFLOW.datasets[wildcards.run].path
+    return [str(file) for file in content.local_files(path)] if path else []
+
+
+def local_content(wildcards):
+    """Parameter: what these files hold, whatever their times say."""
+    path = WORKFLOW.datasets[wildcards.run].path
+    try:
+        return content.digest(content.of_local_files(path)) if path else ""
+    except UserError:
+        return "unreadable"  # which fetch says in its own words
 
 
 def spec(stage):
@@ -88,6 +96,12 @@ def code(stage):
 def threads(stage):
     """Threads that the plan names for the run."""
     return lambda wildcards: RUNS[stage, wildcards.run].execution.threads
+
+
+def shortest_first(wildcards):
+    """Priority: of runs that share their first steps the shorter, as the longer can go on from what it leaves."""
+    run = RUNS["pretrain", wildcards.run]
+    return 1 / run.spec["train"]["steps"] if run.execution.leads_on or run.execution.shorter else 0
 
 
 def mem_mb(stage):

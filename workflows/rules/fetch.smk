@@ -13,6 +13,7 @@ rule fetch:
     threads: 1
     params:
         spec=spec("fetch"),
+        content=local_content,
         code=provenance.code_sha256("fetch"),
     shell:
         "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -17,6 +17,7 @@ rule pretrain:
         "results/runs/benchmarks/pretrain/{run}.tsv"
     wildcard_constraints:
         run=ids("pretrain"),
+    priority: shortest_first
     threads: threads("pretrain")
     resources:
         mem_mb=mem_mb("pretrain"),
