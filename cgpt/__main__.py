@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import caches, ending, generate_command, jobs, kernels, load, plan, trunk
+from cgpt import caches, ending, generate_command, jobs, kernels, load, plan, plans, trunk
 from cgpt.bench import command as bench
 from cgpt.bench import rate
 from cgpt.chain import Chain
@@ -164,7 +164,7 @@ def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import preview
 
     workflow = _workflow()
-    known = plan.all_runs(workflow)
+    known = plans.all_runs(workflow)
     ids = set(chosen.ids or sys.stdin.read().split())
     previews = preview.previews([run for run in known.values() if run.id in ids], known, workflow)
     return {"tasks": [each.task for each in previews]}, ""
@@ -173,15 +173,15 @@ def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
     workflow = _workflow()
-    plans, broken = plan.make_plans(workflow)
-    runs = plan.runs_of(plans.values())
-    run = plan.pick(chosen.verb, chosen.id, runs, broken)
+    made, broken = plans.make_plans(workflow)
+    runs = plans.runs_of(made.values())
+    run = plans.pick(chosen.verb, chosen.id, runs, broken)
     threads = _granted(chosen.threads, run)
     with lock(LOCKS / run.stage / run.id):
         if chosen.verb in COMPUTING:
             kernels.open_devices(_hardware(run, workflow))
         _refuse_upstream(run, runs)
-        cost = replace(run.execution, leads_on=plan.is_awaited(run, runs.values()))
+        cost = replace(run.execution, leads_on=plans.is_awaited(run, runs.values()))
         return _CALLS[chosen.verb](replace(run, execution=cost), workflow, threads) or {}, ""
 
 
@@ -219,7 +219,7 @@ def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
     """Say what is wrong with tasks over data that have just come, long before a run of them stops for it."""
     from cgpt import preview
 
-    known = plan.all_runs(workflow)
+    known = plans.all_runs(workflow)
     try:
         preview.previews(
             [run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow

@@ -20,8 +20,8 @@ PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgp
 # Modules whose code decides no result: what those that read declarations say arrives in the spec, no stage imports
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
-    "__main__ caches check declarations ending entries errors fill jobs load plan provenance spec taskfile userfile "
-    "yamlfile hf.card hf.folder hf.torch_file hf.weights chain content progress wholefile".split()
+    "__main__ caches check declarations ending entries errors fill jobs load plan plans provenance spec taskfile "
+    "userfile yamlfile hf.card hf.folder hf.torch_file hf.weights chain content progress wholefile".split()
 )
 COMPILED_SOURCES = ("*.c", "*.h")
 

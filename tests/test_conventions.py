@@ -18,9 +18,9 @@ PACKAGE = ROOT / "cgpt"
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
     "caches declarations download ending entries jobs userfile taskform preview trial "
-    "errors spec yamlfile fill check contradictions bases load flops memory plan rates planned_time columns plantable "
-    "trunk wholefile content chain cost.batch cost.command cost.forecast_page cost.units provenance records collect "
-    "tabulate answers axes flags scales seeds score_table devices page plot plot_vary plot_devices roofline "
+    "errors spec yamlfile fill check contradictions bases load flops memory plan plans rates planned_time columns "
+    "plantable trunk wholefile content chain cost.batch cost.command cost.forecast_page cost.units provenance records "
+    "collect tabulate answers axes flags scales seeds score_table devices page plot plot_vary plot_devices roofline "
     "documents fetch tokenize shards world tasks taskdata baseline "
     "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
     "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "

@@ -11,7 +11,8 @@ from project import EXPERIMENT, HARDWARE, TASK, edit, write_project
 from cgpt import declarations, load
 from cgpt.__main__ import main
 from cgpt.errors import UserError
-from cgpt.plan import find_run, make_plan, make_plans
+from cgpt.plan import make_plan
+from cgpt.plans import find_run, make_plans
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 

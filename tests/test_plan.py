@@ -15,8 +15,9 @@ from project import TASK, edit, write_project
 from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
-from cgpt.plan import Plan, all_runs, find_run, make_plan
+from cgpt.plan import Plan, make_plan
 from cgpt.planned_time import timed
+from cgpt.plans import all_runs, find_run
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"

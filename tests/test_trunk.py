@@ -11,7 +11,7 @@ import pytest
 from project import edit, write_project
 from test_wholefile import HOLDER, start
 
-from cgpt import load, plan, trunk
+from cgpt import load, plan, plans, trunk
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 
@@ -23,7 +23,7 @@ def runs(tmp_path, monkeypatch) -> list[plan.Run]:
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20, 40]}\nmodels:")
     monkeypatch.chdir(root)
-    found = [run for run in plan.all_runs(load.load_workflow(root)).values() if run.stage == "pretrain"]
+    found = [run for run in plans.all_runs(load.load_workflow(root)).values() if run.stage == "pretrain"]
     return sorted(found, key=lambda run: run.spec["train"]["steps"])
 
 
@@ -89,9 +89,9 @@ def test_a_run_that_is_past_the_shared_steps_is_not_waited_for(runs):
 
 
 def test_nothing_is_kept_for_longer_runs_that_are_finished(runs):
-    assert [plan.is_awaited(run, runs) for run in runs] == [True, True, False]
+    assert [plans.is_awaited(run, runs) for run in runs] == [True, True, False]
     for longer in runs[1:]:
         record = plan.last_file("pretrain", longer.id)
         record.parent.mkdir(parents=True)
         record.write_text("{}")
-    assert not any(plan.is_awaited(run, runs) for run in runs)
+    assert not any(plans.is_awaited(run, runs) for run in runs)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cgpt import checkpoint, flops, load, plan
+from cgpt import checkpoint, flops, load, plans
 from cgpt.content import verified
 from cgpt.errors import UserError, writing
 from cgpt.hf import folder as hf_folder
@@ -61,8 +61,8 @@ def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:
     """The run's spec and data sets, where its experiment is in the folder that the command runs in."""
     try:
         workflow = load.read_workflow(Path.cwd())
-        spec = plan.find_run(run.stage, run.run, workflow).spec
-        corpus = plan.find_run("tokenize", spec["tokenize"], workflow).spec["corpus"]
+        spec = plans.find_run(run.stage, run.run, workflow).spec
+        corpus = plans.find_run("tokenize", spec["tokenize"], workflow).spec["corpus"]
     except UserError:
         return None, []
     return spec, [workflow.datasets[name] for name in corpus]

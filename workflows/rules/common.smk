@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cgpt import content, declarations, jobs, load, plan, provenance
+from cgpt import content, declarations, jobs, load, plan, plans, provenance
 from cgpt.errors import UserError
 from cgpt.kernels import on_host
 from cgpt.kernels.compiler import find_compiler
@@ -40,11 +40,11 @@ try:
     DECLARING = declarations.folder_of(Path.cwd())
     DECLARED = declarations.contents(DECLARING)
     WORKFLOW = load.read_workflow(Path.cwd(), DECLARING)
-    PLANS, BROKEN = plan.make_plans(WORKFLOW)
+    PLANS, BROKEN = plans.make_plans(WORKFLOW)
     refuse_broken()
 except UserError as error:
     stop(*error.problems)
-RUNS = plan.runs_of(PLANS.values())
+RUNS = plans.runs_of(PLANS.values())
 
 FIGURES = ("loss", "scores", "answers", "compute")
 DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")
