@@ -72,7 +72,7 @@ class Chain:
             return content.of_corpora(run.spec, path.parent.parent)
         if stage == "fetch":
             listed = {file["name"]: file["sha256"] for file in content.fetched_files(path)}
-            names = content.task_files(run.spec["task"])
+            names = content.task_files(run.spec["task"], path.parent)
             return {f"fetch/{upstream}": content.digest({name: listed[name] for name in names if name in listed})}
         record = content.read_object(path, self.redo(self.runs[stage, upstream]))
         if stage == "tokenize":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cgpt import taskdata
 from cgpt.errors import UserError
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
@@ -150,8 +152,8 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     """
     if "data" not in task:
         return {}
-    folder, names = data_root / task["data"], task_files(task)
-    found = {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
+    folder = data_root / task["data"]
+    found = {name: sha256_of(folder / name) for name in task_files(task, folder)}
     if (folder / "fetched.json").is_file():
         listed = {file["name"]: file["sha256"] for file in fetched_files(folder / "fetched.json")}
         changed = [name for name in found if found[name] != listed.get(name)]
@@ -161,9 +163,11 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     return {f"fetch/{folder.name}": digest(found)}
 
 
-def task_files(task: Mapping[str, Any]) -> list[str]:
-    """Names of the data files of a task, each once."""
-    files = (task.get("dataset_kwargs") or {}).get("data_files") or {}
-    lists = files.values() if isinstance(files, dict) else [files]
-    names = [name for each in lists for name in ([each] if isinstance(each, str) else each)]
-    return sorted({str(name) for name in names})
+def task_files(task: Mapping[str, Any], folder: Path) -> list[str]:
+    """Paths below the `folder` of a data set of the files there that a task names or means by a pattern, each once."""
+    found: set[Path] = set()
+    for names in taskdata.split_files(dict(task), "").values():
+        for name in names:
+            with contextlib.suppress(UserError):  # a file that is not there is said where it is read
+                found.update(taskdata.find_files([name], folder, task["data"], ""))
+    return sorted(path.relative_to(folder).as_posix() for path in found)

@@ -52,7 +52,7 @@ def finished(tmp_path_factory) -> Path:
     (root / "topics").mkdir()
     for split, n in (("train", 12), ("test", 8)):
         rows = ({"text": WORDS[i % 9], "label": i % 2} for i in range(n))
-        (root / f"topics/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (root / f"topics/world_sentiment_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         redo(root, *STAGES)
@@ -148,8 +148,8 @@ def test_a_stage_refuses_what_was_made_from_other_content_and_names_the_command(
 
 
 def test_a_task_s_data_that_changed_make_its_scores_refused_and_no_training(root, capsys):
-    rows = (root / "topics/test.jsonl").read_text().splitlines()
-    (root / "topics/test.jsonl").write_text("\n".join(rows[:-1]) + "\n")
+    rows = (root / "topics/world_sentiment_test.jsonl").read_text().splitlines()
+    (root / "topics/world_sentiment_test.jsonl").write_text("\n".join(rows[:-1]) + "\n")
     redo(root, "fetch")
     line = refused(root, capsys, "tabulate", "quickstart")
     assert f"evaluate/{run_id(root, 'evaluate')}/scores.json: data set 'topics' changed since" in line
@@ -220,7 +220,10 @@ def test_a_damaged_record_above_a_run_is_one_line_before_anything_is_done(root, 
 
 
 def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read(root, capsys):
-    corpus, rows = Path("results/runs/data/notes/notes.txt"), Path("results/runs/data/topics/test.jsonl")
+    corpus, rows = (
+        Path("results/runs/data/notes/notes.txt"),
+        Path("results/runs/data/topics/world_sentiment_test.jsonl"),
+    )
     corpus.write_text(corpus.read_text().replace("sea", "see", 1))
     assert "notes.txt: is missing or not as it was fetched" in refused(
         root, capsys, "tokenize", run_id(root, "tokenize")
@@ -262,3 +265,17 @@ def test_laws_are_not_fitted_to_a_table_that_is_not_of_the_runs_that_are_there(r
     table.write_text(table.read_text().replace(str(loss), "1.5", 1))
     with pytest.raises(UserError, match=r"quickstart/runs.csv: .* earlier run than .*run.json; run `snakemake"):
         refuse_stale(experiment, made, Path("results"))
+
+
+@pytest.mark.parametrize("data_files", [
+    "rows-*.jsonl", ["rows-1.jsonl", "rows-2.jsonl"], {"test": "rows-?.jsonl"},
+    [{"split": "test", "path": ["rows-1.jsonl", "rows-2.jsonl"]}], {"test": ["rows-1.jsonl.gz", "rows-2.jsonl.gz"]},
+])  # fmt: skip
+def test_data_files_of_every_form_are_inputs_by_their_content(tmp_path, data_files):
+    for n in (1, 2):
+        (tmp_path / f"topics/rows-{n}.jsonl").parent.mkdir(exist_ok=True)
+        (tmp_path / f"topics/rows-{n}.jsonl").write_text(f'{{"text": "{n}"}}\n')
+    task = {"data": "topics", "dataset_path": "json", "dataset_kwargs": {"data_files": data_files}}
+    before = content.of_task_data(task, tmp_path)
+    (tmp_path / "topics/rows-2.jsonl").write_text('{"text": "3"}\n')
+    assert before.keys() == {"fetch/topics"} and content.of_task_data(task, tmp_path) != before
