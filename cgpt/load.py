@@ -175,7 +175,10 @@ def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
 
 def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
     if name not in known:
-        file.problem(keys, f"there is no {kind} '{name}'; {did_you_mean(name, known)}")
+        hint = did_you_mean(name, known)
+        if kind == "task" and hint.startswith("known"):
+            hint += f"; for a task of lm-evaluation-harness write a file with `task: {name}` and `stock: true`"
+        file.problem(keys, f"there is no {kind} '{name}'; {hint}")
 
 
 def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:

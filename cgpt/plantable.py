@@ -77,13 +77,13 @@ def as_text(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] =
     lines += [
         "",
         f"{experiment.name}: {experiment.question}",
-        f"{total['runs']} runs; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, {minutes}; "
+        f"{_runs(total['runs'])}; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, {minutes}; "
         f"largest run about {_mib(total['memory_bytes'])}",
         *_progress(timed),
     ]
     if total["runs_without_minutes"]:
         lines.append(
-            f"not in the minutes: {total['runs_without_minutes']} runs whose length their data decides, once they are "
+            f"not in the minutes: {_runs(total['runs_without_minutes'])} whose length the data decides, once they are "
             "fetched, or whose machine's rate is not known"
         )
     lines += [*timed.sources, *(_forecasts(plan) if not total["minutes"] else [])]
@@ -108,7 +108,7 @@ def _progress(timed: Timed) -> list[str]:
         rest = (
             f"the {len(left)} left take about {_minutes(minutes)} minutes one after another" if left else "none is left"
         )
-        lines.append(f"finished: {len(timed.finished)} runs; {rest}")
+        lines.append(f"finished: {_runs(len(timed.finished))}; {rest}")
     if timed.wall_minutes is not None:
         lines.append(f"on {timed.cores} cores: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far "
                      "as their threads and needs allow")  # fmt: skip
@@ -158,7 +158,8 @@ def _preview(task: TaskPreview) -> list[str]:
     name = f"task {task.task}, {task.n_shot}-shot" if task.n_shot else f"task {task.task}"
     if task.unchecked:
         return [f"{name}: not checked: {task.unchecked}"]
-    lines = [f"{name}: {task.n_documents:,} documents, each of which can be rendered and scored; the first is"]
+    documents, used = ("labelled documents", "trained on") if task.trained else ("documents", "scored")
+    lines = [f"{name}: {task.n_documents:,} {documents}, each of which can be rendered and {used}; the first is"]
     shown = (task.prompt or "").split("\n")
     shown = [*shown[:PROMPT_LINES], f"... {len(shown) - 2 * PROMPT_LINES} lines ...", *shown[-PROMPT_LINES:]] \
         if len(shown) > 2 * PROMPT_LINES else shown  # fmt: skip
@@ -176,6 +177,10 @@ def _row(run: Run, finished: bool) -> tuple[str, ...]:
     counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
     minutes = "done" if finished else _minutes(cost.minutes)
     return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, minutes, _mib(cost.memory_bytes))
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def _count(number: int | None) -> str:

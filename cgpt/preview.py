@@ -34,7 +34,8 @@ BYTES_PER_TOKEN = 4  # of English under a vocabulary of some thousands; for prom
 @dataclass(frozen=True)
 class TaskPreview:
     """One task as an experiment uses it. `prompt` and `answer` are of its first scored document, None where its data
-    are not at hand, as `unchecked` then says. `cut` counts, by model, the prompts that are longer than it."""
+    are not at hand, as `unchecked` then says. `cut` counts, by model, the prompts that are longer than it. Where the
+    task is `trained` on here and scored as another, with other shots, they are its labelled documents."""
 
     task: str
     n_shot: int
@@ -44,6 +45,7 @@ class TaskPreview:
     answer: str | None = None
     cut: dict[str, int] = field(default_factory=dict)
     counted_in: str = "tokens"  # or bytes: where the tokenizer is not there yet, 4 of them are taken for a token
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
     made = _unchecked(use, dataset) if sources is None else _checked(use, dataset, sources, folder)
     try:
         write_whole(path, (json.dumps(asdict(made), ensure_ascii=False) + "\n").encode())
-    except OSError:  # it is only remembered, so a folder that cannot be written costs time alone
+    except (OSError, UserError):  # it is only remembered, so a folder that cannot be written costs time alone
         pass
     return made
 
@@ -224,7 +226,9 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
             train += tasks.examples(task, folder, tasks.validation_split(task), max_validation)
             _refuse_long_answers(task, train, reader, tokenizers[reader])
     if not use.scored:
-        return TaskPreview(task["task"], 0, n_documents=len(train), prompt=train[0].prompt, answer=train[0].target)
+        first_example = train[0]
+        return TaskPreview(task["task"], 0, n_documents=len(train), prompt=first_example.prompt,
+                           answer=first_example.target, trained=True)  # fmt: skip
     requests, answer = tasks.rendered(task, folder)
     (first, _), *_ = requests[0]
     try:

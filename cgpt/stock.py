@@ -76,7 +76,7 @@ def index() -> dict[str, Entry]:
         return {name: Entry(*kept) for name, kept in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         names = _read_folder()
-    with contextlib.suppress(OSError):  # without it the next process reads the folder again
+    with contextlib.suppress(OSError, UserError):  # without it the next process reads the folder again
         write_whole(path, json.dumps(names).encode())
     return names
 

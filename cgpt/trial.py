@@ -76,7 +76,7 @@ def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
     counted = _counted(run.spec, datasets)
     try:
         write_whole(path, json.dumps(counted).encode())
-    except OSError:  # only remembered
+    except (OSError, UserError):  # only remembered
         pass
     return counted
 

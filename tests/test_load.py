@@ -114,6 +114,9 @@ BAD = [
     (QUICKSTART, "tasks: [topic]", "tasks: [no]",
      ['6: tasks.0: YAML reads no as false; write "no" in quotes for the word, or false']),
     (QUICKSTART, "tasks: [topic]", "tasks: [topik]", ["6: tasks.0: there is no task 'topik'; did you mean 'topic'?"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [mmlu]",
+     ["6: tasks.0: there is no task 'mmlu'; known: topic; for a task of lm-evaluation-harness write a file with "
+      "`task: mmlu` and `stock: true`"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nhardware: [wafer]",
      ["7: hardware.0: there is no hardware profile 'wafer'; known: cpu"]),
     (QUICKSTART, "corpus: [world]", "corpus: [wrld]",

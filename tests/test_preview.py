@@ -10,7 +10,7 @@ import pytest
 import tiny
 from project import DATA_FILES, edit, write_project
 
-from cgpt import load, plan, preview, tasks
+from cgpt import load, plan, preview, tasks, trial
 from cgpt.__main__ import main
 
 TOPIC, QUICKSTART = "workflows/tasks/topic.yaml", "workflows/experiments/quickstart.yaml"
@@ -200,7 +200,8 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
 
 
 def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root, capsys, monkeypatch):
-    monkeypatch.setattr(preview, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
+    for module in (preview, trial):
+        monkeypatch.setattr(module, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
     assert "task topic: 30 documents" in said(capsys)
 
 

@@ -224,3 +224,12 @@ def test_the_index_is_read_again_where_the_cache_is_damaged_or_of_another_state(
         stock.entry("unknown", "x")
     assert len(reads) == 6
     stock.index.cache_clear()
+
+
+def test_an_index_that_cannot_be_kept_is_used(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(stock, "_index_file", lambda: tmp_path / "file" / "index.json")  # none can be made below a file
+    monkeypatch.setattr(stock, "_read_folder", lambda: {"known": stock.Entry("TASK", "a.yaml", None, [])})
+    stock.index.cache_clear()
+    assert list(stock.index()) == ["known"]
+    stock.index.cache_clear()
