@@ -105,11 +105,10 @@ def _progress(timed: Timed) -> list[str]:
     lines, left = [], timed.left()
     if timed.finished:
         minutes = sum(run.execution.minutes or 0.0 for run in left)
-        rest = (
-            f"the {len(left)} left take about {_minutes(minutes)} minutes one after another" if left else "none is left"
-        )
+        rest = f"what is left, {_runs(len(left))}, takes about {_minutes(minutes)} minutes one after another" if left \
+            else "none is left"  # fmt: skip
         lines.append(f"finished: {_runs(len(timed.finished))}; {rest}")
-    if timed.wall_minutes is not None:
+    if timed.wall_minutes is not None and left:
         lines.append(f"on {timed.cores} cores: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far "
                      "as their threads and needs allow")  # fmt: skip
     return lines

@@ -145,7 +145,7 @@ def _missing(rows: Rows) -> str:
     first, more = rows.missing[:MOST_NAMED], len(rows.missing) - MOST_NAMED
     stopped = {f"{row['stage']} {row['run']}": f" (diverged at step {row['step']})" for row in rows.diverged}
     names = "; ".join(name + stopped.get(name, "") for name in first) + (f"; and {more} more" if more > 0 else "")
-    return f"{len(rows.missing)} of {rows.n_records} records are missing: {names}"
+    return f"missing are {len(rows.missing)} of {rows.n_records} records: {names}"
 
 
 def _meanings(rows: Rows) -> list[tuple[str, str]]:
@@ -165,6 +165,7 @@ def _meanings(rows: Rows) -> list[tuple[str, str]]:
     if any(row["weights_from"] != row["hardware"] for row in rows.metered):
         facts.append(("weights of", "the machine that trained the model; a modeled one computes the same bits"))
     if any(row["extrapolated"] for row in rows.metered):
-        no_rate = "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide"
+        no_rate = "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide; or " \
+            "its constants are another machine's"  # fmt: skip
         facts.append(("extrapolated", no_rate))
     return facts

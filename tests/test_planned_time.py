@@ -92,7 +92,7 @@ def test_the_first_finished_run_of_this_machine_gives_its_rate(root, capsys):
     last_file("pretrain", first.id).write_text(json.dumps({"host_cpu": cpu_model(), **record}))
     assert timed(planned()).plan.of("pretrain")[1].execution.minutes == pytest.approx(640 / 50 / 60)
     said = printed(capsys)
-    assert "finished: 1 run; the 14 left take about" in said
+    assert "finished: 1 run; what is left, 14 runs, takes about" in said
     assert [line.split()[-3] for line in said.splitlines() if line.startswith("pretrain")] == ["done", "0.2"]
     found = json.loads(printed(capsys, "--json"))
     assert [run["finished"] for run in found["runs"] if run["stage"] == "pretrain"] == [True, False]

@@ -180,7 +180,7 @@ def test_diverged_runs_are_told_from_missing_ones_and_the_rest_is_tabulated_on_r
     table, text = markdown_tables(folder / "table.md")[0], (folder / "table.md").read_text()
     assert table[3][SIZE].endswith("(2 of 3 diverged)")
     assert f"{losses(tmp_path, 'gpt-90k', 'lr=0.008')[0]:.3f}" in table[3][SIZE]
-    assert "**Not complete**: 3 of 36 records are missing: " in text
+    assert "**Not complete**: missing are 3 of 36 records: " in text
     assert "pretrain gpt-90k.lr=0.008.s0 (diverged at step 17)" in text and "pretrain gpt-1m.lr=0.001.s0;" not in text
     figure = figure_of(tmp_path, experiment, plan, partial=True)
     assert "diverged" in [entry.get_text() for entry in figure.legends[0].get_texts()]
