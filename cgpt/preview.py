@@ -35,7 +35,7 @@ BYTES_PER_TOKEN = 4  # of English under a vocabulary of some thousands; for prom
 class TaskPreview:
     """One task as an experiment uses it. `prompt` and `answer` are of its first scored document, None where its data
     are not at hand, as `unchecked` then says. `cut` counts, by model, the prompts that are longer than it. Where the
-    task is `trained` on here and scored as another, with other shots, they are its labelled documents."""
+    task is `trained` on and scored as another, by a limit, say, they are its labelled documents."""
 
     task: str
     n_shot: int
@@ -228,7 +228,7 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
     if not use.scored:
         first_example = train[0]
         return TaskPreview(task["task"], 0, n_documents=len(train), prompt=first_example.prompt,
-                           answer=first_example.target, trained=True)  # fmt: skip
+                           answer=first_example.target.strip(), trained=True)  # fmt: skip
     requests, answer = tasks.rendered(task, folder)
     (first, _), *_ = requests[0]
     try:

@@ -236,3 +236,14 @@ def test_a_file_that_changes_after_its_run_was_planned_is_refused_at_reading(roo
     write_rows(root / "own/test.jsonl", [{"text": "x", "label": 0}])
     with pytest.raises(tasks.UserError, match=r"own/test.jsonl: has changed since this run was planned"):
         tasks.examples(task, root / "elsewhere", "test")
+
+
+def test_what_is_trained_on_whole_and_scored_by_a_limit_is_said_to_be_trained_on(root, capsys):
+    edit(root, QUICKSTART, "models:", "limit: 5\nmodels:")
+    text = said(capsys)
+    assert (
+        f"task topic: {LABELS + 10} labelled documents, each of which can be rendered and trained on; the first is"
+        in text
+    )
+    assert "task topic: 5 documents, each of which can be rendered and scored; the first is" in text
+    assert text.count("  and its answer 'sea'\n") == 2
