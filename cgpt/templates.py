@@ -36,7 +36,7 @@ class BoundedTemplate(Template):
 
     def render(self, *args: Any, **kwargs: Any) -> str:
         """As Jinja's; raises TemplateTooLarge, and what Jinja raises."""
-        with _bounded():
+        with bounded():
             text = super().render(*args, **kwargs)
         if len(text) > MOST_CHARACTERS:
             raise TemplateTooLarge(f"the template gives {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
@@ -67,7 +67,7 @@ class Sandbox(SandboxedEnvironment):
         """The template, compiled once: lm-evaluation-harness asks anew for every document, and that takes longer than
         filling it in. Within bounds too, as compiling computes what is constant."""
         if source not in self._compiled:
-            with _bounded():
+            with bounded():
                 self._compiled[source] = super().from_string(source, *args, **kwargs)
         return self._compiled[source]
 
@@ -84,17 +84,21 @@ def fields(template: str) -> set[str]:
     """The names that a template takes from a document. Raises TemplateError for one that is none, or is too large."""
     from lm_eval import utils
 
-    with _bounded():
+    with bounded():
         return meta.find_undeclared_variables(utils.env.parse(template))
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """Raises TemplateTooLarge in place of what outgrows the bounds.
 
-    Processor time, not time on the clock: a busy machine stops nothing. A signal reaches the main thread only.
+    Processor time, not time on the clock: a busy machine stops nothing. A signal reaches the main thread only. Within
+    another one, the outer one's bounds hold.
     """
     in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGVTALRM) is _stop:
+        yield
+        return
     if in_main:
         before = signal.signal(signal.SIGVTALRM, _stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS, CPU_SECONDS)
