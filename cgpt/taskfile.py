@@ -11,6 +11,7 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.yamlfile import Keys, YamlFile, read
 
 CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
+BEFORE_AN_ANSWER = ("num_fewshot", "description", "gen_prefix")  # keys of what stands there
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
 # Types of the keys that are looked into before any document is.
 TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
@@ -105,6 +106,10 @@ def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     if sample is not None and task.get("limit") is not None:
         file.problem(("sample",), "stands beside `limit`; write `limit` for the first documents, or `sample` for a "
                      "fixed random sample")  # fmt: skip
+    for key in BEFORE_AN_ANSWER if task.get("output_type") == "loglikelihood_rolling" else ():
+        if task.get(key):
+            file.problem((key,), "has no effect with output_type loglikelihood_rolling, which scores doc_to_target "
+                         "alone; remove it")  # fmt: skip
     options = task.get("generation_kwargs")
     if isinstance(options, dict):
         kind = task.get("output_type")

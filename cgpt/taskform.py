@@ -138,6 +138,9 @@ class TextTask(ConfigurableTask):
         if isinstance(target, list) and isinstance(template, str) and template not in self.features:
             rendered = utils.apply_template(template, doc)
             target = rendered if any(rendered in text for text in _texts(doc)) else target
+        if self.OUTPUT_TYPE == "multiple_choice" and isinstance(target, list) and not self.multiple_input:
+            choices = self.doc_to_choice(doc)
+            return [choices.index(value) if isinstance(value, str) and value in choices else value for value in target]
         if self.config.doc_to_choice is not None or target is None:
             return int(target) if isinstance(target, float) and target.is_integer() else target
         return [str(answer) for answer in target] if isinstance(target, list) else str(target)

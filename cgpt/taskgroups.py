@@ -71,8 +71,10 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
 
 
 def scored(task: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """The task as the experiment scores it: its `num_fewshot` and `limit` win."""
-    said = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot}
+    """The task as the experiment scores it: its `num_fewshot` and `limit` win. A text that is scored whole has no
+    shots."""
+    shown = task.get("output_type") != "loglikelihood_rolling"
+    said = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot if shown else None}
     return with_keys(task, {key: value for key, value in said.items() if value is not None})
 
 

@@ -27,7 +27,8 @@ def check_metrics(task: TextTask, docs: Sequence[Doc], where: str) -> None:
     if task.config.process_results is not None:
         return
     try:
-        scored = [ConfigurableTask.process_results(task, doc, _made_up(task, doc)) for doc in docs]
+        with warnings.catch_warnings(action="ignore"):
+            scored = [ConfigurableTask.process_results(task, doc, _made_up(task, doc)) for doc in docs]
     except Exception as error:  # metrics fail in many ways
         raise UserError(f"{where}: metric_list: cannot be computed ({reason_of(error)}); correct the metric") from None
     for entry in task.config.metric_list or () if task.OUTPUT_TYPE != "generate_until" else ():

@@ -198,7 +198,8 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     evaluated = split or evaluation_split(config | {"task": task["task"]})
     if evaluated != (config.get("test_split") or config.get("validation_split")):
         config["test_split"] = evaluated  # any other key of its splits stays as the file has it, and so do the shots
-    config["num_fewshot"] = config.get("num_fewshot") or 0
+    shown = config.get("output_type") != "loglikelihood_rolling"  # which scores a text without anything before it
+    config["num_fewshot"] = (shown and config.get("num_fewshot")) or 0
     if config.get("output_type", "generate_until") == "generate_until" and config.get("generation_kwargs") is None:
         config["generation_kwargs"] = {"do_sample": False}  # greedy, as by default there, and the model limits answers
     check_fewshot(config["fewshot_config"] if "fewshot_config" in task else None, config, where(task))

@@ -34,10 +34,10 @@ class _OutOfTime(BaseException):
 class BoundedTemplate(Template):
     """A template whose rendering is within the bounds above."""
 
-    def render(self, *args: Any, **kwargs: Any) -> str:
-        """As Jinja's; raises TemplateTooLarge, and what Jinja raises."""
+    def render(self, /, *args: Any, **kwargs: Any) -> str:
+        """As Jinja's, also of a field `self`; raises TemplateTooLarge, and what Jinja raises."""
         with bounded():
-            text = super().render(*args, **kwargs)
+            text = super().render(dict(*args, **kwargs))
         if len(text) > MOST_CHARACTERS:
             raise TemplateTooLarge(f"the template gives {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
         return text

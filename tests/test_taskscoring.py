@@ -169,3 +169,52 @@ def test_the_name_of_a_stock_task_is_text(root, capsys):  # noqa: F811
     (root / TOPIC).write_text("stock: true\ntask: 5\n")
     (line,) = refused(capsys)
     assert "task: must be text, not 5" in line
+
+
+ROLLING = """\
+task: topic
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: own/test.jsonl}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: text
+{}
+"""
+EXPERIMENT = Path("workflows/experiments/quickstart.yaml")
+
+
+@pytest.mark.parametrize("line", ["num_fewshot: 2", "description: Read this.", "gen_prefix: So"])
+def test_what_would_stand_before_a_text_that_is_scored_whole_is_refused(root, capsys, line):  # noqa: F811
+    EXPERIMENT.write_text(EXPERIMENT.read_text().replace("finetune: {start: [pretrained, scratch]}\n", ""))
+    (root / TOPIC).write_text(ROLLING.format(line))
+    (problem,) = refused(capsys)
+    assert f"{line.partition(':')[0]}: has no effect with output_type loglikelihood_rolling" in problem
+
+
+def test_the_shots_of_an_experiment_are_not_said_of_a_text_that_is_scored_whole(root, capsys):  # noqa: F811
+    text = EXPERIMENT.read_text().replace("finetune: {start: [pretrained, scratch]}\n", "")
+    EXPERIMENT.write_text(text + "num_fewshot: 2\n")
+    (root / TOPIC).write_text(ROLLING.format(""))
+    assert "task topic: 30 documents" in said(capsys)
+
+
+def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp_path):
+    rows = [{"sentence": f"film {n}", "ids": ids, "names": [["no", "yes", "both"][i] for i in ids]}
+            for n, ids in enumerate([[0], [1, 2], [2], [0, 1], [1]])]  # fmt: skip
+    scored = []
+    for key in ("ids", "names"):
+        task = write_task(
+            tmp_path, {"train": rows, "test": rows}, doc_to_target=key, doc_to_choice=["no", "yes", "both"]
+        )
+        lm_task = tasks.build(task, tmp_path)
+        scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate)))
+    by_index, by_name = scored
+    assert by_name[0] == by_index[0] and {score.metric for score in by_index[0]} > {"acc"}
+    assert [sample["correct"] for sample in by_name[1]] == [sample["correct"] for sample in by_index[1]]
+
+
+def test_a_field_of_any_name_can_be_rendered(tmp_path):
+    rows = [{"sentence": "a film", "label": 1, "self": "me", "args": 1, "loop": 2, "a b": 3}] * 3
+    task = write_task(tmp_path, {"train": rows, "test": rows}, doc_to_text="{{sentence}} {{self}} {{args}} {{loop}}")
+    assert tasks.examples(task, tmp_path, "test")[0].prompt == "a film me 1 2"
