@@ -131,7 +131,7 @@ def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
     made = _unchecked(use, dataset) if sources is None else _checked(use, dataset, sources, folder)
     try:
         write_whole(path, (json.dumps(asdict(made), ensure_ascii=False) + "\n").encode())
-    except OSError:  # it is only remembered, so a folder that cannot be written costs time alone
+    except (OSError, UserError):  # it is only remembered, so a folder that cannot be written costs time alone
         pass
     return made
 

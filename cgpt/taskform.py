@@ -184,6 +184,10 @@ def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], wher
         except TemplateError as error:
             problems.append(f"{where}: {key}: is not a Jinja template: {error.message}; correct the braces")
             continue
+        if not is_field and templates.ITSELF in names & columns:
+            problems.append(
+                f"{where}: {key}: '{templates.ITSELF}' is Jinja's own name, not the field; rename the field"
+            )
         problems += _lacking(key, template, {name for name in names if is_field or name not in utils.env.globals},
                              columns, rows, where)  # fmt: skip
     if problems:

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 CPU_SECONDS = 2.0  # of one rendering, which takes some 50 microseconds
 MORE_BYTES = 1 << 30  # of address space that one rendering may take
 MOST_CHARACTERS = 1 << 24  # of one rendered text
+ITSELF = "self"  # what a template calls itself by, whatever its document holds
 PAGE_BYTES = resource.getpagesize()
 
 
@@ -85,7 +86,9 @@ def fields(template: str) -> set[str]:
     from lm_eval import utils
 
     with bounded():
-        return meta.find_undeclared_variables(utils.env.parse(template))
+        tree = utils.env.parse(template)
+        itself = {name.name for name in tree.find_all(nodes.Name) if name.name == ITSELF}
+        return meta.find_undeclared_variables(tree) | itself
 
 
 @contextmanager

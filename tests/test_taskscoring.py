@@ -214,7 +214,9 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
     assert [sample["correct"] for sample in by_name[1]] == [sample["correct"] for sample in by_index[1]]
 
 
-def test_a_field_of_any_name_can_be_rendered(tmp_path):
-    rows = [{"sentence": "a film", "label": 1, "self": "me", "args": 1, "loop": 2, "a b": 3}] * 3
-    task = write_task(tmp_path, {"train": rows, "test": rows}, doc_to_text="{{sentence}} {{self}} {{args}} {{loop}}")
-    assert tasks.examples(task, tmp_path, "test")[0].prompt == "a film me 1 2"
+def test_a_field_that_jinja_has_a_name_for_may_be_in_the_data_and_is_never_taken_for_its_own(tmp_path):
+    rows = [{"sentence": "a film", "label": 1, "self": "me", "args": 1, "loop": 2, "range": 3}] * 3
+    task = write_task(tmp_path, {"train": rows, "test": rows}, doc_to_text="{{sentence}} {{args}} {{loop}} {{range}}")
+    assert tasks.examples(task, tmp_path, "test")[0].prompt == "a film 1 2 3"
+    with pytest.raises(UserError, match="doc_to_text: 'self' is Jinja's own name, not the field; rename the field"):
+        tasks.build(task | {"doc_to_text": "{{sentence}} {{self}}"}, tmp_path)
