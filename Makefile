@@ -23,7 +23,7 @@ reproduce: setup
 	@echo "The report with the figures: results/quickstart/report.html"
 
 test: setup
-	$(IN_VENV) pytest -m "not slow"
+	$(IN_VENV) pytest -m "not slow" -n $(CORES) --dist loadfile
 
 # Against PyTorch and the others, with all cores; leave the machine alone meanwhile.
 bench: setup

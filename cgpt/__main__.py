@@ -177,9 +177,9 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     runs = plans.runs_of(made.values())
     run = plans.pick(chosen.verb, chosen.id, runs, broken)
     threads = _granted(chosen.threads, run)
+    if chosen.verb in COMPUTING:
+        kernels.open_devices(_hardware(run, workflow))
     with lock(LOCKS / run.stage / run.id):
-        if chosen.verb in COMPUTING:
-            kernels.open_devices(_hardware(run, workflow))
         _refuse_upstream(run, runs)
         cost = replace(run.execution, leads_on=plans.is_awaited(run, runs.values()))
         return _CALLS[chosen.verb](replace(run, execution=cost), workflow, threads) or {}, ""

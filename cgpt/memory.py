@@ -11,8 +11,9 @@ from cgpt import flops
 from cgpt.spec import Model, Train
 
 FLOAT_BYTES = 4
-# Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness.
-PROCESS_BYTES = {"pretrain": 185 * 10**6, "finetune": 320 * 10**6, "evaluate": 295 * 10**6}
+# Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
+# of the libraries' files is resident is up to the system: 130 to 185 MB were seen on one machine for pretrain.
+PROCESS_BYTES = {"pretrain": 155 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of cgpt/kernels/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.score
