@@ -184,7 +184,7 @@ def _json_fields(lines: Iterable[Line], field: str, path: Path, met: Met) -> Ite
 
 def _between(lines: Iterable[Line], separator: str, met: Met) -> Iterator[str | None]:
     """What stands between separators, which may lie anywhere in a line and over several lines."""
-    rest, separator = "", separator.replace("\r\n", "\n")  # as lines have them
+    rest, separator = "", separator.replace("\r\n", "\n").replace("\r", "\n")  # as lines have them
     for line in lines:
         *texts, rest = (rest + line.text).split(separator)
         for text in texts:
@@ -204,8 +204,10 @@ def _json_field(line: str, field: str, where: str) -> str:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is not JSON ({error}); write one object per line") from None
-    if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        known = [key for key, value in row.items() if isinstance(value, str)] if isinstance(row, dict) else []
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: is no JSON object; write one object per line, without a list around them")
+    if not isinstance(row.get(field), str):
+        known = [key for key, value in row.items() if isinstance(value, str)]
         raise UserError(f"{where}: has no text field '{field}'; {did_you_mean(field, known)}")
     return row[field]
 

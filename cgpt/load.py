@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cgpt import bases, check, contradictions, functions, taskdata
+from cgpt import bases, check, contradictions, taskdata
 from cgpt.entries import Entries, Workflow
 from cgpt.errors import UserError, did_you_mean
 from cgpt.fill import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
-from cgpt.taskfile import check_group, check_scoring, is_group, read_task
-from cgpt.yamlfile import YamlFile, read
+from cgpt.taskfile import check_group, check_scoring, is_group, mistyped, read_task
+from cgpt.yamlfile import Keys, YamlFile, read
 
 RESERVED_EXPERIMENTS = (
     "runs",
@@ -37,17 +37,6 @@ LM_EVAL_KEYS = frozenset(
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
 OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
-# Types of the keys that are looked into before any document is.
-TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
-    (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
-    (list, "a list", ("metric_list", "filter_list")),
-    (int, "a whole number", ("num_fewshot", "repeats")),
-    ((str, int), "text or a number", ("doc_to_text",)),
-    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
-    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
-    (str, "text", ("dataset_path", "output_type", "training_split", "validation_split", "test_split", "fewshot_split",
-                   "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
-)  # fmt: skip
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -213,11 +202,15 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     if file.problems:
         return None
     if is_group(task):
-        return check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
+        group = check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
+        for keys, said in (((), group), *((("task", i), member) for i, member in enumerate(group["task"]))):
+            if "finetune" in said:
+                said["finetune"] = _finetuning(said["finetune"], (*keys, "finetune"), file)
+        return group
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
-    if _mistyped(task, file):
+    if mistyped(task, (), file):
         return None
     stock = task.get("stock", False)
     if not isinstance(stock, bool):
@@ -243,28 +236,17 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
             file.problems += error.problems
     check_scoring(task, file)
     if "finetune" in task:
-        task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
-        check.finetuning(task["finetune"], ("finetune",), file)
+        task["finetune"] = _finetuning(task["finetune"], ("finetune",), file)
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
 
 
-def _mistyped(task: dict[str, Any], file: YamlFile) -> bool:
-    """Whether a key of the task that is looked into holds another type; that is noted."""
-    before = len(file.problems)
-    for kind, wanted, keys in TASK_TYPES:
-        for key in keys:
-            if key.startswith("doc_to_") and functions.is_function(task.get(key)):
-                continue
-            if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
-                file.problem((key,), f"must be {wanted}, not {task[key]!r}; write one")
-    metrics = task.get("metric_list")
-    if isinstance(metrics, list) and any(not isinstance(e, dict) or e.get("metric") is None for e in metrics):
-        file.problem(("metric_list",), "has an entry without `metric`; write `- metric: acc` for each")
-    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
-        file.problem(("num_fewshot",), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
-    return len(file.problems) > before
+def _finetuning(given: Any, keys: Keys, file: YamlFile) -> dict[str, Any]:
+    """The `finetune:` block of a task, or of a group or its member, for which it holds there."""
+    block = fill_given(Finetune, given, keys, file)
+    check.finetuning(block, keys, file)
+    return block
 
 
 def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:

@@ -57,14 +57,19 @@ def hint(name: str, more: Iterable[str] = ()) -> str:
 
 
 def config(name: str, where: str) -> dict[str, Any]:
-    """The keys of a task's YAML, with what it includes and its functions. Raises UserError as `entry` does, and for a
-    group or tag, which is no single task."""
+    """The keys of a task's YAML, with what it includes and its functions. Raises UserError as `entry` does, for a group
+    or tag, which is no single task, and for one whose Python cannot be imported."""
     found = entry(name, where)
     if found.kind != "TASK" or found.path is None:
         raise UserError(f"{where}: task: '{name}' is a {found.kind.lower()} of tasks; name it in an experiment's tasks")
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    keys = load_yaml(_folder() / found.path)
+    try:
+        keys = load_yaml(_folder() / found.path)
+    except Exception as error:  # of its Python, which is imported
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"{where}: task: '{name}' of lm-evaluation-harness cannot be made here ({reason}); install "
+                        "what it needs, or name another task") from None  # fmt: skip
     return {key: value for key, value in keys.items() if key not in ("tag", "group", "task_list")}
 
 

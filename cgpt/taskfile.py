@@ -6,12 +6,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cgpt import check, decoding, functions
+from cgpt import check, decoding, functions, taskscoring
 from cgpt.errors import UserError, did_you_mean
 from cgpt.yamlfile import Keys, YamlFile, read
 
-CALLED = ("process_docs", "custom_dataset")  # keys whose value can only be a function
+CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
+BEFORE_AN_ANSWER = ("num_fewshot", "description", "gen_prefix")  # keys of what stands there
 GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
+# Types of the keys that are looked into before any document is.
+TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
+    (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
+    (list, "a list", ("metric_list", "filter_list")),
+    (int, "a whole number", ("num_fewshot", "repeats")),
+    ((str, int), "text or a number", ("doc_to_text",)),
+    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
+    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
+    (str, "text", ("task", "dataset_path", "output_type", "training_split", "validation_split", "test_split",
+                   "fewshot_split", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
+)  # fmt: skip
 METRIC_KEYS = ("metric", "filter_list", "aggregation", "weight_by_size")
 
 
@@ -68,6 +80,22 @@ def _located(value: Any, keys: Keys, file: YamlFile, folder: Path, root: Path) -
         return value
 
 
+def mistyped(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> bool:
+    """Whether a key of the task, or of the member of a group that stands at `keys`, holds what nothing can be made of;
+    that is noted."""
+    before = len(file.problems)
+    for kind, wanted, names in TASK_TYPES:
+        for key in names:
+            if key.startswith("doc_to_") and functions.is_function(task.get(key)):
+                continue
+            if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
+                file.problem((*keys, key), f"must be {wanted}, not {task[key]!r}; write one")
+    taskscoring.check_lists(task, keys, file)
+    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
+        file.problem((*keys, "num_fewshot"), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
+    return len(file.problems) > before
+
+
 def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
     check.limit(task.get("limit"), ("limit",), file)
@@ -78,6 +106,10 @@ def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     if sample is not None and task.get("limit") is not None:
         file.problem(("sample",), "stands beside `limit`; write `limit` for the first documents, or `sample` for a "
                      "fixed random sample")  # fmt: skip
+    for key in BEFORE_AN_ANSWER if task.get("output_type") == "loglikelihood_rolling" else ():
+        if task.get(key):
+            file.problem((key,), "has no effect with output_type loglikelihood_rolling, which scores doc_to_target "
+                         "alone; remove it")  # fmt: skip
     options = task.get("generation_kwargs")
     if isinstance(options, dict):
         kind = task.get("output_type")
@@ -116,7 +148,9 @@ def check_group(
     for key in task:
         if key not in (*GROUP_KEYS, *known):
             file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
-    check_scoring({key: value for key, value in task.items() if key not in GROUP_KEYS}, file)
+    own = {key: value for key, value in task.items() if key not in GROUP_KEYS}
+    if not mistyped(own, (), file):
+        check_scoring(own, file)
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
     for keys, said in (((), task), *((("task", i), item) for i, item in enumerate(items))):
         if "data" in said and said["data"] not in datasets:
@@ -135,7 +169,8 @@ def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict
     for key in member:
         if key not in known:
             file.problem((*keys, key), f"unknown key; {did_you_mean(str(key), known)}")
-    check_scoring(member, file)
+    if not mistyped(member, keys, file):
+        check_scoring(member, file)
     return member
 
 

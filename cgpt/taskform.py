@@ -7,9 +7,8 @@ data stays text in prompts and answers.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -24,12 +23,6 @@ from cgpt.errors import UserError, did_you_mean
 
 Doc = Mapping[str, Any]  # one document: its fields by name
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
-METRICS = {  # what the engine computes of each kind of task; of generated text, every metric that compares texts
-    "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "mcc", "brier_score",
-                        "likelihood"),
-    "loglikelihood": ("acc", "perplexity"),
-    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
-}  # fmt: skip
 
 
 class Documents(list):
@@ -71,11 +64,36 @@ class TextTask(ConfigurableTask):
             return super().fewshot_context(doc, *args, **kwargs)
 
     def process_results(self, doc: Doc, results: Any) -> Any:
-        """The value of every metric for one document. Raises UserError where a task's own function fails."""
-        if not callable(self.config.process_results):
+        """The value of every metric for one document. Raises UserError where one, or a task's own function, fails."""
+        failing = "process_results fails" if callable(self.config.process_results) else "a metric cannot be computed"
+        with self._naming(doc, failing):
             return super().process_results(doc, results)
-        with self._naming(doc, "process_results fails"):
-            return super().process_results(doc, results)
+
+    def apply_filters(self) -> Any:
+        """The answers by the name of each list of filters. Raises UserError where one cannot be filtered so."""
+        with self._filtering():
+            return super().apply_filters()
+
+    def filtered(self, docs: Sequence[Doc], answers: Sequence[str]) -> dict[str, list[Any]]:
+        """What each list of filters makes of one answer, `repeats` times, to each document. Raises UserError."""
+        made = {}
+        filters: Any
+        for filters in self._filters:
+            responses: Any = [[answer] * self.config.repeats for answer in answers]
+            in_python = any(callable(value) for step in filters.filters for value in step.keywords.values())
+            with self._filtering(), nullcontext() if in_python else templates.bounded():
+                for step in filters.filters:
+                    responses = step().apply(responses, docs)
+                made[filters.name] = list(responses)
+        return made
+
+    @contextmanager
+    def _filtering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of a step's keys, of a regular expression, or of Python that a task names
+            raise UserError(f"{self._where}: filter_list: an answer cannot be filtered so ({reason_of(error)}); "
+                            "correct the step") from error  # fmt: skip
 
     @contextmanager
     def _naming(self, doc: Doc, what: str) -> Iterator[None]:
@@ -85,8 +103,8 @@ class TextTask(ConfigurableTask):
             raise
         except Exception as error:  # of a template, or of Python that a task names
             n = next((n for n, other in enumerate(self.eval_docs) if other == doc), None)
-            raise UserError(f"{self._where}: split '{self.evaluated_split}', document {n}: {what} ({_said(error)}); "
-                            "correct the task or the document") from error  # fmt: skip
+            place = f"{self._where}: split '{self.evaluated_split}', document {n}"
+            raise UserError(f"{place}: {what} ({reason_of(error)}); correct the task or the document") from error
 
     @property
     def evaluated_split(self) -> str:
@@ -96,7 +114,8 @@ class TextTask(ConfigurableTask):
     def doc_to_text(self, doc: Doc, doc_to_text: Any = None) -> Any:
         """The prompt, or the index of the right one where the choices are prompts."""
         try:
-            text = super().doc_to_text(doc, doc_to_text)
+            with _bounded(self.config.doc_to_text if doc_to_text is None else doc_to_text):
+                text = super().doc_to_text(doc, doc_to_text)
         except SyntaxError:  # digits that are no Python number, such as 007
             return utils.apply_template(self.config.doc_to_text if doc_to_text is None else doc_to_text, doc)
         return text if text is None or self._is_label(text, doc) else str(text)
@@ -112,19 +131,24 @@ class TextTask(ConfigurableTask):
         """The answer, all right answers, or the index of the right choice or of all."""
         template = self.config.doc_to_target if doc_to_target is None else doc_to_target
         try:
-            target = super().doc_to_target(doc, doc_to_target)
+            with _bounded(template):
+                target = super().doc_to_target(doc, doc_to_target)
         except SyntaxError:
             return utils.apply_template(template, doc)
         if isinstance(target, list) and isinstance(template, str) and template not in self.features:
             rendered = utils.apply_template(template, doc)
             target = rendered if any(rendered in text for text in _texts(doc)) else target
+        if self.OUTPUT_TYPE == "multiple_choice" and isinstance(target, list) and not self.multiple_input:
+            choices = self.doc_to_choice(doc)
+            return [choices.index(value) if isinstance(value, str) and value in choices else value for value in target]
         if self.config.doc_to_choice is not None or target is None:
             return int(target) if isinstance(target, float) and target.is_integer() else target
         return [str(answer) for answer in target] if isinstance(target, list) else str(target)
 
     def doc_to_choice(self, doc: Doc, doc_to_choice: Any = None) -> Any:
         """The choices; numbers among them are text."""
-        choices = super().doc_to_choice(doc, doc_to_choice)
+        with _bounded(self.config.doc_to_choice if doc_to_choice is None else doc_to_choice):
+            choices = super().doc_to_choice(doc, doc_to_choice)
         return [str(choice) if type(choice) in (int, float) else choice for choice in choices] \
             if isinstance(choices, list) else choices  # fmt: skip
 
@@ -137,6 +161,11 @@ class TextTask(ConfigurableTask):
         if answer is not None and not (c and isinstance(answer, int)):
             answer = str(answer)
         return super().build_qa_turn(q=q, c=c, a=answer, **delimiters)
+
+
+def _bounded(template: Any) -> AbstractContextManager[None]:
+    """The bounds of a template around reading what it renders, which may be a list without end. Python has none."""
+    return templates.bounded() if isinstance(template, str) else nullcontext()
 
 
 def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], where: str) -> None:
@@ -155,6 +184,10 @@ def check_fields(config: dict[str, Any], rows: Mapping[str, Sequence[Doc]], wher
         except TemplateError as error:
             problems.append(f"{where}: {key}: is not a Jinja template: {error.message}; correct the braces")
             continue
+        if not is_field and templates.ITSELF in names & columns:
+            problems.append(
+                f"{where}: {key}: '{templates.ITSELF}' is Jinja's own name, not the field; rename the field"
+            )
         problems += _lacking(key, template, {name for name in names if is_field or name not in utils.env.globals},
                              columns, rows, where)  # fmt: skip
     if problems:
@@ -312,43 +345,8 @@ def shots_split(config: Mapping[str, Any]) -> str | None:
     return next(filter(None, (config.get(f"{name}_split") for name in ("training", "validation", "test"))))
 
 
-def check_metrics(task: TextTask, docs: Sequence[Doc], where: str) -> None:
-    """Score documents with made-up answers, so that a metric that cannot be computed is known before a model is asked.
-    Raises UserError."""
-    if task.config.process_results is not None:
-        return
-    try:
-        scored = [task.process_results(doc, _made_up(task, doc)) for doc in docs]
-    except Exception as error:  # metrics fail in many ways
-        raise UserError(f"{where}: metric_list: cannot be computed ({_said(error)}); correct the metric") from None
-    for entry in task.config.metric_list or () if task.OUTPUT_TYPE != "generate_until" else ():
-        if entry["metric"] not in scored[0]:
-            raise UserError(f"{where}: metric_list: output_type {task.OUTPUT_TYPE} gives no {entry['metric']}; take it "
-                            f"out, or keep one of {', '.join(METRICS[task.OUTPUT_TYPE])}")  # fmt: skip
-    for name in scored[0]:
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                float(task.aggregation()[name]([metrics[name] for metrics in scored]))
-        except Exception as error:
-            raise UserError(f"{where}: metric_list: {name} cannot be aggregated so ({_said(error)}); leave out its "
-                            "`aggregation`, so that its own is used, or the metric") from None  # fmt: skip
-
-
-def _made_up(task: TextTask, doc: Doc) -> list[Any]:
-    """Results of the kind that a model gives: a log-likelihood for each choice, or the right text."""
-    if task.OUTPUT_TYPE == "multiple_choice":
-        n = len(task.doc_to_choice(doc))
-        twice = "acc_mutual_info" in task.aggregation()
-        return [(-1.0 - i, i == 0) for i in range(2 * n if twice else n)]
-    if task.OUTPUT_TYPE == "loglikelihood":
-        return [(-1.0, True)]
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        return [-1.0]
-    target = task.doc_to_target(doc)
-    return [str(target[0] if isinstance(target, list) and target else target)]
-
-
-def _said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """The kind of an exception and the first line of what it says."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 

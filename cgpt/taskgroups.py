@@ -12,12 +12,22 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cgpt import stock
-from cgpt.errors import UserError
+from cgpt.errors import UserError, did_you_mean
+from cgpt.records import ANSWER_BITS
 from cgpt.spec import Experiment
 from cgpt.taskfile import GROUP_KEYS, is_group
+from cgpt.yamlfile import FUNCTION
 
 STRUCTURE = frozenset((*GROUP_KEYS, "tag", "stock"))  # keys of a group that are not meant for its members
 LABELS_APART = ("zero-shot", "few-shot")  # conditions that a group may mix, as its members' shots differ
+
+# lm-evaluation-harness's, of a task without a metric_list; a test compares them.
+DEFAULT_METRICS = {
+    "multiple_choice": ("acc", "acc_norm"),
+    "loglikelihood": ("perplexity", "acc"),
+    "loglikelihood_rolling": ("word_perplexity", "byte_perplexity", "bits_per_byte"),
+    "generate_until": ("exact_match",),
+}
 
 # What makes two scores belong to one model in one condition; a group's members differ in everything else.
 SAME = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage", "n_labels")
@@ -61,8 +71,10 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
 
 
 def scored(task: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """The task as the experiment scores it: its `num_fewshot` and `limit` win."""
-    said = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot}
+    """The task as the experiment scores it: its `num_fewshot` and `limit` win. A text that is scored whole has no
+    shots."""
+    shown = task.get("output_type") != "loglikelihood_rolling"
+    said = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot if shown else None}
     return with_keys(task, {key: value for key, value in said.items() if value is not None})
 
 
@@ -117,6 +129,8 @@ class _Expansion:
         for item in [members] if isinstance(members, str) else members:
             leaves += self._of_member(item, name, overrides, above, where)
         metrics = group.get("aggregate_metric_list") or []
+        if name in self.tasks:
+            _check_averaged(metrics, leaves, where)
         version = (group.get("metadata") or {}).get("version")
         names = tuple(dict.fromkeys(leaf.task["task"] for leaf in leaves))
         self.groups[name] = TaskGroup(name, version, names, tuple(metrics if isinstance(metrics, list) else [metrics]))
@@ -134,6 +148,36 @@ class _Expansion:
                 f"{where}: task: a member of '{group}' has no name, so it cannot be taken; name other tasks"
             )
         return self.of_name(name, with_keys(overrides, own), above, where)
+
+
+def _check_averaged(metrics: Iterable[Row], leaves: Iterable[Leaf], where: str) -> None:
+    """Refuse what a study's own group averages and no member has; lm-evaluation-harness's tasks say it elsewhere."""
+    tasks = [leaf.task for leaf in leaves]
+    if any(task.get("stock") or task.get("process_results") is not None for task in tasks):
+        return
+    known = {ANSWER_BITS}.union(*map(_metrics_of, tasks))
+    filters = {entry["name"] for task in tasks for entry in task.get("filter_list") or [{"name": "none"}]}
+    problems = []
+    for entry in metrics:
+        if entry.get("metric") not in known:
+            problems.append(f"{where}: aggregate_metric_list: no member has the metric '{entry.get('metric')}'; "
+                            f"{did_you_mean(str(entry.get('metric')), known)}")  # fmt: skip
+        named = entry.get("filter_list") or []
+        for name in [named] if isinstance(named, str) else named:
+            if name not in filters:
+                problems.append(f"{where}: aggregate_metric_list.filter_list: no member has the filter '{name}'; "
+                                f"{did_you_mean(str(name), filters)}")  # fmt: skip
+    if problems:
+        raise UserError(*problems)
+
+
+def _metrics_of(task: Row) -> set[str]:
+    """The names of a task's metrics; those of a function are its own."""
+    listed = task.get("metric_list")
+    if listed is None:
+        return set(DEFAULT_METRICS.get(task.get("output_type") or "generate_until", ()))
+    names = [entry["metric"] for entry in listed]
+    return {name[FUNCTION].rpartition(".")[2] if isinstance(name, dict) else name for name in names}
 
 
 def group_rows(groups: Sequence[TaskGroup], rows: Iterable[Row]) -> list[Row]:

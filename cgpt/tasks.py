@@ -16,6 +16,7 @@ from cgpt import functions, stock, taskdata, templates
 from cgpt.decoding import decoding
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hub import prepare_environment
+from cgpt.taskscoring import UNSAFE_CODE, UNUSABLE
 
 if TYPE_CHECKING:
     from cgpt.taskform import TextTask
@@ -115,7 +116,8 @@ def labelled_examples(task: dict[str, Any], data_root: Path, n_labels: int | Non
 
 def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> None:
     """Refuse the first of these documents that cannot be scored, and metrics that cannot be. Raises UserError."""
-    from cgpt.taskform import check_metrics, check_texts
+    from cgpt.taskform import check_texts
+    from cgpt.taskmetrics import check_metrics
 
     docs = lm_task.eval_docs
     for n in numbers:
@@ -177,7 +179,7 @@ def check_form(task: dict[str, Any], data_root: Path) -> None:
 
     templates.install()
     if not task.get("stock"):
-        _check_metrics(task, where(task))
+        _check_names(task, where(task))
         check_fields(task, {}, where(task))
 
 
@@ -196,11 +198,13 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     evaluated = split or evaluation_split(config | {"task": task["task"]})
     if evaluated != (config.get("test_split") or config.get("validation_split")):
         config["test_split"] = evaluated  # any other key of its splits stays as the file has it, and so do the shots
-    config["num_fewshot"] = config.get("num_fewshot") or 0
+    shown = config.get("output_type") != "loglikelihood_rolling"  # which scores a text without anything before it
+    config["num_fewshot"] = (shown and config.get("num_fewshot")) or 0
     if config.get("output_type", "generate_until") == "generate_until" and config.get("generation_kwargs") is None:
         config["generation_kwargs"] = {"do_sample": False}  # greedy, as by default there, and the model limits answers
     check_fewshot(config["fewshot_config"] if "fewshot_config" in task else None, config, where(task))
-    _check_metrics(config, where(task))
+    _check_names(config, where(task))
+    _refuse_unusable(config, where(task))
     if taskdata.in_files(config | task):
         source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
         names = {evaluated, shots_split(config) or evaluated}
@@ -287,9 +291,19 @@ def _datasets(rows: dict[str, list[taskdata.Row]], config: dict[str, Any], place
         raise UserError(f"{place}: a field changes its type within the data: {reason}; make its values alike") from None
 
 
-def _check_metrics(config: dict[str, Any], place: str) -> None:
-    import lm_eval.api.metrics  # noqa: F401  fills the registry
-    from lm_eval.api.registry import METRIC_REGISTRY
+def _refuse_unusable(config: dict[str, Any], place: str) -> None:
+    """What no model of text can do, also where lm-evaluation-harness's own YAML of a task says it."""
+    problems = [f"{place}: {key}: {what}" for key, what in UNUSABLE.items() if config.get(key) is not None]
+    if config.get("unsafe_code"):
+        problems.append(f"{place}: unsafe_code: {UNSAFE_CODE}")
+    if problems:
+        raise UserError(*problems)
+
+
+def _check_names(config: dict[str, Any], place: str) -> None:
+    import lm_eval.api.metrics
+    import lm_eval.filters  # noqa: F401  both fill a registry
+    from lm_eval.api.registry import METRIC_REGISTRY, filter_registry
 
     entries = [] if config.get("process_results") else config.get("metric_list") or []
     names = [
@@ -299,6 +313,13 @@ def _check_metrics(config: dict[str, Any], place: str) -> None:
         f"{place}: metric_list: no metric '{name}'; {did_you_mean(name, METRIC_REGISTRY)}"
         for name in names
         if name not in METRIC_REGISTRY
+    ]
+    filters = list(filter_registry.keys())
+    steps = [step["function"] for entry in config.get("filter_list") or () for step in entry["filter"]]
+    problems += [
+        f"{place}: filter_list: there is no filter '{step}'; {did_you_mean(step, filters)}"
+        for step in steps
+        if step not in filters
     ]
     if problems:
         raise UserError(*problems)

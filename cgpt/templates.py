@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 CPU_SECONDS = 2.0  # of one rendering, which takes some 50 microseconds
 MORE_BYTES = 1 << 30  # of address space that one rendering may take
 MOST_CHARACTERS = 1 << 24  # of one rendered text
+ITSELF = "self"  # what a template calls itself by, whatever its document holds
 PAGE_BYTES = resource.getpagesize()
 
 
@@ -34,10 +35,10 @@ class _OutOfTime(BaseException):
 class BoundedTemplate(Template):
     """A template whose rendering is within the bounds above."""
 
-    def render(self, *args: Any, **kwargs: Any) -> str:
-        """As Jinja's; raises TemplateTooLarge, and what Jinja raises."""
-        with _bounded():
-            text = super().render(*args, **kwargs)
+    def render(self, /, *args: Any, **kwargs: Any) -> str:
+        """As Jinja's, also of a field `self`; raises TemplateTooLarge, and what Jinja raises."""
+        with bounded():
+            text = super().render(dict(*args, **kwargs))
         if len(text) > MOST_CHARACTERS:
             raise TemplateTooLarge(f"the template gives {len(text):,} characters; {MOST_CHARACTERS:,} are the most")
         return text
@@ -67,7 +68,7 @@ class Sandbox(SandboxedEnvironment):
         """The template, compiled once: lm-evaluation-harness asks anew for every document, and that takes longer than
         filling it in. Within bounds too, as compiling computes what is constant."""
         if source not in self._compiled:
-            with _bounded():
+            with bounded():
                 self._compiled[source] = super().from_string(source, *args, **kwargs)
         return self._compiled[source]
 
@@ -84,17 +85,23 @@ def fields(template: str) -> set[str]:
     """The names that a template takes from a document. Raises TemplateError for one that is none, or is too large."""
     from lm_eval import utils
 
-    with _bounded():
-        return meta.find_undeclared_variables(utils.env.parse(template))
+    with bounded():
+        tree = utils.env.parse(template)
+        itself = {name.name for name in tree.find_all(nodes.Name) if name.name == ITSELF}
+        return meta.find_undeclared_variables(tree) | itself
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """Raises TemplateTooLarge in place of what outgrows the bounds.
 
-    Processor time, not time on the clock: a busy machine stops nothing. A signal reaches the main thread only.
+    Processor time, not time on the clock: a busy machine stops nothing. A signal reaches the main thread only. Within
+    another one, the outer one's bounds hold.
     """
     in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGVTALRM) is _stop:
+        yield
+        return
     if in_main:
         before = signal.signal(signal.SIGVTALRM, _stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS, CPU_SECONDS)

@@ -134,3 +134,16 @@ def test_a_corpus_of_one_short_document_is_refused_before_a_window_is_cut(tmp_pa
     assert len(tokens) == record["train"]["n_tokens"] == 8
     with pytest.raises(UserError, match="seq_len: 16 needs at least 17 tokens, the shard has 8"):
         shards.batches(tokens, 16, 2, 0, 0)
+
+
+@pytest.mark.parametrize("separator", ["\r", "\r===\r", "\r\n===\r\n"])
+def test_a_separator_with_line_ends_of_any_system_occurs_where_the_file_has_any(separator, tmp_path) -> None:
+    (tmp_path / "x").write_bytes(f"one{separator}two{separator}three".encode())
+    found = documents.pieces(tmp_path / "x", separator, 0.0, lambda n: None)
+    assert [piece.text for piece in found] == ["one", "two", "three"]
+
+
+def test_a_corpus_that_is_a_json_list_is_told_what_to_write(tmp_path) -> None:
+    (tmp_path / "x").write_text('[{"text": "one"}]\n')
+    with pytest.raises(UserError, match="line 1: is no JSON object; write one object per line, without a list around"):
+        list(documents.pieces(tmp_path / "x", "jsonl:text", 0.0, lambda n: None))

@@ -379,9 +379,9 @@ def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(
 def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, monkeypatch, capsys, change, said):
     stage(write_task(tmp_path / "data", ROWS), tmp_path, monkeypatch, capsys)
     path = tmp_path / "evaluate" / "toy-1" / "scores.json"
-    record = json.loads(path.read_text())
+    record = {key: value for key, value in json.loads(path.read_text()).items() if key != SEAL}  # which shows a change
     record["scores"][0] |= change
-    path.write_text(json.dumps({key: value for key, value in record.items() if key != SEAL}))  # which tells it already
+    path.write_text(json.dumps(record))
     with pytest.raises(UserError) as caught:
         read_scores(path)
     assert said in str(caught.value)

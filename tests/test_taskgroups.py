@@ -233,3 +233,40 @@ def test_an_index_that_cannot_be_kept_is_used(monkeypatch, tmp_path):
     stock.index.cache_clear()
     assert list(stock.index()) == ["known"]
     stock.index.cache_clear()
+
+
+def own_group(metric: dict, **keys) -> tuple:
+    """Expand a group of two tasks of the study, of which one says its metrics and filters."""
+    files = {
+        "both": {"group": "both", "task": [{"task": "one"}, {"task": "two"}], "aggregate_metric_list": [metric]},
+        "one": {"task": "one", "output_type": "multiple_choice"},
+        "two": {"task": "two", "output_type": "generate_until", "metric_list": [{"metric": "f1"}]} | keys,
+    }
+    return expand(files, "both")
+
+
+@pytest.mark.parametrize("name", ["acc", "acc_norm", "f1", "bits_per_byte_of_answer"])
+def test_a_group_may_average_what_a_member_has(name):
+    assert own_group({"metric": name})[1]["both"].metrics == ({"metric": name},)
+    strict = {"filter_list": [{"name": "strict", "filter": [{"function": "take_first"}]}]}
+    assert own_group({"metric": name, "filter_list": ["strict"]}, **strict)[1]["both"].metrics
+
+
+@pytest.mark.parametrize("metric, message", [
+    ({"metric": "ac"}, "no member has the metric 'ac'; did you mean 'acc'?"),
+    ({"metric": "exact_match"}, "no member has the metric 'exact_match'"),
+    ({"metric": "acc", "filter_list": ["strict"]}, "filter_list: no member has the filter 'strict'; known: none"),
+])  # fmt: skip
+def test_a_group_that_averages_what_no_member_has_is_refused(metric, message):
+    with pytest.raises(UserError) as caught:
+        own_group(metric)
+    assert str(caught.value).startswith("workflows/tasks/both.yaml: aggregate_metric_list") and message in str(
+        caught.value
+    )
+
+
+def test_the_metrics_of_a_task_that_lists_none_are_lm_evals():
+    import lm_eval.api.metrics  # noqa: F401  fills the registry
+    from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
+
+    assert {kind: tuple(names) for kind, names in DEFAULT_METRIC_REGISTRY.items()} == taskgroups.DEFAULT_METRICS

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
+from cgpt.errors import UserError
 from cgpt.hf import config as hf_config
 from cgpt.hf import folder as hf_folder
 
@@ -257,3 +258,22 @@ def test_an_end_token_without_a_text_is_kept(tmp_path):
     assert (model.ends.stop, model.ends.end, model.ends.before_text) == ((n - 1,), n - 1, n - 1)
     checkpoint.export_hf(model, tokenizer, tmp_path / "back")
     assert checkpoint.import_hf(tmp_path / "back", tiny.CPU, tiny.THREADS)[0].ends == model.ends
+
+
+@pytest.mark.parametrize("kind", [lambda: byte_level(add_prefix_space=False), word_piece])
+def test_the_added_tokens_of_an_older_version_are_those_of_transformers(tmp_path, kind):
+    tokenizer = kind()
+    folder = written(tmp_path, tokenizer)
+    n = tokenizer.get_vocab_size()
+    (folder / "added_tokens.json").write_text(json.dumps({"Zebra": n + 1, "<extra>": n}))
+    ours, peer = hf_folder.read(folder)[2], peer_of(folder)
+    for text in ("a<extra> Zebra zebra", "<extra>", "the film"):
+        assert ours.encode(text).ids == peer.encode(text), text
+    assert n in ours.encode("a<extra>").ids
+
+
+def test_an_added_tokens_file_without_ids_is_refused(tmp_path):
+    folder = written(tmp_path, words())
+    (folder / "added_tokens.json").write_text('{"<extra>": "x"}')
+    with pytest.raises(UserError, match="added_tokens.json: maps no tokens to ids; get the file again"):
+        hf_folder.read(folder)

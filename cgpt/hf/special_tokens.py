@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
 SETTINGS, NAMES, GENERATION = "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
+ADDED = "added_tokens.json"
 KINDS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FURTHER = ("additional_special_tokens", "extra_special_tokens")
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -32,6 +33,7 @@ def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None
     if not isinstance(listed, dict) or not all(key.isdecimal() for key in listed):
         raise UserError(f"{folder / SETTINGS}: added_tokens_decoder: maps no ids to tokens; get the file again")
     tokens = [_token(listed[key], "added_tokens_decoder", folder, False) for key in sorted(listed, key=int)]
+    tokens += [] if "added_tokens_decoder" in settings else _of_an_older_version(folder, settings)
     tokens += [_token(settings[kind], kind, folder) for kind in KINDS if settings.get(kind) is not None]
     for key in FURTHER:
         more = settings.get(key) or []
@@ -39,6 +41,17 @@ def complete(tokenizer: Tokenizer, folder: Path, vocab_size: int | None) -> None
         tokens += [_token(value, key, folder) for value in (more if isinstance(more, list) else [more])]
     _add(tokenizer, tokens, vocab_size)
     _set_prefix_space(tokenizer, settings)
+
+
+def _of_an_older_version(folder: Path, settings: dict[str, Any]) -> list[AddedToken]:
+    """The tokens of an added_tokens.json, which are special where another file names them so."""
+    ids = _optional(folder / ADDED)
+    if any(type(id_) is not int for id_ in ids.values()):
+        raise UserError(f"{folder / ADDED}: maps no tokens to ids; get the file again")
+    named = [settings.get(kind) for kind in KINDS]
+    special = [said.get("content") if isinstance(said, dict) else said for said in named]
+    return [_token({"content": text, "normalized": text not in special}, ADDED, folder, text in special)
+            for text in sorted(ids, key=ids.__getitem__)]  # fmt: skip
 
 
 def _set_prefix_space(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
