@@ -116,7 +116,17 @@ def test_a_table_or_figure_over_a_corpus_that_was_edited_is_refused_with_the_com
     line = refused(root, capsys, verb, "quickstart")
     assert line == (
         "results/runs/data/notes/fetched.json: 'notes.txt' changed since; run `snakemake --cores 2 "
-        "results/quickstart/table.md`, which does again what follows"
+        "results/quickstart/table.md --forcerun results/runs/data/notes/fetched.json`, which does again what follows"
+    )
+
+
+def test_a_run_whose_own_file_was_damaged_is_named_with_a_command_that_snakemake_does_not_take_for_done(root, capsys):
+    scores = plan.last_file("evaluate", run_id(root, "evaluate"))
+    samples = scores.parent / "samples.jsonl"
+    samples.write_bytes(samples.read_bytes().replace(b"sea", b"see", 1))
+    assert refused(root, capsys, "tabulate", "quickstart") == (
+        f"{scores}: samples.jsonl changed since; run `snakemake --cores 2 results/quickstart/table.md "
+        f"--forcerun {scores}`, which does again what follows"
     )
 
 
