@@ -187,6 +187,15 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, na
     assert (wanted if name == "model.safetensors" else f"{name} changed since; run `python -m cgpt pretrain ") in said
 
 
+def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hashes(root):
+    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    written = json.loads((folder / "run.json").read_text())
+    for outputs in ({}, [], {**written["outputs"], "model.safetensors": "0" * 64}):
+        (folder / "run.json").write_text(json.dumps(written | {"outputs": outputs}))
+        with pytest.raises(UserError, match=r"run.json: was changed after it was written; .* --no-verify"):
+            content.verified(folder)
+
+
 def test_no_verify_opens_a_changed_checkpoint_and_one_without_a_record_is_not_checked(root):
     folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
     changed = bytearray((folder / "model.safetensors").read_bytes())
