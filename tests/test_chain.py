@@ -250,7 +250,11 @@ def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read
     rows.write_text(rows.read_text().rpartition("{")[0])
     capsys.readouterr()
     assert main(["evaluate", run_id(root, "evaluate")]) == 1
-    assert "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`" in capsys.readouterr().err
+    wanted = "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`"
+    assert wanted in capsys.readouterr().err
+    rows.write_text(rows.read_text()[:-3])  # which is no JSON either, for which the task's own file is not to blame
+    assert main(["evaluate", run_id(root, "evaluate")]) == 1
+    assert wanted in capsys.readouterr().err
 
 
 def test_a_missing_tokenizer_is_one_line(root, capsys):

@@ -19,7 +19,7 @@ from test_tasks import ROWS, write_task
 from cgpt import tasks
 from cgpt.errors import UserError
 from cgpt.evaluate import chance_level, evaluate, score_task
-from cgpt.records import read_scores
+from cgpt.records import SEAL, read_scores
 from cgpt.spec import Hardware
 
 TOKENIZER = bigram.make_tokenizer()
@@ -379,7 +379,7 @@ def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(
 def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, monkeypatch, capsys, change, said):
     stage(write_task(tmp_path / "data", ROWS), tmp_path, monkeypatch, capsys)
     path = tmp_path / "evaluate" / "toy-1" / "scores.json"
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text()) | {SEAL: None}  # by which any change is found
     record["scores"][0] |= change
     path.write_text(json.dumps(record))
     with pytest.raises(UserError) as caught:
