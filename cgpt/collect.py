@@ -190,11 +190,14 @@ def _table_rows(table: Path) -> list[dict[str, str]]:
 
 def _stale(experiment: Experiment, plan: Plan, results: Path) -> list[str]:
     by_id = {(run.stage, run.id): run for run in plan.runs}
-    return Chain(by_id, results / "runs", lambda _: _redo(experiment, results)).problems(plan.runs)
+    return Chain(by_id, results / "runs", lambda run: _redo(experiment, results, run)).problems(plan.runs)
 
 
-def _redo(experiment: Experiment, results: Path) -> str:
-    return f"run `snakemake --cores 2 {results / experiment.name / 'table.md'}`, which does again what follows"
+def _redo(experiment: Experiment, results: Path, stale: Run | None = None) -> str:
+    """How a table is made again, and a stale run first, which Snakemake may take for done by the times of its files."""
+    forced = f" --forcerun {_path(stale, results)}" if stale else ""
+    table = results / experiment.name / "table.md"
+    return f"run `snakemake --cores 2 {table}{forced}`, which does again what follows"
 
 
 def output_folder(experiment: Experiment, rows: Rows, results: Path) -> Path:

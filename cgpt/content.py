@@ -14,6 +14,7 @@ from typing import Any
 
 from cgpt import taskdata
 from cgpt.errors import UserError
+from cgpt.records import is_as_written
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
 SPLITS = ("train", "validation")
@@ -89,6 +90,10 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if not (folder / "run.json").is_file():
         return {}, {}
     record = read_object(folder / "run.json", f"run its stage again, or {UNVERIFIED}")
+    if not is_as_written(record):
+        raise UserError(
+            f"{folder / 'run.json'}: was changed after it was written; run its stage again, or {UNVERIFIED}"
+        )
     written = record.get("outputs")
     return record, written if isinstance(written, dict) else {}
 

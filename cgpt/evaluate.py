@@ -37,8 +37,8 @@ def evaluate(
     task = spec["task"]
     print(f"evaluate: {checkpoint.name} on {task['task']}", file=sys.stderr)
     # The task first: a wrong label or a missing file must not cost the loading of a model.
-    lm_task = tasks.build(task, data_root)
     inputs = content.of_task_data(task, data_root)
+    lm_task = tasks.build(task, data_root)
     from cgpt.adapter import Adapter
     from cgpt.checkpoint import load
     from cgpt.generate import generate

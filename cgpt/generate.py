@@ -33,7 +33,8 @@ def generate(
 
     A continuation ends before a token of `stop_ids`, after a token with which `stop(its new tokens)` is true, after
     `max_new_tokens` (one number, or one per prompt), or where the model's context is full. `on_token(continuation,
-    token)` is told every token at once, except in beam search. Raises UserError for prompts that do not fit the model.
+    token)` is told every token at once, except in beam search. Raises UserError for prompts that do not fit the model,
+    and for a model whose logits are not finite.
     """
     check_prompts(prompts, model.config.seq_len, model.config.vocab_size)
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
@@ -74,6 +75,9 @@ def _run(searches: Sequence[Samples | Beams], model: GPT, n: int) -> None:
         logits = decoder.step(tokens)
         for first, search in list(active.items()):
             rows = slice(first, first + n)
+            if not np.isfinite(logits[rows]).all():
+                raise UserError("the model's logits are not finite: its weights are damaged, or its training diverged; "
+                                "take another checkpoint")  # fmt: skip
             tokens[rows], parents = search.advance(logits[rows])
             if search.finished:
                 del active[first]

@@ -323,10 +323,16 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not JSON ({error}); delete its folder, so that the run is done again") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds {type(raw).__name__}; expected one JSON object")
-    if raw.pop(SEAL, None) not in (None, _sealing(raw)):  # without the key it is not one that a stage wrote
+    if not is_as_written(raw):
         raise UserError(f"{path}: was changed after it was written ({SEAL}); delete its folder, so that the run is "
                         "done again")  # fmt: skip
+    raw.pop(SEAL, None)
     return raw
+
+
+def is_as_written(raw: dict[str, Any]) -> bool:
+    """Whether a record says what its own hash says it did; one without a hash is not one that a stage wrote."""
+    return raw.get(SEAL) in (None, _sealing(raw))
 
 
 def _sealing(content: dict[str, Any]) -> str:

@@ -116,7 +116,17 @@ def test_a_table_or_figure_over_a_corpus_that_was_edited_is_refused_with_the_com
     line = refused(root, capsys, verb, "quickstart")
     assert line == (
         "results/runs/data/notes/fetched.json: 'notes.txt' changed since; run `snakemake --cores 2 "
-        "results/quickstart/table.md`, which does again what follows"
+        "results/quickstart/table.md --forcerun results/runs/data/notes/fetched.json`, which does again what follows"
+    )
+
+
+def test_a_run_whose_own_file_was_damaged_is_named_with_a_command_that_snakemake_does_not_take_for_done(root, capsys):
+    scores = plan.last_file("evaluate", run_id(root, "evaluate"))
+    samples = scores.parent / "samples.jsonl"
+    samples.write_bytes(samples.read_bytes().replace(b"sea", b"see", 1))
+    assert refused(root, capsys, "tabulate", "quickstart") == (
+        f"{scores}: samples.jsonl changed since; run `snakemake --cores 2 results/quickstart/table.md "
+        f"--forcerun {scores}`, which does again what follows"
     )
 
 
@@ -177,6 +187,15 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, na
     assert (wanted if name == "model.safetensors" else f"{name} changed since; run `python -m cgpt pretrain ") in said
 
 
+def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hashes(root):
+    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    written = json.loads((folder / "run.json").read_text())
+    for outputs in ({}, [], {**written["outputs"], "model.safetensors": "0" * 64}):
+        (folder / "run.json").write_text(json.dumps(written | {"outputs": outputs}))
+        with pytest.raises(UserError, match=r"run.json: was changed after it was written; .* --no-verify"):
+            content.verified(folder)
+
+
 def test_no_verify_opens_a_changed_checkpoint_and_one_without_a_record_is_not_checked(root):
     folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
     changed = bytearray((folder / "model.safetensors").read_bytes())
@@ -231,7 +250,11 @@ def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read
     rows.write_text(rows.read_text().rpartition("{")[0])
     capsys.readouterr()
     assert main(["evaluate", run_id(root, "evaluate")]) == 1
-    assert "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`" in capsys.readouterr().err
+    wanted = "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`"
+    assert wanted in capsys.readouterr().err
+    rows.write_text(rows.read_text()[:-3])  # which is no JSON either, for which the task's own file is not to blame
+    assert main(["evaluate", run_id(root, "evaluate")]) == 1
+    assert wanted in capsys.readouterr().err
 
 
 def test_a_missing_tokenizer_is_one_line(root, capsys):

@@ -17,6 +17,7 @@ from cgpt import generate as generation
 from cgpt.decode import Decoder
 from cgpt.errors import UserError
 from cgpt.generate import generate
+from cgpt.sampling import GenerationConfig
 from cgpt.spec import Model
 from cgpt.stopping import StopStrings
 
@@ -133,6 +134,15 @@ def test_a_prompt_that_the_model_cannot_take_is_refused(prompt, message):
     with pytest.raises(UserError) as caught:
         generate(MODEL, [[1, 2], prompt], 3)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True}, {"num_beams": 2}])
+def test_a_model_whose_logits_are_not_finite_is_refused(value, settings):
+    params = tiny.rough_parameters()
+    next(iter(params.values())).flat[3] = value  # of token 0's embedding, which is also the head's
+    with pytest.raises(UserError, match="logits are not finite: its weights are damaged"):
+        generate(tiny.model(params), [[1, 2]], 3, GenerationConfig(**settings))
 
 
 def test_generation_follows_the_weights_when_they_change():
