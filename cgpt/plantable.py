@@ -110,8 +110,9 @@ def _progress(timed: Timed) -> list[str]:
         )
         lines.append(f"finished: {len(timed.finished)} runs; {rest}")
     if timed.wall_minutes is not None:
-        lines.append(f"on {timed.cores} cores: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far "
-                     "as their threads and needs allow")  # fmt: skip
+        cores = f"{timed.cores} core" if timed.cores == 1 else f"{timed.cores} cores"
+        lines.append(f"on {cores}: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far as their "
+                     "threads and needs allow")  # fmt: skip
     return lines
 
 
