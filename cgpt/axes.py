@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgpt.check import LENGTHS
-from cgpt.collect import COLUMN_KEYS, Row, column_key
+from cgpt.collect import COLUMN_KEYS, Row, as_value, column_key
 from cgpt.spec import Experiment
 
 AT = "at"  # the key that `beside` adds to a row: its value of the axis, None where the axis does not touch it
@@ -56,7 +56,7 @@ def axes_of(experiment: Experiment, rows: Iterable[Row]) -> list[Axis]:
     points = [row["point"] for row in rows]
     axes = []
     for name, given in experiment.vary.items():
-        written = ["+".join(map(str, value)) if isinstance(value, (list, tuple)) else value for value in given]
+        written = [as_value(value) for value in given]
         there = dict.fromkeys(
             point[name] for point in points if name in point
         )  # a default is there as what it stands for

@@ -11,8 +11,14 @@ SAME_MACHINE = frozenset({"host_memory_bytes", "max_systems", "compile_s", "prog
                           "checkpoint_bytes_per_s"})  # fmt: skip
 # How far a block's constants were measured, and what says that they were not.
 EVIDENCE: dict[str, dict[str, Any]] = {
-    "gpu": {"measured_systems": 0, "measured_inference_systems": 0, "measured_d_model": []},
-    "wafer": {"measured_systems": 0, "measured_d_model": [], "decode_grid": [], "prefill_grid": []},
+    "gpu": {"measured_systems": 0, "measured_inference_systems": 0, "measured_d_model": [], "inference_d_model": []},
+    "wafer": {
+        "measured_systems": 0,
+        "measured_d_model": [],
+        "inference_d_model": [],
+        "decode_grid": [],
+        "prefill_grid": [],
+    },
 }
 COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
 

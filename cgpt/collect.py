@@ -40,6 +40,7 @@ COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
 PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
+DEFAULT = "default"  # a value of an axis that the experiment leaves empty, which says what stands there itself
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
@@ -262,8 +263,15 @@ def _point(experiment: Experiment, chain: dict[str, Run]) -> dict[str, Any]:
                 point[axis] = min(given, key=lambda value: abs(math.log(value * per_unit / tokens)))
         else:
             for value in _values(chain, block, key):
-                point[axis] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+                point[axis] = as_value(value)
     return point
+
+
+def as_value(written: Any) -> Any:
+    """A value of an axis as a point has it: lists as one word, and a word for none."""
+    if written is None:
+        return DEFAULT
+    return "+".join(map(str, written)) if isinstance(written, (list, tuple)) else written
 
 
 def _values(chain: dict[str, Run], block: str, key: str) -> list[Any]:

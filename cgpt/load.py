@@ -325,10 +325,12 @@ def _check_vary(parts: dict[str, Any], names: _Names, file: YamlFile) -> None:
         elif not values:
             file.problem(keys, "has no values; write a list such as [0.001, 0.002]")
         else:
+            written = list(values)
             values[:] = [_varied(value, block, key, (*keys, i), file) for i, value in enumerate(values)]
             before = set()
             for i, value in enumerate(values):
-                if value in before:
+                refused = value is None and written[i] is not None
+                if value in before and not refused:
                     file.problem((*keys, i), f"{value} is there twice; remove one of the two")
                 if axis == "data.corpus":
                     _check_names(value or (), names.datasets, "dataset", (*keys, i), file)

@@ -109,8 +109,9 @@ def _progress(timed: Timed) -> list[str]:
             else "none is left"  # fmt: skip
         lines.append(f"finished: {_runs(len(timed.finished))}; {rest}")
     if timed.wall_minutes is not None and left:
-        lines.append(f"on {timed.cores} cores: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far "
-                     "as their threads and needs allow")  # fmt: skip
+        cores = f"{timed.cores} core" if timed.cores == 1 else f"{timed.cores} cores"
+        lines.append(f"on {cores}: about {_minutes(timed.wall_minutes)} minutes, runs side by side as far as their "
+                     "threads and needs allow")  # fmt: skip
     return lines
 
 

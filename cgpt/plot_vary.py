@@ -84,7 +84,7 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
         for line, column in panels[panel].items():
             _line(box, measure, axis, column, looks[line], conditions, marks)
         _label(box, measure, axis)
-        box.set_title("\n".join(filter(None, (measure.name, panel))), fontweight="bold")
+        box.set_title("\n".join([measure.name, *filter(None, panel.split(", "))]), fontweight="bold")
     for box in boxes[len(pairs) :]:
         box.set_axis_off()
     for n in range(0, len(pairs), len(panels)):
@@ -203,12 +203,12 @@ def _label(box: Axes, measure: Measure, axis: Axis) -> None:
     if axis.logarithmic:
         box.set_xscale("log")
         box.minorticks_off()
-    if axis.logarithmic or not axis.numeric:
-        texts = [value_text(value) for value in axis.values]
+    texts = [value_text(value) for value in axis.values]
+    xs = sorted(_x(axis, value) for value in axis.values)
+    places = [math.log(x) for x in xs] if axis.logarithmic else xs
+    closest = min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
+    if axis.logarithmic or not axis.numeric or closest > 0.06:
         slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-        xs = sorted(_x(axis, value) for value in axis.values)
-        places = [math.log(x) for x in xs] if axis.logarithmic else xs
-        closest = min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
         slanted |= {"rotation": 90, "va": "center"} if closest < 0.06 else {}
         crowded = len(texts) > 5 or sum(map(len, texts)) > 30 or closest < 0.15
         box.set_xticks([_x(axis, value) for value in axis.values], texts, fontsize=9, **(slanted if crowded else {}))
@@ -220,7 +220,7 @@ def _label(box: Axes, measure: Measure, axis: Axis) -> None:
     if measure.key == "value":
         name_metric(box, measure.rows[0])
     else:
-        box.set_ylabel(LABELS[measure.key])
+        box.set_ylabel(LABELS[measure.key].replace(" (", "\n("))
 
 
 def _x(axis: Axis, value: Any) -> float:

@@ -168,7 +168,7 @@ def _best_note(name: str, axis: Axis, values: Sequence[Any], best: Best | None) 
     value = values[best.setting]
     interval = ("one seed each, so no interval" if best.low is None else
                 f"95 % interval of its mean {number(best.low)} to {number(best.high)}")  # fmt: skip
-    rivals = ", ".join(value_text(values[place]) for place in best.rivals)
+    rivals = ", ".join(map(value_text, sorted((values[place] for place in best.rivals), key=axis.values.index)))
     as_good = f"; {AS_GOOD}: {rivals}" if rivals else ""
     at_end = axis.numeric and value in (axis.values[0], axis.values[-1])
     end = "; it is the last value tried on its side, and a better one may lie beyond" if at_end else ""

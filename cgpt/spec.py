@@ -198,6 +198,7 @@ class Wafer:
     prefill_cycles_per_hop: float
     prefill_cycles_per_flop: float  # per FLOP that one core does
     measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
+    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
     decode_grid: tuple[int, ...] = ()  # smallest and largest side that decode was measured on
     prefill_grid: tuple[int, ...] = ()
     host_memory_bytes: int | None = None  # MemoryX, which holds weights and optimizer state
@@ -227,6 +228,7 @@ class Gpu:
     prefill_efficiency: float  # of the dense peak
     prefill_all_reduce_s: float  # of one layer's half, tensor parallel
     measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
+    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,14 @@ def test_the_widths_of_a_profile_are_those_of_its_training_rows(name):
     assert constants.measured_d_model == (min(widths), max(widths))
 
 
+@pytest.mark.parametrize("name", ["cs2", "a100"])
+@pytest.mark.parametrize("task", ["decode", "prefill"])
+def test_the_widths_of_a_profiles_inference_are_those_of_its_rows(name, task):
+    widths = {row.d_model for row in ROWS if row.use == "fit" and row.hardware == name and row.group.endswith(task)}
+    constants = HARDWARE[name].wafer or HARDWARE[name].gpu
+    assert constants.inference_d_model == (min(widths), max(widths))
+
+
 def test_a_fit_recovers_the_constants_that_made_the_rows():
     """Rows computed with the profile's constants; the fit starts from others."""
     fit = next(fit for fit in calibrate.FITS if fit.name == "decode")

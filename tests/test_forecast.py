@@ -93,6 +93,15 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
     assert "extrapolated" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("task", ["--decode", "--prefill"])
+@pytest.mark.parametrize("hardware", ["cs2", "a100"])
+def test_inference_at_a_width_that_no_row_measured_is_extrapolated(forecast, hardware, task):
+    """The rows are of widths 4096 and 8192; 24,600 tokens a second of a width of 128 had no mark."""
+    narrow = "n_layer=4,d_model=128,n_head=4,vocab=4096,seq_len=128"
+    said = [forecast("--shape", shape, "--hardware", hardware, task)["extrapolated"] for shape in (narrow, LLAMA3_8B)]
+    assert said == [True, False]
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--model", "cerebras-gpt-13c", "--hardware", "cs2"],
      "--model: there is no model 'cerebras-gpt-13c'; did you mean 'cerebras-gpt-13b'?"),
@@ -160,6 +169,12 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
      "write one, or take another profile"),
     (["--shape", LLAMA2_7B, "--hardware", "cpu", "--systems", "2"],
      "--systems: cpu is one machine, not 2; leave it out"),
+    (["--model", "bench-2m", "--shape", "", "--hardware", "cs2"],
+     "forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,..."),
+    (["--model", "bench-2m", "--hardware", "cs2", "--decode", "--context", "129"],
+     "--context: 129 is more than the 128 positions that bench-2m has; write fewer"),
+    (["--model", "bench-2m", "--hardware", "h100", "--sparsity", "0"],
+     "--sparsity: h100 is no wafer; leave it out, or take a profile such as cs2"),
 ])  # fmt: skip
 def test_a_mistake_gets_one_line_that_says_what_to_write(refused, arguments, expected):
     assert refused(*arguments) == [expected]

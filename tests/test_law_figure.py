@@ -167,6 +167,21 @@ def test_the_panel_of_learning_rates_draws_each_widths_means_and_its_best_rate_w
         assert has_bar(axes, *width["best_lr_ends"], width["best_loss"])
 
 
+def test_a_best_rate_at_an_end_is_a_white_star_above_its_curve_and_every_rate_has_its_label():
+    """A star without a face let the point below it show through, so that it looked like the others."""
+    points = rate_points()
+    low = points._of(points.lr <= sorted(set(points.lr))[2])
+    found = study(low, ("learning_rate",))
+    (axes,) = law_figure({"": low}, {"": found}).axes
+    widths = found["learning_rate"]["widths"]
+    stars = [line for line in axes.lines if line.get_marker() == "*"]
+    assert [star.get_markerfacecolor() == "white" for star in stars] == [not width["interior"] for width in widths]
+    assert "white" in [star.get_markerfacecolor() for star in stars]
+    assert all(star.get_zorder() > line.get_zorder() for star in stars for line in axes.lines if line not in stars
+               if line.get_marker() not in ("|", "None"))  # fmt: skip
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [f"{rate:g}" for rate in widths[0]["lr"]]
+
+
 def test_the_bands_of_budgets_are_about_as_wide_as_the_true_parabolas_need():
     """Of sizes drawn again, seven of one seed each, they hold the truth a little less often than 95 % of the time."""
     sd, held, widths = 0.002, [], []

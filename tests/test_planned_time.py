@@ -240,6 +240,17 @@ def test_measure_keeps_the_rates_of_this_machine_for_plans(root, capsys, monkeyp
     assert 0 < found["start_s"]["pretrain"] <= found["start_s"]["evaluate"]
 
 
+def test_the_starts_of_more_threads_than_cores_are_not_kept_for_plans(root, capsys, monkeypatch):
+    """1,000 threads on 2 cores took 23 s to start, which every plan then added to each of its runs."""
+    monkeypatch.setattr(rate, "SIZES", rate.SIZES[:1] * 2)
+    monkeypatch.setattr(rate, "granted_cores", lambda: 1)
+    edit(root, CPU, "device: CPU", "device: CPU\nkernels: native")
+    rates.keep(rates.Measured((), {"pretrain": 1.5}))
+    assert main(["measure", "--seconds", "0.1", "--threads", "2"]) == 0
+    assert "these starts are not kept: 2 threads are more than the 1 cores" in capsys.readouterr().out
+    assert rates.read().start_s == {"pretrain": 1.5} and {one.threads for one in rates.read().rates} == {2}
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["--hardware", "cpus"], "--hardware: there is no hardware profile 'cpus'; did you mean 'cpu'?"),
     (["--threads", "0"], "threads: must be from 1 to 1024, not 0; write e.g. 2"),

@@ -78,7 +78,8 @@ memory_bytes: 80_000_000_000
 bandwidth_bytes_per_s: 3.0e+12
 price_per_hour_usd: 2.0
 gpu: {node_size: 8, link_bytes_per_s: 4.5e+11, network_bytes_per_s: 5.0e+10, measured_systems: 64,
-  measured_inference_systems: 16, measured_d_model: [64, 8192], matmul_efficiency: 0.5, half_width: 280.0,
+  measured_inference_systems: 16, measured_d_model: [64, 8192], inference_d_model: [64, 8192],
+  matmul_efficiency: 0.5, half_width: 280.0,
   attention_efficiency: 0.3, recompute_cost: 0.1, loss_per_doubling: 0.01, decode_bandwidth_efficiency: 0.8,
   decode_layer_latency_s: 9.2e-05, network_all_reduce_latency_s: 4.6e-05, prefill_efficiency: 0.8,
   prefill_all_reduce_s: 0.004}
@@ -122,7 +123,8 @@ def test_evidence_that_a_profile_writes_itself_holds(tmp_path):
 def test_a_wafer_of_another_size_inherits_no_evidence_and_one_with_more_memory_beside_it_does(tmp_path):
     text = WAFER.replace("measured_systems: 2,", "measured_systems: 2, measured_d_model: [64, 4096],")
     found = loaded(tmp_path, one=text.replace("prefill_cycles_per_flop: 0.6", "prefill_cycles_per_flop: 0.6, "
-                   "decode_grid: [100, 500]"), mine="base: one\nwafer: {mesh_side: 700}\n",
+                   "inference_d_model: [64, 4096], decode_grid: [100, 500]"),
+                   mine="base: one\nwafer: {mesh_side: 700}\n",
                    hosted="base: one\nwafer: {host_memory_bytes: 1_000_000_000_000}\n")  # fmt: skip
     assert [asked_of(found[name], task) for task in ("training", "decode") for name in ("one", "hosted", "mine")] == [
         False, False, True] * 2  # fmt: skip

@@ -202,7 +202,7 @@ def test_the_figure_draws_the_means_of_every_line_with_their_sd_and_rings_the_be
     loss = figure.axes[0]
     assert [axes.get_title() for axes in figure.axes] == ["loss", "topic", "mood"]
     assert loss.get_xscale() == "log" and loss.get_xlabel() == "train.lr"
-    assert loss.get_ylabel() == "validation loss (nats per token)"
+    assert loss.get_ylabel() == "validation loss\n(nats per token)"
     for bars, model in zip(loss.containers, made.SIZES, strict=True):
         settings = [losses(tmp_path, model, f"lr={lr}") for lr in RATES]
         line, _, (segments,) = bars.lines
@@ -264,3 +264,37 @@ def test_any_key_can_be_an_axis_of_tables_and_figures_with_every_result_in_them(
     plot_vary(experiment, plan, tmp_path)
     scores = next(table for table in tables(tmp_path) if "condition" in table[0])
     assert not [line for line in scores if "" in list(line.values())[3:]], scores
+
+
+def test_an_empty_value_of_an_axis_is_a_row_and_a_point_like_the_others(tmp_path) -> None:
+    """What it leaves to the default was said not to be touched by the axis, and drawn as a line across."""
+    experiment, plan = made.make_varied(tmp_path, {"train.warmup_tokens": [64, None, 128]}, tasks=("topic",),
+                                        loss=lambda point, model: 3.0)  # fmt: skip
+    tabulate(experiment, plan, tmp_path)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text_of(tmp_path).splitlines() if "|" in line]
+    assert [row[0] for row in rows if row[0] in ("64", "default", "128")] == ["64", "default", "128"]
+    assert [row[2] for row in rows if row[:2] == ["topic", "zero-shot"]] == ["64", "default", "128"] * 2
+    loss = figure_of(tmp_path, experiment, plan).axes[0]
+    assert [tick.get_text() for tick in loss.get_xticklabels()] == ["64", "default", "128"]
+    for bars, model in zip(loss.containers, made.SIZES, strict=True):
+        means = [np.mean(losses(tmp_path, model, f"warmup_tokens={value}")) for value in (64, None, 128)]
+        assert bars.lines[0].get_ydata() == pytest.approx(means)
+
+
+def test_what_cannot_be_told_from_the_best_is_listed_in_the_order_of_the_axis(tmp_path) -> None:
+    sizes = [8, 64, 128, 1024]
+    experiment, plan = made.make_varied(tmp_path, {"train.batch_size": sizes}, loss=lambda point, model: 3.0)
+    tabulate(experiment, plan, tmp_path)
+    listed = [line.partition("≈ best: ")[2].rstrip(".").split("; ")[0].replace(",", "").split(" 1024")[0].split()
+              for line in text_of(tmp_path).splitlines() if line.startswith("gpt-90k: best")]  # fmt: skip
+    numbers = [int(number) for number in listed[0]]
+    assert len(numbers) >= 2 and numbers == sorted(numbers)
+
+
+def test_no_title_of_a_panel_is_wider_than_the_panel_and_no_label_is_higher(tmp_path) -> None:
+    vary = {"train.lr": RATES, "model.n_layer": [1, 2], "train.schedule": ["cosine", "wsd"]}
+    figure = figure_of(tmp_path, *made.make_varied(tmp_path, vary, tasks=("topic",)))
+    figure.canvas.draw()
+    widths = [axes.title.get_window_extent().width / axes.get_window_extent().width for axes in figure.axes]
+    heights = [axes.yaxis.label.get_window_extent().height / axes.get_window_extent().height for axes in figure.axes]
+    assert len(widths) == 8 and max(widths) < 1.2 and max(heights) < 1.2

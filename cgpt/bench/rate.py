@@ -10,7 +10,7 @@ from typing import Any
 
 from cgpt import kernels, load, rates
 from cgpt.errors import UserError, did_you_mean
-from cgpt.kernels.processor import cpu_model
+from cgpt.kernels.processor import cpu_model, granted_cores
 from cgpt.spec import Hardware, Model
 
 # Two models and their sequences a step, as small and as large as what a processor trains within an hour or a day.
@@ -44,14 +44,19 @@ def measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     threads = chosen.threads or hardware.resources.threads
     measured = [_rate(config, batch_size, hardware, threads, chosen.seconds) for config, batch_size in SIZES]
     starts = _start_s([first_step_s for _, first_step_s in measured])
-    kept = rates.keep(rates.Measured(tuple(one for one, _ in measured), starts))
+    usual = threads <= granted_cores()  # more threads than cores start late, and a start is kept for any number
+    kept = rates.keep(rates.Measured(tuple(one for one, _ in measured), starts if usual else {}))
     lines = [f"{config.name:8} {rate.flops_per_s:.3g} FLOP/s, {rate.flops_per_s / rate.flops_per_token:,.0f} tokens/s"
              for (config, _), (rate, _) in zip(SIZES, measured)]  # fmt: skip
     lines += [f"{stage:8} starts in {seconds:.1f} s" for stage, seconds in starts.items()]
+    lines += (
+        [] if usual else [f"these starts are not kept: {threads} threads are more than the {granted_cores()} cores"]
+    )
+    n_threads = f"{threads} thread{'s' if threads > 1 else ''}"
     found = {"cpu": cpu_model(), "hardware": hardware.name, "threads": threads, "file": str(kept),
              "flops_per_s": {config.name: one.flops_per_s for (config, _), (one, _) in zip(SIZES, measured)},
              "start_s": starts}  # fmt: skip
-    return found, "\n".join([f"{cpu_model()}, {hardware.name}, {threads} threads", *lines, f"kept in {kept}"])
+    return found, "\n".join([f"{cpu_model()}, {hardware.name}, {n_threads}", *lines, f"kept in {kept}"])
 
 
 def _rate(config: Model, batch_size: int, hardware: Hardware, threads: int, seconds: float

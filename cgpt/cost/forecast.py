@@ -68,7 +68,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
 def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
     """Raise UserError with every problem of the arguments that can be told before the model is known."""
     problems = []
-    if bool(asked.model) == bool(asked.shape):
+    if (asked.model is None) == (asked.shape is None):
         problems.append("forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,...")
     if asked.shape and asked.vocab_size:
         problems.append("--vocab-size: stands beside --shape, which says it; leave it out")
@@ -103,7 +103,7 @@ def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
             problems.append(f"--systems: {profile.name} is one machine, not {asked.systems}; leave it out")
     if not profile.wafer:
         for key in ("grid", "sparsity"):
-            if getattr(asked, key):
+            if getattr(asked, key) is not None:
                 problems.append(f"--{key}: {profile.name} is no wafer; leave it out, or take a profile such as cs2")
         return problems
     if asked.systems and asked.systems > profile.wafer.max_systems:
@@ -116,12 +116,15 @@ def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
 
 def shape_of(asked: Request, models: Mapping[str, Model]) -> Shape:
     """The shape that is asked for, with the vocabulary that is; raises UserError where there is no such model."""
-    if asked.shape:
+    if asked.shape is not None:
         return shapes.parse(asked.shape)
-    assert asked.model
+    assert asked.model is not None
     if asked.model not in models:
         raise UserError(f"--model: there is no model '{asked.model}'; {did_you_mean(asked.model, models)}")
     row = models[asked.model]
+    if asked.context and asked.context > row.seq_len:
+        raise UserError(f"--context: {asked.context:,} is more than the {row.seq_len:,} positions that {asked.model} "
+                        "has; write fewer")  # fmt: skip
     return shapes.of_model(replace(row, vocab_size=asked.vocab_size) if asked.vocab_size else row)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cgpt.cost.estimate import Step, training_extrapolated
+from cgpt.cost.estimate import Step, outside, training_extrapolated
 from cgpt.cost.shapes import Shape
 from cgpt.spec import Gpu, Hardware
 
@@ -197,7 +197,7 @@ def _inference(shape: Shape, hardware: Hardware, systems: int, tokens: int, weig
         problem = f"weights and cache take {(weights + cache) / 1e9:.0f} GB; take at least {least} of this GPU"
     return Step(
         1, tokens, flops, parts, max(parts, key=lambda part: parts[part]),
-        systems > _gpu(hardware).measured_inference_systems,
+        systems > _gpu(hardware).measured_inference_systems or outside(_gpu(hardware).inference_d_model, shape.d_model),
         {"memory": hardware.memory_bytes or 0, "weights": weights / systems, "cache": cache / systems},
         {"tensor": systems}, problem,
     )  # fmt: skip

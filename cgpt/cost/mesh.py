@@ -78,9 +78,10 @@ def _step(shape: Shape, hardware: Hardware, systems: int, side: int, measured: t
     elif weights + cache > held:
         problem = (f"weights and cache take {(weights + cache) / 1e9:.1f} GB, and the SRAM of {systems} has "
                    f"{held / 1e9:.0f}; take at least {math.ceil((weights + cache) * systems / held)}")  # fmt: skip
+    other_width = outside(_wafer(hardware).inference_d_model, shape.d_model)
     return Step(
         samples=1, tokens=tokens, model_flops=flops, parts_s=parts, bound_by=max(parts, key=lambda part: parts[part]),
-        extrapolated=systems > 1 or outside(measured, side),
+        extrapolated=systems > 1 or other_width or outside(measured, side),
         memory_bytes={"sram": hardware.memory_bytes or 0, "weights": weights / systems, "cache": cache / systems},
         layout={"grid": side}, problem=problem,
     )  # fmt: skip

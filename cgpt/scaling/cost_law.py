@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.scaling.resampling import SAME, n_different
+
 N_FREE = {"offset": 3, "power": 2}  # free constants of each form
-_ALPHAS = np.geomspace(1e-3, 3.0, 100)  # grid that brackets alpha
+LEAST_ALPHA, MOST_ALPHA = 1e-3, 3.0
+_ALPHAS = np.geomspace(LEAST_ALPHA, MOST_ALPHA, 100)  # grid that brackets alpha
+_AT_AN_END = 1.1  # an alpha within this ratio of an end of the grid, whose step is less, is no minimum
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _GOLDEN_STEPS = 40
 
@@ -55,7 +59,7 @@ def fit_power(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = N
     w = np.ones_like(y) if weights is None else weights
     slope, level, _ = _line(np.log(cost), y, w)
     alpha = -slope
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):  # of a loss that does not change
         return np.stack([np.exp(level / alpha), alpha, np.zeros_like(alpha)], axis=-1)
 
 
@@ -82,6 +86,16 @@ def fit_offset(cost: np.ndarray, loss: np.ndarray, weights: np.ndarray | None = 
         return np.stack([middle * scale ** (1 / alpha), alpha, e], axis=-1)
 
 
+def undecided(form: str, law: np.ndarray, cost: np.ndarray, loss: np.ndarray) -> str | None:
+    """Why settings at `cost` (n,) of `loss` (n,) follow no law of the form, of which `law` is the nearest; or None."""
+    if fit_power(cost, loss)[1] < LEAST_ALPHA:
+        return "the loss does not fall as the cost grows; look at the runs, or train at more budgets"
+    if form == "offset" and not LEAST_ALPHA * _AT_AN_END < law[1] < MOST_ALPHA / _AT_AN_END:
+        return (f"no alpha from {LEAST_ALPHA:g} to {MOST_ALPHA:g} is best: the loss falls at some costs and is flat at "
+                "the others; train at more budgets, or leave out the smallest")  # fmt: skip
+    return None
+
+
 FITTERS: dict[str, Callable[..., np.ndarray]] = {"offset": fit_offset, "power": fit_power}
 
 
@@ -93,7 +107,10 @@ def held_out_errors(form: str, cost: np.ndarray, loss: np.ndarray, cells: np.nda
     order = sorted(set(cells), key=lambda cell: cost[cells == cell].mean())
     errors = []
     for place in range(N_FREE[form], len(order)):
-        before, own = np.isin(cells, order[:place]), cells == order[place]
+        own = cells == order[place]
+        before = np.isin(cells, order[:place]) & (SAME * cost < cost[own].mean())
+        if not before.any() or n_different(cost[before]) < N_FREE[form]:
+            continue
         law = FITTERS[form](cost[before], loss[before])
         predicted = loss_at(law, cost[own].mean(keepdims=True))[0]
         errors.append((int(order[place]), float(predicted / loss[own].mean() - 1)))

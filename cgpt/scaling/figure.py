@@ -155,18 +155,23 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
                       label=f"d_model {width['d_model']}, n={seeds}")  # fmt: skip
         best, ends = width["best_lr"], width["best_lr_ends"] or [width["best_lr"]] * 2
         reach = [[max(0.0, best - ends[0])], [max(0.0, ends[1] - best)]]
-        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=10, capsize=3,
-                      markerfacecolor=colour if width["interior"] else "none")  # fmt: skip
+        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=13, capsize=3,
+                      markerfacecolor=colour if width["interior"] else "white", zorder=4)  # fmt: skip
     axes.set_xscale("log")
-    log_ticks(axes.xaxis)
+    axes.minorticks_off()
+    rates = found["widths"][0]["lr"]
+    crowded: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(rates) > 8 else {}
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], **crowded)
     axes.set_xlabel("learning rate")
     axes.set_ylabel(LABELS["validation_loss"])
     power = found.get("power_of_width")
     law = "" if power is None else "no power of the width" if "problem" in power else (
         f"best rate ~ width^{power_in_words(power)}")  # fmt: skip
     axes.set_title(": ".join(filter(None, (name, law))))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.5)  # room for the legend above every curve
     axes.legend(fontsize=8, title="stars: best rates, 95 %; hollow: an end of the rates, left out;\n"
-                "bars: sd of the mean over seeds", title_fontsize=8)  # fmt: skip
+                "bars: sd of the mean over seeds", title_fontsize=8, loc="upper center", ncols=2)  # fmt: skip
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bool) -> None:

@@ -17,8 +17,8 @@ FACTS = [
 ]  # fmt: skip
 FACTS_OF = {
     "compute": [
-        ("L(C)", "(C / C0)^-alpha + E with E >= 0, least squares of the loss; the power law has no E, least squares "
-         "of its log"),
+        ("L(C)", "(C / C0)^-alpha + E with E >= 0 and alpha from 0.001 to 3, least squares of the loss; the power law "
+         "has no E, least squares of its log"),
         ("0 (bound)", "E would be below 0: it, and then the lower ends of its interval and of alpha's, are this bound"),
         ("corr. alpha, E", "of their ranks over the draws that give the intervals: near 1, the runs decide only both "
          "together, and neither is to be quoted without its interval"),

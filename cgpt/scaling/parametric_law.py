@@ -8,16 +8,20 @@ side through reweighted least squares, which minimises the same objective.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
+
+from cgpt.scaling.resampling import interval
 
 HUBER_DELTA = 1e-3
 N_REFINED = 50  # starts of the grid that are followed up
 REFINING_STEPS, DRAW_STEPS = 40, 150  # of reweighted least squares
 LEAST_SPREAD = 0.1  # sd of log tokens around their power of N; below it N and D cannot be told apart
 LEAST_VALUES = 3  # different N, and D: two say nothing of the bend that tells A / N^alpha from E
+LEAST_EXPONENT = 0.01  # over a hundredfold of N or D such a term falls by 5 %
 CONSTANTS = ("a", "b", "e", "alpha", "beta")
 
 
@@ -86,6 +90,17 @@ def fit_draws(n_parameters: np.ndarray, tokens: np.ndarray, loss: np.ndarray, we
     return [problem.law(p) for p in problem.reweighted(begin, weights, DRAW_STEPS)]
 
 
+def flat(law: ParametricLaw, draws: Sequence[ParametricLaw]) -> str | None:
+    """Which of the two terms may be none, as its exponent or an end of the exponent's interval is 0 or below, so that
+    it cannot be told from E; or None."""
+    for name, what, more in (("alpha", "model size", "sizes"), ("beta", "number of tokens", "lengths")):
+        exponent, low = getattr(law, name), interval(np.array([getattr(draw, name) for draw in draws]))[0]
+        if min(exponent, low) < LEAST_EXPONENT:
+            return (f"the loss of these runs may not fall with the {what} ({name} {exponent:.2g}, from {low:.2g} on), "
+                    f"so that its term cannot be told from E; train {more} farther apart")  # fmt: skip
+    return None
+
+
 class _Problem:
     """The data (n,) and the objective at points (m, 5): log A', log B', log E, alpha, beta, N and D centred."""
 
@@ -128,7 +143,8 @@ class _Problem:
         return p
 
     def law(self, p: np.ndarray) -> ParametricLaw:
-        a, b = np.exp(p[0] + p[3] * self.centre_n), np.exp(p[1] + p[4] * self.centre_d)
+        with np.errstate(over="ignore"):  # of a draw whose term is none, and its exponent anything
+            a, b = np.exp(p[0] + p[3] * self.centre_n), np.exp(p[1] + p[4] * self.centre_d)
         return ParametricLaw(float(a), float(b), float(np.exp(p[2])), float(p[3]), float(p[4]))
 
     def centred(self, law: ParametricLaw) -> np.ndarray:

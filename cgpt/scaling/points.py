@@ -94,24 +94,46 @@ class Points:
         )  # fmt: skip
 
     def best_of_each_size(self) -> Points:
-        """The runs of the setting with the least mean loss, of those that share size and tokens, as of a sweep of
+        """The runs of the setting with the least mean loss, of those that share size and length, as of a sweep of
         rates: a law is of the best that a size and a length can do, not of what was tried on the way."""
         mean = self.cell_means(self.loss)
-        best: dict[tuple[float, float], int] = {}
-        for cell, n, tokens in dict.fromkeys(
-            zip(self.cells.tolist(), self.n_parameters.tolist(), self.tokens.tolist())
-        ):
-            if mean[cell] < mean[best.setdefault((n, tokens), cell)]:
-                best[n, tokens] = cell
-        return self if len(best) == self.n_cells else self._of(np.isin(self.cells, list(best.values())))
+        best = [min(cells, key=lambda cell: mean[cell]) for cells in self._sweeps()]
+        return self if len(best) == self.n_cells else self._of(np.isin(self.cells, best))
 
     def competing_axes(self) -> list[str]:
         """The keys in which settings of one size and length differ, such as `train.lr`."""
-        by_size: dict[tuple[float, float], list[set[str]]] = {}
-        for n, tokens, setting in zip(self.n_parameters.tolist(), self.tokens.tolist(), self.settings):
-            by_size.setdefault((n, tokens), []).append(set(setting.split(", ")))
-        differing = [set().union(*settings) - settings[0].intersection(*settings) for settings in by_size.values()]
-        return sorted({part.split("=")[0] for parts in differing for part in parts if part})
+        words = dict(zip(self.cells.tolist(), self.settings))
+        competing = [[set(words[cell].split(", ")) for cell in cells] for cells in self._sweeps()] if words else []
+        differing = [set().union(*settings) - settings[0].intersection(*settings) for settings in competing]
+        axes = {part.split("=")[0] for parts in differing for part in parts if part}
+        return sorted(axes - {"train.tokens"})  # of one length in batches of several sizes
+
+    def rates_at_an_end(self) -> tuple[int, int]:
+        """At how many sizes and lengths the best of several learning rates is the lowest or the highest, beyond which a
+        better one may lie, and at how many several were tried."""
+        if self.lr is None:
+            return 0, 0
+        mean, lr = self.cell_means(self.loss), self.cell_means(self.lr)
+        swept = [cells for cells in self._sweeps() if np.ptp(lr[cells]) > 0]
+        best = [lr[min(cells, key=lambda cell: mean[cell])] for cells in swept]
+        return sum(rate in (lr[cells].min(), lr[cells].max()) for rate, cells in zip(best, swept)), len(swept)
+
+    def _sweeps(self) -> list[list[int]]:
+        """The cells of each size and length. A length is rounded up to whole batches, so that one of T tokens in
+        batches of B was asked for as more than T - B: those that could be the same are, in batches of any size."""
+        first = [int(np.argmax(self.cells == cell)) for cell in range(self.n_cells)]
+        tokens = self.tokens[first]
+        least = tokens - (0 if self.batch_tokens is None else self.batch_tokens[first])
+        sweeps: list[list[int]] = []
+        for cell in np.lexsort((tokens, self.n_parameters[first])).tolist():
+            start = sweeps[-1][0] if sweeps else cell
+            same = self.n_parameters[first[cell]] == self.n_parameters[first[start]] and (
+                tokens[cell] == tokens[start] or least[cell] < tokens[start])  # fmt: skip
+            if sweeps and same:
+                sweeps[-1].append(cell)
+            else:
+                sweeps.append([cell])
+        return [sorted(cells) for cells in sweeps]
 
     def _of(self, kept: np.ndarray) -> Points:
         """The runs (n,) that are kept, their settings numbered anew."""
@@ -136,8 +158,15 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     rows = [row for row in read_rows(path, RUN_COLUMNS) if row["stage"] == "pretrain" and row["validation_loss"]]
     specs = {run.id: run.spec for run in plan.of("pretrain")}
     refuse_strange(path, rows, specs, plan)
-    if not any(math.isfinite(float(row["validation_loss"])) for row in rows):
+    try:
+        losses = {row["run"]: float(row["validation_loss"]) for row in rows}
+    except ValueError as error:
+        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
+    if not any(map(math.isfinite, losses.values())):
         raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
+    if strange := [run for run, loss in losses.items() if loss <= 0]:
+        raise UserError(f"{path}: {strange[0]}: validation_loss: is {losses[strange[0]]:g}, and a cross-entropy is "
+                        "above 0; run tabulate again")  # fmt: skip
     shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:

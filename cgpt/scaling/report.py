@@ -60,6 +60,9 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     counted = f"{study['n_runs']} runs, {study['n_cells']} settings"
     if study["best_by"]:
         counted += f", of each size the best of {study['n_cells_tried']} by {', '.join(study['best_by'])}"
+    n_at_an_end, n_swept = study.get("rates_at_an_end", (0, 0))
+    if n_at_an_end:
+        counted += f"; at {n_at_an_end} of {n_swept} the best learning rate is the last one tried on its side"
     counted += left_out
     if study["seeds_apart"]:
         each = ", ".join(f"{model} at {loss:.3f}" for model, loss in study["seeds_apart"])

@@ -62,6 +62,7 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", ma
         "batch_tokens": None if points.batch_tokens is None else float(np.median(points.batch_tokens)),
         "shapes": _shapes(points),
         "primary_flops": primary,
+        **({"rates_at_an_end": list(tried.rates_at_an_end())} if points.n_cells < tried.n_cells else {}),
         **{name: makers[name]() for name in asked or LAWS},
     }
 
@@ -122,6 +123,8 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
                            "they are; train at more budgets"}  # fmt: skip
     fitter = cost_law.FITTERS[form]
     law = fitter(cost, loss)
+    if problem := cost_law.undecided(form, law, cost, loss):
+        return {"problem": problem}
     fitted = cost_law.loss_at(law, cost)
     sd = relative_sd(loss, fitted, n_free)
     if len(loss) < MANY_SETTINGS:
@@ -165,6 +168,8 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
     else:
         weights = resampled_weights(n_settings, n_free + 1, N_PARAMETRIC_DRAWS)
     draws = parametric_law.fit_draws(n, points.tokens, losses, weights, law)
+    if problem := parametric_law.flat(law, draws):
+        return {"problem": problem}
     names = (*parametric_law.CONSTANTS, "n_exponent")
     values = {name: np.array([getattr(draw, name) for draw in draws]) for name in names}
     fit: dict[str, Any] = {}
