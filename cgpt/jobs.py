@@ -46,7 +46,7 @@ def _forwarding(
 def stop_with_workflow() -> None:
     """In a job: SIGTERM comes from within when the process that started it is gone, by `kill -9` for instance."""
     pid = os.environ.get(WORKFLOW_PID, "")
-    if pid.isdecimal() and _is_alive(int(pid)):
+    if pid.isdecimal() and is_alive(int(pid)):
         threading.Thread(target=_stop_after, args=(int(pid),), daemon=True).start()
 
 
@@ -55,7 +55,7 @@ def _stop_after(pid: int) -> None:
         descriptor = os.pidfd_open(pid)  # Linux; becomes readable when that process ends
         select.select([descriptor], [], [])
     except (AttributeError, OSError):
-        while _is_alive(pid):
+        while is_alive(pid):
             time.sleep(POLL_S)
     try:
         print("the workflow that started this run is gone; it saves and stops", file=sys.stderr, flush=True)
@@ -64,7 +64,8 @@ def _stop_after(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs, whosever it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

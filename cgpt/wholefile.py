@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cgpt.errors import UserError, writing
+from cgpt.jobs import is_alive
 
 PART = re.compile(r"\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())  # without dots, which part a temporary name's fields
@@ -122,19 +123,9 @@ def _part(path: Path) -> Path:
     """A temporary name beside `path` that no other process has; what ended processes left of theirs is removed."""
     for other in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         named = PART.fullmatch(other.name.removeprefix(path.name))
-        if named and named["host"] == HOST and not _runs(int(named["pid"])):
+        if named and named["host"] == HOST and not is_alive(int(named["pid"])):
             shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
     return path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.part")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _sync(path: Path) -> None:
