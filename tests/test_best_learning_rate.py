@@ -81,7 +81,7 @@ def test_a_best_rate_at_the_grids_end_has_no_part_in_the_power_and_two_others_gi
     (axes,) = law_figure({"": points}, {"": made}).axes
     assert axes.get_title() == "no power of the width"
     stars = [line for line in axes.lines if line.get_marker() == "*"]
-    assert sorted(str(star.get_markerfacecolor()) for star in stars)[-2:] == ["none", "none"]
+    assert sorted(str(star.get_markerfacecolor()) for star in stars)[-2:] == ["white", "white"]
 
 
 def test_runs_of_two_lengths_are_not_taken_for_seeds_of_one_rate():
