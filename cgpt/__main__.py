@@ -134,7 +134,10 @@ def _workflow() -> load.Workflow:
 
 
 def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
-    workflow = _workflow()
+    return _planned(name, _workflow())
+
+
+def _planned(name: str, workflow: load.Workflow) -> tuple[Experiment, plan.Plan]:
     experiment = workflow.asked(name)
     if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job it is said already
         workflow.warn_of_others(name)
@@ -145,17 +148,17 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt import plantable
     from cgpt.planned_time import timed
 
-    experiment, made = _experiment(chosen.experiment)
-    previews = _previews(experiment, made)
+    workflow = _workflow()
+    experiment, made = _planned(chosen.experiment, workflow)
+    previews = _previews(experiment, made, workflow)
     when = timed(made, chosen.cores)
     return plantable.as_json(experiment, when, previews), plantable.as_text(experiment, when, previews)
 
 
-def _previews(experiment: Experiment, made: plan.Plan) -> list[Any]:
+def _previews(experiment: Experiment, made: plan.Plan, workflow: load.Workflow) -> list[Any]:
     """The previews of a plan's tasks; raises UserError where a document or a corpus cannot be used."""
     from cgpt import preview, trial
 
-    workflow = _workflow()
     trial.refuse_too_small(experiment.name, made.runs, workflow)
     return preview.previews(made.runs, {(run.stage, run.id): run for run in made.runs}, workflow)
 

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cgpt import check, flops, memory, taskgroups, trunk
 from cgpt.errors import UserError
 from cgpt.load import Workflow
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
-from cgpt.taskgroups import TaskGroup
+from cgpt.taskgroups import Leaf, TaskGroup
 from cgpt.variants import Variant, variants
 
 LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
@@ -97,18 +97,18 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
     not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
-    runs = trunk.share(_runs(experiment, workflow))
+    runs = trunk.share(_runs(experiment, workflow, leaves))
     return Plan(experiment.name, tuple(runs), tuple(groups), tuple(not_tuned))
 
 
-def _runs(experiment: Experiment, workflow: Workflow) -> list[Run]:
+def _runs(experiment: Experiment, workflow: Workflow, leaves: Sequence[Leaf]) -> list[Run]:
     runs: dict[tuple[str, str], Run] = {}
     points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
     for of_model in points.values():
         _refuse_alike(of_model, experiment.name)
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
         for variant in points[model_name]:
-            for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name]):
+            for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name], leaves):
                 runs.setdefault((run.stage, run.id), run)
     found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
     if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
@@ -151,7 +151,8 @@ def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
                         "fewer, or a warmup_fraction")  # fmt: skip
 
 
-def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware) -> Iterator[Run]:
+def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware,
+                     leaves: Sequence[Leaf]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else.
@@ -174,7 +175,7 @@ def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflo
         yield pretrain
         if hardware.timing == "modeled":
             yield _meter_run(hardware, pretrain)
-        for name, said in taskgroups.expand(experiment, workflow.tasks)[0]:
+        for name, said in leaves:
             task = {key: value for key, value in said.items() if key != "finetune"}
             own, scored = said.get("finetune"), taskgroups.scored(task, experiment)
             dataset = workflow.datasets[task["data"]] if "data" in task else None

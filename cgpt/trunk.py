@@ -22,20 +22,16 @@ WAIT_S = 0.5  # between two looks at a run that is waited for
 
 
 def share(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each told of the shorter ones that it can go on from, and charged only for what it does itself."""
+    """The runs, each with the shorter ones that it can go on from and the steps that it then need not do itself."""
     shared_by = {run.id: run for run in runs}
     for group in _of_wsd_alike(runs, shared):
         group.sort(key=lambda run: run.spec["train"]["steps"])
         for n, run in enumerate(group):
             execution = replace(run.execution, leads_on=n + 1 < len(group))
             if n:
-                trunk_steps = _shared_steps(group[n - 1])
-                share_left = 1 - trunk_steps / run.spec["train"]["steps"]
-                minutes = None if execution.minutes is None else execution.minutes * share_left
                 shorter = tuple(other.id for other in reversed(group[:n]))
-                execution = replace(
-                    execution, trunk=shorter[0], shorter=shorter, trunk_steps=trunk_steps, minutes=minutes
-                )
+                steps = _shared_steps(group[n - 1])
+                execution = replace(execution, trunk=shorter[0], shorter=shorter, trunk_steps=steps)
             shared_by[run.id] = replace(run, execution=execution)
     return [shared_by[run.id] for run in runs]
 

@@ -45,6 +45,11 @@ def loss_of(flops: float, seed: int) -> float:
     return ((flops / c0) ** -alpha + e) * (1 + 0.0001 * np.random.RandomState([int(flops) % 2**31, seed]).randn())
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def write_runs(root: Path) -> None:
     """runs.csv of the plan, with the losses of LAW, 0.01 % of noise, and a fine-tuned run."""
     workflow = load.load_workflow(root)
@@ -112,8 +117,7 @@ def test_a_law_is_of_each_sizes_best_learning_rate_and_says_of_how_many(root):
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 1\nvary: {train.lr: [0.001, 0.002]}\nfit: [compute]")
     write_runs(root)
     path = root / "results/quickstart/runs.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     for row in rows[:-1]:
         better = 0.001 if row["model"] in "ace" else 0.002
         if row["setting"] != f"train.lr={better}":
@@ -132,8 +136,7 @@ def test_a_law_is_of_each_sizes_best_learning_rate_and_says_of_how_many(root):
 def test_a_run_without_a_finite_loss_is_left_out_and_said(root):
     write_runs(root)
     path = root / "results/quickstart/runs.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     rows[0]["validation_loss"], rows[1]["validation_loss"] = "nan", "inf"
     write_csv(path, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 0
@@ -145,8 +148,7 @@ def test_a_seed_apart_from_the_others_of_its_setting_is_named_above_the_law(root
     edit(root, QUICKSTART, "seeds: [0, 1]", "seeds: [0, 1, 2]")
     write_runs(root)
     path = root / "results/quickstart/runs.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(path)
     (strange,) = (row for row in rows if row["model"] == "d" and row["seed"] == "1" and row["stage"] == "pretrain")
     strange["validation_loss"] = str(2 * float(strange["validation_loss"]))
     write_csv(path, RUN_COLUMNS, rows)
@@ -253,8 +255,7 @@ def test_the_published_fits_that_are_kept_are_those_of_the_published_numbers(tmp
 
 
 def test_every_published_row_names_its_source():
-    with open(REFERENCE / "published.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(REFERENCE / "published.csv")
     assert len(rows) == 644
     assert all(row["source"] and row["verified"] in ("read", "second hand") for row in rows)
     assert all(np.isfinite(float(row["value"])) for row in rows)
