@@ -122,7 +122,9 @@ def bounded() -> Iterator[None]:
 
 
 def _stop(number: int, frame: Any) -> None:
-    raise _OutOfTime
+    """Raises, but not within the frames that set the bounds and lift them: there the timer would stay as it is."""
+    if frame.f_globals.get("__name__") not in (__name__, contextmanager.__module__):
+        raise _OutOfTime
 
 
 def _limit_memory() -> tuple[int, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,12 +218,10 @@ def test_plan_names_the_time_on_cores_and_refuses_fewer_than_a_run_needs(root, c
         assert capsys.readouterr().err == f"--cores: {cores} {wrong}; write 2 or more\n"
 
 
-def test_twenty_thousand_runs_are_laid_out_on_cores_in_seconds(root):
+def test_twenty_thousand_runs_are_laid_out_on_cores_within_1_percent_of_the_least(root):
     minutes, threads = [float(n % 17) for n in range(20_000)], [1 + n % 2 for n in range(20_000)]
     least = sum(m * t for m, t in zip(minutes, threads)) / 64
-    plan, before = a_plan(minutes, threads, {}), time.perf_counter()
-    assert least <= wall(plan, 64) <= 1.01 * least
-    assert time.perf_counter() - before < 60
+    assert least <= wall(a_plan(minutes, threads, {}), 64) <= 1.01 * least
 
 
 def test_measure_keeps_the_rates_of_this_machine_for_plans(root, capsys, monkeypatch):
