@@ -12,16 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cgpt import caches, ending, generate_command, jobs, kernels, load, plan, plans, trunk
-from cgpt.bench import command as bench
-from cgpt.bench import rate
-from cgpt.chain import Chain
-from cgpt.cost import command as cost
-from cgpt.declarations import folder_of
+from cgpt import jobs
+from cgpt.commands import bench, ending, generate, measure
+from cgpt.commands import forecast as cost
 from cgpt.errors import UserError
-from cgpt.kernels.processor import check_threads
+from cgpt.experiment import load, plan, plans, shared_steps
+from cgpt.experiment.chain import Chain
+from cgpt.files import cache
+from cgpt.files.declarations import folder_of
+from cgpt.files.whole import lock
+from cgpt.host import check_threads
+from cgpt.kernels import backend
 from cgpt.spec import Experiment, Hardware
-from cgpt.wholefile import lock
 
 RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"  # the one folder of results that is committed
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(getattr(chosen, "threads", None), int):
             check_threads(chosen.threads)
         if chosen.verb in DRAWING:
-            caches.prepare_matplotlib()
+            cache.prepare_matplotlib()
         result, text = chosen.run(chosen)
         print(json.dumps(result) if chosen.json else text, end="\n" if chosen.json or text else "", flush=True)
 
@@ -109,11 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "measure", parents=[shared], help="measure how fast this machine trains, for plan's minutes"
     )
-    rate.add_arguments(verb)
-    verb.set_defaults(run=rate.measure)
+    measure.add_arguments(verb)
+    verb.set_defaults(run=measure.measure)
     verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
-    generate_command.add_arguments(verb)
-    verb.set_defaults(run=generate_command.generate)
+    generate.add_arguments(verb)
+    verb.set_defaults(run=generate.generate)
     verb = verbs.add_parser("import-hf", parents=[shared], help="make a checkpoint of a folder of transformers")
     verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
@@ -145,31 +147,31 @@ def _planned(name: str, workflow: load.Workflow) -> tuple[Experiment, plan.Plan]
 
 
 def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt import plantable
-    from cgpt.planned_time import timed
+    from cgpt.experiment import show_plan
+    from cgpt.experiment.planned_time import timed
 
     workflow = _workflow()
     experiment, made = _planned(chosen.experiment, workflow)
     previews = _previews(experiment, made, workflow)
     when = timed(made, chosen.cores)
-    return plantable.as_json(experiment, when, previews), plantable.as_text(experiment, when, previews)
+    return show_plan.as_json(experiment, when, previews), show_plan.as_text(experiment, when, previews)
 
 
 def _previews(experiment: Experiment, made: plan.Plan, workflow: load.Workflow) -> list[Any]:
     """The previews of a plan's tasks; raises UserError where a document or a corpus cannot be used."""
-    from cgpt import preview, trial
+    from cgpt.preview import corpora, tasks
 
-    trial.refuse_too_small(experiment.name, made.runs, workflow)
-    return preview.previews(made.runs, {(run.stage, run.id): run for run in made.runs}, workflow)
+    corpora.refuse_too_small(experiment.name, made.runs, workflow)
+    return tasks.previews(made.runs, {(run.stage, run.id): run for run in made.runs}, workflow)
 
 
 def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt import preview
+    from cgpt.preview import tasks
 
     workflow = _workflow()
     known = plans.all_runs(workflow)
     ids = set(chosen.ids or sys.stdin.read().split())
-    previews = preview.previews([run for run in known.values() if run.id in ids], known, workflow)
+    previews = tasks.previews([run for run in known.values() if run.id in ids], known, workflow)
     return {"tasks": [each.task for each in previews]}, ""
 
 
@@ -181,7 +183,7 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     run = plans.pick(chosen.verb, chosen.id, runs, broken)
     threads = _granted(chosen.threads, run)
     if chosen.verb in COMPUTING:
-        kernels.open_devices(_hardware(run, workflow))
+        backend.open_devices(_hardware(run, workflow))
     with lock(LOCKS / run.stage / run.id):
         _refuse_upstream(run, runs)
         cost = replace(run.execution, leads_on=plans.is_awaited(run, runs.values()))
@@ -211,7 +213,7 @@ def _granted(granted: int | None, run: plan.Run) -> int:
 
 
 def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.fetch import fetch
+    from cgpt.stages.fetch import fetch
 
     record = fetch(workflow.datasets[run.id], _folder(run))
     _warn_of_tasks(run.id, workflow)
@@ -220,19 +222,17 @@ def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
 def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
     """Say what is wrong with tasks over data that have just come, long before a run of them stops for it."""
-    from cgpt import preview
+    from cgpt.preview import tasks
 
     known = plans.all_runs(workflow)
     try:
-        preview.previews(
-            [run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow
-        )
+        tasks.previews([run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
 
 
 def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.tokenize import tokenize
+    from cgpt.stages.tokenize import tokenize
 
     return tokenize(run.spec, DATA, _folder(run))
 
@@ -240,10 +240,10 @@ def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     if run.execution.leads_on:  # seen by a longer run that starts at the same time, which then waits
         (plan.RUNS_FOLDER / "state" / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
-    from cgpt.pretrain import pretrain
+    from cgpt.stages.pretrain import pretrain
 
     hardware, cost = _hardware(run, workflow), run.execution
-    shorter = trunk.usable(run, plan.RUNS_FOLDER / "state", LOCKS / "pretrain")
+    shorter = shared_steps.usable(run, plan.RUNS_FOLDER / "state", LOCKS / "pretrain")
     return pretrain(
         run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, cost.checkpoint_every_steps,
         _job_cost(hardware), shorter, cost.leads_on,
@@ -251,7 +251,7 @@ def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
 
 def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.finetune import finetune
+    from cgpt.stages.finetune import finetune
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
     tokens, hardware = _upstream(run, "tokenize"), _hardware(run, workflow)
@@ -259,19 +259,19 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
 
 
 def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.meter import meter
+    from cgpt.stages.meter import meter
 
     return meter(run.spec, _upstream(run, "pretrain"), _folder(run), _hardware(run, workflow))
 
 
 def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.baseline import baseline
+    from cgpt.stages.baseline import baseline
 
     return baseline(run.spec, DATA, _folder(run))
 
 
 def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
-    from cgpt.evaluate import evaluate
+    from cgpt.stages.evaluate import evaluate
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
     return evaluate(run.spec, checkpoint, DATA, _folder(run), _hardware(run, workflow), threads)
@@ -281,7 +281,7 @@ def _job_cost(hardware: Hardware) -> Any:
     """What says how long a job takes on a profile that no clock can time."""
     if hardware.timing == "measured":
         return None
-    from cgpt.cost.training import job_cost
+    from cgpt.cost.job import job_cost
 
     return job_cost
 
@@ -313,21 +313,21 @@ def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     experiment, made = _experiment(chosen.experiment)
     write: Callable[..., Path]
     if chosen.verb == "tabulate":
-        from cgpt.tabulate import tabulate as write
+        from cgpt.report.tables import tabulate as write
     elif chosen.verb == "plot-devices":
-        from cgpt.plot_devices import plot_devices as write
+        from cgpt.report.machines.figures import plot_devices as write
     elif chosen.verb == "plot-vary":
-        from cgpt.plot_vary import plot_vary as write
+        from cgpt.report.vary_figure import plot_vary as write
     else:
-        from cgpt.plot import plot as write
+        from cgpt.report.figures import plot as write
     with lock(LOCKS / "tables" / experiment.name, wait=True):
         folder = write(experiment, made, RESULTS, chosen.partial)
     return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if chosen.partial else ""
 
 
 def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt import fit
-    from cgpt.collect import refuse_stale
+    from cgpt.commands import fit
+    from cgpt.report.rows import refuse_stale
     from cgpt.scaling.points import read_runs
 
     if chosen.experiment is None and not chosen.published:
@@ -347,14 +347,14 @@ def _fit(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _coordinate_check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.coordinate_report import coordinate_check
-    from cgpt.coordinates import Settings
+    from cgpt.report.laws.coordinate_check import coordinate_check
+    from cgpt.training.coordinate_check import Settings
 
     return coordinate_check(Settings(), chosen.out, chosen.threads), f"{chosen.out}/coordinate_check.md"
 
 
 def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt import doctor
+    from cgpt.commands import doctor
 
     found = doctor.examine()
     if found["problems"]:
@@ -364,13 +364,13 @@ def _doctor(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.hf import command
+    from cgpt.commands import huggingface as command
 
     return command.import_hf(chosen)
 
 
 def _export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    from cgpt.hf import command
+    from cgpt.commands import huggingface as command
 
     return command.export_hf(chosen)
 

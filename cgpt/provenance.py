@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cgpt.kernels.processor import cpu_flags, cpu_model
+from cgpt.host import cpu_flags, cpu_model
 
 PACKAGE = Path(__file__).parent
 PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}

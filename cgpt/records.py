@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.userfile import read_csv, read_json
-from cgpt.wholefile import whole_folder as whole_folder  # for those that write beside a record
-from cgpt.wholefile import write_whole as write_whole
+from cgpt.files.user_files import read_csv, read_json
+from cgpt.files.whole import whole_folder as whole_folder  # for those that write beside a record
+from cgpt.files.whole import write_whole as write_whole
 
 TIMINGS = ("measured", "modeled")
 SEAL = "record_sha256"

@@ -1,4 +1,4 @@
-"""What the YAML files say, as frozen dataclasses; `cgpt.load` fills them and checks every key.
+"""What the YAML files say, as frozen dataclasses; `cgpt.experiment.load` fills them and checks every key.
 
 Fields listed in a class's `EXECUTION` never decide identity: they may change without a rerun.
 """

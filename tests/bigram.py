@@ -1,4 +1,4 @@
-"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the functions of cgpt.score and cgpt.generate."""
+"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the functions of cgpt.model.loglikelihood and cgpt.inference.generate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_model(vocab_size: int, seq_len: int = 64) -> SimpleNamespace:
 
 
 def score(model, sequences, first):
-    """cgpt.score.score for the bigram table; refuses what the real one cannot take."""
+    """cgpt.model.loglikelihood.score for the bigram table; refuses what the real one cannot take."""
     answers = []
     model.calls.append([len(tokens) for tokens in sequences])
     for tokens, start in zip(sequences, first):
@@ -42,7 +42,7 @@ def score(model, sequences, first):
 
 
 def generate(model, prompts, max_new_tokens, config, stop_ids, stop):
-    """cgpt.generate.generate for the bigram table."""
+    """cgpt.inference.generate.generate for the bigram table."""
     continuations = []
     for prompt in prompts:
         new, last = [], prompt[-1]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import rates
+from cgpt import host
 from cgpt.__main__ import main
-from cgpt.kernels import compiler, processor
+from cgpt.experiment import rates
+from cgpt.kernels import compiler
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,11 +31,11 @@ def forecast(capsys, monkeypatch):
 def fresh(tmp_path, monkeypatch):
     """An empty cache, and nothing remembered of compiler or processor; what was is back afterwards."""
     monkeypatch.setenv("CGPT_CACHE", str(tmp_path))
-    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+    for function in (compiler.find_compiler, host.cpu_info, host.cpu_model):
         function.cache_clear()
     yield tmp_path
     monkeypatch.undo()
-    for function in (compiler.find_compiler, processor.cpu_info, processor.cpu_model):
+    for function in (compiler.find_compiler, host.cpu_info, host.cpu_model):
         function.cache_clear()
 
 

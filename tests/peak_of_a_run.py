@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from tiny import write_tokenizer
 
-from cgpt.pretrain import PretrainRun
-from cgpt.runstate import peak_memory_bytes
-from cgpt.shards import ShardWriter
+from cgpt.data.shards import ShardWriter
 from cgpt.spec import Hardware, Model, Train
+from cgpt.stages.pretrain import PretrainRun
+from cgpt.training.resume import peak_memory_bytes
 
 
 def main(folder: Path, asked: dict) -> int:

@@ -7,9 +7,9 @@ import json
 import pytest
 from test_tasks import ROWS, write_task
 
-from cgpt.baseline import bag_of_words, baseline
 from cgpt.errors import UserError
 from cgpt.records import read_scores
+from cgpt.stages.baseline import bag_of_words, baseline
 
 
 def test_words_that_decide_a_task_are_learned_from_the_labels_given(tmp_path):

@@ -126,7 +126,7 @@ def test_seconds_since_the_start_of_a_process_are_between_what_it_slept_and_what
 
 def test_the_peak_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     ballast = np.ones(400 << 20, np.uint8)
-    code = "from cgpt.runstate import peak_memory_bytes; print(peak_memory_bytes())"
+    code = "from cgpt.training.resume import peak_memory_bytes; print(peak_memory_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert 10 << 20 < int(done.stdout) < ballast.nbytes / 2
 

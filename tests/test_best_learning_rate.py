@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cgpt.page import markdown
-from cgpt.scaling import learning_rate, report
-from cgpt.scaling.figure import law_figure
+from cgpt.report.laws import page as report
+from cgpt.report.laws.figure import law_figure
+from cgpt.report.page import markdown
+from cgpt.scaling import learning_rate
 from cgpt.scaling.points import Points
 from cgpt.scaling.study import study
 

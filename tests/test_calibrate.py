@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cgpt.cost import calibrate, fidelity, gpu, measurements
+from cgpt.cost import calibrate, gpu, measurements
 from cgpt.errors import UserError
-from cgpt.load import load_workflow
+from cgpt.experiment.load import load_workflow
+from cgpt.report.machines import fidelity
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from project import edit, write_project
 
-from cgpt import content, load, plan
 from cgpt.__main__ import main
-from cgpt.collect import collect, refuse_stale
+from cgpt.data import content
 from cgpt.errors import UserError
+from cgpt.experiment import load, plan
+from cgpt.report.rows import collect, refuse_stale
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 EXPERIMENT = """\

@@ -14,10 +14,12 @@ import tiny
 from scipy.stats import linregress
 from test_model import by_hand, reference_losses
 
-from cgpt import coordinate_report, coordinates, parametrization
 from cgpt.__main__ import main
-from cgpt.coordinates import PARAMETRIZATIONS, Settings, activations, byte_batches, measure, slopes
-from cgpt.model import init_parameters
+from cgpt.model.gpt import init_parameters
+from cgpt.recipe import parametrization
+from cgpt.report.laws import coordinate_check
+from cgpt.training import coordinate_check as coordinates
+from cgpt.training.coordinate_check import PARAMETRIZATIONS, Settings, activations, byte_batches, measure, slopes
 
 REFERENCE = Path(__file__).parent.parent / "results/reference/coordinate_check"
 SMALL = Settings(widths=(16, 32, 64), base_width=32, d_head=8, seq_len=16, batch_size=4, steps=3, seeds=(0, 1))
@@ -115,7 +117,7 @@ def test_the_reference_shows_that_mup_holds_and_its_table_has_the_slopes_of_its_
     rows = read(REFERENCE / "coordinate_check.csv")
     assert_mup_holds(rows, Settings().steps)
     made = {"commit": "", "date": "", "host_cpu": "", "versions": {"tinygrad": "", "numpy": ""}}
-    fresh = coordinate_report.as_text(Settings(), rows, made)
+    fresh = coordinate_check.as_text(Settings(), rows, made)
     kept = (REFERENCE / "coordinate_check.md").read_text()
     assert fresh.partition("- **Models**")[2] == kept.partition("- **Models**")[2] != ""
 
@@ -132,7 +134,7 @@ def assert_mup_holds(rows: list[dict], step: int) -> None:
 
 def test_the_verb_writes_table_and_figure_and_prints_slopes_as_json(tmp_path, monkeypatch, capsys):
     rows = measure(replace(SMALL, widths=(16, 32), steps=1), tiny.THREADS)
-    monkeypatch.setattr(coordinate_report, "measure", lambda settings, threads: rows)
+    monkeypatch.setattr(coordinate_check, "measure", lambda settings, threads: rows)
     assert main(["coordinate-check", "--json", "--out", str(tmp_path), "--threads", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["slopes"] == [slope._asdict() for slope in slopes(rows)]

@@ -9,7 +9,7 @@ import pytest
 
 from cgpt.cost import gpu
 from cgpt.cost.shapes import Shape, of_model
-from cgpt.load import load_workflow
+from cgpt.experiment.load import load_workflow
 
 WORKFLOW = load_workflow(Path(__file__).parent.parent)
 A100, H100, H200 = (WORKFLOW.hardware[name] for name in ("a100", "h100", "h200"))

@@ -6,10 +6,10 @@ import bigram
 import pytest
 from test_evaluate import TOKENIZER, requests
 
-from cgpt.adapter import Adapter
-from cgpt.decoding import LENGTHS, decoding, unsupported, without_effect
 from cgpt.errors import UserError
-from cgpt.sampling import GenerationConfig
+from cgpt.inference.lm_eval_model import Adapter
+from cgpt.inference.sampling import GenerationConfig
+from cgpt.tasks.decoding import LENGTHS, decoding, unsupported, without_effect
 
 
 def asked(options: dict) -> list[tuple]:
@@ -106,6 +106,6 @@ def test_an_option_that_another_one_makes_void_is_named(options, key):
 
 
 def test_no_two_chunks_of_prompts_share_their_random_numbers(monkeypatch):
-    monkeypatch.setattr("cgpt.adapter.CONTINUATIONS_PER_CALL", 1)
+    monkeypatch.setattr("cgpt.inference.lm_eval_model.CONTINUATIONS_PER_CALL", 1)
     seeds = [config.seed for _, config in asked({"temperature": 1, "max_gen_toks": 2})]
     assert seeds == [0, 1]

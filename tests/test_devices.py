@@ -13,17 +13,17 @@ from project import edit, write_project
 from test_profiles import WAFER
 from test_tabulate import change, markdown_tables
 
-from cgpt import load, plantable
-from cgpt.collect import collect
-from cgpt.devices import device_rows
 from cgpt.errors import UserError
-from cgpt.plan import Plan, hardware_identity, make_plan
-from cgpt.planned_time import timed
-from cgpt.plot_devices import plot_devices, step_time_figure, time_to_loss_figure
+from cgpt.experiment import load, show_plan
+from cgpt.experiment.plan import Plan, hardware_identity, make_plan
+from cgpt.experiment.planned_time import timed
 from cgpt.records import KERNEL_COLUMNS, read_loss, write_csv
-from cgpt.roofline import make_roofline, roofline_figure, with_prefix
+from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
+from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
+from cgpt.report.machines.table import device_rows
+from cgpt.report.rows import collect
+from cgpt.report.tables import tabulate
 from cgpt.spec import Model
-from cgpt.tabulate import tabulate
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, ONE = "workflows/experiments/quickstart.yaml", "hardware_profiles/one.yaml"
@@ -113,12 +113,12 @@ def test_a_constant_of_the_cost_model_redoes_what_is_modeled_and_nothing_measure
 def test_the_plan_names_modeled_machines_and_counts_neither_tokens_nor_minutes_of_theirs(root):
     plan = with_hardware(root, "hardware: [cpu, one, sixteen]\nweights_from: cpu")
     experiment = load.load_workflow(root).experiments["quickstart"]
-    said = plantable.as_text(experiment, timed(plan))
+    said = show_plan.as_text(experiment, timed(plan))
     assert "modeled: one (extrapolated), sixteen (16 systems, extrapolated), with the weights of cpu" in said
     (pretrain,) = plan.of("pretrain")
     alone = Plan(plan.experiment, tuple(run for run in plan.runs if run.stage != "meter"))
     for key in ("tokens", "flops", "minutes", "runs_without_minutes", "memory_bytes"):
-        assert plantable.totals(plan)[key] == plantable.totals(alone)[key], key
+        assert show_plan.totals(plan)[key] == show_plan.totals(alone)[key], key
     assert pretrain.execution.tokens == 10 * 16 * 16
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_tokenize import corpus, decoded, problem, run, sentences
 
-from cgpt import documents, shards
+from cgpt.data import documents, shards
 from cgpt.errors import UserError
-from cgpt.fetch import fetch
 from cgpt.spec import Dataset
-from cgpt.tokenize import END_OF_TEXT
+from cgpt.stages.fetch import fetch
+from cgpt.stages.tokenize import END_OF_TEXT
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from project import EXPERIMENT, HARDWARE, TASK, edit, write_project
 
-from cgpt import declarations, load
 from cgpt.__main__ import main
 from cgpt.errors import UserError
-from cgpt.plan import make_plan
-from cgpt.plans import find_run, make_plans
+from cgpt.experiment import load
+from cgpt.experiment.plan import make_plan
+from cgpt.experiment.plans import find_run, make_plans
+from cgpt.files import declarations
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 

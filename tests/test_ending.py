@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import ending
+from cgpt.commands import ending
 from cgpt.errors import UserError
 from cgpt.records import LOSS_COLUMNS, read_loss, read_run
-from cgpt.scaling import law
+from cgpt.scaling import fitted_law
 
 ROOT = Path(__file__).parent.parent
 
@@ -114,7 +114,7 @@ def test_a_file_of_fits_that_is_none_is_one_line(tmp_path):
     (tmp_path / "latin").write_bytes(b'{"series": "caf\xe9"}')
     for name in ("folder", "pipe", "deep", "list", "odd", "latin", "none"):
         with pytest.raises(UserError) as caught:
-            law.read(tmp_path / name)
+            fitted_law.read(tmp_path / name)
         (line,) = caught.value.problems
         assert line.startswith(f"{tmp_path / name}: ")
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from test_tasks import ROWS, write_task
 
-from cgpt import tasks
 from cgpt.errors import UserError
-from cgpt.evaluate import chance_level, evaluate, score_task
 from cgpt.records import SEAL, read_scores
 from cgpt.spec import Hardware
+from cgpt.stages.evaluate import chance_level, evaluate, score_task
+from cgpt.tasks import lm_eval_tasks
 
 TOKENIZER = bigram.make_tokenizer()
 MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
@@ -28,7 +28,7 @@ END = TOKENIZER.token_to_id("<|endoftext|>")
 
 
 def adapter(model=MODEL):
-    from cgpt.adapter import Adapter
+    from cgpt.inference.lm_eval_model import Adapter
 
     return Adapter(model, TOKENIZER, bigram.score, bigram.generate)
 
@@ -38,7 +38,7 @@ def requests(*arguments: tuple) -> list[SimpleNamespace]:
 
 
 def run(task: dict, root: Path):
-    scores, samples = score_task(task, tasks.build(task, root), adapter())
+    scores, samples = score_task(task, lm_eval_tasks.build(task, root), adapter())
     return {score.metric: score for score in scores}, samples
 
 
@@ -140,7 +140,7 @@ def test_chance_is_the_mean_of_one_over_the_number_of_choices(tmp_path):
 def test_scores_are_the_same_at_every_batch_size(tmp_path, monkeypatch, batch):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]})
     expected = run(task, tmp_path)
-    monkeypatch.setattr("cgpt.adapter.SEQUENCES_PER_CALL", batch)
+    monkeypatch.setattr("cgpt.inference.lm_eval_model.SEQUENCES_PER_CALL", batch)
     assert run(task, tmp_path) == expected
 
 
@@ -221,7 +221,7 @@ def test_few_shot_examples_are_the_same_in_every_run_and_stand_in_the_prompt(tmp
 def test_a_sample_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, sample=7)
     samples = run(task, tmp_path)[1]
-    assert [sample["doc_id"] for sample in samples] == tasks.subset(20, 7)
+    assert [sample["doc_id"] for sample in samples] == lm_eval_tasks.subset(20, 7)
     assert all(sample["prompt"].startswith(f"film {sample['doc_id']} is") for sample in samples)
 
 
@@ -231,9 +231,9 @@ def test_a_limit_evaluates_the_first_documents_as_lm_eval_counts_them(tmp_path, 
 
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, limit=limit)
     samples = run(task, tmp_path)[1]
-    n = min(20, get_sample_size(tasks.build(task, tmp_path), limit))
+    n = min(20, get_sample_size(lm_eval_tasks.build(task, tmp_path), limit))
     assert [sample["doc_id"] for sample in samples] == list(range(n))
-    assert tasks.selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
+    assert lm_eval_tasks.selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
 
 
 def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(tmp_path):
@@ -284,8 +284,8 @@ def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
 
 def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
-    monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
-    for name in ("cgpt.score", "cgpt.generate"):
+    monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
+    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
         monkeypatch.setitem(sys.modules, name, bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     hardware = Hardware(name="cpu", description="", device="CPU")
@@ -369,7 +369,7 @@ def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(
     broken = SimpleNamespace(**vars(MODEL) | {"table": np.full_like(MODEL.table, value)})
     task = write_task(tmp_path, ROWS)
     with pytest.raises(UserError, match=r"log-likelihoods are not finite \((nan|inf|-inf)\)"):
-        score_task(task, tasks.build(task, tmp_path), adapter(broken))
+        score_task(task, lm_eval_tasks.build(task, tmp_path), adapter(broken))
 
 
 @pytest.mark.parametrize("change, said", [
@@ -390,8 +390,8 @@ def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, mon
 def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:
     """The whole stage with the bigram model: its record, its samples and what it said."""
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
-    monkeypatch.setitem(sys.modules, "cgpt.checkpoint", loaded)
-    for name in ("cgpt.score", "cgpt.generate"):
+    monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
+    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
         monkeypatch.setitem(sys.modules, name, bigram)
     out = root / "evaluate" / "toy-1"
     spec = {"task": task, "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}

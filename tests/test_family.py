@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import flops
-from cgpt.cost import family, gpu, wafer
+from cgpt.cost import cerebras_gpt, gpu, wafer_training
 from cgpt.cost.shapes import of_model
 from cgpt.errors import UserError
-from cgpt.load import load_workflow
+from cgpt.experiment.load import load_workflow
+from cgpt.recipe import flops
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"
 WORKFLOW = load_workflow(ROOT)
-STRETCHES = family.read(REFERENCE / "cerebras_gpt_runs.csv")
-ROWS = family.forecast_family(STRETCHES, WORKFLOW.models, WORKFLOW.hardware)
+STRETCHES = cerebras_gpt.read(REFERENCE / "cerebras_gpt_runs.csv")
+ROWS = cerebras_gpt.forecast_family(STRETCHES, WORKFLOW.models, WORKFLOW.hardware)
 
 
 def row(size: str, hardware: str) -> dict:
@@ -44,7 +44,7 @@ def test_every_size_has_a_row_on_every_profile_that_can_be_forecast():
 
 def test_a_row_is_the_cost_models_step_and_its_steps_with_what_a_job_takes():
     found, shape = row("590m", "cs3"), of_model(WORKFLOW.models["cerebras-gpt-590m"])
-    step = wafer.training_step(shape, WORKFLOW.hardware["cs3"], 264, 1)
+    step = wafer_training.training_step(shape, WORKFLOW.hardware["cs3"], 264, 1)
     assert found["step_s"] == pytest.approx(step.step_s)
     assert 3211 < found["seconds"] - 21836 * step.step_s < 3211 + 232 + 100  # compilation, programming, weights
     assert found["energy_j"] == pytest.approx(23_000 * found["seconds"])
@@ -56,7 +56,7 @@ def test_a_row_is_the_cost_models_step_and_its_steps_with_what_a_job_takes():
 
 def test_the_13b_is_two_stretches_and_two_jobs():
     found, shape = row("13b", "cs2"), of_model(WORKFLOW.models["cerebras-gpt-13b"])
-    steps_s = sum(n * wafer.training_step(shape, WORKFLOW.hardware["cs2"], 90, systems).step_s
+    steps_s = sum(n * wafer_training.training_step(shape, WORKFLOW.hardware["cs2"], 90, systems).step_s
                   for n, systems in ((57000, 8), (78223, 12)))  # fmt: skip
     assert 2 * 2869 < found["seconds"] - steps_s < 2 * (2869 + 232 + 200 + 1500)
     assert (found["batch_size"], found["batch_per_system"]) == (1080, 90)
@@ -69,7 +69,7 @@ def test_a_cluster_uses_as_many_of_its_systems_as_divide_the_batch():
 
 
 def test_the_committed_table_is_what_the_command_writes(tmp_path):
-    family.write(ROWS, tmp_path / "again")
+    cerebras_gpt.write(ROWS, tmp_path / "again")
     for kind in ("md", "csv"):
         committed = REFERENCE / f"cerebras_gpt_devices.{kind}"
         assert (tmp_path / f"again.{kind}").read_bytes() == committed.read_bytes()
@@ -87,4 +87,4 @@ def test_the_table_marks_each_time_and_energy_as_modeled_and_says_what_is_extrap
 def test_a_broken_list_of_runs_is_one_line(tmp_path):
     (tmp_path / "runs.csv").write_text("model,systems\ncerebras-gpt-13b,many\n")
     with pytest.raises(UserError, match="runs.csv: cannot be read"):
-        family.read(tmp_path / "runs.csv")
+        cerebras_gpt.read(tmp_path / "runs.csv")

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from cgpt import download
-from cgpt import fetch as fetching
+from cgpt.data import download
 from cgpt.errors import UserError
-from cgpt.fetch import fetch
 from cgpt.spec import DataFile, Dataset, Hub
+from cgpt.stages import fetch as fetching
+from cgpt.stages.fetch import fetch
 
 TEXT = ("All happy families are alike.\n" * 100).encode()
 SHA256 = hashlib.sha256(TEXT).hexdigest()
@@ -263,7 +263,7 @@ def test_no_disk_space_is_said_before_and_while_writing(tmp_path: Path, monkeypa
 
 
 def test_the_builtin_world_is_fetched_with_one_corpus_file(tmp_path: Path) -> None:
-    pytest.importorskip("cgpt.world", reason="the generator is not there")
+    pytest.importorskip("cgpt.data.world", reason="the generator is not there")
     files = fetch(Dataset("world", builtin="world", seed=0), tmp_path)["files"]
     assert [file["name"] for file in files if file["split"] == "all"] == ["corpus.jsonl"]
     assert len(files) > 1 and {file["split"] for file in files} == {"all", "task"}

@@ -11,10 +11,10 @@ import bigram
 import pytest
 from test_tasks import MIRROR, ROWS, needs_mirror, write_task
 
-from cgpt import tasks
-from cgpt.adapter import Adapter
 from cgpt.errors import UserError
-from cgpt.evaluate import score_task
+from cgpt.inference.lm_eval_model import Adapter
+from cgpt.stages.evaluate import score_task
+from cgpt.tasks import lm_eval_tasks
 
 N_DOCUMENTS = 60
 SPLITS = {  # as the stock tasks name them; the data set's other files are there too
@@ -65,7 +65,7 @@ def first_choice():
 def our_prompts(task: dict, data_root: Path) -> list[list[tuple]]:
     """Every request that the stage `evaluate` makes of a model."""
     asked: list[list[tuple]] = []
-    lm_task = tasks.build(task, data_root)
+    lm_task = lm_eval_tasks.build(task, data_root)
     score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate))
     for instance in lm_task.instances:
         if instance.idx == 0:
@@ -107,7 +107,7 @@ def _official(name: str, row: dict) -> dict:
 def test_prompts_with_shots_are_those_of_lm_eval_on_the_same_files(real_data, name, n_shot):
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    from cgpt import stock
+    from cgpt.tasks import stock
 
     path = stock._folder() / stock.entry(name, "").path
     files = {split: f"{file}.jsonl" for split, file in SPLITS[name].items()}
@@ -176,7 +176,7 @@ def test_choices_of_every_form_with_shots_give_the_prompts_of_lm_eval(tmp_path):
 
 def test_a_split_that_is_not_the_tasks_own_has_the_prompts_that_lm_eval_makes_when_told_so(tmp_path):
     task = question_task(tmp_path)
-    lm_task = tasks.build(task, tmp_path, "dev")
+    lm_task = lm_eval_tasks.build(task, tmp_path, "dev")
     lm_task.build_all_requests()
     asked = [[tuple(instance.args)] for instance in lm_task.instances]
     assert asked == harness_prompts(task | {"test_split": "dev"}, tmp_path / "toy")
@@ -197,5 +197,5 @@ def test_a_split_that_is_not_the_tasks_own_has_the_prompts_that_lm_eval_makes_wh
 )
 def test_a_few_shot_key_without_effect_is_refused_by_name(tmp_path, config, said):
     with pytest.raises(UserError) as caught:
-        tasks.build(question_task(tmp_path, fewshot_config=config), tmp_path)
+        lm_eval_tasks.build(question_task(tmp_path, fewshot_config=config), tmp_path)
     assert said in str(caught.value)

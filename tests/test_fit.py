@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from project import MODELS, edit, write_project
 
-from cgpt import fit, load, plan
 from cgpt.__main__ import main
-from cgpt.flops import CONVENTIONS
+from cgpt.commands import fit
+from cgpt.experiment import load, plan
+from cgpt.recipe.flops import CONVENTIONS
 from cgpt.records import RUN_COLUMNS, write_csv
 from cgpt.scaling.points import read_runs
 

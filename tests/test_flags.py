@@ -5,8 +5,8 @@ from __future__ import annotations
 import results_fixture as made
 from test_tabulate import change, markdown_tables
 
-from cgpt.answers import commonest_answer
-from cgpt.tabulate import tabulate
+from cgpt.report.tables import tabulate
+from cgpt.tasks.answers import commonest_answer
 
 SIZE = "gpt-90k (90.1 K parameters)"
 

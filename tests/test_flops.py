@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import flops, load
+from cgpt.experiment import load
+from cgpt.recipe import flops
 
 # size: exact parameters, tokens, then FLOPs as 6ND, PaLM, Chinchilla and as reported by Cerebras.
 PUBLISHED = {

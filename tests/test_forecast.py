@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cgpt import units
 from cgpt.__main__ import _parser, main
-from cgpt.cost import shapes, units
+from cgpt.cost import shapes
 from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent

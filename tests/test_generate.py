@@ -13,13 +13,13 @@ import numpy_gpt
 import pytest
 import tiny
 
-from cgpt import generate as generation
-from cgpt.decode import Decoder
 from cgpt.errors import UserError
-from cgpt.generate import generate
-from cgpt.sampling import GenerationConfig
+from cgpt.inference import generate as generation
+from cgpt.inference.decoder import Decoder
+from cgpt.inference.generate import generate
+from cgpt.inference.sampling import GenerationConfig
+from cgpt.inference.stop_strings import StopStrings
 from cgpt.spec import Model
-from cgpt.stopping import StopStrings
 
 CONFIG = Model("generated", n_layer=2, d_model=33, n_head=3, seq_len=72, d_ffn=70, vocab_size=61)
 PARAMS = tiny.rough_parameters(CONFIG)
@@ -146,7 +146,7 @@ def test_a_model_whose_logits_are_not_finite_is_refused(value, settings):
 
 
 def test_generation_follows_the_weights_when_they_change():
-    from cgpt.optim import AdamW, Trainer
+    from cgpt.training.trainer import AdamW, Trainer
 
     trainer = Trainer(tiny.model(PARAMS, CONFIG), AdamW())
     before = generate(trainer.model, prompts(2), 20)

@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 
 from cgpt import checkpoint as checkpoints
 from cgpt.__main__ import main
-from cgpt.generate import generate
-from cgpt.generate_command import Stream, encode
+from cgpt.commands.generate import Stream, encode
+from cgpt.inference.generate import generate
+from cgpt.inference.stop_strings import StopStrings
 from cgpt.spec import Model
-from cgpt.stopping import StopStrings
 
 TOKENIZER = bigram.make_tokenizer()
 CONFIG = Model("spoken", n_layer=2, d_model=32, n_head=2, seq_len=64, vocab_size=TOKENIZER.get_vocab_size())

@@ -10,8 +10,8 @@ import tiny
 from scipy.stats import chisquare
 
 from cgpt.errors import UserError
-from cgpt.generate import generate
-from cgpt.sampling import GenerationConfig, distribution, draw, process
+from cgpt.inference.generate import generate
+from cgpt.inference.sampling import GenerationConfig, distribution, draw, process
 from cgpt.spec import Model
 
 torch = pytest.importorskip("torch")

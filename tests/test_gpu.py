@@ -22,14 +22,16 @@ from tinygrad.helpers import BEAM, Context
 from tinygrad.runtime.support import compiler_cuda
 
 from cgpt import __main__ as command_line
-from cgpt import doctor, kernels, load, plan
+from cgpt.commands import doctor
 from cgpt.errors import UserError
-from cgpt.generate import generate
+from cgpt.experiment import load, plan
+from cgpt.inference.generate import generate
+from cgpt.kernels import backend
 from cgpt.kernels.tensors import Placement
-from cgpt.model import GPT
-from cgpt.optim import AdamW, Trainer
-from cgpt.score import score
+from cgpt.model.gpt import GPT
+from cgpt.model.loglikelihood import score
 from cgpt.spec import Hardware, Model
+from cgpt.training.trainer import AdamW, Trainer
 
 ROOT = Path(__file__).parent.parent
 GPU = (ROOT / "hardware_profiles/gpu.yaml").read_text()
@@ -212,7 +214,7 @@ def test_a_profile_that_asks_for_what_its_kernels_have_not_is_refused(tmp_path, 
 
 def test_what_the_loader_refuses_is_refused_for_a_profile_made_in_code_too():
     with pytest.raises(UserError, match=r"hardware_profiles/mine.yaml: dtype: bfloat16 is not what native kernels"):
-        kernels.prepare(Hardware("mine", "", device="CPU", dtype="bfloat16", kernels="native"))
+        backend.prepare(Hardware("mine", "", device="CPU", dtype="bfloat16", kernels="native"))
 
 
 def project(folder: Path, **keys: str) -> Path:
@@ -288,10 +290,10 @@ def test_a_measured_profile_computes_on_all_of_its_systems_and_a_modeled_one_on_
 def test_a_beam_is_set_for_the_process_and_decides_no_identity():
     searching = Hardware("gpu", "", device="CPU", beam=2)
     try:
-        kernels.prepare(searching)
+        backend.prepare(searching)
         assert BEAM.value == 2
     finally:
-        kernels.prepare(replace(searching, beam=0))
+        backend.prepare(replace(searching, beam=0))
     assert BEAM.value == 0
     assert plan.hardware_identity(searching) == plan.hardware_identity(replace(searching, beam=0, systems=4))
 

@@ -12,13 +12,13 @@ from test_fit import QUICKSTART, SIZES
 from test_profiles import WAFER
 from test_tabulate import markdown_tables
 
-from cgpt import load, plan
 from cgpt.__main__ import main
+from cgpt.experiment import load, plan
 from cgpt.records import HARDWARE_COLUMNS, RUN_COLUMNS, write_csv
 from cgpt.scaling import cheapest, cost_law
 from cgpt.scaling.machines import Machine, read_machines
 from cgpt.scaling.points import read_runs
-from cgpt.scaling.resampling import interval
+from cgpt.scaling.statistics import interval
 
 CPU_LAW = {"SP": (300.0, 0.2, 1.25), "muP": (200.0, 0.25, 1.3)}  # C0 in seconds, alpha, E
 SLOWER = 4.0  # the wafer's steps take as many times the cpu's seconds

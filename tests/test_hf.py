@@ -20,12 +20,14 @@ from safetensors.numpy import load_file, save_file
 from tinygrad import Tensor
 from tokenizers import AddedToken, Tokenizer
 
-from cgpt import checkpoint, flops, load, plan
+from cgpt import checkpoint
 from cgpt.__main__ import main
+from cgpt.checkpoint import transformers_folder as hf_folder
+from cgpt.checkpoint.torch_file import read_torch_file
+from cgpt.checkpoint.weights import read_weights
 from cgpt.errors import UserError
-from cgpt.hf import folder as hf_folder
-from cgpt.hf.torch_file import read_torch_file
-from cgpt.hf.weights import read_weights
+from cgpt.experiment import load, plan
+from cgpt.recipe import flops
 from cgpt.spec import Model
 
 MUP = replace(tiny.CONFIG, name="mup", parametrization="mup", mup_base_width=8.0, mup_output_alpha=1.5, init_std=0.08)

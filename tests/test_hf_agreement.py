@@ -13,8 +13,8 @@ import tiny
 from tinygrad import Tensor
 
 from cgpt import checkpoint
-from cgpt.generate import generate
-from cgpt.score import score
+from cgpt.inference.generate import generate
+from cgpt.model.loglikelihood import score
 from cgpt.spec import Model
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install .[peer])")

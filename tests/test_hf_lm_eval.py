@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from cgpt import checkpoint, load, tasks
-from cgpt.evaluate import score_task
-from cgpt.fetch import MIRROR, fetch
+from cgpt import checkpoint
+from cgpt.experiment import load
 from cgpt.spec import Model
-from cgpt.tokenize import byte_level_bpe
+from cgpt.stages.evaluate import score_task
+from cgpt.stages.fetch import MIRROR, fetch
+from cgpt.stages.tokenize import byte_level_bpe
+from cgpt.tasks import lm_eval_tasks
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install .[peer])")
 pytest.importorskip("transformers", reason="transformers is not installed (pip install .[peer])")
@@ -62,12 +64,12 @@ def data_root(tmp_path_factory, workflow) -> Path:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory, data_root):
     """Our adapter and lm-evaluation-harness's own model, on one folder."""
-    tasks.prepare_environment(data_root)
+    lm_eval_tasks.prepare_environment(data_root)
     from lm_eval.models.huggingface import HFLM
 
-    from cgpt.adapter import Adapter
-    from cgpt.generate import generate
-    from cgpt.score import score
+    from cgpt.inference.generate import generate
+    from cgpt.inference.lm_eval_model import Adapter
+    from cgpt.model.loglikelihood import score
 
     tokenizer = byte_level_bpe(data_root / "gpt2_tokenizer/encoder.json", data_root / "gpt2_tokenizer/vocab.bpe")
     folder = tmp_path_factory.mktemp("checkpoint") / "hf"
@@ -84,7 +86,7 @@ def test_every_loglikelihood_and_metric_is_that_of_the_hugging_face_model(sides,
     task = {key: value for key, value in (own.get(name) or workflow.tasks[name]).items() if key != "sample"}
     task |= {"limit": DOCUMENTS[n_shot], "num_fewshot": n_shot}
     (ours, our_samples), (theirs, their_samples) = (
-        score_task(task, tasks.build(task, data_root), side) for side in sides
+        score_task(task, lm_eval_tasks.build(task, data_root), side) for side in sides
     )
     assert len(our_samples) == len(their_samples) == DOCUMENTS[n_shot]
     for one, other in zip(our_samples, their_samples):
@@ -117,6 +119,6 @@ def test_every_loglikelihood_and_metric_is_that_of_the_hugging_face_model(sides,
 )
 def test_answers_under_every_option_are_those_of_the_hugging_face_model(sides, data_root, options):
     task = GENERATION | {"limit": 8, "generation_kwargs": options}
-    (_, ours), (_, theirs) = (score_task(task, tasks.build(task, data_root), side) for side in sides)
+    (_, ours), (_, theirs) = (score_task(task, lm_eval_tasks.build(task, data_root), side) for side in sides)
     assert [sample["prediction"] for sample in ours] == [sample["prediction"] for sample in theirs]
     assert any(sample["prediction"] for sample in ours)

@@ -10,13 +10,13 @@ import tiny
 from tinygrad import Tensor
 
 from cgpt.__main__ import main
-from cgpt.coordinates import activations
-from cgpt.decode import Decoder
 from cgpt.errors import UserError
-from cgpt.kernels import native
-from cgpt.model import GPT
-from cgpt.optim import AdamW, Trainer
-from cgpt.score import score
+from cgpt.inference.decoder import Decoder
+from cgpt.kernels.native import call
+from cgpt.model.gpt import GPT
+from cgpt.model.loglikelihood import score
+from cgpt.training.coordinate_check import activations
+from cgpt.training.trainer import AdamW, Trainer
 
 V, S = tiny.CONFIG.vocab_size or 0, tiny.CONFIG.seq_len
 MODEL = tiny.model()
@@ -122,19 +122,19 @@ def test_a_size_that_a_kernel_cannot_count_never_reaches_it():
     out = Tensor.empty(1, device="CPU")
     for size in (-1, 1 << 31, 1 << 62):
         with pytest.raises(ValueError, match="add_layer_norm: a size is not from 0 to 2,147,483,647"):
-            native.native_call("add_layer_norm", [out], [out], [1, size, 0])
+            call.native_call("add_layer_norm", [out], [out], [1, size, 0])
 
 
 @pytest.mark.parametrize("n", [-1, 1 << 40])  # the latter is more than any machine has addresses for
 def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(n):
-    library = native.library()
+    library = call.library()
     one = np.zeros(1, np.float32)
     bufs, dims = (np.array([one.ctypes.data] * 9, np.uint64), np.array([16, n, 0], np.int64))
-    with native.one_kernel:
-        library.add_layer_norm_bwd(*(array.ctypes.data_as(native.ctypes.c_void_p) for array in (bufs, dims, one)))
+    with call.one_kernel:
+        library.add_layer_norm_bwd(*(array.ctypes.data_as(call.ctypes.c_void_p) for array in (bufs, dims, one)))
     with pytest.raises(UserError, match="kernels: memory: there is not enough for what a kernel works in"):
-        native.check_memory()
-    native.check_memory()
+        call.check_memory()
+    call.check_memory()
     assert np.isfinite(MODEL(ids(1, 5)).numpy()).all()
 
 

@@ -12,11 +12,12 @@ import tiny
 from process import run
 from tinygrad import helpers
 
-from cgpt import kernels
+from cgpt import host
 from cgpt.errors import UserError
-from cgpt.kernels import compiler, processor, renderer
+from cgpt.kernels import backend, compiler
+from cgpt.kernels.plain import renderer
 
-RUNNABLE = processor.runnable_levels()
+RUNNABLE = host.runnable_levels()
 
 
 # ---- caches ----
@@ -109,11 +110,11 @@ def test_two_environments_share_a_cache_without_writing_over_each_other(fresh, m
 
 
 def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
-    native_text = kernels.description(kernels.CPU)
+    native_text = backend.description(backend.CPU)
     if RUNNABLE:
         monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
-        assert kernels.description(kernels.CPU) != native_text
-        assert f" for {RUNNABLE[0]}, OpenBLAS " in (kernels.description(kernels.CPU) or "")
+        assert backend.description(backend.CPU) != native_text
+        assert f" for {RUNNABLE[0]}, OpenBLAS " in (backend.description(backend.CPU) or "")
 
 
 # ---- memory and threads ----
@@ -159,7 +160,7 @@ def test_outputs_stay_as_they_are_when_another_length_is_computed():
 def test_a_number_of_threads_is_checked_also_where_it_is_asked_for_in_code():
     for threads in (0, -1, 10**9):
         with pytest.raises(UserError, match=f"threads: must be from 1 to 1024, not {threads}"):
-            kernels.prepare(kernels.CPU, threads)
+            backend.prepare(backend.CPU, threads)
 
 
 TOO_MANY = """

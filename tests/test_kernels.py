@@ -13,7 +13,7 @@ from numpy_gpt import ACTIVATIONS, gelu, softmax
 from tiny import operations
 from tinygrad import Tensor
 
-from cgpt.kernels import native
+from cgpt.kernels.native import call
 
 NATIVE, PLAIN = operations("native"), operations("tinygrad")
 B, T, H, D, V = 2, 7, 3, 5, 11  # other shapes are tested on a whole GPT against NumPy in test_model.py
@@ -258,6 +258,6 @@ def test_the_garbage_collector_may_find_a_dropped_model_in_a_worker_thread():
 def test_a_process_keeps_the_number_of_threads_that_it_started_with():
     from cgpt.errors import UserError
 
-    n = native.n_threads
+    n = call.n_threads
     with pytest.raises(UserError, match=f"this process already runs {n} threads, not {n + 1}; start a new one"):
-        native.start(n + 1)
+        call.start(n + 1)

@@ -11,9 +11,9 @@ from matplotlib.collections import LineCollection, PolyCollection
 from test_isoflop import BEND, LEVELS, best_sizes, parabolas
 from test_scaling import EQUATION_1, MUP, SP
 
-from cgpt.scaling.figure import law_figure
+from cgpt.report.laws.figure import law_figure
+from cgpt.report.laws.published_figure import published_figure
 from cgpt.scaling.points import Points
-from cgpt.scaling.published_figure import published_figure
 from cgpt.scaling.study import study
 
 LAW = (4e13, 0.2, 1.25)  # C0, alpha, E

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from project import DATA_FILES, edit, write_project
 
-from cgpt import contradictions, load
 from cgpt.errors import UserError
-from cgpt.plan import make_plan
+from cgpt.experiment import contradictions, load
+from cgpt.experiment.plan import make_plan
 from cgpt.scaling import isoflop, learning_rate
 from cgpt.spec import Hub
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import flops, load, memory
+from cgpt.cost import memory
+from cgpt.experiment import load
+from cgpt.recipe import flops
 from cgpt.spec import Model, Train
 
 TESTS = Path(__file__).parent

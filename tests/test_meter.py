@@ -12,16 +12,16 @@ import test_finetune
 import tiny
 
 from cgpt import records
-from cgpt.cost import wafer
+from cgpt.cost import wafer_training
+from cgpt.cost.job import job_cost
 from cgpt.cost.shapes import of_model
-from cgpt.cost.training import job_cost
-from cgpt.evaluate import evaluate
-from cgpt.finetune import finetune
-from cgpt.load import load_workflow
-from cgpt.meter import meter, step_rows
-from cgpt.plan import hardware_identity
-from cgpt.pretrain import pretrain
+from cgpt.experiment.load import load_workflow
+from cgpt.experiment.plan import hardware_identity
 from cgpt.spec import Model
+from cgpt.stages.evaluate import evaluate
+from cgpt.stages.finetune import finetune
+from cgpt.stages.meter import meter, step_rows
+from cgpt.stages.pretrain import pretrain
 
 WORKFLOW = load_workflow(Path(__file__).parent.parent)
 CS2, ANDROMEDA = WORKFLOW.hardware["cs2"], WORKFLOW.hardware["andromeda"]
@@ -68,7 +68,7 @@ def loss_rows(folder: Path, *left_out: str) -> list[dict[str, float | None]]:
 def test_the_stage_gives_the_cost_models_seconds_and_joules_and_the_weights_loss(pretrained, tmp_path):
     record = metered(pretrained["cpu"], tmp_path / "run")
     shape, trained = of_model(tiny.ONE_LAYER), records.read_run(pretrained["cpu"] / "run.json")
-    step = wafer.training_step(shape, CS2, 4, 1)
+    step = wafer_training.training_step(shape, CS2, 4, 1)
     assert record.step_s == pytest.approx(step.step_s) == pytest.approx(sum(record.parts_s.values()))
     assert record.tokens_per_s == pytest.approx(4 * tiny.ONE_LAYER.seq_len / step.step_s)
     assert record.seconds == pytest.approx(20 * step.step_s + record.job_overhead_s)
@@ -125,7 +125,7 @@ def test_a_modeled_device_trains_the_same_weights_and_records_the_cost_models_ti
     for name in WEIGHTS:
         assert (pretrained["cs2"] / name).read_bytes() == (pretrained["cpu"] / name).read_bytes(), name
     modeled, measured = (records.read_run(pretrained[name] / "run.json") for name in ("cs2", "cpu"))
-    step_s = wafer.training_step(of_model(tiny.ONE_LAYER), CS2, 4, 1).step_s
+    step_s = wafer_training.training_step(of_model(tiny.ONE_LAYER), CS2, 4, 1).step_s
     assert (modeled.timing, modeled.hardware) == ("modeled", "cs2")
     assert modeled.tokens_per_s == pytest.approx(4 * tiny.ONE_LAYER.seq_len / step_s)
     assert modeled.seconds > 20 * step_s + 2869 + 232  # compilation and programming, rows O05 and O02
@@ -159,7 +159,7 @@ def test_fine_tuning_and_evaluation_on_a_modeled_device_have_the_cpus_bits_and_n
     for name in (*WEIGHTS, "scores/samples.jsonl"):
         assert (tmp_path / "cs2" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes(), name
     (modeled, scores), (measured, _) = found["cs2"], found["cpu"]
-    shortest_s = wafer.training_step(of_model(tiny.ONE_LAYER), CS2, 8, 1).parts_s["pass_latency"]
+    shortest_s = wafer_training.training_step(of_model(tiny.ONE_LAYER), CS2, 8, 1).parts_s["pass_latency"]
     assert modeled["timing"] == "modeled" and modeled["seconds"] > 3000 > measured["seconds"]
     assert modeled["tokens_per_s"] < modeled["tokens"] / modeled["steps"] / shortest_s
     assert scores.seconds is None
@@ -172,7 +172,7 @@ def test_a_job_is_its_steps_and_what_it_takes_before_and_after():
     assert both["seconds"] - one["seconds"] == pytest.approx(of_steps, rel=1e-6)
     alone = job_cost(tiny.ONE_LAYER, ANDROMEDA, {(3, 20): 10}, 1)  # three systems get a sequence each
     assert alone["tokens_per_s"] == pytest.approx(
-        1 / 10 / wafer.training_step(of_model(tiny.ONE_LAYER), CS2, 1, 3).step_s)  # fmt: skip
+        1 / 10 / wafer_training.training_step(of_model(tiny.ONE_LAYER), CS2, 1, 3).step_s)  # fmt: skip
     assert alone["energy_j"] == pytest.approx(alone["seconds"] * 16 * 23_000)
 
 

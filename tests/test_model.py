@@ -13,11 +13,11 @@ import pytest
 import tiny
 from tinygrad import Tensor
 
-from cgpt import flops
-from cgpt.model import GPT, init_parameters, parameter_shapes
-from cgpt.optim import AdamW, Trainer
-from cgpt.schedule import Schedule
+from cgpt.model.gpt import GPT, init_parameters, parameter_shapes
+from cgpt.recipe import flops
+from cgpt.recipe.schedule import Schedule
 from cgpt.spec import Model, Train
+from cgpt.training.trainer import AdamW, Trainer
 
 SMALL = Model("small", n_layer=1, d_model=12, n_head=2, seq_len=9, d_ffn=20, vocab_size=17)
 HEADS_OF_ONE = Model("ones", n_layer=1, d_model=3, n_head=3, seq_len=1, vocab_size=2)

@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from cgpt.page import Cell, Page, Table, html, markdown
 from cgpt.records import write_csv
+from cgpt.report.page import Cell, Page, Table, html, markdown
 
 NASTY = [
     "a|b", "<script>x</script>", "&lt;b&gt;", "two\nlines", "*stars* and _lines_", "~~gone~~", "[a](b)", "c:\\|d",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import flops, load, parametrization, plan
-from cgpt.model import init_parameters, parameter_shapes
+from cgpt.experiment import load, plan
+from cgpt.model.gpt import init_parameters, parameter_shapes
+from cgpt.recipe import flops, parametrization
 from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from project import TASK, edit, write_project
 
-from cgpt import load, plantable
 from cgpt.__main__ import main
 from cgpt.errors import UserError
-from cgpt.plan import Plan, make_plan
-from cgpt.planned_time import timed
-from cgpt.plans import all_runs, find_run
+from cgpt.experiment import load, show_plan
+from cgpt.experiment.plan import Plan, make_plan
+from cgpt.experiment.planned_time import timed
+from cgpt.experiment.plans import all_runs, find_run
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -63,7 +63,7 @@ def test_every_need_is_an_earlier_run_of_the_plan(root):
 
 
 def test_the_published_vocabulary_is_fetched_before_it_is_used(root):
-    from cgpt.tokenize import GPT2_DATASET
+    from cgpt.stages.tokenize import GPT2_DATASET
 
     path = root / "workflows/experiments/quickstart.yaml"
     path.write_text(re.sub(r"vocab_size: \d+", "vocab_size: 50257, tokenizer: gpt2", path.read_text()))
@@ -142,7 +142,7 @@ def test_steps_that_runs_share_are_counted_once_and_the_plan_says_what_that_save
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20, 40]}\nmodels:")
     plan = planned(root)
-    total, a_token = plantable.totals(plan), plan.of("pretrain")[0].execution.flops / 640
+    total, a_token = show_plan.totals(plan), plan.of("pretrain")[0].execution.flops / 640
     assert (total["tokens"], total["shared_tokens"]) == ((10 + 12 + 24) * 64, (8 + 16) * 64)
     assert total["flops"] == pytest.approx(a_token * 46 * 64) and total["runs_with_trunk"] == 2
     assert total["shared_flops"] == pytest.approx(a_token * 24 * 64) and total["wsd_runs_apart"] == 0

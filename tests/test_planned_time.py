@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from project import edit, write_project
 
-from cgpt import flops, load, memory, rates
 from cgpt.__main__ import main
-from cgpt.bench import rate
-from cgpt.kernels.processor import cpu_model
-from cgpt.plan import Execution, Plan, Run, last_file, make_plan
-from cgpt.planned_time import timed
-from cgpt.rates import Measured, Rate
+from cgpt.commands import measure as rate
+from cgpt.cost import memory
+from cgpt.experiment import load, rates
+from cgpt.experiment.plan import Execution, Plan, Run, last_file, make_plan
+from cgpt.experiment.planned_time import timed
+from cgpt.experiment.rates import Measured, Rate
+from cgpt.host import cpu_model
+from cgpt.recipe import flops
 
 QUICKSTART, CPU = "workflows/experiments/quickstart.yaml", "hardware_profiles/cpu.yaml"
 

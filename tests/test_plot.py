@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import results_fixture as made
 
-from cgpt.collect import collect
 from cgpt.errors import UserError
-from cgpt.plot import answers_figure, compute_figure, loss_figure, plot, scores_figure
 from cgpt.records import read_loss
+from cgpt.report.figures import answers_figure, compute_figure, loss_figure, plot, scores_figure
+from cgpt.report.rows import collect
 
 
 def test_each_figure_is_an_svg_and_a_png_and_the_same_files_give_the_same_bytes(tmp_path) -> None:

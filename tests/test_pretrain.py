@@ -20,12 +20,13 @@ import tiny
 from safetensors.numpy import load_file
 
 from cgpt import __main__ as command_line
-from cgpt import pretrain as stage
-from cgpt import records, shards
+from cgpt import records
+from cgpt.data import shards
 from cgpt.errors import UserError
-from cgpt.model import init_parameters
-from cgpt.optim import Trainer
-from cgpt.schedule import Schedule
+from cgpt.model.gpt import init_parameters
+from cgpt.recipe.schedule import Schedule
+from cgpt.stages import pretrain as stage
+from cgpt.training.trainer import Trainer
 
 CC = os.environ.get("CC")  # the user's; later this process names the compiler that it found there
 EVERY = 5  # steps between saved states

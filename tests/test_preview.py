@@ -10,8 +10,10 @@ import pytest
 import tiny
 from project import DATA_FILES, edit, write_project
 
-from cgpt import load, plan, preview, tasks, trial
 from cgpt.__main__ import main
+from cgpt.experiment import load, plan
+from cgpt.preview import corpora, tasks
+from cgpt.tasks import lm_eval_tasks
 
 TOPIC, QUICKSTART = "workflows/tasks/topic.yaml", "workflows/experiments/quickstart.yaml"
 LABELS = 60
@@ -69,9 +71,9 @@ def test_a_plan_shows_a_prompt_of_each_task_with_its_right_answer(root, capsys):
 def test_the_prompts_looked_at_are_those_that_evaluation_sends_shots_included(root):
     edit(root, TOPIC, "test_split: test", "test_split: test\nnum_fewshot: 3\nsample: 20")
     task = load.load_workflow(root).tasks["topic"]
-    asked, _ = tasks.rendered(task, root)
-    lm_task = tasks.build(task, root)
-    lm_task.build_all_requests(samples=tasks.subset(30, 20))
+    asked, _ = lm_eval_tasks.rendered(task, root)
+    lm_task = lm_eval_tasks.build(task, root)
+    lm_task.build_all_requests(samples=lm_eval_tasks.subset(30, 20))
     assert [pair for document in asked for pair in document] == [request.args for request in lm_task.instances]
     assert asked[0][0][0].count("train ") == 3
 
@@ -131,7 +133,7 @@ def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kep
 def test_what_was_found_right_is_not_checked_again_until_its_content_changes(root, capsys, monkeypatch):
     first = said(capsys)
     with monkeypatch.context() as patch:
-        patch.setattr(tasks, "build", lambda *_: pytest.fail("rendered again"))
+        patch.setattr(lm_eval_tasks, "build", lambda *_: pytest.fail("rendered again"))
         assert said(capsys) == first
         (root / "own/test.jsonl").write_bytes((root / "own/test.jsonl").read_bytes())
         assert said(capsys) == first
@@ -200,7 +202,7 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
 
 
 def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root, capsys, monkeypatch):
-    for module in (preview, trial):
+    for module in (tasks, corpora):
         monkeypatch.setattr(module, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
     assert "task topic: 30 documents" in said(capsys)
 
@@ -232,10 +234,10 @@ def test_an_edited_file_of_the_studys_own_folder_makes_other_runs_of_its_task_al
 
 def test_a_file_that_changes_after_its_run_was_planned_is_refused_at_reading(root):
     task = load.load_workflow(root).tasks["topic"]
-    assert len(tasks.examples(task, root / "elsewhere", "test")) == 30
+    assert len(lm_eval_tasks.examples(task, root / "elsewhere", "test")) == 30
     write_rows(root / "own/test.jsonl", [{"text": "x", "label": 0}])
-    with pytest.raises(tasks.UserError, match=r"own/test.jsonl: has changed since this run was planned"):
-        tasks.examples(task, root / "elsewhere", "test")
+    with pytest.raises(lm_eval_tasks.UserError, match=r"own/test.jsonl: has changed since this run was planned"):
+        lm_eval_tasks.examples(task, root / "elsewhere", "test")
 
 
 def test_what_is_trained_on_whole_and_scored_by_a_limit_is_said_to_be_trained_on(root, capsys):

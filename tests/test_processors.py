@@ -15,13 +15,16 @@ import tiny
 from process import run
 from tinygrad import Device, Tensor, dtypes
 
-from cgpt import doctor
+from cgpt import host
 from cgpt.__main__ import main
+from cgpt.commands import doctor
 from cgpt.errors import UserError
-from cgpt.kernels import blas, compiler, processor, renderer
+from cgpt.kernels import compiler
+from cgpt.kernels.native import blas
+from cgpt.kernels.plain import renderer
 
 HERE = Path(__file__).parent
-RUNNABLE = processor.runnable_levels()
+RUNNABLE = host.runnable_levels()
 X86_ALONE = pytest.mark.skipif(not RUNNABLE, reason="this processor has no level of x86-64")
 AVX = re.compile(r"\b[yz]mm\d|\bv[a-z0-9]+\s+%?xmm")
 
@@ -35,32 +38,32 @@ def disassembled(path: Path) -> str:
 
 def of_flags(monkeypatch, *flags: str, machine: str = "x86_64") -> None:
     """A processor of another kind."""
-    monkeypatch.setattr(processor, "cpu_flags", lambda: " ".join(flags))
-    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(host, "cpu_flags", lambda: " ".join(flags))
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
 
 
 # ---- levels ----
 
 
 def test_a_processor_has_the_levels_whose_instructions_it_has_all_of(monkeypatch):
-    second, third, fourth = processor.LEVELS.values()
+    second, third, fourth = host.LEVELS.values()
     cases = (
         (set(), ()), (second - {"popcnt"}, ()), (second, ("x86-64-v2",)), (second | fourth, ("x86-64-v2",)),
         (second | third | fourth - {"avx512dq"}, ("x86-64-v2", "x86-64-v3")),
-        (second | third | fourth, tuple(processor.LEVELS)),
+        (second | third | fourth, tuple(host.LEVELS)),
     )  # fmt: skip
     for flags, levels in cases:
         of_flags(monkeypatch, "fpu", *flags)
-        assert processor.runnable_levels() == levels
-        assert processor.machine_level() == (levels[-1] if levels else "x86-64")
+        assert host.runnable_levels() == levels
+        assert host.machine_level() == (levels[-1] if levels else "x86-64")
 
 
 @pytest.mark.parametrize("asked", ["x86-64-v4", "x86-64-v3", "x86-64-v9", "AVX2"])
 def test_a_level_that_cannot_run_here_is_refused_in_one_line(monkeypatch, asked):
-    of_flags(monkeypatch, *processor.LEVELS["x86-64-v2"])
+    of_flags(monkeypatch, *host.LEVELS["x86-64-v2"])
     monkeypatch.setenv("CGPT_CPU", asked)
     with pytest.raises(UserError, match=rf"CGPT_CPU: .*'{asked}'; write one of native, x86-64-v2$"):
-        processor.level()
+        host.level()
 
 
 def test_what_is_compiled_for_names_this_processor_in_the_compilers_own_words(monkeypatch):
@@ -77,50 +80,50 @@ def test_what_is_compiled_for_names_this_processor_in_the_compilers_own_words(mo
 
 
 def test_an_unknown_processor_has_a_name_and_flags_and_nothing_forced(monkeypatch, fresh, unforced):
-    monkeypatch.setattr(processor, "cpu_info", lambda: {})
-    monkeypatch.setattr(processor.platform, "machine", lambda: "riscv64")
-    assert processor.cpu_model() and processor.cpu_flags() == processor.machine_level() == "riscv64"
-    assert processor.runnable_levels() == () and processor.level() == "native" and blas._core() is None
+    monkeypatch.setattr(host, "cpu_info", lambda: {})
+    monkeypatch.setattr(host.platform, "machine", lambda: "riscv64")
+    assert host.cpu_model() and host.cpu_flags() == host.machine_level() == "riscv64"
+    assert host.runnable_levels() == () and host.level() == "native" and blas._core() is None
     assert compiler.find_compiler().processor_arguments("native") == []
 
 
 def test_an_arm_processor_is_known_by_its_numbers_and_features(monkeypatch, fresh, unforced):
     info = {"Features": "fp asimd sve", "CPU implementer": "0x41", "CPU part": "0xd40"}
-    monkeypatch.setattr(processor, "cpu_info", lambda: info)
-    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
-    assert "(0x41/0xd40)" in processor.cpu_model() and processor.cpu_flags() == "fp asimd sve"
+    monkeypatch.setattr(host, "cpu_info", lambda: info)
+    monkeypatch.setattr(host.platform, "machine", lambda: "aarch64")
+    assert "(0x41/0xd40)" in host.cpu_model() and host.cpu_flags() == "fp asimd sve"
     assert blas._core() is None
 
 
 def test_cores_are_those_of_the_affinity_and_at_most_the_quotas_of_all_groups_around(monkeypatch, tmp_path):
-    monkeypatch.setattr(processor.os, "process_cpu_count", lambda: 8, raising=False)
-    monkeypatch.setattr(processor, "CGROUPS", tmp_path)
+    monkeypatch.setattr(host.os, "process_cpu_count", lambda: 8, raising=False)
+    monkeypatch.setattr(host, "CGROUPS", tmp_path)
     entries = Path("/proc/self/cgroup")
     (tmp_path / "outer/inner").mkdir(parents=True)
     read = Path.read_text
     text = "0::/outer/inner\n"
     monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: text if path == entries else read(path, *a, **k))
-    assert processor.granted_cores() == 8
+    assert host.granted_cores() == 8
     for file, content, cores in (("cpu.max", "max 100000", 8), ("outer/inner/cpu.max", "650000 100000", 6),
                                  ("outer/cpu.max", "250000 100000", 2), ("cpu.max", "50000 100000", 1)):  # fmt: skip
         (tmp_path / file).write_text(content)
-        assert processor.granted_cores() == cores
+        assert host.granted_cores() == cores
     text = "4:memory:/outer\n3:cpu,cpuacct:/outer\n"
     (tmp_path / "cpu/outer").mkdir(parents=True)
     (tmp_path / "cpu/outer/cpu.cfs_period_us").write_text("100000")
     for quota, cores in (("-1", 8), ("300000", 3)):
         (tmp_path / "cpu/outer/cpu.cfs_quota_us").write_text(quota)
-        assert processor.granted_cores() == cores
+        assert host.granted_cores() == cores
 
 
 def test_doctor_names_levels_compiler_openblas_and_cores(monkeypatch):
     found = doctor.examine()
-    assert found["cpu_level"] == processor.machine_level() and found["cores"] == processor.granted_cores()
-    assert found["cpu_level_in_use"] == processor.level_in_use() and found["openblas"] == blas.blas_core()
+    assert found["cpu_level"] == host.machine_level() and found["cores"] == host.granted_cores()
+    assert found["cpu_level_in_use"] == host.level_in_use() and found["openblas"] == blas.blas_core()
     assert found["compiler"]["version"] == compiler.find_compiler().version
     lines = doctor.as_text(found).splitlines()
-    assert any(line.startswith("level") and processor.machine_level() in line for line in lines)
-    assert any(f"{processor.granted_cores()} cores granted" in line for line in lines)
+    assert any(line.startswith("level") and host.machine_level() in line for line in lines)
+    assert any(f"{host.granted_cores()} cores granted" in line for line in lines)
     monkeypatch.setenv("CGPT_CPU", "x86-64-v9")
     problem = "environment: CGPT_CPU: there is no 'x86-64-v9'"
     assert any(said.startswith(problem) for said in doctor.examine()["problems"])
@@ -138,10 +141,12 @@ def test_numbers_of_threads_that_no_machine_has_are_refused_by_every_verb(monkey
 
 
 def test_a_core_of_openblas_that_cannot_run_here_or_does_not_exist_is_refused():
-    of_no_processor = "import sys; from cgpt.kernels import processor, blas; processor.cpu_flags = lambda: 'sse2'; "
+    of_no_processor = (
+        "import sys; from cgpt.kernels.backend import processor, blas; processor.cpu_flags = lambda: 'sse2'; "
+    )
     done = run(of_no_processor + "blas.blas_core()", CGPT_BLAS_CORE="SkylakeX", CGPT_CPU="")
     assert "CGPT_BLAS_CORE: kernels for 'SkylakeX' need avx512vl, which this processor has not" in done.stderr
-    done = run("from cgpt.kernels import blas; blas.blas_core()", CGPT_BLAS_CORE="Pentium9", CGPT_CPU="")
+    done = run("from cgpt.kernels.backend import blas; blas.blas_core()", CGPT_BLAS_CORE="Pentium9", CGPT_CPU="")
     assert "CGPT_BLAS_CORE: OpenBLAS has no kernels for 'Pentium9' here" in done.stderr
 
 

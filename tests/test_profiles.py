@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from project import edit, write_project
 
-from cgpt import doctor, load, plan
 from cgpt.__main__ import main
+from cgpt.commands import doctor
 from cgpt.cost.forecast import Request, forecast
 from cgpt.errors import UserError
+from cgpt.experiment import load, plan
 
 ROOT = Path(__file__).parent.parent
 WAFER = """\

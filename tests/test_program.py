@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tiny
 
-from cgpt.kernels import program
-from cgpt.optim import AdamW, Trainer
+from cgpt.kernels.native import capture
+from cgpt.training.trainer import AdamW, Trainer
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def cache(tmp_path, monkeypatch):
         recorded.append(arguments)
         return record(*arguments)
 
-    record = program.record
+    record = capture.record
     tiny.operations("native")  # the kernels, which the cache folder holds too, are compiled before it is changed
-    program._environment()
-    monkeypatch.setattr(program, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(program, "record", counted)
+    capture._environment()
+    monkeypatch.setattr(capture, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(capture, "record", counted)
     return tmp_path, recorded
 
 
@@ -61,7 +61,7 @@ def test_another_weight_decay_is_another_recording(cache):
 
 def test_changed_code_is_another_recording(cache, monkeypatch):
     two_steps()
-    monkeypatch.setattr(program, "_environment", lambda: ("other code",))
+    monkeypatch.setattr(capture, "_environment", lambda: ("other code",))
     two_steps()
     assert len(cache[1]) == 2
 

@@ -11,10 +11,11 @@ from test_isoflop import best_sizes, parabolas
 from test_law_figure import rate_points
 from test_scaling import SP, made_of
 
-from cgpt.flops import flops_per_token
-from cgpt.scaling import law, report
+from cgpt.recipe.flops import flops_per_token
+from cgpt.report.laws import page
+from cgpt.scaling import fitted_law
 from cgpt.scaling.parametric_law import ParametricLaw
-from cgpt.scaling.resampling import interval
+from cgpt.scaling.statistics import interval
 from cgpt.scaling.study import study
 from cgpt.spec import Model
 
@@ -46,8 +47,8 @@ def test_the_draws_that_are_kept_give_a_forecast_the_interval_of_all_draws(tmp_p
     whole = study(SP, ("compute",), "reported")
     (offset,) = (fit for fit in whole["compute"] if fit["form"] == "offset" and "draws" in fit)
     path = tmp_path / "fits.json"
-    path.write_text(report.as_json({"series": {"SP": whole}}))
-    fitted = law.read(path)
+    path.write_text(page.as_json({"series": {"SP": whole}}))
+    fitted = fitted_law.read(path)
     model, tokens = Model("", 24, 2048, 16, 2048, vocab_size=50257), 1e11
     flops = tokens * flops_per_token(model, "cerebras")
     c0, alpha, e = np.array(offset["draws"]).T

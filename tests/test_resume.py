@@ -10,10 +10,11 @@ import pytest
 import tiny
 from safetensors.numpy import load_file
 
-from cgpt import pretrain as stage
-from cgpt import records, shards
+from cgpt import records
+from cgpt.data import shards
 from cgpt.errors import UserError
-from cgpt.optim import Trainer
+from cgpt.stages import pretrain as stage
+from cgpt.training.trainer import Trainer
 
 
 def interrupt(*_: object) -> None:

@@ -10,10 +10,10 @@ import results_fixture as made
 from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_AGGREGATION_REGISTRY, METRIC_REGISTRY
 from test_tabulate import change, markdown_tables
 
-from cgpt.collect import collect
-from cgpt.plot import scores_figure
-from cgpt.scales import BY_AGGREGATION, LEAVING, UNKNOWN, number, scale_of, spread
-from cgpt.tabulate import tabulate
+from cgpt.report.figures import scores_figure
+from cgpt.report.rows import collect
+from cgpt.report.scales import BY_AGGREGATION, LEAVING, UNKNOWN, number, scale_of, spread
+from cgpt.report.tables import tabulate
 
 NO_SCORE = {"bypass"}
 SENTENCE = "the quick brown fox jumps over the lazy dog"

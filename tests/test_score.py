@@ -8,9 +8,9 @@ import pytest
 import tiny
 from tinygrad import Tensor
 
-from cgpt import score as scores
 from cgpt.errors import UserError
-from cgpt.score import pad, padded_length, score
+from cgpt.model import loglikelihood as scores
+from cgpt.model.loglikelihood import pad, padded_length, score
 from cgpt.spec import Model
 
 CONFIG = Model("scored", n_layer=2, d_model=32, n_head=2, seq_len=72, vocab_size=61)
@@ -72,7 +72,7 @@ def test_scores_have_the_same_bits_in_every_order_and_at_every_batch_size(tokens
 
 
 def test_a_score_follows_the_weights_when_they_change():
-    from cgpt.optim import AdamW, Trainer
+    from cgpt.training.trainer import AdamW, Trainer
 
     tokens, first = sequences(2)
     trainer = Trainer(tiny.model(PARAMS, CONFIG), AdamW())

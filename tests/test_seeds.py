@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from cgpt.seeds import apart, best_of
+from cgpt.scaling.seeds import apart, best_of
 
 N_EXPERIMENTS = 2000
 

@@ -8,7 +8,7 @@ import pytest
 import results_fixture as made
 from test_tabulate import change, markdown_tables, read_csv
 
-from cgpt.tabulate import tabulate
+from cgpt.report.tables import tabulate
 
 
 def write(root: Path, stage: str, **changes: object) -> Path:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import results_fixture as made
 
-from cgpt.collect import short
 from cgpt.errors import UserError
 from cgpt.records import RUN_COLUMNS, SCORE_COLUMNS, read_loss, read_run, read_scores, write_record
+from cgpt.report.rows import short
+from cgpt.report.tables import tabulate
 from cgpt.spec import Experiment
-from cgpt.tabulate import tabulate
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgpt import flops
 from cgpt.__main__ import main
-from cgpt.cost import target
-from cgpt.scaling import law, published
+from cgpt.recipe import flops
+from cgpt.scaling import fitted_law, published, target_loss
 
 ROOT = Path(__file__).parent.parent
 FITS = ROOT / "results/reference/published_fits.json"
@@ -41,8 +40,8 @@ def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(forecast):
 def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
     asked = ("--target-loss", "2.4", "--series", "Chinchilla", "--hardware", "h100-8")
     (found,) = forecast(*asked)["profiles"]
-    fitted = law.read(FITS, "Chinchilla")
-    for model in list(target.models(fitted))[20:40:2]:
+    fitted = fitted_law.read(FITS, "Chinchilla")
+    for model in list(target_loss.models(fitted))[20:40:2]:
         tokens = fitted.tokens_by_draw(2.4, model)[0]
         if np.isfinite(tokens):
             assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
@@ -58,9 +57,9 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
 
 def test_a_machine_that_holds_no_such_model_names_the_one_of_the_fewest_flops(forecast):
     (found,) = forecast("--target-loss", "1.9", "--series", "Chinchilla", "--hardware", "h100")["profiles"]
-    fitted = law.read(FITS, "Chinchilla")
+    fitted = fitted_law.read(FITS, "Chinchilla")
     spent = {flops.n_parameters(model): fitted.tokens_by_draw(1.9, model)[0] * flops.flops_per_token(model)
-             for model in target.models(fitted)}  # fmt: skip
+             for model in target_loss.models(fitted)}  # fmt: skip
     assert found["fits"] is False and found["hours"] == [None] * 3
     assert found["n_parameters"] == min(spent, key=lambda size: spent[size])
 
@@ -92,7 +91,7 @@ def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys,
 
 
 def test_sizes_grow_in_cerebras_gpts_proportions():
-    sizes = list(target.models(law.read(FITS)))
+    sizes = list(target_loss.models(fitted_law.read(FITS)))
     counts = [flops.n_parameters(model) for model in sizes]
     assert counts == sorted(counts) and counts[0] < 2e6 * 2 and counts[-1] > 1e11
     assert all(model.d_model % model.n_head == 0 for model in sizes)
@@ -137,10 +136,10 @@ def own_fits(path: Path, **said) -> Path:
 
 def test_by_the_law_of_own_runs_models_and_batch_are_like_theirs(forecast, tmp_path):
     fits = own_fits(tmp_path / "fits.json")
-    shapes = {model.d_model: (model.n_layer, model.n_head) for model in target.models(law.read(fits))}
+    shapes = {model.d_model: (model.n_layer, model.n_head) for model in target_loss.models(fitted_law.read(fits))}
     for n_layer, d_model, n_head in ((2, 32, 2), (2, 48, 3), (2, 64, 4), (3, 80, 5), (4, 128, 8), (8, 256, 16)):
         assert shapes[d_model] == (n_layer, n_head)
-    counts = [flops.n_parameters(model) for model in target.models(law.read(fits))]
+    counts = [flops.n_parameters(model) for model in target_loss.models(fitted_law.read(fits))]
     assert counts == sorted(counts) and counts[0] < 2e4 and counts[-1] > 1e10
     for found in forecast("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "cs3", "h100")["profiles"]:
         assert found["batch_tokens"] == 2048 and found["timing"] == "modeled"
@@ -168,7 +167,7 @@ def test_by_a_law_of_compute_no_answer_is_far_from_the_laws_tokens_per_parameter
 
 def test_no_size_is_far_from_the_next(tmp_path):
     for law_file in (FITS, own_fits(tmp_path / "fits.json")):
-        counts = np.array([flops.n_parameters(model) for model in target.models(law.read(law_file))])
+        counts = np.array([flops.n_parameters(model) for model in target_loss.models(fitted_law.read(law_file))])
         assert (counts[1:] / counts[:-1]).max() < 1.55  # so the nearest is off the ratio by no more
 
 
@@ -262,7 +261,7 @@ def test_the_ends_of_an_interval_are_those_of_the_draws_in_tokens_and_what_they_
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert found["tokens"][1:] == pytest.approx([low, high], rel=0.01)
     factor, exponent = published.batch_tokens_law(published.read(FITS.parent / "published.csv"))
-    model = next(each for each in target.models(law.read(FITS, series)) if each.d_model == d_model)
+    model = next(each for each in target_loss.models(fitted_law.read(FITS, series)) if each.d_model == d_model)
     shape = f"n_layer={n_layer},d_model={d_model},n_head={model.n_head},vocab=50257,seq_len=2048,tied=true"
     for place, tokens in enumerate(found["tokens"]):
         batch = str(max(1, round(factor * tokens**exponent / 2048 / 8)))
@@ -278,7 +277,7 @@ def test_a_loss_is_held_against_the_irreducible_one_of_the_law_that_is_asked(cap
         if fit["form"] == "offset":
             fit["constants"]["e"]["value"] = 2.0
     (tmp_path / "fits.json").write_text(json.dumps(fits))
-    assert law.read(tmp_path / "fits.json").lowest_loss() == 2.0
+    assert fitted_law.read(tmp_path / "fits.json").lowest_loss() == 2.0
     arguments = ["--law", str(tmp_path / "fits.json"), "--hardware", "cpu"]
     assert main(["forecast", "--target-loss", "1.9", *arguments]) == 1
     assert "1.9 is not above 2.000, the law's irreducible loss" in capsys.readouterr().err

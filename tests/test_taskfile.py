@@ -11,9 +11,10 @@ from test_fewshot import harness_prompts, our_prompts
 from test_load import QUICKSTART, edit, problems, root  # noqa: F401  the fixture of a small project
 from test_tasks import ROWS, write_task
 
-from cgpt import load, plan, plantable, taskfile, tasks
 from cgpt.errors import UserError
-from cgpt.planned_time import timed
+from cgpt.experiment import load, plan, show_plan
+from cgpt.experiment.planned_time import timed
+from cgpt.tasks import definition, lm_eval_tasks
 
 TASKS = Path("workflows/tasks")
 CODE = """\
@@ -69,7 +70,7 @@ def study(tmp_path, monkeypatch) -> Path:
 
 
 def read(study: Path) -> dict:
-    file = taskfile.read_task(study / TASKS / "toy.yaml", study)
+    file = definition.read_task(study / TASKS / "toy.yaml", study)
     assert file.problems == []
     return file.value
 
@@ -103,14 +104,14 @@ def test_what_a_tasks_python_says_is_part_of_what_the_task_is(study):
     assert before["process_docs"]["sha256"] != after["process_docs"]["sha256"]
     assert before["doc_to_text"] == after["doc_to_text"]  # of the other file
     with pytest.raises(UserError, match="!function code.shout: workflows/tasks/parts/code.py has changed since"):
-        tasks.build(before, study)
-    assert tasks.build(after, study)
+        lm_eval_tasks.build(before, study)
+    assert lm_eval_tasks.build(after, study)
 
 
 def test_reading_a_task_runs_none_of_its_python(study):
     (study / TASKS / "code.py").write_text("raise SystemExit\n" + CODE)
     with pytest.raises(SystemExit):
-        tasks.build(read(study), study)
+        lm_eval_tasks.build(read(study), study)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, s
         (study / TASKS / "toy.yaml").read_text().replace(f"{key}: !function 'code.ask'", f"{key}: !function '{name}'")
     )
     (study / TASKS / "toy.yaml").write_text(text)
-    file = taskfile.read_task(study / TASKS / "toy.yaml", study)
+    file = definition.read_task(study / TASKS / "toy.yaml", study)
     line = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(key))
     assert len(file.problems) == 1 and file.problems[0].startswith(f"workflows/tasks/toy.yaml:{line}: {key}: ")
     assert said in file.problems[0]
@@ -149,7 +150,7 @@ def test_python_of_a_task_that_fails_is_one_line_with_the_document(study):
         our_prompts(broken, study)
     (study / TASKS / "code.py").write_text("import nothing_of_that_name\n" + CODE)
     with pytest.raises(UserError, match="code.ask: cannot be imported .ModuleNotFoundError"):
-        tasks.build(read(study), study)
+        lm_eval_tasks.build(read(study), study)
 
 
 def test_keys_of_the_file_win_over_those_it_includes_and_later_ones_over_earlier(study):
@@ -175,7 +176,7 @@ def test_a_file_that_cannot_be_included_is_one_line(study, name, said):
     (study / TASKS / "circle.yaml").write_text("include: toy.yaml\n")
     (study / TASKS / "broken.yaml").write_text("task: [topic\n")
     (study / TASKS / "toy.yaml").write_text(f"include: {name}\ntask: toy\n")
-    found = taskfile.read_task(study / TASKS / "toy.yaml", study).problems
+    found = definition.read_task(study / TASKS / "toy.yaml", study).problems
     assert len(found) == 1 and said in found[0] and "\n" not in found[0]
 
 
@@ -239,7 +240,7 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     assert (
         made.of("finetune")
         and not made.not_tuned
-        and "not fine-tuned" not in plantable.as_text(experiment, timed(made))
+        and "not fine-tuned" not in show_plan.as_text(experiment, timed(made))
     )
     path = root / QUICKSTART
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "finetune" not in line))
@@ -247,6 +248,6 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     experiment = workflow.experiments["quickstart"]
     made = plan.make_plan(experiment, workflow)
     assert not made.of("finetune") and made.not_tuned == ("topic",)
-    assert "not fine-tuned, as the experiment has no `finetune:` block: topic; write" in plantable.as_text(
+    assert "not fine-tuned, as the experiment has no `finetune:` block: topic; write" in show_plan.as_text(
         experiment, timed(made)
     )

@@ -10,9 +10,9 @@ import pytest
 from test_evaluate import MODEL, TOKENIZER, adapter
 from test_tasks import ROWS, problem, write_task
 
-from cgpt import tasks
 from cgpt.errors import UserError
-from cgpt.evaluate import score_task
+from cgpt.stages.evaluate import score_task
+from cgpt.tasks import lm_eval_tasks
 
 MATHS = [{"question": f"what is {n} and {n}?", "answer": 2 * n} for n in range(9)]
 GENERATION = {
@@ -28,7 +28,7 @@ WORD = {
 
 def prompts(task: dict, root: Path) -> list:
     """What the engine would send to a model, as (arguments) per request, in its order."""
-    lm_task = tasks.build(task, root)
+    lm_task = lm_eval_tasks.build(task, root)
     lm_task.build_all_requests()
     return [instance.args for instance in lm_task.instances]
 
@@ -57,7 +57,11 @@ def test_a_number_for_an_answer_is_text_as_where_the_data_hold_the_text(tmp_path
     number = write_task(tmp_path / "int", {"train": MATHS, "test": MATHS[:3]}, num_fewshot=n_shot, **kind)
     expected = theirs(as_text | {"fewshot_split": "train"}, tmp_path / "text")
     assert prompts(as_text, tmp_path / "text") == prompts(number, tmp_path / "int") == expected
-    assert [example.target.strip() for example in tasks.examples(number, tmp_path / "int", "test")] == ["0", "2", "4"]
+    assert [example.target.strip() for example in lm_eval_tasks.examples(number, tmp_path / "int", "test")] == [
+        "0",
+        "2",
+        "4",
+    ]
 
 
 def test_of_several_right_choices_a_shot_shows_the_text_of_the_first(tmp_path):
@@ -70,8 +74,8 @@ def test_of_several_right_choices_a_shot_shows_the_text_of_the_first(tmp_path):
 def test_an_answer_that_looks_like_a_list_is_the_text(tmp_path, target):
     rows = [{"question": "which?", "answer": "[3, 5]"}, {"question": "which?", "answer": "[4]"}]
     task = write_task(tmp_path, {"train": rows, "test": rows}, **GENERATION | {"doc_to_target": target})
-    assert [example.target for example in tasks.examples(task, tmp_path, "test")] == [" [3, 5]", " [4]"]
-    lm_task = tasks.build(task, tmp_path)
+    assert [example.target for example in lm_eval_tasks.examples(task, tmp_path, "test")] == [" [3, 5]", " [4]"]
+    lm_task = lm_eval_tasks.build(task, tmp_path)
     assert lm_task.multiple_target == 0
     doc = lm_task.eval_docs[0]
     assert lm_task.process_results(doc, ["[3, 5]"]) == {"exact_match": 1.0}
@@ -83,7 +87,7 @@ def test_a_list_that_a_template_prints_is_several_answers_as_in_the_engine(tmp_p
     rows = [{"question": "which?", "answers": ["three", "5"]}, {"question": "which?", "answers": ["four"]}]
     for target in ("answers", "{{answers}}", "{{[answers[0], 5]}}"):
         task = write_task(tmp_path, {"test": rows}, **GENERATION | {"doc_to_target": target})
-        lm_task = tasks.build(task, tmp_path)
+        lm_task = lm_eval_tasks.build(task, tmp_path)
         assert lm_task.multiple_target == 2
         doc = lm_task.eval_docs[0]
         scores = [lm_task.process_results(doc, [made])["exact_match"] for made in ("three", "5", "no")]
@@ -94,7 +98,7 @@ def test_documents_are_scored_against_all_their_answers_also_where_the_first_has
     rows = [{"q": "the film ?", "options": ["good", "bad"], "labels": labels} for labels in ([], [0, 1])]
     task = write_task(tmp_path, {"test": rows}, doc_to_text="{{q}}", doc_to_choice="options", doc_to_target="labels",
                       training_split=None)  # fmt: skip
-    _, samples = score_task(task, tasks.build(task, tmp_path), adapter())
+    _, samples = score_task(task, lm_eval_tasks.build(task, tmp_path), adapter())
     assert [sample["metrics"]["acc"] for sample in samples] == [0.0, 1.0]
 
 
@@ -104,22 +108,22 @@ def test_a_prompt_of_digits_is_a_prompt(tmp_path, text):
     for documents in (rows, rows[::-1]):
         task = write_task(tmp_path, {"test": documents}, doc_to_text="{{sentence}}", training_split=None)
         assert {args[0] for args in prompts(task, tmp_path)} == {"film", text}
-        assert {e.prompt for e in tasks.examples(task, tmp_path, "test")} == {"film", text}
+        assert {e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "test")} == {"film", text}
 
 
 @pytest.mark.parametrize("hint", ["{{ hint | default('') }}", "{% if hint is defined %}{{ hint }}{% endif %}"])
 def test_a_field_that_a_template_can_do_without_may_be_missing(tmp_path, hint):
     rows = [{"sentence": "a", "label": 0}, {"sentence": "b", "label": 1, "hint": "H"}]
     task = write_task(tmp_path, {"test": rows, "none": rows[:1]}, doc_to_text="{{sentence}}" + hint + ":")
-    assert [e.prompt for e in tasks.examples(task, tmp_path, "test")] == ["a:", "bH:"]
-    assert [e.prompt for e in tasks.examples(task, tmp_path, "none")] == ["a:"]
+    assert [e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "test")] == ["a:", "bH:"]
+    assert [e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "none")] == ["a:"]
 
 
 def test_either_of_two_fields_may_hold_the_answer(tmp_path):
     rows = [{"question": "x", "answer": "one"}, {"question": "y", "target": 2}]
     either = GENERATION | {"doc_to_target": "{{ answer if answer is defined else target }}"}
     task = write_task(tmp_path, {"test": rows}, **either)
-    assert [example.target for example in tasks.examples(task, tmp_path, "test")] == [" one", " 2"]
+    assert [example.target for example in lm_eval_tasks.examples(task, tmp_path, "test")] == [" one", " 2"]
     task = write_task(tmp_path, {"test": [*rows, {"question": "z"}]}, **either)
     assert "split 'test', document 2 has no field 'target'" in problem(task, tmp_path)
 
@@ -128,23 +132,23 @@ def test_more_shots_than_documents_to_draw_them_from_are_refused(tmp_path):
     task = write_task(tmp_path, ROWS, num_fewshot=1000)
     with pytest.raises(UserError, match="num_fewshot: 1000 shots cannot be drawn from the 20 documents of split "
                                         "'train'; write at most 20"):  # fmt: skip
-        tasks.build(task, tmp_path)
+        lm_eval_tasks.build(task, tmp_path)
     assert len(prompts(task | {"num_fewshot": 20}, tmp_path)) == 4
     same = task | {"num_fewshot": 2, "fewshot_split": "test"}  # drawn from the test split, the document itself left out
     with pytest.raises(UserError, match="write at most 1"):
-        tasks.build(same, tmp_path)
+        lm_eval_tasks.build(same, tmp_path)
 
 
 def test_a_shot_whose_label_is_not_among_the_choices_is_one_line(tmp_path):
     rows = [{"sentence": f"film {n}", "label": -1} for n in range(9)]
     task = write_task(tmp_path, {"train": rows, "test": ROWS["test"]}, num_fewshot=2)
     with pytest.raises(UserError, match=r"fewshot_split: the label -1 of the example 'film \d"):
-        score_task(task, tasks.build(task, tmp_path), adapter())
+        score_task(task, lm_eval_tasks.build(task, tmp_path), adapter())
 
 
 def refused(task: dict, root: Path) -> str:
     """The one line that stops an evaluation before its model is asked."""
-    lm_task = tasks.build(task, root)
+    lm_task = lm_eval_tasks.build(task, root)
     with pytest.raises(UserError) as caught:
         score_task(task, lm_task, SimpleNamespace())
     (line,) = caught.value.problems
@@ -167,7 +171,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_the_model_is_asked(t
                                     "acc_mutual_info"])  # fmt: skip
 def test_every_metric_of_choices_passes_with_its_own_aggregation(tmp_path, metric):
     task = write_task(tmp_path, ROWS, metric_list=[{"metric": metric}])
-    scores, _ = score_task(task, tasks.build(task, tmp_path), adapter())
+    scores, _ = score_task(task, lm_eval_tasks.build(task, tmp_path), adapter())
     assert metric in [score.metric for score in scores]
 
 
@@ -205,7 +209,7 @@ def test_choices_that_begin_alike_and_equal_choices_are_scored_each_by_itself(tm
 
     rows = [{"sentence": "the film", "options": ["good", "good film", "good", "bad"], "label": 1}]
     task = write_task(tmp_path, {"test": rows}, doc_to_text="sentence", doc_to_choice="options", training_split=None)
-    _, (sample,) = score_task(task, tasks.build(task, tmp_path), adapter())
+    _, (sample,) = score_task(task, lm_eval_tasks.build(task, tmp_path), adapter())
     direct = [bigram.direct(MODEL, TOKENIZER, "the film", choice) for choice in sample["choices"]]
     assert sample["loglikelihoods"] == pytest.approx(direct)
     assert sample["loglikelihoods"][0] == sample["loglikelihoods"][2]
@@ -214,7 +218,7 @@ def test_choices_that_begin_alike_and_equal_choices_are_scored_each_by_itself(tm
 def test_an_empty_prompt_is_scored_after_the_end_of_text(tmp_path):
     task = write_task(tmp_path, {"test": [{"label": 0, "sentence": ""}, {"label": 1, "sentence": " "}]},
                       doc_to_text="sentence", training_split=None)  # fmt: skip
-    _, samples = score_task(task, tasks.build(task, tmp_path), adapter())
+    _, samples = score_task(task, lm_eval_tasks.build(task, tmp_path), adapter())
     end, (bad, good) = (
         TOKENIZER.token_to_id("<|endoftext|>"),
         ([*TOKENIZER.encode(f" {w}").ids] for w in ("bad", "good")),
@@ -234,7 +238,7 @@ def test_choices_that_are_numbers_are_text(tmp_path):
     rows = [{"sentence": "1 and 1", "options": [2, 3.5], "label": 0.0}]
     task = write_task(tmp_path, {"test": rows}, doc_to_text="sentence", doc_to_choice="options", training_split=None)
     assert [args[1] for args in prompts(task, tmp_path)] == [" 2", " 3.5"]
-    assert tasks.examples(task, tmp_path, "test")[0].label == 0
+    assert lm_eval_tasks.examples(task, tmp_path, "test")[0].label == 0
     assert [args[1] for args in prompts(task | {"doc_to_choice": [7, 8]}, tmp_path)] == [" 7", " 8"]
 
 
@@ -250,5 +254,5 @@ def test_choices_that_are_numbers_are_text(tmp_path):
 def test_every_template_is_rendered_before_the_model_is_asked(tmp_path, changes, said):
     task = write_task(tmp_path, ROWS, **changes)
     with pytest.raises(UserError) as caught:
-        score_task(task, tasks.build(task, tmp_path), SimpleNamespace())
+        score_task(task, lm_eval_tasks.build(task, tmp_path), SimpleNamespace())
     assert said in str(caught.value) and "\n" not in str(caught.value)

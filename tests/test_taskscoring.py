@@ -11,10 +11,10 @@ from test_fewshot import MODEL, TOKENIZER
 from test_preview import TOPIC, refused, root, said  # noqa: F401  a small project with files of its own
 from test_tasks import ROWS, write_task
 
-from cgpt import tasks
-from cgpt.adapter import Adapter
 from cgpt.errors import UserError
-from cgpt.evaluate import score_task
+from cgpt.inference.lm_eval_model import Adapter
+from cgpt.stages.evaluate import score_task
+from cgpt.tasks import lm_eval_tasks
 
 WRITES = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "{{ ['no', 'yes'][label] }}"}
 AS_TEXT = "doc_to_target: \"{{ ['sea', 'land'][label] }}\"\n"
@@ -119,8 +119,8 @@ def test_an_answer_that_no_filter_can_take_ends_an_evaluation_with_one_line(tmp_
         metric_list=[{"metric": "exact_match"}],
         process_results=lambda doc, results: {"exact_match": 1},
     )
-    lm_task = tasks.build(task, tmp_path)
-    tasks.check_documents(task, lm_task, [0])
+    lm_task = lm_eval_tasks.build(task, tmp_path)
+    lm_eval_tasks.check_documents(task, lm_task, [0])
     with pytest.raises(UserError, match="filter_list: .* cannot be filtered so .ValueError: tuple.index"):
         score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate))
 
@@ -131,7 +131,7 @@ def test_a_list_without_end_that_a_template_gives_is_stopped_with_one_line(tmp_p
     task = write_task(tmp_path, ROWS, **{key: template})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as caught:
-        tasks.check_documents(task, tasks.build(task, tmp_path), [0])
+        lm_eval_tasks.check_documents(task, lm_eval_tasks.build(task, tmp_path), [0])
     assert len(caught.value.problems) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # KiB
 
@@ -205,7 +205,7 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
         task = write_task(
             tmp_path, {"train": rows, "test": rows}, doc_to_target=key, doc_to_choice=["no", "yes", "both"]
         )
-        lm_task = tasks.build(task, tmp_path)
+        lm_task = lm_eval_tasks.build(task, tmp_path)
         scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate)))
     by_index, by_name = scored
     assert by_name[0] == by_index[0] and {score.metric for score in by_index[0]} > {"acc"}
@@ -215,6 +215,6 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
 def test_a_field_that_jinja_has_a_name_for_may_be_in_the_data_and_is_never_taken_for_its_own(tmp_path):
     rows = [{"sentence": "a film", "label": 1, "self": "me", "args": 1, "loop": 2, "range": 3}] * 3
     task = write_task(tmp_path, {"train": rows, "test": rows}, doc_to_text="{{sentence}} {{args}} {{loop}} {{range}}")
-    assert tasks.examples(task, tmp_path, "test")[0].prompt == "a film 1 2 3"
+    assert lm_eval_tasks.examples(task, tmp_path, "test")[0].prompt == "a film 1 2 3"
     with pytest.raises(UserError, match="doc_to_text: 'self' is Jinja's own name, not the field; rename the field"):
-        tasks.build(task | {"doc_to_text": "{{sentence}} {{self}}"}, tmp_path)
+        lm_eval_tasks.build(task | {"doc_to_text": "{{sentence}} {{self}}"}, tmp_path)

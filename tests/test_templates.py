@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_tasks import ROWS, write_task
 
-from cgpt import tasks, templates
 from cgpt.errors import UserError
+from cgpt.tasks import lm_eval_tasks, templates
 
 MARK = "reached"
 
@@ -20,7 +20,7 @@ MARK = "reached"
 @pytest.fixture
 def env(tmp_path, monkeypatch):
     """The environment that lm-evaluation-harness renders with, in an empty folder."""
-    tasks.prepare_environment(tmp_path)
+    lm_eval_tasks.prepare_environment(tmp_path)
     from lm_eval import utils
 
     monkeypatch.setattr(templates, "CPU_SECONDS", 0.5)
@@ -119,7 +119,7 @@ def test_a_template_of_any_key_of_a_task_is_stopped_with_one_line(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     task = write_task(tmp_path, ROWS, **{key: template})
     with pytest.raises(UserError) as caught:
-        tasks.examples(task, tmp_path, "test")
+        lm_eval_tasks.examples(task, tmp_path, "test")
     assert str(caught.value).startswith("workflows/tasks/toy.yaml: ") and "\n" not in str(caught.value)
     assert not Path(MARK).exists()
 
@@ -130,7 +130,7 @@ def test_templates_of_few_shot_examples_are_in_the_sandbox_too(tmp_path, monkeyp
         template = f"{{{{ cycler.__init__.__globals__.{COMMAND} }}}}"
         task = write_task(tmp_path, ROWS, num_fewshot=1, fewshot_config={key: template})
         with pytest.raises(UserError, match="split 'test', document 0, with its shots: cannot be rendered .SecurityE"):
-            tasks.build(task, tmp_path)
+            lm_eval_tasks.build(task, tmp_path)
     assert not Path(MARK).exists()
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from cgpt import documents, shards
+from cgpt.data import documents, shards
 from cgpt.errors import UserError
-from cgpt.tokenize import END_OF_TEXT, tokenize
+from cgpt.stages.tokenize import END_OF_TEXT, tokenize
 
 ROOT = Path(__file__).parents[1]
 MIRROR = Path(os.environ.get("CGPT_DATA_MIRROR") or ROOT.parent / "shared" / "data")
@@ -97,7 +97,7 @@ def test_a_long_document_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, m
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="\n".join(sentences(300)))
     code = (
-        "import json,sys,pathlib,cgpt.tokenize as t;spec,data,out=sys.argv[1:];"
+        "import json,sys,pathlib,cgpt.stages.tokenize as t;spec,data,out=sys.argv[1:];"
         "t.tokenize(json.loads(spec),pathlib.Path(data),pathlib.Path(out))"
     )
     for number, threads in ((1, "1"), (2, "2")):

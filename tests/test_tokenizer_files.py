@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
+from cgpt.checkpoint import config as hf_config
+from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.errors import UserError
-from cgpt.hf import config as hf_config
-from cgpt.hf import folder as hf_folder
 
 
 def edited(folder: Path, edit) -> Path:

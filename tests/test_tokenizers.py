@@ -13,9 +13,9 @@ from tokenizer_kinds import KINDS, TEXTS, peer_of, written
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
-from cgpt.generate_command import Stream
-from cgpt.hf import folder as hf_folder
-from cgpt.stopping import StopStrings, text_after
+from cgpt.checkpoint import transformers_folder as hf_folder
+from cgpt.commands.generate import Stream
+from cgpt.inference.stop_strings import StopStrings, text_after
 
 PROBES = [
     *TEXTS, "", " the", "the ", "THE Film", "cafe\u0301 is good", "a</s>b <s> c", "the film<|user|> is  <mask>  good",
@@ -90,9 +90,9 @@ def test_an_evaluation_asks_the_model_what_that_of_lm_evaluation_harness_asks(fo
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     from lm_eval.models.huggingface import HFLM
 
-    from cgpt.adapter import Adapter
-    from cgpt.generate import generate
-    from cgpt.score import score
+    from cgpt.inference.generate import generate
+    from cgpt.inference.lm_eval_model import Adapter
+    from cgpt.model.loglikelihood import score
 
     torch.set_num_threads(1)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 1]}))

@@ -11,7 +11,7 @@ import pytest
 from project import edit, write_project
 from test_wholefile import HOLDER, start
 
-from cgpt import load, plan, plans, trunk
+from cgpt.experiment import load, plan, plans, shared_steps
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 
@@ -28,14 +28,14 @@ def runs(tmp_path, monkeypatch) -> list[plan.Run]:
 
 
 def usable(run: plan.Run) -> str | None:
-    return trunk.usable(run, Path("state"), Path("locks"))
+    return shared_steps.usable(run, Path("state"), Path("locks"))
 
 
 def leave(run: plan.Run, kind: str = ".trunk") -> None:
     """What a run keeps for itself, or for longer ones."""
     folder = Path("state") / f"{run.id}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / trunk.STATE_FILE).write_bytes(b"state")
+    (folder / shared_steps.STATE_FILE).write_bytes(b"state")
 
 
 def test_the_longest_of_the_shorter_runs_that_left_something_is_taken(runs):

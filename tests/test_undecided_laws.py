@@ -11,8 +11,8 @@ import pytest
 from test_fit import QUICKSTART, root, write_runs  # noqa: F401
 from test_scaling import made_of
 
-from cgpt import plan
 from cgpt.__main__ import main
+from cgpt.experiment import plan
 from cgpt.records import RUN_COLUMNS, write_csv
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import ParametricLaw

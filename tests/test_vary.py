@@ -12,13 +12,13 @@ import vary_fixture as made
 from scipy.stats import t
 from test_tabulate import change, markdown_tables, read_csv
 
-from cgpt.collect import collect
 from cgpt.errors import UserError
-from cgpt.plot import plot
-from cgpt.plot_vary import plot_vary, vary_figure
 from cgpt.records import DivergedRecord, write_record
+from cgpt.report.figures import plot
+from cgpt.report.rows import collect
+from cgpt.report.tables import tabulate
+from cgpt.report.vary_figure import plot_vary, vary_figure
 from cgpt.spec import Train
-from cgpt.tabulate import tabulate
 
 RATES = [0.001, 0.002, 0.004, 0.008]
 SIZE = "gpt-90k (90.1 K parameters)"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import records, wholefile
+from cgpt import records
 from cgpt.__main__ import main
 from cgpt.errors import UserError
+from cgpt.files import whole
 
 ROOT = Path(__file__).parent.parent
 WRITER = """
@@ -77,11 +78,11 @@ def test_what_a_killed_write_left_is_removed_by_the_next_one_and_a_living_ones_i
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
-        kind: f"a.json.{wholefile.HOST}.{pid}.0123abcd.part" for kind, pid in (("dead", dead.pid), ("own", os.getpid()))
+        kind: f"a.json.{whole.HOST}.{pid}.0123abcd.part" for kind, pid in (("dead", dead.pid), ("own", os.getpid()))
     }
     for name in names.values():
         (tmp_path / name).write_text("half")
-    wholefile.write_whole(tmp_path / "a.json", b"whole")
+    whole.write_whole(tmp_path / "a.json", b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", names["own"]}
 
 
@@ -94,7 +95,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_is_one_line(tmp_path, monk
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(UserError) as caught:
-        wholefile.write_whole(tmp_path / "table.md", b"after")
+        whole.write_whole(tmp_path / "table.md", b"after")
     assert len(caught.value.problems) == 1 and str(tmp_path) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
     assert (tmp_path / "table.md").read_text() == "before"
@@ -106,16 +107,16 @@ def test_a_file_and_its_folder_are_on_the_disk_before_a_write_returns(tmp_path, 
     monkeypatch.setattr(os, "replace", lambda part, path: done.append("moved") or replace(part, path))
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("there is no /proc here")
-    wholefile.write_whole(tmp_path / "run.json", b"{}")
+    whole.write_whole(tmp_path / "run.json", b"{}")
     assert done[0].endswith(".part") and done[1:] == ["moved", str(tmp_path)]
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), wholefile.whole_folder(tmp_path / "new") as part:
+    with pytest.raises(RuntimeError), whole.whole_folder(tmp_path / "new") as part:
         (part / "config.json").write_text("{}")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with wholefile.whole_folder(tmp_path / "new") as part:
+    with whole.whole_folder(tmp_path / "new") as part:
         (part / "config.json").write_text("{}")
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
@@ -124,24 +125,24 @@ def test_a_second_process_on_a_run_gets_one_line_and_a_killed_one_holds_nothing(
     path = tmp_path / "pretrain" / "small-1"
     holder = start(HOLDER, path)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    assert wholefile.is_locked(path)
-    with pytest.raises(UserError) as caught, wholefile.lock(path):
+    assert whole.is_locked(path)
+    with pytest.raises(UserError) as caught, whole.lock(path):
         pass
     assert str(caught.value) == (
-        f"pretrain small-1: process {holder.pid} on {wholefile.HOST} is at it; wait until it ends, or end it"
+        f"pretrain small-1: process {holder.pid} on {whole.HOST} is at it; wait until it ends, or end it"
     )
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    assert not wholefile.is_locked(path)
-    with wholefile.lock(path):
-        assert wholefile.is_locked(path)
+    assert not whole.is_locked(path)
+    with whole.lock(path):
+        assert whole.is_locked(path)
 
 
 def test_a_second_process_on_a_table_waits(tmp_path):
     holder = start(HOLDER.replace("sleep(60)", "sleep(1)"), tmp_path / "lock")
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     began = time.monotonic()
-    with wholefile.lock(tmp_path / "lock", wait=True):
+    with whole.lock(tmp_path / "lock", wait=True):
         assert time.monotonic() - began > 0.3
     assert holder.communicate()[1] == ""
 
@@ -153,7 +154,7 @@ def test_a_stage_that_another_process_is_at_is_refused_with_one_line(tmp_path, m
     path = Path("results/runs/locks/fetch/notes")
     edited = Path("workflows/experiments/quickstart.yaml")
     edited.write_text(edited.read_text().replace("[world]", "[notes]"))
-    with wholefile.lock(path):
+    with whole.lock(path):
         assert main(["fetch", "notes"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"fetch notes: process {os.getpid()} on ") and error.count("\n") == 1

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from cgpt.world import words, write_world
-from cgpt.world.dice import GROUPS, Dice, split_of
-from cgpt.world.stories import FACTS, question, sentence
-from cgpt.world.tasks import N_EXAMPLES, TASKS
+from cgpt.data.world import words, write_world
+from cgpt.data.world.dice import GROUPS, Dice, split_of
+from cgpt.data.world.stories import FACTS, question, sentence
+from cgpt.data.world.tasks import N_EXAMPLES, TASKS
 
 SHA256_OF_SEED_0 = "e951ba824a987a1c70810006aface9765077cac978ae55481b92b046cb2c495c"
 

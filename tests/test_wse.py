@@ -7,11 +7,11 @@ import pytest
 import tiny
 from tinygrad import Tensor, TinyJit
 
-from cgpt import kernels
-from cgpt.kernels.meter import Meter, Work, labelled, meter
-from cgpt.model import GPT, init_parameters
-from cgpt.optim import AdamW, Trainer
+from cgpt.kernels import backend
+from cgpt.kernels.work import Meter, Work, labelled, meter
+from cgpt.model.gpt import GPT, init_parameters
 from cgpt.spec import Hardware, Model
+from cgpt.training.trainer import AdamW, Trainer
 
 SYSTEMS = ("WSE", "WSE:1")
 A, B = (np.random.default_rng(n).normal(size=shape).astype(np.float32) for n, shape in ((0, (64, 48)), (1, (48, 32))))
@@ -21,7 +21,7 @@ A, B = (np.random.default_rng(n).normal(size=shape).astype(np.float32) for n, sh
 def meters():
     """The device made known, its meters at 0."""
     tiny.operations("native")
-    kernels.prepare(Hardware("cs2", "", device="WSE", kernels="tinygrad"), tiny.THREADS)
+    backend.prepare(Hardware("cs2", "", device="WSE", kernels="tinygrad"), tiny.THREADS)
     for device in SYSTEMS:
         meter(device).reset()
 
@@ -98,7 +98,7 @@ def test_adamw_reads_weights_moments_and_gradients_and_writes_the_first_two():
 
 
 def test_a_label_ends_with_its_block_also_where_that_fails():
-    from cgpt.kernels.meter import label
+    from cgpt.kernels.work import label
 
     with pytest.raises(ValueError), labelled(layer=3):
         with labelled(phase="backward"):

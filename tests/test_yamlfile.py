@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cgpt.yamlfile import MOST_BYTES, MOST_LEVELS, MOST_VALUES, read
+from cgpt.files.yaml_file import MOST_BYTES, MOST_LEVELS, MOST_VALUES, read
 
 ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi")

@@ -12,9 +12,9 @@ from types import ModuleType
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from cgpt import kernels
-from cgpt.model import GPT, init_parameters
-from cgpt.shards import ShardWriter
+from cgpt.data.shards import ShardWriter
+from cgpt.kernels import backend
+from cgpt.model.gpt import GPT, init_parameters
 from cgpt.spec import Hardware, Model, Train
 
 THREADS = 2  # one number for the whole process: the pool of native kernels cannot be resized
@@ -26,7 +26,7 @@ ONE_LAYER = replace(CONFIG, n_layer=1)  # what is trained where many runs are ne
 @functools.cache
 def operations(name: str) -> ModuleType:
     """The operations of a kind, `native` or `tinygrad`."""
-    return kernels.prepare(Hardware("cpu", "", device="CPU", kernels=name), THREADS)
+    return backend.prepare(Hardware("cpu", "", device="CPU", kernels=name), THREADS)
 
 
 def rough_parameters(config: Model = CONFIG, seed: int = 0) -> dict[str, np.ndarray]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgpt import checkpoint, flops
+from cgpt import checkpoint
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
 from cgpt.errors import UserError
-from cgpt.model import GPT, init_parameters
+from cgpt.model.gpt import GPT, init_parameters
+from cgpt.recipe import flops
 from cgpt.records import write_whole
 from cgpt.spec import Hardware, Model
 
@@ -51,7 +52,7 @@ class Pretraining:
     """Optimizer steps on batches from a token shard in `folder`."""
 
     def __init__(self, setup: Setup, batch_size: int, folder: Path):
-        from cgpt.optim import AdamW, Trainer
+        from cgpt.training.trainer import AdamW, Trainer
 
         self.setup, self.batch_size = setup, batch_size
         self.tokens = inputs.write_tokens(folder, flops.vocabulary(setup.config))
@@ -82,7 +83,7 @@ class Pretraining:
         if a step were these alone."""
         if self.setup.hardware.kernels != "native":
             return {"gemm_share": None, "sgemm_tokens_per_s": None}
-        from cgpt.kernels.native import gemm_s, time_gemm
+        from cgpt.kernels.native.call import gemm_s, time_gemm
 
         start = time.perf_counter()
         time_gemm(True)
@@ -98,9 +99,9 @@ class Evaluation:
     """Log-likelihoods of all requests, by the call that lm-evaluation-harness makes; written to `out` if it is set."""
 
     def __init__(self, setup: Setup, n_requests: int, out: Path | None):
-        from cgpt.adapter import Adapter
-        from cgpt.generate import generate
-        from cgpt.score import score
+        from cgpt.inference.generate import generate
+        from cgpt.inference.lm_eval_model import Adapter
+        from cgpt.model.loglikelihood import score
 
         _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
@@ -126,7 +127,7 @@ class Generation:
     """Greedy continuations of a batch of prompts."""
 
     def __init__(self, setup: Setup, batch_size: int, max_new_tokens: int):
-        from cgpt.generate import generate
+        from cgpt.inference.generate import generate
 
         _check_room(setup.config, inputs.PROMPT_TOKENS + max_new_tokens)
         self.setup, self.max_new_tokens, self._generate = setup, max_new_tokens, generate
@@ -170,9 +171,9 @@ class Tokenization:
         self.steps = Steps(self._step, 0)
 
     def _step(self) -> None:
-        from cgpt.documents import pieces
-        from cgpt.shards import ShardWriter
-        from cgpt.tokenize import encode
+        from cgpt.data.documents import pieces
+        from cgpt.data.shards import ShardWriter
+        from cgpt.stages.tokenize import encode
 
         size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[inputs.END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)

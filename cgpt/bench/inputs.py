@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from cgpt import checkpoint, shards
-from cgpt.model import init_parameters
+from cgpt import checkpoint
+from cgpt.data import shards
+from cgpt.model.gpt import init_parameters
 from cgpt.spec import Model
 
 SEED = 0

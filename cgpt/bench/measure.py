@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgpt.runstate import peak_memory_bytes
+from cgpt.training.resume import peak_memory_bytes
 
 WARMUP_STEPS = 2  # the first compiles and captures, the second finds memory and caches as all later ones do
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cgpt.cost.family import Stretch
+from cgpt.cost.cerebras_gpt import Stretch
 from cgpt.cost.shapes import Shape
 
 TOKENS_PER_PARAMETER = 20.0  # of Cerebras-GPT, and about what Hoffmann et al. 2022 found best

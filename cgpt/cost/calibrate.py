@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
-from cgpt.cost import gpu, mesh, wafer
+from cgpt.cost import gpu, wafer_inference, wafer_training
 from cgpt.cost.measurements import Measurement
 from cgpt.spec import Hardware
 
@@ -147,25 +147,27 @@ def _with_constants(profile: Hardware, constants: Mapping[str, Constants]) -> Ha
 def _wafer_training(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
     assert row.systems and row.batch_sequences
     slowdown = gain_per_release ** RELEASES_BEFORE_2.get(row.release, 0)
-    step = wafer.training_step(row.shape, hardware, row.batch_sequences / row.systems, row.systems, slowdown=slowdown)
+    step = wafer_training.training_step(
+        row.shape, hardware, row.batch_sequences / row.systems, row.systems, slowdown=slowdown
+    )
     return step.samples / sum(step.parts_s.values())
 
 
 def _decode(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
     assert row.context
-    return 1 / sum(mesh.decode(row.shape, hardware, row.context, row.grid).parts_s.values())
+    return 1 / sum(wafer_inference.decode(row.shape, hardware, row.context, row.grid).parts_s.values())
 
 
 def _prefill(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
     assert row.seq_len
-    return row.seq_len / sum(mesh.prefill(row.shape, hardware, row.grid).parts_s.values())
+    return row.seq_len / sum(wafer_inference.prefill(row.shape, hardware, row.grid).parts_s.values())
 
 
 def _end_to_end(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
     """Tokens answered a second: the prompt once, then each token with the cache that is full half of the way."""
     assert row.context and row.seq_len
-    prompt_s = sum(mesh.prefill(row.shape, hardware).parts_s.values())
-    token_s = sum(mesh.decode(row.shape, hardware, row.seq_len + row.context // 2).parts_s.values())
+    prompt_s = sum(wafer_inference.prefill(row.shape, hardware).parts_s.values())
+    token_s = sum(wafer_inference.decode(row.shape, hardware, row.seq_len + row.context // 2).parts_s.values())
     return row.context / (prompt_s + row.context * token_s)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.cost import gpu, mesh, shapes
-from cgpt.cost.estimate import Step
+from cgpt.cost import gpu, shapes, wafer_inference
+from cgpt.cost.job import job_overhead_s, processor_step, training_step
 from cgpt.cost.shapes import Shape
-from cgpt.cost.training import job_overhead_s, processor_step, training_step
+from cgpt.cost.step import Step
 from cgpt.errors import UserError, did_you_mean
 from cgpt.spec import Hardware, Model
 
@@ -132,12 +132,12 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
     context = asked.context or shape.seq_len
     if asked.task == "decode":
         if hardware.wafer:
-            return mesh.decode(shape, hardware, context, asked.grid, systems)
+            return wafer_inference.decode(shape, hardware, context, asked.grid, systems)
         return gpu.decode(shape, hardware, context, systems) if hardware.gpu else _processor_decode(
             shape, hardware, context)  # fmt: skip
     if asked.task == "prefill":
         if hardware.wafer:
-            return mesh.prefill(shape, hardware, asked.grid, systems)
+            return wafer_inference.prefill(shape, hardware, asked.grid, systems)
         return gpu.prefill(shape, hardware, systems) if hardware.gpu else processor_step(
             hardware, 1, shape.seq_len, shape.training_flops_per_token / 3)  # fmt: skip
     assert batch is not None

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cgpt.cost.estimate import Step, outside, training_extrapolated
 from cgpt.cost.shapes import Shape
+from cgpt.cost.step import Step, outside, training_extrapolated
 from cgpt.spec import Gpu, Hardware
 
 STATE_BYTES_PER_WEIGHT = 16  # 32-bit weight and two Adam moments, 16-bit copy and gradient

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
 
-from cgpt import flops
 from cgpt.errors import UserError, did_you_mean
+from cgpt.recipe import flops
 from cgpt.spec import Model
 
 FLAGS = ("gated", "tied")  # fields of Shape that are true or false

@@ -15,10 +15,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from cgpt import caches
+from cgpt import host
 from cgpt.errors import UserError
-from cgpt.kernels import processor
-from cgpt.kernels.processor import cpu_flags, cpu_model
+from cgpt.files import cache as caches
+from cgpt.host import cpu_flags, cpu_model
 
 SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
 FLAGS = (
@@ -50,21 +50,21 @@ class Compiler:
 
     def processor_arguments(self, level: str) -> list[str]:
         """What has it compile for a level of x86-64, or for this very processor where that is `native`."""
-        if processor.machine() == processor.ARM:
+        if host.machine() == host.ARM:
             return ["-mcpu=native"]  # older clangs refuse -march=native on ARM
-        if processor.machine() != processor.X86:
+        if host.machine() != host.X86:
             return []
         return [f"-mcpu={level.replace('-', '_')}" if self.name == "zig" else f"-march={level}"]
 
     def object_arguments(self) -> list[str]:
         """What has it write ELF for this architecture, on any system."""
         if self.name != "zig":
-            return [f"--target={processor.machine()}-none-unknown-elf"]
-        return ["-target", f"{processor.machine()}-linux-gnu"]
+            return [f"--target={host.machine()}-none-unknown-elf"]
+        return ["-target", f"{host.machine()}-linux-gnu"]
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept; `cgpt.caches` says which folder. Raises UserError where none can be written."""
+    """Where compiled kernels are kept; `cgpt.files.cache` says which folder. Raises UserError where none can be written."""
     return caches.folder()
 
 
@@ -95,7 +95,7 @@ def find_compiler() -> Compiler:
 def target() -> tuple[str, ...]:
     """What decides whether machine code compiled at another time is right here: compiler, processor and level."""
     compiler = find_compiler()
-    return (compiler.name, compiler.version, cpu_model(), cpu_flags(), processor.level())
+    return (compiler.name, compiler.version, cpu_model(), cpu_flags(), host.level())
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -118,7 +118,7 @@ def build_library() -> Path:
     beside = library.with_suffix(".sha256")
     if not _is_whole(library, beside):
         on_macos = platform.system() == "Darwin"  # where clang's own default suits all processors that there are
-        arguments = [] if on_macos else find_compiler().processor_arguments(processor.level())
+        arguments = [] if on_macos else find_compiler().processor_arguments(host.level())
         content = compile_library(folder / "gpt.c", arguments)
         write_atomically(library, content)
         write_atomically(beside, hashlib.sha256(content).hexdigest().encode())

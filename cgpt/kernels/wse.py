@@ -16,8 +16,8 @@ from tinygrad.runtime.graph.hcq import HCQGraph
 from tinygrad.runtime.ops_cpu import CPUDevice
 from tinygrad.uop.ops import Ops, UOp
 
-from cgpt.kernels.meter import Work, meter
-from cgpt.kernels.native import NativeProgram, work_of
+from cgpt.kernels.native.call import NativeProgram, work_of
+from cgpt.kernels.work import Work, meter
 
 MODULE = "tinygrad.runtime.ops_wse"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cgpt.scaling import cost_law
 from cgpt.scaling.machines import COSTS
-from cgpt.scaling.resampling import interval
+from cgpt.scaling.statistics import interval
 
 BEYOND = 0.1  # how far beyond the lowest loss the last one asked for lies, as a share of the range of losses
 Fit = Mapping[str, Any]

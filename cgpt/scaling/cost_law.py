@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.scaling.resampling import SAME, n_different
+from cgpt.scaling.statistics import SAME, n_different
 
 N_FREE = {"offset": 3, "power": 2}  # free constants of each form
 LEAST_ALPHA, MOST_ALPHA = 1e-3, 3.0

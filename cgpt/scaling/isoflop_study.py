@@ -12,7 +12,7 @@ import numpy as np
 
 from cgpt.scaling import isoflop
 from cgpt.scaling.points import Points
-from cgpt.scaling.resampling import constant, interval, relative_sd, with_misses
+from cgpt.scaling.statistics import constant, interval, relative_sd, with_misses
 
 NEAREST = 5  # sizes that a parabola, which has three constants, goes through
 N_BAND = 40  # places at which a parabola's band is kept

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.scaling.points import Points
-from cgpt.scaling.resampling import N_DRAWS, SEED, interval
+from cgpt.scaling.statistics import N_DRAWS, SEED, interval
 
 LEAST_RATES = 3  # through which a parabola goes
 LEAST_WIDTHS = 3  # with a best rate between others, for a power of the width that could be seen to be none

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.plan import Plan
+from cgpt.experiment.plan import Plan
 from cgpt.records import HARDWARE_COLUMNS
 from cgpt.scaling.points import Points, read_rows, refuse_strange
 from cgpt.spec import Hardware

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from cgpt.scaling.resampling import interval
+from cgpt.scaling.statistics import interval
 
 HUBER_DELTA = 1e-3
 N_REFINED = 50  # starts of the grid that are followed up

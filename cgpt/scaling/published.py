@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt import flops
 from cgpt.errors import UserError
+from cgpt.files.user_files import read_csv
+from cgpt.recipe import flops
 from cgpt.scaling.points import Points
 from cgpt.spec import Model
-from cgpt.userfile import read_csv
 
 FAMILY = "published.csv"
 CHINCHILLA = "chinchilla_points.csv"

@@ -13,7 +13,7 @@ from cgpt.scaling.lack_of_fit import lack_of_fit
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.resampling import (
+from cgpt.scaling.statistics import (
     MANY_SETTINGS,
     constant,
     correlation,

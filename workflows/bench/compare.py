@@ -19,10 +19,10 @@ import numpy as np
 from columns import COMPARISON, MEASURED
 from sides import OURS, Elsewhere, Side, made_by, ours, peer
 
-from cgpt import load
 from cgpt.bench import inputs
 from cgpt.errors import did_you_mean
-from cgpt.kernels.processor import granted_cores
+from cgpt.experiment import load
+from cgpt.host import granted_cores
 from cgpt.records import write_csv
 from cgpt.spec import Hardware
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cgpt.bench.inputs import END_OF_TEXT, requests
 from cgpt.bench.measure import Steps
-from cgpt.checkpoint import read_config
+from cgpt.checkpoint.folder import read_config
 
 
 def main() -> None:

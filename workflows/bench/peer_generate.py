@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from cgpt.bench.inputs import prompts
 from cgpt.bench.measure import Steps
-from cgpt.checkpoint import read_config
+from cgpt.checkpoint.folder import read_config
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from cgpt.bench.inputs import LR, N_LOSSES, read_batch, write_tokens
 from cgpt.bench.measure import Steps
-from cgpt.checkpoint import read_config
-from cgpt.optim import AdamW
+from cgpt.checkpoint.folder import read_config
 from cgpt.spec import Model
+from cgpt.training.trainer import AdamW
 
 
 class Block(nn.Module):

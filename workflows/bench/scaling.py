@@ -8,7 +8,7 @@ from pathlib import Path
 from columns import SCALING
 from sides import Elsewhere, made_by, ours, run_alone
 
-from cgpt.kernels.processor import granted_cores
+from cgpt.host import granted_cores
 from cgpt.records import write_csv
 
 TOKENS_PER_STEP = 2048

@@ -15,7 +15,7 @@ from typing import Any
 from columns import PROVENANCE
 
 from cgpt import provenance
-from cgpt.kernels.processor import granted_cores
+from cgpt.host import granted_cores
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ("torch", "transformers", "tokenizers")

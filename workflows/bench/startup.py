@@ -16,9 +16,9 @@ from typing import Any
 from columns import STARTUP
 from sides import OURS, Elsewhere, made_by, ours, peer, run_alone
 
-from cgpt import load
 from cgpt.bench import inputs
-from cgpt.kernels.processor import granted_cores
+from cgpt.experiment import load
+from cgpt.host import granted_cores
 from cgpt.records import write_csv
 
 WARM_REPEATS = 3

@@ -10,8 +10,8 @@ from columns import COMPARISON, STARTUP, read_rows
 from sides import OURS
 from startup import EMPTY
 
-from cgpt.page import Cell, Page, Table, markdown
 from cgpt.records import write_csv, write_whole
+from cgpt.report.page import Cell, Page, Table, markdown
 
 Row = dict[str, Any]
 QUESTION = "How fast are pretraining, evaluation, generation and tokenization, against what one would otherwise use?"

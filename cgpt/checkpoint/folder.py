@@ -1,0 +1,130 @@
+"""Checkpoint folders: config.json and model.safetensors with GPT-2's keys and names, tokenizer.json, run.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgpt.checkpoint import config as hf_config
+from cgpt.checkpoint import transformers_folder as hf_folder
+from cgpt.checkpoint.model_card import model_card
+from cgpt.data.content import verified
+from cgpt.data.special_tokens import end_tokens
+from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
+from cgpt.errors import UserError
+from cgpt.files.whole import write_whole
+from cgpt.inference.stop_strings import EndTokens, own_end_tokens
+from cgpt.kernels.backend import CPU
+from cgpt.model.gpt import GPT, check_parameters
+from cgpt.recipe import flops
+from cgpt.spec import Hardware, Model
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> dict[str, str]:
+    """Write a checkpoint that `load` opens, and transformers too where it has no multiplier of muP.
+
+    `tokenizer` is a tokenizer.json to copy. Returns the SHA-256 of each file written.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    hashes = {}
+
+    def put(name: str, content: bytes) -> None:
+        write_whole(folder / name, content)
+        hashes[name] = hashlib.sha256(content).hexdigest()
+
+    put("config.json", (json.dumps(hf_config.to_json(config), indent=2, ensure_ascii=False) + "\n").encode())
+    put("tokenizer.json", tokenizer.read_bytes())
+    put("model.safetensors", to_bytes(params, metadata={"format": "pt"}))
+    return hashes
+
+
+def read_config(folder: Path) -> Model:
+    """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
+    path = folder / "config.json"
+    raw = hf_config.read_json(path, remedy(folder))
+    missing = [key for key in hf_config.NAMES.values() if key not in raw]
+    instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
+    problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)
+    try:
+        config = hf_config.from_json(raw, folder.name, str(path))
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return config
+
+
+def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
+    """The weights, float32, with exactly the names and shapes of `config`. Raises UserError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / "model.safetensors"
+    try:
+        params = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; run its stage first") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {remedy(folder)}") from None
+    except TypeError as error:  # a format that NumPy does not have
+        raise UserError(f"{path}: {error}; convert the weights to float32") from None
+    params = check_parameters(params, config, path, remedy(folder))
+    return {name: value.astype(np.float32, copy=False) for name, value in params.items()}
+
+
+def load(
+    folder: str | Path, hardware: Hardware | None = None, threads: int | None = None, verify: bool = True
+) -> tuple[GPT, Tokenizer]:
+    """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
+
+    With `verify` its files must be those that the record in the folder, where there is one, names by their SHA-256.
+    `model.ends` says which tokens end its texts. Raises UserError for a missing, truncated, changed or foreign
+    checkpoint.
+    """
+    folder, hardware = Path(folder), hardware or CPU
+    if verify:
+        verified(folder)
+    config = read_config(folder)
+    params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
+    ends = end_tokens(folder, tokenizer, config.vocab_size)
+    return _model(config, params, ends, hardware, threads), tokenizer
+
+
+def _model(
+    config: Model, params: dict[str, np.ndarray], ends: EndTokens, hardware: Hardware, threads: int | None
+) -> GPT:
+    model = GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
+    model.ends = ends
+    return model
+
+
+def import_hf(
+    folder: str | Path, hardware: Hardware | None = None, threads: int | None = None
+) -> tuple[GPT, Tokenizer]:
+    """Open a folder of Hugging Face transformers: config.json, GPT-2-type weights and tokenizer.
+
+    Weights are safetensors or pytorch_model.bin, whole or in shards, of float32, float16 or bfloat16; the latter is
+    read without running what is in it. Raises UserError, by name for each option that this GPT does not have.
+    """
+    config, params, tokenizer = hf_folder.read(Path(folder))
+    ends = end_tokens(Path(folder), tokenizer, config.vocab_size)
+    return _model(config, params, ends, hardware or CPU, threads), tokenizer
+
+
+def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | None = None) -> None:
+    """Write a new folder that `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` open.
+
+    It has the same logits: multipliers of muP go into the weights, to one rounding of each. `card` is its README.md;
+    left out, that says what the model itself tells. Raises UserError for a folder that holds something.
+    """
+    ends = model.ends or own_end_tokens(tokenizer)
+    hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))

@@ -1,0 +1,125 @@
+"""What `python -m cgpt bench` does: checks what was asked, runs one benchmark, and returns what it measured."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cgpt.errors import UserError, did_you_mean
+from cgpt.experiment import load, rules
+from cgpt.host import check_threads, memory_bytes
+from cgpt.kernels import backend
+from cgpt.recipe import flops
+from cgpt.spec import Hardware, Model
+
+VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
+MOST_DIGITS = 9
+WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
+
+
+def add_arguments(verb: argparse.ArgumentParser) -> None:
+    """The command line of `bench`; numbers are checked in `bench`, so that each problem is one line."""
+    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
+    verb.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml")
+    verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
+    verb.add_argument("--checkpoint", type=Path, help="a model with its weights, instead of a row's initial ones")
+    verb.add_argument("--batch-size", default="8", help="pretrain, generate: sequences at once")
+    verb.add_argument("--seq-len", help="another length than the model's row says")
+    verb.add_argument("--n-layer", help="another number of layers than the model's row says")
+    verb.add_argument("--threads", help="default: the hardware profile's")
+    verb.add_argument("--steps", default="10", help="steps to time, after the warm-up")
+    verb.add_argument("--n-requests", default="256", help="evaluate: log-likelihoods in a step")
+    verb.add_argument("--max-new-tokens", default="128", help="generate: tokens after each prompt")
+    verb.add_argument("--n-bytes", default="8000000", help="tokenize: bytes of text")
+    verb.add_argument("--out", type=Path, help="evaluate: a JSON file for the log-likelihoods")
+    verb.add_argument("--bursts", action="store_true", help="take turns: steps for each line `run` until `end`")
+    verb.add_argument("--burst-s", type=float, default=3.0, help="seconds that a burst lasts, roughly")
+
+
+def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Run a benchmark; what it measured as a mapping and as one line a number. Raises UserError."""
+    from cgpt.bench.measure import WARMUP_STEPS
+
+    _read_numbers(chosen)
+    workflow = load.read_workflow(Path.cwd())
+    hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
+    if chosen.benchmark == "pretrain" and (problem := rules.uneven(chosen.batch_size, hardware)):
+        raise UserError(f"bench: --batch-size: {problem}")
+    if chosen.benchmark != "tokenize":
+        backend.open_devices(hardware)
+    chosen.threads = chosen.threads or hardware.resources.threads
+    with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
+        benchmark = _set_up(chosen, workflow.models, hardware, Path(folder))
+        if chosen.bursts:
+            chosen.json = True
+            benchmark.steps.answer_bursts(chosen.burst_s)
+        else:
+            benchmark.steps.run(WARMUP_STEPS + chosen.steps)
+        measured = benchmark.steps.result()  # before `result`, which does more steps
+        record = {"benchmark": chosen.benchmark, "threads": chosen.threads} | measured | benchmark.result()
+    return record, _as_text(record)
+
+
+def _read_numbers(chosen: argparse.Namespace) -> None:
+    problems = []
+    for key in WHOLE_NUMBERS:
+        text = getattr(chosen, key)
+        if text is None:
+            continue
+        if not text.isdecimal() or len(text) > MOST_DIGITS or not int(text):
+            problems.append(f"bench: --{key.replace('_', '-')}: must be a whole number above 0, not '{text}'; "
+                            "write e.g. 8")  # fmt: skip
+        else:
+            setattr(chosen, key, int(text))
+    if problems:
+        raise UserError(*problems)
+    if chosen.threads:
+        check_threads(chosen.threads)
+
+
+def _named(name: str, known: dict[str, Any], place: str, kind: str) -> Any:
+    if name not in known:
+        raise UserError(f"{place}: there is no {kind} '{name}'; {did_you_mean(name, known)}")
+    return known[name]
+
+
+def _config(chosen: argparse.Namespace, models: dict[str, Model]) -> Model:
+    """The checkpoint's, or the row of models.yaml with what the command line says otherwise."""
+    if chosen.checkpoint:
+        from cgpt.checkpoint.folder import read_config
+
+        return read_config(chosen.checkpoint)
+    row = _named(chosen.model, models, "workflows/models.yaml", "model")
+    return replace(
+        row,
+        n_layer=chosen.n_layer or row.n_layer,
+        seq_len=chosen.seq_len or row.seq_len,
+        vocab_size=row.vocab_size or VOCAB_SIZE,
+    )
+
+
+def _set_up(chosen: argparse.Namespace, models: dict[str, Model], hardware: Hardware, folder: Path) -> Any:
+    from cgpt.bench.benchmarks import Evaluation, Generation, Pretraining, Setup, Tokenization
+
+    if chosen.benchmark == "tokenize":
+        return Tokenization(chosen.n_bytes, chosen.threads, folder)
+    setup = Setup(_config(chosen, models), hardware, chosen.threads, chosen.checkpoint)
+    weights_bytes, available_bytes = 4 * flops.n_parameters(setup.config), memory_bytes()
+    if available_bytes and weights_bytes > available_bytes:
+        raise UserError(f"bench: the model's weights take {weights_bytes / 2**30:,.0f} GiB, and the machine has "
+                        f"{available_bytes / 2**30:,.0f}; write a smaller model, --n-layer or --seq-len")  # fmt: skip
+    if chosen.benchmark == "pretrain":
+        return Pretraining(setup, chosen.batch_size, folder)
+    if chosen.benchmark == "evaluate":
+        return Evaluation(setup, chosen.n_requests, chosen.out)
+    return Generation(setup, chosen.batch_size, chosen.max_new_tokens)
+
+
+def _as_text(record: dict[str, Any]) -> str:
+    """One line for each number; losses and tokens, which are many, in --json alone."""
+    shown = {key: value for key, value in record.items() if not isinstance(value, list)}
+    return "\n".join(f"{key:20} {value:,.4g}" if isinstance(value, float) else f"{key:20} {value}"
+                     for key, value in shown.items())  # fmt: skip

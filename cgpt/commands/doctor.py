@@ -1,0 +1,136 @@
+"""Looks at the machine before any job does: compiler, libraries, cores, memory, disk, hardware profiles."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from cgpt import host
+from cgpt.errors import UserError
+from cgpt.experiment import load
+from cgpt.kernels import backend
+from cgpt.kernels.compiler import build_library, cache_folder, find_compiler
+from cgpt.kernels.native.blas import blas_core
+from cgpt.provenance import installed_version
+from cgpt.spec import Hardware
+
+LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
+LEAST_DISK_BYTES = 2 * 2**30
+
+
+def examine() -> dict[str, Any]:
+    """What was found; `problems` holds a line for each thing that will stop a run on this machine's processor."""
+    problems: list[str] = []
+    libraries = {name: installed_version(name) for name in LIBRARIES}
+    problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < LEAST_DISK_BYTES:
+        problems.append(f"disk: only {free / 2**30:.1f} GiB are free here; free at least 2")
+    mirror = os.environ.get("CGPT_DATA_MIRROR")
+    if mirror and not Path(mirror).is_dir():
+        problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
+    profiles: Iterable[Hardware] = ()
+    try:
+        workflow = load.read_workflow(Path.cwd())
+        profiles = workflow.hardware.values()
+        workflow.refuse_broken()
+    except UserError as error:
+        problems += error.problems
+    hardware = {
+        profile.name: {key: getattr(profile, key) for key in ("description", "timing", "systems")}
+        | {"problem": why_not(profile)}
+        for profile in profiles
+    }
+    if problem := hardware.get("cpu", {}).get("problem"):
+        problems.append(problem)
+    return {
+        "python": platform.python_version(),
+        "cpu": host.cpu_model(),
+        "cpu_level": host.machine_level(),
+        "cpu_level_in_use": _or_none(host.level_in_use),
+        "cores": host.granted_cores(),
+        "memory_bytes": host.memory_bytes(),
+        "disk_free_bytes": free,
+        "compiler": _compiler(),
+        "openblas": _or_none(blas_core),
+        "cache": str(cache_folder()),
+        "libraries": libraries,
+        "data_mirror": mirror,
+        "hardware": hardware,
+        "problems": problems,
+    }
+
+
+def why_not(hardware: Hardware) -> str | None:
+    """Why no model can be trained on this hardware profile here, in one line; None where one can."""
+    where = f"hardware_profiles/{hardware.name}.yaml"
+    if hardware.timing == "modeled" and not backend.on_host(hardware):
+        return (
+            f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
+            f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
+        )
+    try:
+        backend.open_devices(hardware)
+        if backend.on_host(hardware):
+            find_compiler()
+            host.level()
+            if hardware.kernels == "native":
+                build_library()
+                blas_core()
+    except UserError as error:
+        return error.problems[0]
+    return None
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """One line for each thing found."""
+    compiler, openblas = found["compiler"], found["openblas"]
+    memory = f", {found['memory_bytes'] / 2**30:.1f} GiB memory" if found["memory_bytes"] else ""
+    lines = [
+        f"python     {found['python']}",
+        f"processor  {found['cpu']}, {found['cores']} cores granted{memory}",
+        f"level      {_level(found)}",
+        f"disk       {found['disk_free_bytes'] / 2**30:.1f} GiB free",
+        "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
+        "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
+        f"cache      {found['cache']}",
+        f"mirror     {found['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
+        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in found["libraries"].items()),
+    ]
+    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in found["hardware"].items()]
+    return "\n".join([*lines, *([] if found["problems"] else ["all well"])])
+
+
+def _can_run(hardware: dict[str, Any]) -> str:
+    if hardware["timing"] == "measured":
+        return "can run here"
+    systems = f"{hardware['systems']} systems, " if hardware["systems"] > 1 else ""
+    return f"can run here ({systems}computed by the processor, seconds and joules modeled)"
+
+
+def _compiler() -> dict[str, str] | None:
+    try:
+        found = find_compiler()
+    except UserError:
+        return None
+    return {"name": found.name, "command": found.command[0], "version": found.version}
+
+
+def _level(found: dict[str, Any]) -> str:
+    if found["cpu_level_in_use"] is None:
+        return f"{found['cpu_level']}, CGPT_CPU asks for another"
+    if found["cpu_level_in_use"] == found["cpu_level"]:
+        return found["cpu_level"]
+    return f"{found['cpu_level']}, in use {found['cpu_level_in_use']} (CGPT_CPU)"
+
+
+def _or_none(function: Callable[[], str]) -> str | None:
+    """What a function returns; None where it raises UserError, which `why_not` says of the profile."""
+    try:
+        return function()
+    except UserError:
+        return None

@@ -1,0 +1,148 @@
+"""The verb `forecast-family`: what the training of the seven Cerebras-GPT would take on every profile.
+
+With the paper's own batch sizes, steps and numbers of systems, from results/reference/cerebras_gpt_runs.csv; nothing is
+run and nothing is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
+from cgpt.errors import UserError
+from cgpt.files.user_files import read_csv
+from cgpt.records import write_csv, write_whole
+from cgpt.report.page import Cell, Page, Table, markdown
+from cgpt.spec import Hardware, Model
+
+COLUMNS = (
+    "model", "n_parameters", "hardware", "timing", "systems", "batch_size", "batch_per_system", "tokens", "step_s",
+    "tokens_per_s", "utilisation", "energy_j_per_token", "seconds", "energy_j", "bound_by", "fits", "extrapolated",
+    "problem",
+)  # fmt: skip
+RUNS = "cerebras_gpt_runs.csv"  # the paper's trainings, in results/reference
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of one training with the same batch and number of systems; the 13B model has two."""
+
+    model: str
+    systems: int
+    batch_size: int  # sequences, on all systems together
+    steps: int
+    source: str
+
+
+def read(path: Path) -> list[Stretch]:
+    """The paper's trainings; raises UserError where a line is not whole."""
+    try:
+        return [Stretch(line["model"], int(line["systems"]), int(line["batch_size"]), int(line["steps"]),
+                        line["source"]) for line in read_csv(path)[1]]  # fmt: skip
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error!r}); it comes with the project: restore it") from None
+
+
+def forecast_family(
+    stretches: list[Stretch], models: Mapping[str, Model], profiles: Mapping[str, Hardware]
+) -> list[Row]:
+    """COLUMNS: one row per model and profile that the cost model has an answer for. Raises UserError."""
+    of_model: dict[str, list[Stretch]] = {}
+    for stretch in stretches:
+        of_model.setdefault(stretch.model, []).append(stretch)
+    answering = [profile for profile in profiles.values()
+                 if profile.wafer or profile.gpu or profile.sustained_flops_per_s]  # fmt: skip
+    return [_row(own, models, profile) for own in of_model.values() for profile in answering]
+
+
+def _row(stretches: list[Stretch], models: Mapping[str, Model], profile: Hardware) -> Row:
+    """A whole training: rates are those of the longest stretch, time and energy the sums, a job for each stretch."""
+    longest = max(stretches, key=lambda stretch: stretch.steps)
+    found = {stretch: _forecast(stretch, stretches, models, profile) for stretch in stretches}
+    last = found[longest]
+    same = ("model", "n_parameters", "hardware", "timing", "systems", "batch_per_system", "step_s", "tokens_per_s",
+            "utilisation", "energy_j_per_token", "bound_by", "extrapolated", "problem")  # fmt: skip
+    return {key: last[key] for key in same} | {
+        "batch_size": longest.batch_size,
+        "tokens": sum(one["tokens"] for one in found.values()),
+        "seconds": _sum(found.values(), "days", SECONDS_PER_DAY),
+        "energy_j": _sum(found.values(), "energy_kwh", JOULES_PER_KWH),
+        "fits": None if last["fits"] is None else all(one["fits"] for one in found.values()),
+    }
+
+
+def _forecast(stretch: Stretch, stretches: list[Stretch], models: Mapping[str, Model], profile: Hardware) -> Row:
+    systems = _systems(stretch, stretches, profile)
+    asked = Request(
+        model=stretch.model, shape=None, hardware=profile.name, systems=systems,
+        batch_per_system=stretch.batch_size // systems,
+        tokens=stretch.steps * stretch.batch_size * models[stretch.model].seq_len,
+    )  # fmt: skip
+    return forecast(asked, models, {profile.name: profile})
+
+
+def _systems(stretch: Stretch, stretches: list[Stretch], profile: Hardware) -> int:
+    """The paper's number; of a profile that is a cluster as many as divide every batch; a processor is one."""
+    if not profile.wafer and not profile.gpu:
+        return 1
+    if profile.systems == 1:
+        return stretch.systems
+    together = math.gcd(*(one.batch_size for one in stretches))
+    return max(n for n in range(1, profile.systems + 1) if together % n == 0)
+
+
+def _sum(found: Any, key: str, factor: float) -> float | None:
+    values = [one[key] for one in found]
+    return None if None in values else factor * sum(values)
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Write `path`.csv and `path`.md."""
+    write_csv(path.with_name(path.name + ".csv"), COLUMNS, rows)
+    write_whole(path.with_name(path.name + ".md"), markdown(as_page(rows)).encode())
+
+
+def as_page(rows: list[Row]) -> Page:
+    """The table for people; all of it is modeled, so that every time and energy carries a `~`."""
+    header = [
+        Cell("model"), Cell("hardware"), Cell("batch", "sequences"), Cell("step time", "s"), Cell("tokens per second"),
+        Cell("utilisation", "% of the dense peak"), Cell("energy per token", "J"), Cell("time to train", "days"),
+        Cell("energy to train", "MWh"), Cell("bound by"), Cell("fits"),
+    ]  # fmt: skip
+    facts = [
+        ("~", "computed by a model of the hardware; nothing here was run or measured"),
+        ("systems", "those of the paper; of a profile that is a cluster as many as divide the batch"),
+        ("extrapolated", "no rate of that hardware is public for so many systems or a model so narrow or wide; and "
+                         "the processor's, whose one rate was measured on far smaller models"),
+        ("energy", "nameplate power of the systems, of a GPU without its host, times the time"),
+        ("time to train", "with compilation, loading and one checkpoint; the 13B model is trained in two stretches, of "
+                          "720 and 1080 sequences, and its rates are those of the second"),
+        ("empty cell", "not known, or it does not fit"),
+        ("source of batch sizes, steps and systems", "cerebras_gpt_runs.csv"),
+    ]  # fmt: skip
+    question = "What would the training of the seven Cerebras-GPT take on other machines?"
+    return Page("Cerebras-GPT by forecast", question, facts, [Table("Machines", header, list(map(_cells, rows)), True)])
+
+
+def _cells(row: Row) -> list[Cell]:
+    notes = [f"{row['systems']} systems"] if row["systems"] > 1 else []
+    notes += ["extrapolated"] if row["extrapolated"] else []
+    fits = {True: Cell("yes"), False: Cell("no"), None: Cell("")}[row["fits"]]
+    return [
+        Cell(row["model"], f"{row['tokens'] / 1e9:.3g} B tokens"), Cell(row["hardware"], ", ".join(notes)),
+        Cell(f"{row['batch_size']:,}"), _modeled(row["step_s"]), _modeled(row["tokens_per_s"]),
+        _modeled(row["utilisation"], 100), _modeled(row["energy_j_per_token"]),
+        _modeled(row["seconds"], 1 / SECONDS_PER_DAY), _modeled(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
+        Cell((row["bound_by"] or "").replace("_", " ")), fits,
+    ]  # fmt: skip
+
+
+def _modeled(value: float | None, factor: float = 1.0) -> Cell:
+    if value is None:
+        return Cell("")
+    return Cell(f"~{value * factor:,.0f}" if value * factor >= 1000 else f"~{value * factor:.3g}")

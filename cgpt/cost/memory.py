@@ -1,0 +1,85 @@
+"""The most memory that a run takes on the processor, from what is allocated: the process with its libraries, weights
+and moments, what a step keeps, what scoring takes, and the copies that saving makes.
+
+Shapes: B sequences a forward pass, T tokens, d = d_model, F = width of the feed-forward layer, H heads, V = vocabulary,
+N parameters. Numbers are 32-bit. Bytes of libraries, and what an allocator keeps of what is freed, were measured.
+"""
+
+from __future__ import annotations
+
+from cgpt.recipe import flops
+from cgpt.spec import Model, Train
+
+FLOAT_BYTES = 4
+# Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
+# of the libraries' files is resident is up to the system: 130 to 185 MB were seen on one machine for pretrain.
+PROCESS_BYTES = {"pretrain": 155 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
+COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
+HEAD_ROWS, QUERY_BLOCK = 256, 64  # of cgpt/kernels/common.h: rows whose logits, and queries whose scores, exist at once
+SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
+STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
+INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values
+SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to resume from, and a checkpoint, make
+COMPARING = 3  # of the best epoch's weights, this one's, and those being written
+
+
+def pretraining_bytes(model: Model, train: Train, threads: int = 1, kernels: str = "native") -> int:
+    """Peak of a pretraining run whose `steps` are known. A run that is not shorter than its first checkpoint saves."""
+    micro = train.micro_batch_size or train.batch_size
+    state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
+    state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
+    windows = min(train.eval_batches * train.batch_size, max(1, SCORED_TOKENS // model.seq_len))
+    floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
+    return _bytes("pretrain", floats + _scoring(model, windows, threads, kernels), kernels)
+
+
+def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: str = "native",
+                     longest: int | None = None) -> int:  # fmt: skip
+    """Peak of fine-tuning on examples of at most `longest` tokens; None: as long as the model's context."""
+    state, length = STATE + INITIAL + COMPARING, min(longest or model.seq_len, model.seq_len)
+    floats = state * flops.n_parameters(model) + _step(model, batch_size, threads, kernels, length)
+    return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), threads, kernels), kernels)
+
+
+def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") -> int:
+    """Peak of an evaluation, whose weights exist twice while they are read, without the task's documents."""
+    scoring = _scoring(model, _scored_at_once(model), threads, kernels)
+    return _bytes("evaluate", 2 * flops.n_parameters(model) + scoring, kernels)
+
+
+def _bytes(stage: str, floats: float, kernels: str) -> int:
+    return round(PROCESS_BYTES[stage] + (COMPILING_BYTES if kernels != "native" else 0) + FLOAT_BYTES * floats)
+
+
+def _scored_at_once(model: Model) -> int:
+    return max(1, SCORED_TOKENS // model.seq_len)
+
+
+def _step(model: Model, n_sequences: int, threads: int, kernels: str, length: int) -> float:
+    """Floats of one forward and backward pass: activations kept, gradients, and what the kernels work in.
+
+    Kept per token and layer: 8 d (both norms' input and output, q k v, attention out) and 2 F (before and after the
+    activation); tinygrad's own kernels also keep 2 H T attention weights, and the logits and their gradient. Backward,
+    each layer's activations make room for its gradients, so that the peak is at one end of it.
+    """
+    d, f, n_layer, vocab = model.d_model, flops.ffn_width(model), model.n_layer, flops.vocabulary(model)
+    tokens, n_parameters = n_sequences * length, flops.n_parameters(model)
+    layer = tokens * (8 * d + 2 * f)
+    if kernels != "native":
+        layer += tokens * 2 * model.n_head * length
+        return n_parameters + n_layer * layer + 2 * tokens * vocab
+    passing = max(n_layer * layer + vocab * d, n_parameters + layer) + tokens * (3 * d + f)
+    return passing + max(tokens * f, _scratch(model, threads)) + HEAD_ROWS * (d + vocab)
+
+
+def _scoring(model: Model, n_sequences: int, threads: int, kernels: str) -> float:
+    """Floats of a forward pass without gradients, of which no layer is kept."""
+    d, f, tokens = model.d_model, flops.ffn_width(model), n_sequences * model.seq_len
+    if kernels != "native":
+        return tokens * max(6 * d + 2 * model.n_head * model.seq_len, d + flops.vocabulary(model))
+    return tokens * max(3 * f, 6 * d)
+
+
+def _scratch(model: Model, threads: int) -> float:
+    """Floats that the native kernels' threads work in: scores of some queries, or their logits."""
+    return threads * QUERY_BLOCK * max(2 * model.seq_len, model.d_model + flops.vocabulary(model))

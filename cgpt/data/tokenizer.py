@@ -1,0 +1,109 @@
+"""The tokenizer.json of a checkpoint or token folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpt.checkpoint.config import read_json
+from cgpt.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+REMEDY = "delete its folder, so that its run is done again"
+AGAIN = "get the file again"
+RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
+RANDOM = ("dropout", "alpha", "nbest_size")  # settings of a model that give a text other tokens each time
+TEMPLATES = ("single", "pair")
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a wrong file of the folder, which nobody may be told to delete unless a run of ours made it."""
+    ours = any((folder / name).is_file() and mark in (folder / name).read_bytes() for name, mark in RECORDS.items())
+    return REMEDY if ours else AGAIN
+
+
+def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
+    """The tokenizer of a folder, which gives a whole text its tokens and the same ones every time.
+
+    Padding, truncation and sampling, which were somebody's settings when it was saved, are off. Raises UserError when
+    it is missing, or has tokens that a model of `vocab_size` does not have.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    again = remedy(folder)
+    if not path.exists():
+        raise UserError(f"{path}: is missing; {again}")
+    raw = read_json(path, again)
+    raw |= {"padding": None, "truncation": None}
+    if isinstance(model := raw.get("model"), dict):
+        model |= {setting: None for setting in RANDOM if setting in model}
+    with _refused(f"{path}: is no tokenizer", again):
+        tokenizer = Tokenizer.from_str(json.dumps(raw))
+    for name in _without_definition(raw.get("post_processor")):
+        raise UserError(f"{path}: post_processor: adds {name!r} and does not say what it is; {again}")
+    check_ids(tokenizer, path, vocab_size)
+    return tokenizer
+
+
+def check_ids(tokenizer: Tokenizer, path: Path, vocab_size: int | None) -> None:
+    """Raise UserError for a tokenizer that may give a token which its model does not have."""
+    if vocab_size is None:
+        return
+    n = tokenizer.get_vocab_size()
+    if n > vocab_size:
+        raise UserError(f"{path}: vocabulary: has {n} tokens, the model {vocab_size}; take the model's own tokenizer")
+    added = token_ids(tokenizer, "", add_special_tokens=True)
+    greatest = max([*tokenizer.get_vocab().values(), *added], default=0)
+    if greatest >= vocab_size:
+        raise UserError(
+            f"{path}: vocabulary: has the token id {greatest}, the model's are 0 to {vocab_size - 1}; "
+            "take the model's own tokenizer"
+        )
+
+
+def token_ids(tokenizer: Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
+    """The tokens of a text, with those that the tokenizer adds at its ends or without. Raises UserError."""
+    # Of a vocabulary that lacks a word, or the token for such words.
+    with _refused(f"tokenizer.json: cannot encode {text!r:.60}", "take the model's own tokenizer"):
+        return tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+
+
+@contextmanager
+def _refused(what: str, instead: str) -> Iterator[None]:
+    """Turn what the tokenizers library raises into a UserError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # plain Exception, and where its Rust code panics, not even that
+        raise UserError(f"{what} ({error}); {instead}") from None
+
+
+def unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for what a tokenizer has no other one for."""
+    from tokenizers.models import Unigram
+
+    if isinstance(tokenizer.model, Unigram):  # which does not tell otherwise
+        return json.loads(tokenizer.to_str())["model"]["unk_id"]
+    unknown = tokenizer.model.unk_token
+    return None if unknown is None else tokenizer.token_to_id(unknown)
+
+
+def _without_definition(processor: Any) -> Iterator[str]:
+    """Special tokens that a template adds and nothing defines; the tokenizers library would abort at the first text."""
+    if not isinstance(processor, dict):
+        return
+    for part in processor.get("processors") or ():
+        yield from _without_definition(part)
+    defined = processor.get("special_tokens") or {}
+    for template in TEMPLATES:
+        for piece in processor.get(template) or ():
+            name = piece["SpecialToken"]["id"] if "SpecialToken" in piece else None
+            if name is not None and name not in defined:
+                yield name

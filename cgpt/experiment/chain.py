@@ -1,0 +1,107 @@
+"""Whether runs belong together: each record names its inputs by their SHA-256, and those of a chain must agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cgpt.data import content
+from cgpt.errors import UserError
+from cgpt.experiment.plan import LAST_FILE, Run
+
+Runs = Mapping[tuple[str, str], Run]
+
+
+class Chain:
+    """The records of `runs` below the folder `root`. `redo` says how a run is done again."""
+
+    def __init__(self, runs: Runs, root: Path, redo: Callable[[Run], str]):
+        self.runs, self.root, self.redo = runs, root, redo
+        self._problems: dict[tuple[str, str], list[str]] = {}
+
+    def problems(self, asked: Iterable[Run]) -> list[str]:
+        """A line for each run, of those asked or of those they were made from, whose inputs have changed since.
+
+        What follows from such a run has no line of its own; a run without a record has none either.
+        """
+        return list(dict.fromkeys(line for run in asked for line in self._of(run)))
+
+    def above(self, run: Run) -> list[str]:
+        """The problems of what a run is made from."""
+        return self.problems(self.runs[key] for key in run.upstream() if key in self.runs)
+
+    def _of(self, run: Run) -> list[str]:
+        key = run.stage, run.id
+        if key not in self._problems:
+            self._problems[key] = self.above(run) or self._own(run)
+        return self._problems[key]
+
+    def _own(self, run: Run) -> list[str]:
+        path = self.path(run.stage, run.id)
+        if not path.is_file():
+            return []
+        try:
+            record = content.read_object(path, self.redo(run))
+            changed = self._source(run, path) if run.stage == "fetch" else self._inputs(run, record)
+            changed += _changed_files(record, path.parent)
+        except UserError as error:
+            return list(error.problems)
+        return [f"{path}: {', '.join(changed)} changed since; {self.redo(run)}"] if changed else []
+
+    def _inputs(self, run: Run, record: dict[str, Any]) -> list[str]:
+        """The upstream runs that are not, or no longer, what the record names."""
+        recorded = record.get("inputs")
+        recorded = recorded if isinstance(recorded, dict) else {}
+        changed = []
+        for stage, upstream in run.upstream():
+            if (stage, upstream) not in self.runs or not self.path(stage, upstream).is_file():
+                continue
+            there = self._outputs(run, stage, upstream)
+            prefix = f"fetch/{upstream}" if stage == "fetch" else f"{stage}/"
+            used = {name: sha256 for name, sha256 in recorded.items() if name.startswith(prefix)}
+            if not used or any(there.get(name) != sha256 for name, sha256 in used.items()):
+                changed.append(f"data set '{upstream}'" if stage == "fetch" else f"{stage} {upstream}")
+        return changed
+
+    def _outputs(self, run: Run, stage: str, upstream: str) -> dict[str, str]:
+        """What an upstream run has to give to `run`, by the names that records call it."""
+        path = self.path(stage, upstream)
+        if stage == "fetch" and run.stage == "tokenize":
+            return content.of_corpora(run.spec, path.parent.parent)
+        if stage == "fetch":
+            listed = {file["name"]: file["sha256"] for file in content.fetched_files(path)}
+            names = content.task_files(run.spec["task"], path.parent)
+            return {f"fetch/{upstream}": content.digest({name: listed[name] for name in names if name in listed})}
+        record = content.read_object(path, self.redo(self.runs[stage, upstream]))
+        if stage == "tokenize":
+            return content.of_tokens(record)
+        return {f"{stage}/{name}": sha256 for name, sha256 in (record.get("outputs") or {}).items()}
+
+    def _source(self, run: Run, path: Path) -> list[str]:
+        """Whether a data set's entry, or the local files that it names, are others than were fetched."""
+        fetched, files, spec = content.read_object(path, self.redo(run)), content.fetched_files(path), run.spec
+        same = all(fetched.get(key) == json.loads(json.dumps(spec.get(key)))
+                   for key in ("builtin", "seed", "path", "hub") if key in fetched)  # fmt: skip
+        if spec["files"]:
+            wanted = sorted((str(file["sha256"]), str(file["split"])) for file in spec["files"])
+            same = same and wanted == sorted((file["sha256"], file["split"]) for file in files)
+        if not same:
+            return ["its entry in workflows/data.yaml"]
+        there = content.of_local_files(spec["path"]) if spec["path"] else {}
+        return [f"'{spec['path']}'"] if there and there != {file["name"]: file["sha256"] for file in files} else []
+
+    def path(self, stage: str, run_id: str) -> Path:
+        """A run's record."""
+        return self.root / LAST_FILE[stage].format(run_id)
+
+
+def _changed_files(record: dict[str, Any], folder: Path) -> list[str]:
+    """The files beside a record that are not what it names; weights are left to those that load them."""
+    written = record.get("outputs")
+    written = dict(written) if isinstance(written, dict) else {}
+    written |= {"samples.jsonl": record["samples_sha256"]} if "samples_sha256" in record else {}
+    return [name for name, sha256 in written.items()
+            if name != "model.safetensors" and (folder / name).is_file()
+            and content.sha256_of(folder / name) != sha256]  # fmt: skip

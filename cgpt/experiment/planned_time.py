@@ -1,0 +1,212 @@
+"""How long the runs of a plan take: at this machine's own rates where there are any, and on so many cores."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cgpt.cost import memory
+from cgpt.errors import UserError
+from cgpt.experiment import rates
+from cgpt.experiment.plan import RUNS_FOLDER, Plan, Run, last_file
+from cgpt.host import cpu_model
+from cgpt.recipe import flops
+from cgpt.spec import Hardware
+from cgpt.tasks import data_files, lm_eval_tasks
+
+BYTES_PER_TOKEN = 3.0  # of a task's file, roughly, with any tokenizer
+SHORTEST_PADDING = 32  # tokens that the length of a short example is rounded up to a multiple of
+SCORING_SHARE = 1 / 3  # of a training token's FLOPs: the forward pass
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A plan with its minutes. `wall_minutes` is of the runs that are left, on `cores`; None where none is named.
+    `sources`: a line for each hardware profile and number of threads, of where its rate comes from."""
+
+    plan: Plan
+    finished: frozenset[Key]
+    sources: tuple[str, ...]
+    with_starts: bool = False  # whether minutes are with what a job takes to start
+    cores: int | None = None
+    wall_minutes: float | None = None
+
+    def left(self) -> list[Run]:
+        """The runs that are not finished."""
+        return [run for run in self.plan.runs if (run.stage, run.id) not in self.finished]
+
+
+def timed(plan: Plan, cores: int | None = None) -> Timed:
+    """The plan at this machine's rates. Raises UserError where a run names more threads than `cores`."""
+    if cores is not None:
+        _refuse_few(plan, cores)
+    finished = frozenset((run.stage, run.id) for run in plan.runs if last_file(run.stage, run.id).is_file())
+    measured = rates.read()
+    known = [*measured.rates, *_of_finished(plan, finished)]
+    runs = tuple(_with_minutes(run, known, measured.start_s.get(run.stage, 0.0)) for run in plan.runs)
+    made = Timed(replace(plan, runs=runs), finished, _sources(plan, known), bool(measured.start_s), cores)
+    if cores is None:
+        return made
+    return replace(made, wall_minutes=_wall_minutes(made.left(), cores))
+
+
+def _refuse_few(plan: Plan, cores: int) -> None:
+    most = max((run.execution.threads for run in plan.runs), default=1)
+    if cores < most:
+        wanted = "must be at least 1" if cores < 1 else f"is fewer than the {most} threads that a run names"
+        raise UserError(f"--cores: {cores} {wanted}; write {most} or more")
+
+
+def _of_finished(plan: Plan, finished: frozenset[Key]) -> list[rates.Rate]:
+    found = []
+    for run in plan.of("pretrain"):
+        if (run.stage, run.id) in finished and run.execution.hardware:
+            rate = rates.of_record(last_file(run.stage, run.id), run.execution.hardware)
+            found += [rate] if rate else []
+    return found
+
+
+def _with_minutes(run: Run, known: list[rates.Rate], start_s: float) -> Run:
+    """The run with minutes for what it does itself: steps that it shares with a shorter one are that one's."""
+    cost, hardware = run.execution, run.execution.hardware
+    if hardware is None or run.stage == "meter":
+        return run
+    assert cost.model is not None
+    per_token = flops.flops_per_token(cost.model, "palm")
+    work = cost.flops if run.stage == "pretrain" else _task_flops(run, cost.model.seq_len, per_token)
+    if cost.trunk and work:
+        work *= 1 - cost.trunk_steps / run.spec["train"]["steps"]
+    rate = _rate(known, hardware, cost.threads, per_token)
+    minutes = (work / rate + start_s) / 60 if work and rate else None
+    return replace(run, execution=replace(cost, minutes=minutes, memory_bytes=_memory_bytes(run)))
+
+
+def _rate(known: list[rates.Rate], hardware: Hardware, threads: int, per_token: float) -> float | None:
+    """FLOPs a second: measured on this machine, else what the profile says, which is of all its threads."""
+    own = rates.flops_per_s(known, hardware, threads, per_token)
+    if own or hardware.sustained_flops_per_s is None:
+        return own
+    return hardware.sustained_flops_per_s * min(1.0, threads / hardware.resources.threads)
+
+
+def _sources(plan: Plan, known: list[rates.Rate]) -> tuple[str, ...]:
+    """Of each profile and number of threads that trains: whose rate its minutes are at, and how to measure one here."""
+    lines: dict[str, None] = {}
+    for run in plan.of("pretrain"):
+        hardware, threads = run.execution.hardware, run.execution.threads
+        if hardware is None or hardware.timing == "modeled":
+            continue
+        if any(rate.like(hardware, threads) for rate in known):
+            said = f"at the rate measured on this machine, {cpu_model()}"
+        elif hardware.sustained_flops_per_s and hardware.sustained_on == cpu_model():
+            said = "at the rate that its profile names, of a machine such as this"
+        else:
+            whose = hardware.sustained_on or "the machine in its profile"
+            said = f"at the rate of {whose}, not measured here" if hardware.sustained_flops_per_s else "not known"
+            said += f"; run `python -m cgpt measure --hardware {hardware.name} --threads {threads}`"
+        lines[f"minutes on {hardware.name}, {threads} thread{'s' if threads > 1 else ''}: {said}"] = None
+    return tuple(lines)
+
+
+def _task_flops(run: Run, longest: int, per_token: float) -> float | None:
+    """FLOPs of fine-tuning on a task, or of scoring it, whose file is there, by a training token's `per_token`; an
+    upper bound where a number of labels alone is known; None where nothing is."""
+    task = run.spec["task"]
+    if run.stage == "finetune":
+        size = _size(task, task.get("training_split"))
+        if size is None:
+            return run.execution.flops
+        documents = min(size.documents, run.spec["n_labels"] or size.documents)
+        return documents * min(size.tokens, longest) * run.spec["finetune"]["epochs"] * per_token
+    size = _size(task, task.get("test_split") or task.get("validation_split"))
+    if size is None or task.get("output_type") == "generate_until":
+        return None
+    documents, choices = len(lm_eval_tasks.documents(task, size.documents)), task.get("doc_to_choice")
+    n_passes = documents * (len(choices) if isinstance(choices, list) else 1)
+    return n_passes * min(size.tokens, longest) * per_token * SCORING_SHARE
+
+
+def _memory_bytes(run: Run) -> int | None:
+    """What the plan says, and of fine-tuning on a file that is there, what its longest example takes."""
+    cost, size = run.execution, None
+    if run.stage == "finetune":
+        size = _size(run.spec["task"], run.spec["task"].get("training_split"))
+    if size is None or cost.model is None or cost.hardware is None:
+        return cost.memory_bytes
+    longest = -(-math.ceil(size.longest) // SHORTEST_PADDING) * SHORTEST_PADDING
+    return memory.finetuning_bytes(cost.model, run.spec["finetune"]["batch_size"], cost.threads, cost.hardware.kernels,
+                                   longest)  # fmt: skip
+
+
+class _Size(NamedTuple):
+    """Documents of a split, and tokens of the mean and of the longest one, roughly."""
+
+    documents: int
+    tokens: float
+    longest: float
+
+
+def _size(task: Mapping[str, Any], split: str | None) -> _Size | None:
+    """By the lines and bytes of the split's files; None where they are not there."""
+    if not split or not data_files.in_files(dict(task)):
+        return None
+    data = task.get("data")
+    folder = Path.cwd() if data is None else (RUNS_FOLDER / "data" / data).resolve()
+    try:
+        names = data_files.split_files(dict(task), "")[split.partition("[")[0]]
+        paths = data_files.find_files(names, folder, data, "")
+    except (UserError, KeyError):
+        return None
+    return _size_of(tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@cache
+def _size_of(files: tuple[tuple[Path, int], ...]) -> _Size | None:
+    """Of files as they were when they were last written: several runs of a plan ask for the same."""
+    lengths = [len(line) for path, _ in files for line in path.read_bytes().splitlines(keepends=True)]
+    if not lengths:
+        return None
+    return _Size(len(lengths), sum(lengths) / len(lengths) / BYTES_PER_TOKEN, max(lengths) / BYTES_PER_TOKEN)
+
+
+def _wall_minutes(runs: list[Run], cores: int) -> float:
+    """Minutes until the last run ends: whenever threads are free, the longest run that they suffice for starts, of
+    those whose needs are done (Graham 1969). Runs of unknown length take none."""
+    todo = {(run.stage, run.id): run for run in runs}
+    needed = {key: {*run.upstream(), (run.stage, run.execution.trunk)} for key, run in todo.items()}
+    open_needs: dict[Key, set[Any]] = {key: needs & todo.keys() for key, needs in needed.items()}
+    waiting_for: dict[Key, list[Key]] = {}
+    for key, needs in open_needs.items():
+        for need in needs:
+            waiting_for.setdefault(need, []).append(key)
+
+    ready: dict[int, list[tuple[float, Key]]] = {}  # by threads, the longest first
+
+    def start_after_needs(key: Key) -> None:
+        cost = todo[key].execution
+        heapq.heappush(ready.setdefault(cost.threads, []), (-(cost.minutes or 0.0), key))
+
+    for key, needs in open_needs.items():
+        if not needs:
+            start_after_needs(key)
+    running: list[tuple[float, Key]] = []
+    now, free = 0.0, cores
+    while True:
+        while fitting := [runs for threads, runs in ready.items() if runs and threads <= free]:
+            minutes, key = heapq.heappop(min(fitting))
+            free -= todo[key].execution.threads
+            heapq.heappush(running, (now - minutes, key))
+        if not running:
+            return now
+        now, key = heapq.heappop(running)
+        free += todo[key].execution.threads
+        for follower in waiting_for.get(key, ()):
+            open_needs[follower].discard(key)
+            if not open_needs[follower]:
+                start_after_needs(follower)

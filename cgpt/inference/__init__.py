@@ -1,0 +1,1 @@
+"""Continuations and scores of text from a model."""

@@ -1,0 +1,1 @@
+"""The operations of a GPT on C kernels and OpenBLAS."""

@@ -1,0 +1,200 @@
+"""Functions of tensors as lists of native kernels, recorded once per shape and replayed in one call of the C library.
+
+tinygrad builds the graph, its gradient, its order and its memory plan; what is left of that is a list of calls, which
+needs no Python between two kernels and is kept on disk, so that the next process need not build the graph at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from tinygrad import Device, Tensor
+from tinygrad.engine.jit import jit_lower
+from tinygrad.engine.realize import capturing
+from tinygrad.helpers import Context
+from tinygrad.uop.ops import Ops, UOp, buffers
+
+from cgpt.kernels.compiler import build_library, cache_folder, write_atomically
+from cgpt.kernels.native.arena import aligned, shared_arena, side_by_side
+from cgpt.kernels.native.call import MAGIC, check_memory, library, one_kernel
+from cgpt.kernels.tensors import unwritten
+from cgpt.kernels.work import Work, meter
+
+Recording = dict[str, Any]  # calls: function, dims, consts, work, places; temporary_bytes; outputs: place, shape, dtype
+Place = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
+
+
+class Captured:
+    """Calls functions on arrays, on one device. Each function and shape has its own arrays, which are overwritten.
+
+    `state` holds every tensor that the functions read or write beside their arguments, `identity` what else decides
+    what they compute, as JSON: two owners with equal identities and states may share a recording.
+    """
+
+    def __init__(self, device: str | None, state: Sequence[Tensor], identity: Any):
+        self.device, self.state = device or Device.DEFAULT, list(state)
+        self.identity = json.dumps([identity, [(t.shape, str(t.dtype)) for t in self.state]], sort_keys=True)
+        self._programs: dict[tuple, Program] = {}
+
+    def __call__(self, function: Callable[..., Sequence[Tensor]], *arrays: np.ndarray) -> list[np.ndarray]:
+        """The function's outputs, which the next call with the same shapes overwrites.
+
+        Arrays are contiguous; the function is a method known by its name.
+        """
+        key = (function.__qualname__, *((a.shape, a.dtype.str) for a in arrays))
+        if key not in self._programs:
+            inputs = [aligned(a.nbytes).view(a.dtype).reshape(a.shape) for a in arrays]
+            recording = self._recording(key, function, inputs)
+            self._programs[key] = Program(recording, inputs, self.state, self.device)
+        return self._programs[key](arrays)
+
+    def _recording(self, key: tuple, function: Callable, inputs: list[np.ndarray]) -> Recording:
+        """The recording of a function: from disk if it is there and whole, else made and kept there."""
+        wanted = json.dumps([*_environment(), self.device, self.identity, key])
+        path = cache_folder() / f"program-{hashlib.sha256(wanted.encode()).hexdigest()[:24]}.json"
+        found = _read(path, wanted)
+        if found is None:
+            found = record(function, [unwritten(a, self.device) for a in inputs], self.state)
+            content = json.dumps(found)
+            entry = {"key": wanted, "sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}
+            write_atomically(path, json.dumps(entry).encode())
+        return found
+
+
+@cache
+def _environment() -> tuple[str, ...]:
+    """What decides the recordings of every owner: this package's code, the compiled kernels, tinygrad."""
+    package = Path(__file__).parent.parent
+    code = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
+    return hashlib.sha256(code).hexdigest(), build_library().name, version("tinygrad")
+
+
+def _read(path: Path, wanted: str) -> Recording | None:
+    """The recording in a file, or None where there is none, it is damaged or it answers another key."""
+    try:
+        entry = json.loads(path.read_bytes())
+        content = entry["content"]
+        whole = entry["key"] == wanted and entry["sha256"] == hashlib.sha256(content.encode()).hexdigest()
+        return json.loads(content) if whole else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], state: Sequence[Tensor]) -> Recording:
+    """Let tinygrad build what the function computes, run nothing, and return its calls of native kernels."""
+    linears: list[UOp] = []
+    capturing.append(SimpleNamespace(add_linear=lambda linear, var_vals: linears.append(linear)))
+    try:
+        outputs = function(*inputs)
+        Tensor.realize(*outputs)
+    finally:
+        capturing.clear()
+    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs, *state)}
+    with Context(JIT=2):  # a flat list of calls
+        linear = jit_lower(UOp(Ops.LINEAR, src=tuple(call for each in linears for call in each.src)), held, [])
+    places = _Places(inputs, state)
+    calls = []
+    for call in linear.src:
+        if call.src[0].op is Ops.BUFFER_VIEW:
+            continue
+        binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
+        assert binary.startswith(MAGIC), f"{function.__qualname__} computes what is no native kernel: {call.src[0].arg}"
+        kernel = json.loads(binary[len(MAGIC) :])
+        calls.append(kernel | {"places": [places.of(b) for b in call.src[1:]]})
+    results = [[places.of(t.uop), list(t.shape), t.dtype.fmt] for t in outputs]
+    return {"calls": calls, "outputs": results, "temporary_bytes": places.temporary_bytes}
+
+
+class _Places:
+    """Where tinygrad's buffers are in a recording. No buffer is allocated for it."""
+
+    def __init__(self, inputs: Sequence[Tensor], state: Sequence[Tensor]):
+        self.known: dict[int, tuple[str, int]] = {}
+        for kind, tensors in (("input", inputs), ("state", state)):
+            self.known |= {id(t.uop.base.buffer.base): (kind, i) for i, t in enumerate(tensors)}
+        self.temporary_bytes: list[int] = []
+
+    def of(self, uop: UOp) -> Place:
+        buffer: Any = uop.buffer if uop.op is Ops.BUFFER_VIEW else uop.base.buffer
+        if id(buffer.base) not in self.known:
+            self.known[id(buffer.base)] = ("temporary", len(self.temporary_bytes))
+            self.temporary_bytes.append(buffer.base.nbytes)
+        return (*self.known[id(buffer.base)], buffer.offset)
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (("function", ctypes.c_void_p), ("bufs", ctypes.c_void_p),
+                ("dims", ctypes.c_void_p), ("consts", ctypes.c_void_p))  # fmt: skip
+
+
+def work_in(recording: Recording) -> list[Work]:
+    """What each call of a recording does, in order."""
+    return [Work(**call["work"]) for call in recording["calls"]]
+
+
+class Program:
+    """A recording with its memory: takes arrays, runs every kernel and returns views of its outputs.
+
+    Its outputs lie in memory of its own, what it computes on the way in the arena of the process.
+    """
+
+    def __init__(self, recording: Recording, inputs: list[np.ndarray], state: Sequence[Tensor], device: str):
+        self.inputs, self.device, self.arena = inputs, Device[device], shared_arena()
+        kept = {index for (kind, index, _), *_ in recording["outputs"] if kind == "temporary"}
+        sizes = recording["temporary_bytes"]
+        self.offsets, self.arena_bytes = side_by_side([0 if i in kept else n for i, n in enumerate(sizes)])
+        self.results = {i: aligned(sizes[i]) for i in kept}
+        self.addresses = {
+            "input": [a.ctypes.data for a in inputs],
+            "state": [t.uop.base.buffer.ensure_allocated()._buf.va_addr + t.uop.base.buffer.offset for t in state],
+            "temporary": [self.results[i].ctypes.data if i in kept else 0 for i in range(len(sizes))],
+        }
+        self.outputs = []
+        for (kind, index, offset), shape, dtype in recording["outputs"]:
+            n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            memory = (ctypes.c_uint8 * n_bytes).from_address(self.addresses[kind][index] + offset)
+            self.outputs.append(np.frombuffer(memory, dtype).reshape(shape))
+        self.work = Counter(work_in(recording))
+        self.arena_address = 0  # nowhere yet
+        self.in_arena: list[tuple[Any, int, int]] = []  # addresses of a call, the one among them, its offset
+        self.calls = (_Call * len(recording["calls"]))()
+        self.held: list[Any] = [list(state), *(self._bind(*pair) for pair in zip(self.calls, recording["calls"]))]
+
+    def _bind(self, entry: _Call, call: dict[str, Any]) -> list[Any]:
+        """Fill in one call; returns what it points to. Its places in the arena follow when that has an address."""
+        bufs = (ctypes.c_uint64 * len(call["places"]))()
+        for i, (kind, index, offset) in enumerate(call["places"]):
+            if kind == "temporary" and index not in self.results:
+                self.in_arena.append((bufs, i, self.offsets[index] + offset))
+            else:
+                bufs[i] = self.addresses[kind][index] + offset
+        dims = (ctypes.c_int64 * len(call["dims"]))(*call["dims"])
+        consts = (ctypes.c_float * len(call["consts"]))(*call["consts"])
+        entry.function = ctypes.cast(library()[call["function"]], ctypes.c_void_p)
+        entry.bufs, entry.dims, entry.consts = (ctypes.addressof(array) for array in (bufs, dims, consts))
+        return [bufs, dims, consts]
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.device.synchronize()  # what tinygrad still writes into the state
+        for kept, array in zip(self.inputs, arrays):
+            np.copyto(kept, array)
+        with one_kernel:
+            address = self.arena.address(self.arena_bytes)
+            if address != self.arena_address:
+                self.arena_address = address
+                for bufs, i, offset in self.in_arena:
+                    bufs[i] = address + offset
+            library().run_calls(self.calls, len(self.calls))
+            check_memory()
+        meter(self.device.device).add(self.work)
+        return self.outputs

@@ -1,0 +1,179 @@
+"""The operations of a GPT on the C kernels. Same names, shapes and meaning as `cgpt.kernels.plain.ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinygrad import Tensor, dtypes
+
+from cgpt.kernels.native.call import empty, native_call, scaled
+from cgpt.kernels.native.capture import Captured as Captured
+from cgpt.kernels.work import labelled
+
+# Elementary operations per element, as common.h and attention.c write them, an exponential or a root counted as one.
+ACTIVATION_FLOPS = {None: 0, "gelu": 28, "gelu_new": 12, "relu": 1}  # in the order that common.h numbers them in
+SOFTMAX_FLOPS = 5
+
+
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    (B, T), (V, C) = tokens.shape, wte.shape
+    outs = [empty(B, T, C, like=wte)]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], [scale], 2 * B * T * C)[0]
+
+
+def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
+    B, C = tokens.shape[0], wte.shape[1]
+    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C], [scale])[0]
+
+
+def embedding_grads(
+    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head, which is overwritten."""
+    (B, T, C), V, S = dx.shape, wte.shape[0], wpe.shape[0]
+    outs = [empty(V, C, like=wte) if dhead is None else dhead, empty(S, C, like=wpe)]
+    dims = [B, T, C, V, S, V if dhead is None else 0]
+    with labelled(phase="backward"):
+        dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], dims, [scale], 4 * B * T * C)
+    return dwte, dwpe
+
+
+def add_layer_norm(
+    x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """r = x + f (or x), y = (LayerNorm(r) * w + b) * scale: (B, T, C) -> r, y, both (B, T, C)."""
+    C = x.shape[-1]
+    rows = x.numel() // C
+
+    def grad(outs, grads, ins):
+        r, _, mean, rstd = outs
+        dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
+        new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
+        dims = [rows, C, int(len(grads) == 2)]
+        ins, flops = [dr, dy, r, mean, rstd, ins[-2]], 19 * rows * C
+        dx, dw, db = native_call("add_layer_norm_bwd", new, ins, dims, [scale], flops)
+        return (dx, dw, db) if f is None else (dx, dx, dw, db)
+
+    outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
+    ins = [x, w, b] if f is None else [x, f, w, b]
+    dims, flops = [rows, C, int(f is not None)], 10 * rows * C
+    r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon, scale], flops, grad)
+    return r, y
+
+
+def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
+    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model.
+
+    `independent` computes each of the B sequences on its own, so that its bits do not depend on the others.
+    """
+    n_in, n_out = w.shape
+    rows = x.numel() // n_in
+    which = list(ACTIVATION_FLOPS).index(activation)
+    dims, shape = [rows, n_in, n_out, x.shape[-2] if independent else rows, which], (*x.shape[:-1], n_out)
+    flops, more = 2 * rows * n_in * n_out, rows * n_out * (1 + ACTIVATION_FLOPS[activation])
+    if independent and x.shape[-2] == 1:
+        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], which], (), flops)[0]
+
+    def grad(outs, grads, ins):
+        new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
+        saved = outs[1:]  # what the activation was given
+        return tuple(native_call("linear_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
+
+    outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
+    return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
+
+
+def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
+    """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    dims = [B, T, n_head, C // n_head]
+    pairs = B * n_head * T * (T + 1) // 2  # of a query and a key that it sees
+    products, softmax = 2 * 2 * pairs * C // n_head, SOFTMAX_FLOPS * pairs
+
+    def grad(outs, grads, ins):
+        ins = [grads[0], outs[0], outs[1], ins[0]]
+        flops = 5 * products // 2 + softmax + 2 * B * T * C  # the scores once more, and the products' four gradients
+        return tuple(native_call("attention_bwd", [empty(B, T, 3 * C, like=qkv)], ins, dims, [scale], flops))
+
+    outs = [empty(B, T, C, like=qkv), empty(B, n_head, T, like=qkv)]
+    return native_call("attention", outs, [qkv], dims, [scale], products + softmax, grad)[0]
+
+
+def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
+    """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
+    T, (_, B, H, S, D) = qkv.shape[1], cache.shape
+    return native_call("store_prompt", [cache], [qkv, row], [T, B, S, H, D])[0]
+
+
+def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
+    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and what is cached: -> (B, 1, C).
+
+    Keys and values of the token are written into row b, place positions[b] of the cache (2, B, H, S, D). Those of the
+    tokens before it are read at the same places, place t in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
+    """
+    _, B, H, S, D = cache.shape
+    outs, ins = [empty(B, 1, H * D, like=qkv), cache], [qkv, positions, slots]
+    return native_call("cached_attention", outs, ins, [B, S, H, D], [scale], 4 * B * S * H * D)[0]
+
+
+def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative.
+
+    x (B, T, C), w (V, C), targets (B, T) int32 -> (). The gradients are computed in the same pass.
+    """
+    V, C = w.shape
+    rows = x.numel() // C
+
+    def grad(outs, grads, ins):
+        _, dx, dw = outs
+        return scaled(dx, grads[0]), scaled(dw, grads[0]), None
+
+    outs = [empty(1, like=x), empty(*x.shape, like=x), empty(V, C, like=x)]
+    ins, flops = [x, w, targets], 6 * rows * C * V + SOFTMAX_FLOPS * rows * V
+    return native_call("cross_entropy_head", outs, ins, [rows, C, V], flops=flops, grad=grad)[0].reshape(())
+
+
+def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
+    (B, T, C), (V, K) = x.shape, (w.shape[0], targets.shape[-1])
+    outs = [empty(B, T, K, like=x), empty(B, T, K, like=x, dtype=dtypes.int32)]
+    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], [B, T, C, V, K], flops=2 * B * T * C * V)
+    return logprob, greedy
+
+
+def head_logits(x: Tensor, w: Tensor) -> Tensor:
+    """x @ w.T: (B, T, C), (V, C) -> (B, T, V), each sequence on its own."""
+    (B, T, C), V = x.shape, w.shape[0]
+    name = "logits_few_rows" if T == 1 else "head_logits"
+    return native_call(name, [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
+
+
+def adamw(
+    params: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    hyper: Tensor,
+    scales: Sequence[tuple[float, float]],
+) -> Tensor:
+    """Update params and both moments in place; return the global gradient norm (1,) before clipping.
+
+    `hyper`: lr, beta1, beta2, epsilon, clip (0: none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor
+    on lr and its weight decay.
+    """
+    sizes = [int(p.numel()) for p in params]
+    outs = [empty(1, like=hyper), *params, *first, *second]
+    consts = [value for pair in scales for value in pair]
+    dims, flops = [len(sizes), *sizes], 19 * sum(sizes)
+    with labelled(phase="update"):
+        return native_call("adamw", outs, [*grads, hyper], dims, consts, flops, reads_outs=True)[0]
+
+
+def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
+    """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, to be realised."""
+    sizes = [int(g.numel()) for g in grads]
+    dims = [len(sizes), *sizes]
+    with labelled(phase="update"):
+        return native_call("accumulate", totals, [*grads, factors], dims, (), 2 * sum(sizes), reads_outs=True)[0]

@@ -1,0 +1,1 @@
+"""The GPT, and log-likelihoods from it."""

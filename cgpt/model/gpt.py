@@ -1,0 +1,242 @@
+"""The GPT of the Cerebras-GPT study: GPT-2 with learned positions, pre-LN, dense attention; exact GELU and a tied head
+where a model row does not say otherwise.
+
+Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters carry GPT-2's names and layout
+(`transformer.h.0.attn.c_attn.weight`, stored (in, out)), so that checkpoints map one to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cgpt.errors import UserError
+from cgpt.kernels import backend
+from cgpt.model.ids import check_positions, check_targets, check_tokens
+from cgpt.recipe import parametrization
+from cgpt.spec import Hardware, Model
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+    from cgpt.inference.decoder import Decoder
+    from cgpt.inference.stop_strings import EndTokens
+    from cgpt.kernels.tensors import Placement
+
+
+MOST_SHOWN = 20  # problems of one file's parameters
+WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
+
+
+def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in a fixed order."""
+    C, F = config.d_model, config.d_ffn or 4 * config.d_model
+    assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
+    shapes: dict[str, tuple[int, ...]] = {
+        WTE: (config.vocab_size, C),
+        WPE: (config.seq_len, C),
+    }
+    for i in range(config.n_layer):
+        layer = {
+            "ln_1.weight": (C,), "ln_1.bias": (C,),
+            "attn.c_attn.weight": (C, 3 * C), "attn.c_attn.bias": (3 * C,),
+            "attn.c_proj.weight": (C, C), "attn.c_proj.bias": (C,),
+            "ln_2.weight": (C,), "ln_2.bias": (C,),
+            "mlp.c_fc.weight": (C, F), "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, C), "mlp.c_proj.bias": (C,),
+        }  # fmt: skip
+        shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
+    shapes |= {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
+    return shapes if config.tie_embeddings else shapes | {HEAD: (config.vocab_size, C)}
+
+
+def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Exactly the parameters of `config`, in their order. Raises UserError, which `remedy` ends each line of."""
+    shapes = parameter_shapes(config)
+    problems = [f"{path}: {name}: is missing; {remedy}" for name in shapes if name not in params]
+    problems += [f"{path}: {name}: is no parameter of this model; {remedy}" for name in params if name not in shapes]
+    problems += [
+        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {remedy}"
+        for name, shape in shapes.items()
+        if name in params and params[name].shape != shape
+    ]
+    if problems:
+        n_more = len(problems) - MOST_SHOWN
+        more = [f"{path}: {n_more:,} more parameters are wrong; {remedy}"] if n_more > 0 else []
+        raise UserError(*problems[:MOST_SHOWN], *more)
+    return {name: params[name] for name in shapes}
+
+
+def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
+    """Draw initial weights, float32, on the host: the same on every device.
+
+    Truncated normal, cut at two deviations of `parametrization.init_std`, biases 0, LayerNorm 1 and 0 (Dey et al. 2023,
+    arXiv 2304.03208).
+    """
+    rng = np.random.default_rng(seed)
+    params = {}
+    for name, shape in parameter_shapes(config).items():
+        if name.endswith(".bias"):
+            params[name] = np.zeros(shape, np.float32)
+        elif "ln_" in name:
+            params[name] = np.ones(shape, np.float32)
+        else:
+            params[name] = (_truncated_normal(rng, shape) * parametrization.init_std(config, name)).astype(np.float32)
+    return params
+
+
+def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    values = rng.standard_normal(shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = rng.standard_normal(int(outside.sum()))
+    return values
+
+
+class GPT:
+    """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
+
+    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in.
+    """
+
+    def __init__(
+        self,
+        config: Model,
+        params: dict[str, np.ndarray],
+        ops: ModuleType,
+        device: Placement = None,
+        dtype: str = "float32",
+    ):
+        from cgpt.kernels.tensors import realized
+
+        shapes = {name: tuple(value.shape) for name, value in params.items()}
+        if shapes != parameter_shapes(config):
+            wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
+            raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
+        self.config, self.ops, self.device, self.dtype = config, ops, device, dtype
+        self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
+        self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
+        self.decoder: Decoder | None = None  # that of the last generation
+        self.ends: EndTokens | None = None  # those that its checkpoint names
+
+    @classmethod
+    def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:
+        """A model on the devices of a hardware profile, with its kernels and type. Raises UserError, as `prepare`."""
+        return cls(config, params, backend.prepare(hardware, threads), hardware.placement, hardware.dtype)
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
+        w = self.params[name]
+        return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
+
+    def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input.
+
+        Raises ValueError for ids or lengths that the model has not.
+        """
+        check_tokens(tokens, self.config)
+        wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
+        if positions is not None:
+            check_positions(positions, tokens, self.config)
+            return self.ops.embedding_at(tokens, positions, wte, wpe, scale)
+        return self.ops.embedding(tokens, wte, wpe, scale)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
+        self._check_activations(hidden)
+        return self.ops.head_logits(hidden, self.head_weight)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head's weights (V, C): the token embedding's where they are tied."""
+        return self.weight(WTE if self.config.tie_embeddings else HEAD)
+
+    def attention_scale(self, layer: int) -> float:
+        """What products of queries and keys of a layer are multiplied with."""
+        return parametrization.attention_scale(self.config, layer)
+
+    def hidden(
+        self, x: Tensor, independent: bool = False, attention: Callable[[int, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Input of the first layer -> last layer's normed activations, both (B, T, C). What logits are multiplied with
+        is in the latter already.
+
+        `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
+        """
+        from cgpt.kernels.work import labelled
+
+        self._check_activations(x)
+        f = None
+        for i in range(self.config.n_layer):
+            with labelled(layer=i):
+                x, f = self._block(i, x, f, independent, attention)
+        w, b = self.params["transformer.ln_f.weight"], self.params["transformer.ln_f.bias"]
+        logit_scale = parametrization.logit_scale(self.config)
+        return self.ops.add_layer_norm(x, f, w, b, self.config.layer_norm_epsilon, logit_scale)[1]
+
+    def _check_activations(self, x: Tensor) -> None:
+        c, shape = self.config, tuple(x.shape)
+        if len(shape) != 3 or 0 in shape or shape[1] > c.seq_len or shape[2] != c.d_model:
+            raise ValueError(f"activations: have shape {shape}, not (B, T, C) with T up to {c.seq_len}, C {c.d_model}")
+
+    def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
+        """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
+        ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
+        w = {name: self.weight(f"transformer.h.{i}.{name}") for name in _LAYER}
+        x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
+        qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
+        y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
+        f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
+        x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], epsilon)
+        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], activation=c.activation, independent=independent)
+        return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
+
+    def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter,
+        all float32."""
+        from cgpt.kernels.tensors import split
+
+        check_tokens(tokens, self.config)
+        check_targets(targets, tokens, self.config)
+        tokens, targets = split(tokens), split(targets)
+        wte, wpe, *others = self.params.values()
+        tied = [wte] if self.config.tie_embeddings else []
+        x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one may be the head too
+        loss = self.ops.cross_entropy_head(self.hidden(x), self.head_weight, targets)
+        dx, *grads = loss.gradient(x, *tied, *others)
+        dhead, scale = grads.pop(0) if tied else None, parametrization.embedding_scale(self.config)
+        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
+
+    def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
+        from cgpt.kernels.tensors import split
+
+        check_tokens(tokens, self.config)
+        check_targets(targets, tokens, self.config)
+        hidden = self.hidden(self.embedding(split(tokens)), independent=True)
+        return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
+
+    def __call__(self, tokens: Tensor | np.ndarray) -> Tensor:
+        """Token ids (B, T) int32 -> logits (B, T, V) float32. Raises ValueError for what the model cannot take."""
+        from cgpt.kernels.tensors import realized
+
+        check_tokens(tokens, self.config)
+        tokens = realized(tokens, self.device) if isinstance(tokens, np.ndarray) else tokens
+        return self.head(self.hidden(self.embedding(tokens), independent=True))
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """The parameters as NumPy arrays."""
+        from cgpt.kernels.tensors import read
+
+        return {name: read(value) for name, value in self.params.items()}
+
+
+_LAYER = tuple(
+    name.removeprefix("transformer.h.0.")
+    for name in parameter_shapes(Model("", n_layer=1, d_model=1, n_head=1, seq_len=1, vocab_size=1))
+    if name.startswith("transformer.h.0.")
+)

@@ -1,0 +1,93 @@
+"""Small corpora, tokenized on trial, so that a vocabulary or a sequence that they cannot fill is known at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable
+from contextlib import redirect_stderr
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from cgpt import provenance
+from cgpt.errors import UserError
+from cgpt.experiment.load import Workflow
+from cgpt.experiment.plan import Run, last_file
+from cgpt.preview.tasks import CHECKS, at_hand
+from cgpt.records import write_whole
+from cgpt.tasks import data_files
+
+SPLITS = ("train", "validation")
+LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner
+
+
+def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -> None:
+    """Refuse a vocabulary that a small corpus cannot give, and a seq_len longer than its text.
+
+    Corpora that are not at hand, or larger than LARGEST_BYTES, are left to the stages. Raises UserError.
+    """
+    runs, problems = list(runs), []
+    counted: dict[str, dict[str, int]] = {}
+    for run in runs:
+        if run.stage == "tokenize":
+            try:
+                counted[run.id] = _remembered(run, workflow)
+            except UserError as error:
+                problems += [f"workflows/experiments/{experiment}.yaml: {problem}" for problem in error.problems]
+    for run in runs:
+        if run.stage != "pretrain":
+            continue
+        model = run.spec["model"]
+        for split, n_tokens in counted.get(run.needs["tokenize"], {}).items():
+            problem = (
+                f"workflows/models.yaml: {model['name']}.seq_len: {model['seq_len']} does not fit the {n_tokens:,} "
+                f"{split} tokens of this corpus; write {max(1, n_tokens - 1)} or less, or take a larger corpus"
+            )
+            if model["seq_len"] >= n_tokens and problem not in problems:
+                problems.append(problem)
+    if problems:
+        raise UserError(*problems)
+
+
+def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
+    """Tokens of each split: of the run if it is finished, else counted on trial, now or by an earlier call for the same
+    content; {} where that is not tried."""
+    try:
+        record = json.loads(last_file("tokenize", run.id).read_text(encoding="utf-8"))
+        return {split: int(record[split]["n_tokens"]) for split in SPLITS}
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    datasets = [workflow.datasets[name] for name in run.spec["corpus"]]
+    sources = [at_hand(dataset) for dataset in datasets]
+    if run.spec["tokenizer"] != "bpe" or not all(sources):
+        return {}
+    paths = [path for files in sources for path in (files or {}).values()]
+    if sum(path.stat().st_size for path in paths) > LARGEST_BYTES:
+        return {}
+    decides = [asdict(dataset) for dataset in datasets], run.spec, [data_files.sha256_of(path) for path in paths], \
+        provenance.code_sha256("tokenize")  # fmt: skip
+    path = CHECKS / f"corpus-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        pass
+    counted = _counted(run.spec, datasets)
+    try:
+        write_whole(path, json.dumps(counted).encode())
+    except (OSError, UserError):  # only remembered
+        pass
+    return counted
+
+
+def _counted(spec: dict[str, Any], datasets: list[Any]) -> dict[str, int]:
+    from cgpt.stages.fetch import fetch
+    from cgpt.stages.tokenize import tokenize
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):  # progress is of the real stages
+        for dataset in datasets:
+            fetch(dataset, Path(folder) / dataset.name)
+        record = tokenize(spec, Path(folder), Path(folder) / "tokens")
+    return {split: record[split]["n_tokens"] for split in SPLITS}

@@ -1,0 +1,1 @@
+"""The arithmetic of training: FLOPs, parametrization, learning rates."""

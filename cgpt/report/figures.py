@@ -1,0 +1,393 @@
+"""Results as figures: loss curves, scores before and after fine-tuning, correct answers and compute against loss.
+
+Each is an SVG and a PNG, and equal results give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgpt.records import ANSWER_BITS, LABELS, read_loss, write_whole
+from cgpt.report.rows import (
+    COLUMN_KEYS,
+    PARAMETRIZATIONS,
+    Row,
+    collect,
+    column_key,
+    column_names,
+    grouped,
+    mean,
+    output_folder,
+    series,
+    series_order,
+    short,
+)
+from cgpt.report.score_table import metric_text
+from cgpt.spec import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+    from cgpt.experiment.plan import Plan
+
+# Okabe and Ito's colours, told apart in every common form of colour blindness; their yellow is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+GREY = "#595959"
+CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
+MOST_INSIDE = 6  # entries of a legend, or labels of points, that do not cover what is drawn
+MOST_INCHES = 16.0  # of a figure's width
+BARS = "bars: sd over seeds, where n=1 the standard error over documents"
+_STYLE: Any = {
+    "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
+    "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6,
+    "lines.markersize": 4.5, "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 200,
+}  # fmt: skip
+
+
+def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
+    """Write figures/loss, scores, answers and compute of an experiment, each as .svg and .png; return its folder.
+    `partial`: of the records that are there. Raises UserError."""
+    rows = collect(experiment, plan, results, partial)
+    pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
+    curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
+    figures: dict[str, Callable[[], Figure]] = {
+        "loss": lambda: loss_figure(pretrained, curves),
+        "scores": lambda: scores_figure([row for row in rows.scores if row["primary"]], experiment.tasks),
+        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks, _parametrizations(plan)),
+        "compute": lambda: compute_figure(pretrained),
+    }
+    folder = output_folder(experiment, rows, results)
+    for name, draw in figures.items():
+        write_figure(folder / "figures" / name, draw)
+    return folder
+
+
+def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw in the look of all figures and write `path`.svg and `path`.png."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
+        matplotlib.rcParams.update(_STYLE)
+        _save(draw(), path)
+
+
+def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
+    """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
+    names = column_names(runs)
+    figure, (axes,) = new_figure()
+    styles = styles_of(list(names))
+    for row in runs:
+        style = styles[column_key(row)]
+        tokens, loss = _points(curves[row["run"]], "train_loss")
+        axes.plot(tokens, loss, color=style["color"], linewidth=0.7, alpha=0.45)
+        tokens, loss = _points(curves[row["run"]], "validation_loss")
+        axes.plot(tokens, loss, **{**style, "markersize": 3.5})
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(LABELS["tokens"])
+    axes.set_ylabel("loss (nats per token)")
+    handles = [handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
+    handles += [handle("validation", color=GREY, marker="o"), handle("training", color=GREY, linewidth=0.7)]
+    if len(names) > MOST_INSIDE:
+        legend_below(figure, handles)
+    else:
+        axes.legend(handles=handles)
+    return figure
+
+
+def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
+    """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
+    if not scores:
+        return note("This experiment has no tasks.")
+    tasks = _tasks(scores, task_order)
+    scores, titles = _labels_to_titles(scores, tasks)
+    looks = _looks(scores)
+    models = column_names([row for row in scores if row["condition"] != "bag of words"])
+    wide = max(3.0, 0.3 * len(models))
+    across = min(len(tasks), 3 if len(tasks) != 4 else 2, max(1, int(MOST_INCHES / wide)))
+    down = math.ceil(len(tasks) / across)
+    labels = 0.06 * max(map(len, models.values()), default=0) if len(models) > 3 else 0.0
+    figure, panels = new_figure(across, down, width=max(6.0, wide * across), height=3.0 * down + 0.6 + labels)
+    for axes, task in zip(panels, tasks, strict=False):
+        _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
+        axes.set_title(titles[task], fontweight="bold")
+    turned = 40 if len(models) <= MOST_INSIDE else 90  # steep where slanted names would lie on each other
+    slanted: dict[str, Any] = {"rotation": turned, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
+    slanted |= {"va": "center"} if turned == 90 else {}
+    for place, axes in enumerate(panels[: len(tasks)]):
+        lowest = place + across >= len(tasks)
+        axes.set_xticks(
+            range(len(models)), list(models.values()) if lowest else [""] * len(models), fontsize=9, **slanted
+        )
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    handles = _handles(looks, scores)
+    ncols = min(len(handles), 5 if across > 2 else 3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, title=BARS, title_fontsize=9)
+    return figure
+
+
+def answers_figure(
+    scores: list[Row], pretrained: list[Row], task_order: tuple[str, ...], kinds: Mapping[str, str]
+) -> Figure:
+    """Pretrained models, one column per task: bits per byte of the correct answer, and below it the main metric, both
+    against validation loss, which falls to the right. The labels of the upper points hold for those below them.
+
+    `kinds`: each pretraining run's parametrization, which has a colour of its own where there are several.
+    """
+    losses = {row["run"]: row["validation_loss"] for row in pretrained if row["validation_loss"] is not None}
+    scores = [row for row in scores if row["stage"] == "pretrain" and row["pretrain_run"] in losses]
+    several = len({kinds[row["pretrain_run"]] for row in scores}) > 1
+
+    def name(row: Row) -> str:
+        return f"{series(row)}, {kinds[row['pretrain_run']]}" if several else series(row)
+
+    tasks = _tasks([row for row in scores if row["metric"] == ANSWER_BITS], task_order)
+    if not tasks:
+        return note("No pretrained model has bits per byte of a correct answer.")
+    across = min(len(tasks), 5)
+    down = 2 * math.ceil(len(tasks) / across)
+    figure, panels = new_figure(across, down, width=max(6.0, 2.6 * across), height=2.2 * down + 0.8)
+    pairs = [(panels[n], panels[n + across]) for n in range(len(panels)) if n // across % 2 == 0]
+    looks = {kind: {**look, "fillstyle": "none"} if place else look for place, (kind, look) in
+             enumerate(_looks(scores, name).items())}  # fmt: skip
+    for (upper, lower), task in zip(pairs, tasks, strict=False):
+        of_task = [row for row in scores if row["task"] == task]
+        _against_loss(
+            upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks, name, labelled=True
+        )
+        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks, name, labelled=False)
+        upper.set_title(task, fontweight="bold")
+        upper.set_ylabel("bits per byte\nof the correct answer")
+        upper.tick_params(labelbottom=False)
+    for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
+        axes.set_axis_off()
+    figure.supxlabel(f"{LABELS['validation_loss']}, falling", fontsize=10)
+    handles = _handles(looks, [row for row in scores if row["primary"]])
+    # Below the panels the legend would hide the label of the axis.
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, title=BARS, title_fontsize=9)
+    return figure
+
+
+def compute_figure(runs: list[Row]) -> Figure:
+    """Validation loss against training FLOPs: a point per model, its mean over seeds, with their sd as the bar."""
+    known = [row for row in runs if row["validation_loss"] is not None]
+    if not known:
+        return note("No run has a validation loss.")
+    figure, (axes,) = new_figure()
+    names = column_names(known)
+    styles = styles_of(list(names))
+    handles: list[Any] = []
+    for key, seeds in grouped(known, COLUMN_KEYS).items():
+        flops = mean([row["flops"] for row in seeds]).value
+        loss = mean([row["validation_loss"] for row in seeds])
+        axes.errorbar(flops, loss.value, yerr=loss.sd, capsize=3, **styles[key])
+        label = f"{names[key]}, {short(key[0])}, n={loss.n}"
+        handles.append(handle(label, **styles[key]))
+        if len(names) <= MOST_INSIDE:
+            axes.annotate(label, (flops, loss.value), xytext=(7, 4), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.15)
+    low, high = axes.get_xlim()
+    if len(names) > MOST_INSIDE:
+        legend_below(figure, handles)
+    else:
+        axes.set_xlim(low, high * (high / low) ** 0.28)  # room for the last point's label
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(LABELS["flops"])
+    axes.set_ylabel(LABELS["validation_loss"])
+    if any(len(seeds) > 1 for seeds in grouped(known, COLUMN_KEYS).values()):
+        axes.set_title("bars: sd over seeds", loc="right", fontsize=8)
+    return figure
+
+
+def _points(curve: list[dict[str, float | None]], key: str) -> tuple[list[float], list[float]]:
+    """Tokens and values of the steps that have one; step 0 has no place on a logarithmic axis."""
+    pairs = ((step["tokens"], step[key]) for step in curve)
+    kept = [(tokens, value) for tokens, value in pairs if tokens and value is not None]
+    return [tokens for tokens, _ in kept], [value for _, value in kept]
+
+
+def _labels_to_titles(scores: list[Row], tasks: list[str]) -> tuple[list[Row], dict[str, str]]:
+    """Say in the panel's title, not in the legend, how many labels a task's models had, where all had the same."""
+    counts = {task: {row["n_labels"] for row in scores if row["task"] == task} - {None} for task in tasks}
+    titles = {task: f"{task}, {min(counts[task])} labels" if len(counts[task]) == 1 else task for task in tasks}
+    return [row | {"n_labels": None} if len(counts[row["task"]]) == 1 else row for row in scores], titles
+
+
+def _parametrizations(plan: Plan) -> dict[str, str]:
+    return {run.id: PARAMETRIZATIONS[run.spec["model"]["parametrization"]] for run in plan.of("pretrain")}
+
+
+def _tasks(scores: list[Row], task_order: tuple[str, ...]) -> list[str]:
+    """The tasks of these scores, in the experiment's order."""
+    found = {row["task"] for row in scores}
+    return [task for task in task_order if task in found] + sorted(found - set(task_order))
+
+
+def _looks(scores: list[Row], name: Callable[[Row], str] = series) -> dict[str, dict[str, Any]]:
+    """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
+    looks: dict[str, dict[str, Any]] = {}
+    for row in sorted(scores, key=series_order):
+        if name(row) not in looks:
+            place = len(looks) % len(COLOURS)
+            points = {"linestyle": "", "marker": MARKERS[place]}
+            line = {"linestyle": ":"}
+            looks[name(row)] = {"color": COLOURS[place], **(line if row["condition"] == "bag of words" else points)}
+    return looks
+
+
+def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], models: list[tuple]) -> None:
+    """One task's scores; conditions stand side by side at each model, so that no error bar hides another."""
+    here = [name for name in looks if any(series(row) == name for row in rows)]
+    points = [name for name in here if "marker" in looks[name]]
+    for name in here:
+        of_name = [row for row in rows if series(row) == name]
+        if name not in points:
+            axes.axhline(mean([row["value"] for row in of_name]).value, **looks[name])
+            continue
+        shift = min(0.14, 0.7 / len(points)) * (points.index(name) - (len(points) - 1) / 2)
+        for key, seeds in grouped(of_name, COLUMN_KEYS).items():
+            _point(axes, models.index(key) + shift, seeds, looks[name])
+    name_metric(axes, rows[0])
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    axes.set_xlim(-0.5, max(1, len(models)) - 0.5)
+
+
+def _against_loss(
+    axes: Axes,
+    rows: list[Row],
+    losses: dict[str, float],
+    looks: dict[str, dict[str, Any]],
+    name: Callable[[Row], str],
+    labelled: bool,
+) -> None:
+    """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
+    labels: list[str] = []
+    sizes = sorted({row["n_parameters"] for row in rows})
+    shown = sizes if len(sizes) <= MOST_INSIDE + 2 else [sizes[0], sizes[-1]]  # more labels would lie on each other
+    for kind in dict.fromkeys(map(name, rows)):
+        for seeds in grouped((row for row in rows if name(row) == kind), COLUMN_KEYS).values():
+            x = mean(losses[row["pretrain_run"]] for row in seeds).value
+            y = _point(axes, x, seeds, looks[kind])
+            label = f"{short(seeds[0]['n_parameters'])}, n={len(seeds)}"
+            if (
+                labelled and label not in labels and seeds[0]["n_parameters"] in shown
+            ):  # once for SP and muP of a size; sides take turns
+                offset, side = (((5, 3), "left"), ((-6, -8), "right"))[len(labels) % 2]
+                axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7)
+                labels.append(label)
+    name_metric(axes, rows[0])
+    axes.margins(0.12)
+    low, high = axes.get_xlim()
+    axes.set_xlim(high + 0.45 * (high - low), low - 0.4 * (high - low))  # falling; room for the outer labels
+
+
+def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> float:
+    """Draw and return the mean over seeds; the bar is their sd, for one seed the standard error over documents."""
+    score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
+    error = score.sd if score.sd is not None else score.se
+    axes.errorbar(x, score.value, yerr=error, capsize=2, elinewidth=1.2, **look)
+    return score.value
+
+
+def _handles(looks: dict[str, dict[str, Any]], scores: list[Row]) -> list[Any]:
+    """Entries of a legend; chance is one where a panel has its line."""
+    chance = {"chance": CHANCE} if any(row["chance"] is not None for row in scores) else {}
+    return [handle(label=name, **look) for name, look in {**looks, **chance}.items()]
+
+
+def name_metric(axes: Axes, row: Row) -> None:
+    """Label the axis with the metric, its scale and its direction, and draw the line of chance where there is one."""
+    if row["chance"] is not None:
+        axes.axhline(row["chance"], **CHANCE)
+    lower = {False: ", lower is better", None: ", direction not stated", True: ""}[row["higher_is_better"]]
+    axes.set_ylabel(metric_text(row) + lower)
+
+
+def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """A figure of that size in inches, and its panels row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, list(figure.subplots(down, across, squeeze=False).flat)
+
+
+def note(text: str) -> Figure:
+    """A figure that says why there is none."""
+    figure, (axes,) = new_figure()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center")
+    return figure
+
+
+def styles_of(columns: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """A colour and a marker for each; after seven the colours come again with other markers."""
+    many = len(COLOURS)
+    return {
+        column: {"color": COLOURS[place % many], "marker": MARKERS[(place + place // many) % many]}
+        for place, column in enumerate(columns)
+    }
+
+
+def _named(column: tuple, name: str, runs: list[Row]) -> str:
+    seeds = sum(column_key(row) == column for row in runs)
+    return f"{name}, {short(column[0])} parameters" + (f", n={seeds}" if seeds > 1 else "")
+
+
+def handle(label: str, **look: Any) -> Any:
+    """An entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **{"markersize": 4, **look})
+
+
+def legend_below(figure: Figure, handles: list[Any]) -> None:
+    """A legend of many entries under the panels, with the figure made as large as it needs."""
+    longest = max(len(entry.get_label()) for entry in handles)
+    width, height = figure.get_size_inches()
+    n_columns = max(1 if longest > 50 else 2, min(4, int(width / (0.075 * longest + 0.7))))
+    rows = math.ceil(len(handles) / n_columns)
+    figure.set_size_inches(max(width, n_columns * (0.075 * longest + 0.7)), height + 0.2 * rows + 0.1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns)
+
+
+def log_ticks(axis: Axis) -> None:
+    """Numbers at 1, 2 and 5 where the axis spans less than two decades, else at each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.set_major_formatter(FuncFormatter(_power_of_ten if high >= 1e13 else lambda value, _: _brief(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _brief(value: float) -> str:
+    if value < 1:
+        return f"{value:g}"
+    return short(value).replace(".00", "").replace(".0", "")
+
+
+def _power_of_ten(value: float, _position: Any) -> str:
+    """2e13 as 2·10^13, and 1e13 as 10^13."""
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor = round(value / 10**exponent)
+    return rf"$10^{{{exponent}}}$" if factor == 1 else rf"${factor}\cdot10^{{{exponent}}}$"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Both formats without date and program name, so that equal results give equal bytes."""
+    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, metadata=metadata)
+        write_whole(path.with_name(f"{path.name}.{kind}"), content.getvalue())

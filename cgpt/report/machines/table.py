@@ -1,0 +1,96 @@
+"""The same training on several machines in one table: measured and modeled told apart, and never averaged."""
+
+from __future__ import annotations
+
+from cgpt.records import HARDWARE_COLUMNS
+from cgpt.report.page import Cell, Table
+from cgpt.report.rows import COLUMN_KEYS, Row, Rows, column_names, series, series_order
+from cgpt.report.scales import number
+from cgpt.report.score_table import metric_text
+
+# Column, label, unit, format; what is modeled carries a `~`.
+_COSTS: tuple[tuple[str, str, str, float], ...] = (
+    ("step_s", "step time", "s", 1.0),
+    ("tokens_per_s", "tokens per second", "", 1.0),
+    ("utilisation", "utilisation", "% of the dense peak", 100.0),
+    ("energy_j_per_token", "energy per token", "J", 1.0),
+    ("seconds", "time to train", "s", 1.0),
+    ("energy_j", "energy to train", "kJ", 1e-3),
+)
+
+
+def device_rows(rows: Rows) -> list[Row]:
+    """HARDWARE_COLUMNS, and `pretrain_run` for the scores: each pretrained model on the machine that trained it and on
+    every modeled one, models from small to large, the machine that trained first. What trained on a modeled machine has
+    one row, from the cost model."""
+    found: list[Row] = []
+    for run in (row for row in rows.runs if row["stage"] == "pretrain"):
+        found += [_measured(run)] if run["timing"] == "measured" else []
+        found += [
+            {key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
+            for metered in rows.metered
+            if metered["pretrain_run"] == run["run"]
+        ]
+    return found
+
+
+def _measured(run: Row) -> Row:
+    """A pretraining run's row: a step's seconds are its tokens over its speed; of energy nothing was measured."""
+    row = {key: run.get(key) for key in HARDWARE_COLUMNS} | {"pretrain_run": run["run"], "systems": 1}
+    if run["tokens_per_s"]:
+        row["step_s"] = run["tokens"] / run["steps"] / run["tokens_per_s"]
+    return row
+
+
+def device_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
+    """One row per model and machine: loss, scores, and what a step and the whole training take."""
+    of_devices = device_rows(rows)
+    names = column_names(anywhere(row) for row in of_devices)
+    scores = [(task, *shown) for task in tasks if (shown := _scores(rows.scores, task))]
+    header = [Cell("model"), Cell("hardware"), Cell("seconds"), Cell("seed"), Cell("validation loss", "nats per token")]
+    header += [Cell(task, label) for task, label, _ in scores]
+    header += [Cell(label, unit) for _, label, unit, _ in _COSTS] + [Cell("bound by")]
+    body = []
+    for row in of_devices:
+        loss = row["validation_loss"]
+        cells = [Cell(names[tuple(anywhere(row)[key] for key in COLUMN_KEYS)]), _machine(row), _timing(row)]
+        cells += [Cell(str(row["seed"])), Cell("" if loss is None else f"{loss:.3f}")]
+        cells += [Cell(by_run.get(row["pretrain_run"], "")) for _, _, by_run in scores]
+        cells += [_cost(row, key, factor) for key, _, _, factor in _COSTS]
+        body.append([*cells, Cell((row["bound_by"] or "").replace("_", " "))])
+    return Table("Machines", header, body, in_groups=True)
+
+
+def anywhere(row: Row) -> Row:
+    """The row as if it were of no machine, so that the same model has the same name and colour on all of them."""
+    return row | {"hardware": "", "timing": ""}
+
+
+def _scores(scores: list[Row], task: str) -> tuple[str, dict[str, str]] | None:
+    """What the main metric of a task is called, and its value by pretraining run: fine-tuned where there is that."""
+    of_task = [row for row in scores if row["task"] == task and row["primary"] and row["pretrain_run"]]
+    if not of_task:
+        return None
+    last = max(of_task, key=series_order)  # fine-tuned before few-shot before zero-shot, many labels before few
+    chosen = [row for row in of_task if series(row) == series(last)]
+    values = {row["pretrain_run"]: number(row["value"]) + row["scale"].unit for row in chosen}
+    return f"{metric_text(last)}, {series(last)}", values
+
+
+def _machine(row: Row) -> Cell:
+    notes = [f"{row['systems']} systems"] if row["systems"] and row["systems"] > 1 else []
+    notes += ["does not fit"] if row["fits"] is False else []
+    return Cell(row["hardware"], ", ".join([*notes, "extrapolated"] if row["extrapolated"] else notes))
+
+
+def _timing(row: Row) -> Cell:
+    trained_elsewhere = row["weights_from"] not in (None, row["hardware"])
+    return Cell(row["timing"], f"weights of {row['weights_from']}" if trained_elsewhere else "")
+
+
+def _cost(row: Row, key: str, factor: float) -> Cell:
+    if row[key] is None:
+        return Cell("")
+    value = row[key] * factor
+    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return Cell("~" + text if row["timing"] == "modeled" else text)

@@ -1,0 +1,391 @@
+"""The rows of an experiment: its plan's runs joined with the records they left. Tables and figures both start here."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from cgpt.errors import UserError
+from cgpt.experiment.chain import Chain
+from cgpt.experiment.plan import LAST_FILE
+from cgpt.experiment.rules import LENGTHS
+from cgpt.records import (
+    DIVERGED_FILE,
+    RUN_COLUMNS,
+    PretrainRecord,
+    Score,
+    ScoresRecord,
+    read_diverged,
+    read_run,
+    read_scores,
+)
+from cgpt.report.scales import scale_of
+from cgpt.spec import Experiment
+from cgpt.tasks import functions
+from cgpt.tasks.groups import group_rows
+
+if TYPE_CHECKING:
+    from cgpt.experiment.plan import Plan, Run
+
+Row = dict[str, Any]
+
+# A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
+COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
+
+PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
+PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
+DEFAULT = "default"  # a value of an axis that the experiment leaves empty, which says what stands there itself
+CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`runs`: RUN_COLUMNS, one row per trained model; `scores`: SCORE_COLUMNS, one row per evaluation and metric;
+    `metered`: the fields of MeterRecord, one row per pretrained model and modeled profile.
+
+    Rows of runs and scores have a `point` too, the values of the axes that the experiment varies, and those of scores
+    the metric's `scale` and the model's commonest answer. `diverged` are as runs, with nothing measured but the `step`
+    that the run stopped at. `missing` names the records that are not there, as `stage id`, of `n_records`.
+    """
+
+    runs: list[Row]
+    scores: list[Row]
+    metered: list[Row] = field(default_factory=list)
+    diverged: list[Row] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    n_records: int = 0
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds. `sd` is the sample standard deviation, None for one seed; `se` the mean over the seeds of the
+    metric's standard error over test documents, None where the metric has none."""
+
+    value: float
+    sd: float | None
+    se: float | None
+    n: int
+
+
+def mean(values: Iterable[float], standard_errors: Iterable[float | None] = ()) -> Mean:
+    """The mean of one value per seed."""
+    values, errors = list(values), [error for error in standard_errors if error is not None]
+    sd = stdev(values) if len(values) > 1 else None
+    return Mean(fmean(values), sd, fmean(errors) if errors else None, len(values))
+
+
+def grouped(rows: Iterable[Row], keys: Iterable[str]) -> dict[tuple, list[Row]]:
+    """Rows that differ in nothing but their seed, by their values of `keys`. Raises UserError where two of a group have
+    the same seed, because their mean would mix two settings."""
+    keys = tuple(keys)
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    for group, members in groups.items():
+        if len({row["seed"] for row in members}) < len(members):
+            name = members[0]["experiment"]
+            raise UserError(f"{name}: two results share {group} and the seed; they differ in more than a mean may hide")
+    return groups
+
+
+def column_names(rows: Iterable[Row]) -> dict[tuple, str]:
+    """A name for each model column (COLUMN_KEYS), from small to large; it says only what differs between columns."""
+    columns = {column_key(row): row for row in rows}
+    told = [key for key in ("data", "setting", "hardware", "timing") if len({row[key] for row in columns.values()}) > 1]
+    sizes = Counter(model for model, _ in {(row["model"], row["n_parameters"]) for row in columns.values()})
+    names = {}
+    for column, row in columns.items():
+        parts = [row["model"], *(str(row[key]) for key in told if row[key])]
+        parts += [short(row["n_parameters"])] if sizes[row["model"]] > 1 else []
+        names[column] = ", ".join(parts)
+    return names
+
+
+def column_key(row: Row) -> tuple:
+    """The row's values of COLUMN_KEYS."""
+    return tuple(row[key] for key in COLUMN_KEYS)
+
+
+def short(count: float | None) -> str:
+    """A count with three digits and K, M, B or T: 1234567 is `1.23 M`."""
+    if count is None:
+        return ""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= 0.9995 * size:
+            value = count / size
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return f"{count:.0f}"
+
+
+def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Rows:
+    """Read every record that the plan names. Raises UserError with all problems of all files, or with one line where
+    records are missing; `partial` reads those that are there, and raises only where there is none."""
+    wanted = [run for run in plan.runs if run.stage not in ("fetch", "tokenize")]
+    missing = [run for run in wanted if not _path(run, results).is_file()]
+    if missing and (not partial or len(missing) == len(wanted)):
+        _refuse_missing(experiment, wanted, missing, results)
+    by_id = {(run.stage, run.id): run for run in plan.runs}
+    lacking, refused = {run.id for run in missing}, set[str]()
+    problems = _stale(experiment, plan, results)
+    rows = Rows([], [], missing=tuple(f"{run.stage} {run.id}" for run in missing), n_records=len(wanted))
+    runs: dict[str, Row] = {}
+    for run in sorted(wanted, key=lambda run: run.stage in ("evaluate", "baseline")):  # after what they score
+        chain = _chain(run, by_id)
+        try:
+            if run.id in lacking:
+                rows.diverged.extend(_diverged(experiment, run, chain, results))
+            elif run.stage == "meter":
+                record = _own(run, read_run(_path(run, results)))
+                of = {"experiment": experiment.name, "setting": _setting(experiment, chain)}
+                rows.metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
+            elif run.stage in ("pretrain", "finetune"):
+                runs[run.id] = _run_row(experiment, chain, _own(run, read_run(_path(run, results))))
+            elif not (lacking | refused) & {
+                scored.id for scored in chain.values() if scored.stage == run.spec.get("checkpoint_stage")
+            }:
+                record = _own(run, read_scores(_path(run, results)))
+                rows.scores.extend(_score_rows(experiment, chain, record, runs))
+        except UserError as error:
+            problems += error.problems
+            refused.add(run.id)
+    if problems:
+        raise UserError(*problems)
+    rows.runs.extend(runs.values())
+    rows.scores.extend(group_rows(plan.groups, rows.scores))
+    for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
+        kind.sort(key=_size_order)
+    return rows
+
+
+def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
+    """Raise UserError where an experiment's runs.csv is not of the records that are there, or these do not belong
+    together. Records that are missing are not looked for."""
+    table = results / experiment.name / "runs.csv"
+    problems = _stale(experiment, plan, results)
+    for row in _table_rows(table):
+        record = results / "runs" / str(row.get("stage")) / str(row.get("run")) / "run.json"
+        if record.is_file():
+            made = read_run(record)
+            if (row.get("date"), row.get("validation_loss")) != (made.date, str(made.validation_loss)):
+                problems.append(
+                    f"{table}: {made.run}: is of an earlier run than {record}; {_redo(experiment, results)}"
+                )
+    if problems:
+        raise UserError(*problems)
+
+
+def _table_rows(table: Path) -> list[dict[str, str]]:
+    """Rows of a table of runs; none where it is missing, which those that read it say."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError):
+        return []
+
+
+def _stale(experiment: Experiment, plan: Plan, results: Path) -> list[str]:
+    by_id = {(run.stage, run.id): run for run in plan.runs}
+    return Chain(by_id, results / "runs", lambda run: _redo(experiment, results, run)).problems(plan.runs)
+
+
+def _redo(experiment: Experiment, results: Path, stale: Run | None = None) -> str:
+    """How a table is made again, and a stale run first, which Snakemake may take for done by the times of its files."""
+    forced = f" --forcerun {_path(stale, results)}" if stale else ""
+    table = results / experiment.name / "table.md"
+    return f"run `snakemake --cores 2 {table}{forced}`, which does again what follows"
+
+
+def output_folder(experiment: Experiment, rows: Rows, results: Path) -> Path:
+    """Where the tables and figures of these rows belong: apart from whole ones where a record is missing."""
+    return results / experiment.name / PARTIAL if rows.missing else results / experiment.name
+
+
+def _path(run: Run, results: Path) -> Path:
+    return results / "runs" / LAST_FILE[run.stage].format(run.id)
+
+
+def _refuse_missing(experiment: Experiment, wanted: list[Run], missing: list[Run], results: Path) -> None:
+    more = f", and so are {len(missing) - 1} more of {len(wanted)} records" if len(missing) > 1 else ""
+    diverged = [run.id for run in missing if (_path(run, results).parent / DIVERGED_FILE).is_file()]
+    stopped = f" ({', '.join(diverged[:3])}{', ...' if len(diverged) > 3 else ''} diverged)" if diverged else ""
+    some = len(missing) < len(wanted)
+    rest = f", or `python -m cgpt tabulate {experiment.name} --partial` for a table of the rest" if some else ""
+    raise UserError(f"{_path(missing[0], results)}: is missing{more}{stopped}; run `snakemake "
+                    f"--cores 2 {results / experiment.name / 'table.md'}`, which makes them{rest}")  # fmt: skip
+
+
+def _own(run: Run, record: Any) -> Any:
+    if record.run != run.id:
+        where = f"runs/{run.stage}/{run.id}"
+        raise UserError(f"{where}: run: is '{record.run}'; delete the folder, so that it is done again")
+    return record
+
+
+def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
+    """The run and what it was made from, by stage."""
+    chain = {run.stage: run}
+    for stage, upstream in run.needs.items():
+        if (stage, upstream) in by_id:
+            chain = {**_chain(by_id[stage, upstream], by_id), **chain}
+    return chain
+
+
+def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
+    """`train.lr=0.001, ...`: this run's values of the keys that the experiment varies.
+
+    A pretraining run knows its length in tokens only, whichever way the experiment gave it.
+    """
+    values = {}
+    for axis in experiment.vary:
+        block, _, key = ("train.tokens" if axis.removeprefix("train.") in LENGTHS else axis).partition(".")
+        for value in _values(chain, block, key):
+            values[f"{block}.{key}"] = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _point(experiment: Experiment, chain: dict[str, Run]) -> dict[str, Any]:
+    """This run's value of each axis, as the experiment writes it; an axis that does not touch the run is left out.
+
+    A length is the one that the run comes nearest to, since steps are whole and a run knows its tokens only.
+    """
+    point = {}
+    for axis, given in experiment.vary.items():
+        block, _, key = axis.partition(".")
+        if key in LENGTHS and block == "train":
+            for tokens in _values(chain, block, "tokens"):
+                per_unit = _tokens_per(key, chain)
+                point[axis] = min(given, key=lambda value: abs(math.log(value * per_unit / tokens)))
+        else:
+            for value in _values(chain, block, key):
+                point[axis] = as_value(value)
+    return point
+
+
+def as_value(written: Any) -> Any:
+    """A value of an axis as a point has it: lists as one word, and a word for none."""
+    if written is None:
+        return DEFAULT
+    return "+".join(map(str, written)) if isinstance(written, (list, tuple)) else written
+
+
+def _values(chain: dict[str, Run], block: str, key: str) -> list[Any]:
+    """The values of a key in the specs of a chain of runs, upstream first."""
+    blocks = [run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block) for run in chain.values()]
+    return [values[key] for values in blocks if isinstance(values, dict) and key in values]
+
+
+def _tokens_per(length: str, chain: dict[str, Run]) -> float:
+    """Training tokens of one step, token, token per parameter or FLOP of a pretraining run."""
+    run = chain["pretrain"]
+    tokens, cost = run.spec["train"]["tokens"], run.execution
+    if length == "steps":
+        return tokens / run.spec["train"]["steps"]
+    if length == "tokens_per_parameter":
+        return float(cost.n_parameters or 1)
+    return tokens / cost.flops if length == "flops" and cost.flops else 1.0
+
+
+def _diverged(experiment: Experiment, run: Run, chain: dict[str, Run], results: Path) -> list[Row]:
+    """The row of a run that left no record since it diverged; none where it has not run."""
+    record = read_diverged(_path(run, results).parent / DIVERGED_FILE)
+    if record is None:
+        return []
+    hardware = run.spec["hardware"]
+    corpus = [name for names in _values(chain, "data", "corpus") for name in names]
+    said = {
+        "run": run.id, "stage": run.stage, "model": run.spec["model"]["name"], "data": "+".join(corpus),
+        "seed": run.spec["seed"], "hardware": hardware["name"], "timing": hardware["timing"],
+        "n_parameters": run.execution.n_parameters, "experiment": experiment.name,
+        "setting": _setting(experiment, chain), "point": _point(experiment, chain), "step": record.step,
+    }  # fmt: skip
+    return [dict.fromkeys(RUN_COLUMNS) | said]
+
+
+def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
+    row = dict.fromkeys(RUN_COLUMNS)
+    found = {key: value for key, value in asdict(record).items() if key in row}
+    where = {"setting": _setting(experiment, chain), "point": _point(experiment, chain)}
+    return {**row, **found, "experiment": experiment.name, **where}
+
+
+def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:
+    if record.stage == "baseline":
+        trained: Row = {"model": "bag of words", "n_labels": chain["baseline"].spec.get("n_labels")}
+    else:
+        checkpoint = chain.get(record.stage)
+        if checkpoint is None or checkpoint.id not in runs:
+            checkpoint_id = f"{record.stage} '{record.checkpoint}'"
+            raise UserError(f"{record.run}: checkpoint: no record of {checkpoint_id}; run it first")
+        trained = runs[checkpoint.id]
+    spec = chain.get("evaluate", chain.get("baseline")).spec  # type: ignore[union-attr]
+    primary = primary_metric(spec["task"], record.scores)
+    aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()
+                    if isinstance(entry["metric"], str)}  # fmt: skip
+    ids = {stage: run.id for stage, run in chain.items()}
+    return [
+        {
+            "experiment": experiment.name,
+            "setting": _setting(experiment, chain),
+            **{key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")},
+            "hardware": trained.get("hardware", record.hardware),
+            "condition": _condition(record, trained),
+            **{
+                key: getattr(record, key)
+                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "documents", "n_prompts_cut")
+            },
+            **asdict(score),
+            "primary": score is primary,
+            "scale": scale_of(score.metric, aggregations.get(score.metric)),
+            "point": _point(experiment, chain),
+            **{key: getattr(record, key) for key in ("commonest_answer", "commonest_answer_share")},
+            **{f"{stage}_run": ids.get(stage) for stage in ("evaluate", "finetune", "pretrain")},
+        }
+        for score in record.scores
+    ]
+
+
+def _condition(record: ScoresRecord, trained: Row) -> str:
+    if record.stage == "baseline":
+        return "bag of words"
+    if record.stage == "finetune":
+        return "fine-tuned" if trained["start"] == "pretrained" else "from scratch"
+    return "few-shot" if record.n_shot else "zero-shot"
+
+
+def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
+    """The metric that stands in the table: the first of the task's `metric_list`, else `acc`, else the first."""
+    listed = [entry["metric"] for entry in task.get("metric_list") or ()]
+    listed = [name if isinstance(name, str) else name[functions.TAG].rpartition(".")[2] for name in listed]
+    wanted = [*listed, "acc", scores[0].metric]
+    return next(score for name in wanted for score in scores if score.metric == name)
+
+
+def series(row: Row) -> str:
+    """What a score's row of the table, or line of a figure, is called: `3-shot`, `fine-tuned, 100 labels`."""
+    few_shot = row["condition"] == "few-shot"
+    details = [f"{row['n_labels']} labels"] if row["n_labels"] is not None else []
+    details += [f"{row['n_shot']}-shot"] if row["n_shot"] and not few_shot else []
+    return ", ".join([f"{row['n_shot']}-shot" if few_shot else row["condition"], *details])
+
+
+def series_order(row: Row) -> tuple:
+    """Conditions in the order of CONDITIONS, few labels before many."""
+    labels = math.inf if row["n_labels"] is None else row["n_labels"]
+    return CONDITIONS.index(row["condition"]), labels, row["n_shot"]
+
+
+def _size_order(row: Row) -> tuple:
+    """Models from small to large; the rest only so that files come out the same every time."""
+    keys = ("model", "setting", "hardware", "timing", "data", "task", "start", "condition", "metric", "filter")
+    return (
+        row.get("n_parameters") or 0,
+        *(str(row.get(key) or "") for key in keys),
+        math.inf if row.get("n_labels") is None else row["n_labels"],
+        row["seed"] if row["seed"] is not None else -1,
+    )

@@ -1,0 +1,194 @@
+"""Tables of scores and losses: one column per model, one row per condition and value of the axis that varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cgpt.records import LABELS
+from cgpt.report import flags
+from cgpt.report.axes import AT, Axis, belongs, beside, columns, value_text
+from cgpt.report.page import Cell, Table
+from cgpt.report.rows import Mean, Row, column_names, grouped, mean, series, series_order, short
+from cgpt.report.scales import UNKNOWN, Scale, number, spread
+from cgpt.scaling.seeds import Best, best_of
+
+ANY_VALUE = "any"  # of an axis that does not touch a result
+AS_GOOD = "≈ best"
+
+Flag = tuple[str, str]  # where it is, and what is strange there
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was measured at one value of an axis, a value per seed that has one; `strange` says what to beware of."""
+
+    values: tuple[float, ...]
+    errors: tuple[float | None, ...] = ()
+    strange: tuple[str, ...] = ()
+    n_diverged: int = 0
+    cuts: str = ""  # `41 of 300 prompts cut`, where a prompt was longer than the model
+
+
+def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axis | None = None) -> Table:
+    """One metric of each task: a row per condition and value of the axis, a column per model from small to large."""
+    rows = beside(scores, axis)
+    of_columns = columns([row for row in rows if row["condition"] != "bag of words"] or rows)
+    names = column_names(of_columns.values())
+    header = [Cell("task"), Cell("condition"), *([Cell(axis.name)] if axis else [])]
+    header += [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
+    body: list[list[Cell]] = []
+    noted: list[Flag] = []
+    for task in sorted({row["task"] for row in rows}, key=lambda task: (task not in tasks, _place(task, tasks))):
+        of_task = sorted((row for row in rows if row["task"] == task), key=series_order)
+        heading = _task_cell(of_task)
+        blank = [Cell("")] if axis else []
+        if of_task[0]["chance"] is not None:
+            body.append([heading, Cell("chance"), *blank, *[Cell(number(of_task[0]["chance"]))] * len(names)])
+        for name in dict.fromkeys(series(row) for row in of_task):
+            of_series = [row for row in of_task if series(row) == name]
+            other = "" if of_series[0]["metric"] == of_task[0]["metric"] else f", {of_series[0]['metric']}"
+            by_column = {key: _cells(f"{task}, {name}, {names[key]}", _at_column(of_series, column), axis, noted)
+                         for key, column in of_columns.items()}  # fmt: skip
+            for value in _values(of_series, axis):
+                at = [Cell(ANY_VALUE if value is None else value_text(value))] if axis else []
+                cells = [by_column[key].get(value, Cell("")) for key in names]
+                body.append([heading, Cell(name + other), *at, *cells])
+    return Table(title, header, body, True, flags.notes(noted, (flags.ONE_ANSWER_RULE, flags.SCORE_RULE)))
+
+
+def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
+    """Validation loss of pretraining: one row per value of the axis, one column per model and other setting."""
+    rows = beside(runs + diverged, axis)
+    of_columns = columns(rows)
+    names = column_names(of_columns.values())
+    noted: list[Flag] = []
+    told: list[str] = []
+    cells: dict[tuple, dict[Any, Cell]] = {}
+    for key, column in of_columns.items():
+        settings = _loss_settings([row for row in rows if belongs(row, column)], axis.loss_key)
+        noted += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
+                  for value, setting in settings.items() for flag in setting.strange]  # fmt: skip
+        best, cells[key] = _with_best(settings, UNKNOWN, False if axis.same_text and axis.has_best else None)
+        told += _best_note(names[key], axis, list(settings), best)
+    body = [[Cell(value_text(value)), *(cells[key].get(value, Cell("")) for key in names)] for value in axis.values]
+    header = [Cell(axis.name)]
+    header += [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
+    title = f"{LABELS[axis.loss_key].capitalize()} against {axis.name}"
+    if not axis.same_text:
+        told.append(f"Each {axis.name} has a validation text of its own: do not compare these losses with each other.")
+    return Table(title, header, body, notes=[*told, *flags.notes(noted, (flags.LOSS_RULE,))])
+
+
+def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
+    """`mean ± sd` and, as the note, n and the metric's own standard error."""
+    notes = [f"n {summary.n}"] if summary.n > 1 else []
+    notes += [f"se {spread(summary.se)}"] if summary.se is not None else []
+    sd = f" ± {spread(summary.sd)}" if summary.sd is not None else ""
+    return Cell(number(summary.value) + sd + scale.unit, ", ".join(notes))
+
+
+def metric_text(row: Row) -> str:
+    """A metric with the scale that it is on: `bleu, 0 to 100`."""
+    filtered = "" if row["filter"] == "none" else f", {row['filter']}"
+    return row["metric"] + filtered + (f", {row['scale'].text}" if row["scale"].text else "")
+
+
+def direction(row: Row) -> str:
+    """`higher is better`, as lm-evaluation-harness or the task has it."""
+    said = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
+    return said[row["higher_is_better"]]
+
+
+def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, Setting]:
+    """The losses by value of the axis, in the order of the rows' values."""
+    settings = {}
+    for value in dict.fromkeys(row[AT] for row in rows):
+        at = [row for row in rows if row[AT] == value]
+        done = [row for row in at if row.get("step") is None]
+        values = tuple(row[loss_key] for row in done if row[loss_key] is not None)
+        settings[value] = Setting(values, (), tuple(flags.loss_flags(done)), len(at) - len(done))
+    return settings
+
+
+def _at_column(rows: list[Row], column: Row) -> list[Row]:
+    """The rows of a column; the baseline has no model, so that its one value stands in every column."""
+    return [row for row in rows if row["condition"] == "bag of words" or belongs(row, column)]
+
+
+def _cells(where: str, rows: list[Row], axis: Axis | None, noted: list[Flag]) -> dict[Any, Cell]:
+    """The cell of each value of the axis; what is strange is added to `noted`."""
+    settings: dict[Any, Setting] = {}
+    for (value,), seeds in grouped(rows, (AT,)).items():
+        strange = flags.score_flags(seeds)
+        at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
+        noted += [(where + at, flag) for flag in strange]
+        settings[value] = Setting(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
+                                  tuple(strange), cuts=_cuts(seeds))  # fmt: skip
+    if not settings:
+        return {}
+    ranked = axis is not None and axis.has_best
+    return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"] if ranked else None)[1]
+
+
+def _cuts(seeds: list[Row]) -> str:
+    """How many prompts were longer than the model, where any was."""
+    n_cut = max(row["n_prompts_cut"] for row in seeds)
+    return f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
+
+
+def _with_best(
+    settings: dict[Any, Setting], scale: Scale, higher_is_better: bool | None
+) -> tuple[Best | None, dict[Any, Cell]]:
+    """A cell for each setting. Where there are several the best is marked, and what cannot be told from it."""
+    found = [setting.values for setting in settings.values()]
+    several = sum(map(bool, found)) > 1 and higher_is_better is not None
+    best = best_of(found, bool(higher_is_better), [not s.strange for s in settings.values()]) if several else None
+    cells = {}
+    for place, (value, setting) in enumerate(settings.items()):
+        cell = score_cell(mean(setting.values, setting.errors), scale) if setting.values else Cell("")
+        said = list(filter(None, (cell.note, setting.cuts)))
+        if setting.n_diverged:
+            n = setting.n_diverged + len(setting.values)
+            cell, said = replace(cell, text=cell.text or "diverged"), [*said, f"{setting.n_diverged} of {n} diverged"]
+        if best and place == best.setting:
+            said.insert(0, "best")
+        elif best and place in best.rivals:
+            said.insert(0, AS_GOOD)
+        mark = f" {flags.MARK}" if setting.strange else ""
+        cells[value] = Cell(cell.text + mark, ", ".join(said), strong=best is not None and place == best.setting)
+    return best, cells
+
+
+def _best_note(name: str, axis: Axis, values: Sequence[Any], best: Best | None) -> list[str]:
+    """The best value of a column with the interval of its loss, and whether a better one may lie beyond the last."""
+    if best is None:
+        return []
+    value = values[best.setting]
+    interval = ("one seed each, so no interval" if best.low is None else
+                f"95 % interval of its mean {number(best.low)} to {number(best.high)}")  # fmt: skip
+    rivals = ", ".join(map(value_text, sorted((values[place] for place in best.rivals), key=axis.values.index)))
+    as_good = f"; {AS_GOOD}: {rivals}" if rivals else ""
+    at_end = axis.numeric and value in (axis.values[0], axis.values[-1])
+    end = "; it is the last value tried on its side, and a better one may lie beyond" if at_end else ""
+    return [f"{name}: best {axis.name} {value_text(value)}, {interval}{as_good}{end}."]
+
+
+def _values(rows: list[Row], axis: Axis | None) -> list[Any]:
+    """The values of the axis that these rows have, in its order; None first, for rows that it does not touch."""
+    there = {row[AT] for row in rows}
+    return [value for value in (None, *(axis.values if axis else ())) if value in there]
+
+
+def _place(task: str, tasks: tuple[str, ...]) -> Any:
+    return tasks.index(task) if task in tasks else task
+
+
+def _task_cell(rows: list[Row]) -> Cell:
+    row = rows[0]
+    counts = sorted({row["n_samples"] for row in rows})
+    several = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
+    said = {"all": several, "some": f"{several}, not all of them"}
+    documents = said.get(row["documents"], f"{row['documents']} documents") if len(counts) == 1 else several
+    return Cell(row["task"], f"{metric_text(row)}, {direction(row)}, {documents}")

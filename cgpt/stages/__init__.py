@@ -1,0 +1,1 @@
+"""The stages that take a run id; each is one rule of the workflow."""

@@ -1,0 +1,217 @@
+"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked, and list it in fetched.json."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cgpt.data.content import local_files, sha256_of
+from cgpt.data.download import download as get
+from cgpt.data.hub import load_split, mirror_path
+from cgpt.errors import UserError, did_you_mean, writing
+from cgpt.experiment import rules
+from cgpt.experiment.rules import BUILTINS
+from cgpt.files.whole import whole_file, write_whole
+from cgpt.files.yaml_file import YamlFile
+from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
+
+MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
+BLOCK_BYTES = 1 << 20
+RECORD = "fetched.json"
+SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)
+
+
+def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
+    """Fill the folder `out` with a data set's files, by their names without folder and without .gz.
+
+    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence
+    and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
+    """
+    wrong = YamlFile("workflows/data.yaml")
+    rules.names(dataset, (dataset.name,), wrong)
+    if wrong.problems:
+        raise UserError(*wrong.problems)
+    if dataset.licence_status not in ("", "open"):
+        print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if dataset.builtin is not None:
+            files = _make_builtin(dataset, out)
+        elif dataset.path is not None:
+            files = _copy_local(dataset, out)
+        elif dataset.hub is not None:
+            files = [_get_split(dataset, dataset.hub, split, out) for split in dataset.hub.splits]
+        else:
+            files = _get_listed(dataset, out)
+        record = {
+            "name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,
+            "hub": None if dataset.hub is None else asdict(dataset.hub),
+            "licence": dataset.licence, "licence_status": dataset.licence_status, "home": dataset.home, "files": files,
+        }  # fmt: skip
+        write_whole(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())  # names may be no text
+    return record
+
+
+def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
+    """Run the generator. Its corpus.jsonl is the corpus; its other files belong to tasks."""
+    if dataset.builtin not in BUILTINS:
+        hint = did_you_mean(str(dataset.builtin), BUILTINS)
+        raise UserError(f"workflows/data.yaml: {dataset.name}.builtin: '{dataset.builtin}' is no generator; {hint}")
+    from cgpt.data.world import write_world
+
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        names = write_world(dataset.seed, Path(folder))
+        return [
+            _place(Path(folder) / name, out / name, "all" if name == "corpus.jsonl" else "task", None) for name in names
+        ]
+
+
+def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
+    """Copy a file, or a folder's files but hidden ones, READMEs and licences; their names say their splits."""
+    where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
+    if not source.exists():
+        raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
+    found = [path for path in local_files(str(dataset.path)) if out not in path.parents]
+    if source.is_file():
+        return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
+    if not found:
+        raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
+    _refuse_equal_names(where, found)
+    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in found]
+
+
+def _split_of(name: str) -> str:
+    found = SPLIT_NAMES.match(name)
+    return ("train", "validation", "test")[found.lastindex - 1] if found and found.lastindex else "all"
+
+
+def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, Any]:
+    """The rows of a split of the hub as JSON lines, from the mirror where that has them."""
+    target, below = out / f"{split}.jsonl", mirror_path(hub, split)
+    where = f"workflows/data.yaml: {dataset.name}.hub"
+    mirror = os.environ.get(MIRROR)
+    for copy in [Path(mirror) / below, Path(mirror) / f"{below}.gz"] if mirror else []:
+        if copy.is_file():
+            return _place(copy, target, _split_of(split), None)
+    at = f"put its rows, as JSON lines, at {Path(mirror) / below}" if mirror else \
+        f"set {MIRROR} to a folder that holds its rows, as JSON lines, at {below}"  # fmt: skip
+    rows = load_split(hub, split, out.parent, where, f"connect to the network, or {at}")
+    download = target.with_name(target.name + ".download")
+    try:
+        with download.open("w", encoding="utf-8", errors="replace") as file:
+            n_characters = 0
+            for row in rows:
+                n_characters += file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                if n_characters > MAX_BYTES:
+                    raise UserError(f"{where}: split '{split}' has more than {MAX_BYTES:,} bytes; take a smaller one")
+        return _place(download, target, _split_of(split), None)
+    finally:
+        download.unlink(missing_ok=True)
+
+
+def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
+    """Get every file of `files` from the mirror or its URL; the problems of all files come together."""
+    _refuse_equal_names(f"workflows/data.yaml: {dataset.name}.files", [Path(file.path) for file in dataset.files])
+    placed: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for file in dataset.files:
+        try:
+            placed.append(_get(dataset, file, out / Path(file.path).name.removesuffix(".gz")))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(*problems)
+    return placed
+
+
+def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
+    where = f"workflows/data.yaml: {dataset.name}.files: {file.path}"
+    if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
+        return _entry(target, file.split, file.sha256)
+    if mirror := os.environ.get(MIRROR):
+        copies = [Path(mirror) / file.path, Path(mirror) / file.path.removesuffix(".gz")]
+        for copy in copies:
+            if copy.is_file():
+                return _place(copy, target, file.split, file)
+        raise UserError(f"{where}: is not in the mirror; put it at {copies[0]}, or unset {MIRROR}")
+    if file.url is None:
+        raise UserError(
+            f"{where}: has no public address of its own (made from {dataset.home or 'an unnamed source'}); "
+            f"set {MIRROR} to a folder that holds it, or put it, unpacked, at {target}"
+        )
+    download = target.with_name(target.name + ".download")
+    try:
+        get(file.url, download, file.max_bytes, where,
+            f"set {MIRROR} to a folder that holds the file, or put it, unpacked, at {target}")  # fmt: skip
+        return _place(download, target, file.split, file)
+    finally:
+        download.unlink(missing_ok=True)
+
+
+def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> dict[str, Any]:
+    """Copy `source`, unpacked, to `target`, which appears only when it is whole and, if `listed`, has its checksum."""
+    size, free = source.stat().st_size, shutil.disk_usage(target.parent).free
+    if size > free:
+        raise UserError(f"{target.parent}: {size} bytes are needed, {free} are free; free some disk space")
+    with whole_file(target) as part:
+        unpack = (listed.path if listed else source.name).endswith(".gz")
+        digest = _copy(source, part, unpack, listed.max_bytes if listed else MAX_BYTES)
+        if part.stat().st_size == 0:
+            raise UserError(f"{source}: is empty; put a file with content there, or leave it out of the data set")
+        if listed is not None and listed.sha256 is None:
+            raise UserError(f"workflows/data.yaml: files: {listed.path}: has no sha256; write sha256: {digest}")
+        if listed is not None and listed.sha256 != digest:
+            came = f" (from {listed.url})" if source.name.endswith(".download") else ""
+            raise UserError(
+                f"{source if not came else listed.path}{came}: sha256: expected {listed.sha256}, got {digest}; "
+                "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
+            )
+    return _entry(target, split, digest)
+
+
+def _copy(source: Path, part: Path, unpack: bool, max_bytes: int) -> str:
+    """Copy, unpacking if asked to and if it is gzip; return the SHA-256 of what was written."""
+    digest, n_bytes = hashlib.sha256(), 0
+    with source.open("rb") as raw, part.open("wb") as out:
+        packed = unpack and raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        with (
+            gzip.GzipFile(fileobj=raw) if packed else raw as content,
+            tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=source.name, leave=False, delay=1) as bar,
+        ):
+            try:
+                while block := content.read(BLOCK_BYTES):
+                    out.write(block)
+                    digest.update(block)
+                    n_bytes += len(block)
+                    if n_bytes > max_bytes:
+                        raise UserError(f"{source}: has more than {max_bytes:,} bytes, unpacked; write a greater "
+                                        "`max_bytes` for it in workflows/data.yaml, or leave it out")  # fmt: skip
+                    bar.update(raw.tell() - bar.n)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise UserError(f"{source}: is broken gzip ({error}); get the file again") from None
+    return digest.hexdigest()
+
+
+def _refuse_equal_names(where: str, paths: list[Path]) -> None:
+    names = [path.name.removesuffix(".gz").lower() for path in paths]  # some file systems do not tell case apart
+    if RECORD in names:
+        raise UserError(f"{where}: a file is called {RECORD}, as the record of the data set is; give it another name")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{where}: two files are called {', '.join(twice)}; give every file a name of its own")
+
+
+def _entry(path: Path, split: str, sha256: str) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256, "split": split}

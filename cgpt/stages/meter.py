@@ -1,0 +1,84 @@
+"""The stage `meter`: what a pretrained model would have taken on a modeled machine.
+
+Its weights are those of the run that trained it, as the modeled device computes the same bits; its kernels are counted
+one by one, and the cost model gives their seconds and joules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cgpt import provenance
+from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
+from cgpt.data import content
+from cgpt.kernels import backend
+from cgpt.model.gpt import GPT, parameter_shapes
+from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_csv, write_record
+from cgpt.spec import Hardware, Model
+from cgpt.training.trainer import AdamW, Trainer
+
+
+def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware) -> dict[str, Any]:
+    """Write kernels.csv, the work of one optimizer step, and run.json of a modeled profile; return the latter.
+
+    `pretrained` is the folder of the run that trained the model. Raises UserError where the cost model has no answer.
+    """
+    trained, inputs = read_run(pretrained / "run.json"), content.of_checkpoint(pretrained, "pretrain")
+    config, train = Model(**spec["model"]), spec["train"]
+    cost = forecast(
+        Request(
+            model=config.name, shape=None, hardware=hardware.name, systems=hardware.systems, tokens=trained.tokens,
+            batch_per_system=train["batch_size"] // hardware.systems,
+        ),
+        {config.name: config},
+        {hardware.name: hardware},
+    )  # fmt: skip
+    rows = step_rows(config, train)
+    write_csv(out / "kernels.csv", KERNEL_COLUMNS, rows)
+    hashes = {"inputs": inputs, "outputs": {"kernels.csv": content.sha256_of(out / "kernels.csv")}}
+    training = _of_training(out.name, trained, hardware) | hashes
+    record = MeterRecord(**training, **_of_cost(cost), **_of_work(rows))
+    write_record(out / "run.json", record)
+    return asdict(record)
+
+
+def step_rows(config: Model, train: dict[str, Any]) -> list[dict[str, Any]]:
+    """The work of one optimizer step, KERNEL_COLUMNS per kernel, layer and phase. No weight is allocated."""
+    from cgpt.kernels.tensors import without_memory
+    from cgpt.kernels.work import Meter
+
+    ops, counted = backend.prepare(backend.CPU), Meter()
+    with without_memory():
+        shapes = parameter_shapes(config)
+        model = GPT(config, {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, ops, "CPU")
+        n_micro_batches = train["batch_size"] // (train["micro_batch_size"] or train["batch_size"])
+        counted.add(Trainer(model, AdamW()).work(train["batch_size"], n_micro_batches))
+    return counted.rows()
+
+
+def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[str, Any]:
+    """What is the same on either machine, and nothing of what was measured on the one that trained."""
+    own = {"seconds", "tokens_per_s", "energy_j", "metered_flops", "metered_bytes"}  # of the modeled machine
+    kept = {key: value for key, value in asdict(trained).items() if key not in own}
+    changed = {"run": run, "stage": "meter", "hardware": hardware.name, "timing": "modeled", "compile_s": None,
+               "peak_memory_bytes": None, "weights_from": trained.hardware}  # fmt: skip
+    return kept | changed | provenance.record("meter")
+
+
+def _of_cost(cost: dict[str, Any]) -> dict[str, Any]:
+    same = ("systems", "batch_per_system", "step_s", "parts_s", "utilisation", "energy_j_per_token", "bound_by", "fits",
+            "extrapolated", "job_overhead_s", "price_usd", "tokens_per_s")  # fmt: skip
+    seconds = None if cost["days"] is None else cost["days"] * SECONDS_PER_DAY
+    energy_j = None if cost["energy_kwh"] is None else cost["energy_kwh"] * JOULES_PER_KWH
+    return {key: cost[key] for key in same} | {"seconds": seconds, "energy_j": energy_j}
+
+
+def _of_work(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "metered_flops": float(sum(row["flops"] for row in rows)),
+        "metered_bytes": float(sum(row["bytes_read"] + row["bytes_written"] for row in rows)),
+    }

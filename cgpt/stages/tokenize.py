@@ -1,0 +1,257 @@
+"""Text to tokens: train or load a byte-level BPE, then write the train and validation shards in one streaming pass."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm import tqdm
+
+from cgpt.data import content
+from cgpt.data.content import GPT2_DATASET, GPT2_FILES, SPLITS
+from cgpt.data.documents import Met, Piece, check_separator, pieces, wrong_kind
+from cgpt.data.shards import ShardWriter
+from cgpt.errors import UserError
+from cgpt.files.whole import write_whole
+from cgpt.inference.stop_strings import END_OF_TEXT
+
+SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
+LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
+BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
+
+Batch = list[tuple[str, Piece]]  # with its split
+
+
+def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
+    """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json into the folder `out`.
+
+    `spec` has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
+    gpt2), vocab_size (bpe only) and validation_fraction; `data_root` holds a folder per fetched data set. Documents
+    keep their order, each is followed by one end-of-text token, and that token's spelling in a document is plain text.
+    Runs on all cores (or RAYON_NUM_THREADS). Returns what tokens.json says. Raises UserError for an unfetched, empty or
+    binary corpus and for a vocabulary that does not fit it.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
+    written = tokenizer.to_str(pretty=True).encode()
+    digest, size = hashlib.sha256(written).hexdigest(), tokenizer.get_vocab_size()
+    end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
+    inputs = content.of_corpora(spec, data_root)
+    write_whole(out / "tokenizer.json", written)
+    train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
+    met = Met()
+    with train, validation:
+        corpus = _corpus(spec, data_root, "tokenize", met)
+        encode(tokenizer, end_of_text, corpus, {"train": train, "validation": validation})
+        if train.header["n_documents"] == 0:
+            raise UserError(_nothing_to_train_on(spec))
+        if validation.header["n_documents"] == 0:
+            n = train.header["n_documents"]
+            raise UserError(
+                f"data.validation_fraction: {spec['validation_fraction']} of {n} documents is none; "
+                f"write {math.ceil(1e4 / n) / 1e4} or more, or name a data set with a validation file"
+            )
+    record = {
+        "corpus": list(spec["corpus"]), "tokenizer": spec["tokenizer"], "vocab_size": size, "tokenizer_sha256": digest,
+        "end_of_text_id": end_of_text, "n_replaced_characters": met.n_replaced,
+        "train": train.header, "validation": validation.header, "inputs": inputs,
+    }  # fmt: skip
+    _warn(met)
+    write_whole(out / "tokens.json", (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def _warn(met: Met) -> None:
+    """Say what of the text is not as its files have it, or hardly as it was meant."""
+    if met.n_replaced:
+        print(f"tokenize: {met.n_replaced:,} halves of characters (lone surrogates) became U+FFFD", file=sys.stderr)
+    if met.n_end_of_text:
+        print(
+            f"tokenize: the documents spell {END_OF_TEXT} {met.n_end_of_text:,} times, which is text like any other; "
+            f"if it tells them apart, write `documents: {END_OF_TEXT}` in workflows/data.yaml",
+            file=sys.stderr,
+        )
+
+
+def _gpt2(folder: Path) -> Tokenizer:
+    """Return the tokenizer of GPT-2 from its published files encoder.json and vocab.bpe."""
+    vocabulary, merges = (folder / name for name in GPT2_FILES)
+    for path in (vocabulary, merges):
+        if not path.is_file():
+            raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
+    return byte_level_bpe(vocabulary, merges)
+
+
+def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
+    """The tokenizer that GPT-2's two files describe; <|endoftext|> is a special token where it is in the vocabulary."""
+    tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
+    if tokenizer.token_to_id(END_OF_TEXT) is not None:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return tokenizer
+
+
+def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
+    """Train a byte-level BPE on the training documents. The same text gives the same tokenizer on every machine."""
+    asked = spec["vocab_size"]
+    if asked < SMALLEST_VOCABULARY:
+        raise UserError(
+            f"data.vocab_size: {asked} is too small: 256 bytes and the end-of-text token need {SMALLEST_VOCABULARY}; "
+            f"write {SMALLEST_VOCABULARY} or more"
+        )
+    if asked > LARGEST_VOCABULARY:
+        raise UserError(f"data.vocab_size: {asked} is more than is trained; write {LARGEST_VOCABULARY} or less")
+    corpus = _corpus(spec, data_root, "train tokenizer", Met())
+    texts = (piece.text for split, piece in corpus if split == "train")
+    first = next(texts, None)
+    if first is None:
+        raise UserError(_nothing_to_train_on(spec))
+    tokenizer = _byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=asked,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(itertools.chain([first], texts), trainer)
+    if (size := tokenizer.get_vocab_size()) < asked:
+        raise UserError(
+            f"data.vocab_size: {asked} is more than this corpus gives; write {size} or less, or take a larger corpus"
+        )
+    return tokenizer
+
+
+def _byte_level(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _nothing_to_train_on(spec: dict[str, Any]) -> str:
+    names = ", ".join(spec["corpus"])
+    return f"data.corpus: {names} has no training text; name a data set whose files of split train or all hold text"
+
+
+def encode(
+    tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
+) -> None:
+    """Append the corpus's tokens to the writer of each piece's split."""
+    tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
+    for batch, encodings in _encoded(tokenizer, _batches(corpus)):
+        for split, writer in writers.items():
+            tokens: list[int] = []
+            n_bytes = n_documents = 0
+            for (of_split, piece), encoding in zip(batch, encodings):
+                if of_split == split:
+                    tokens += encoding.ids
+                    n_bytes += len(piece.text.encode())
+                    if piece.ends_document:
+                        tokens.append(end_of_text)
+                        n_documents += 1
+            writer.append(tokens, n_bytes, n_documents)
+
+
+def _encoded(tokenizer: Tokenizer, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Encoding]]]:
+    """Each batch with its encodings; the next one is encoded meanwhile, on threads that Python's lock does not hold."""
+    with ThreadPoolExecutor(1) as encoder:
+        before: tuple[Batch, Future] | None = None
+        for batch in batches:
+            texts = [piece.text for _, piece in batch]
+            encodings = encoder.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
+            if before:
+                yield before[0], before[1].result()
+            before = batch, encodings
+        if before:
+            yield before[0], before[1].result()
+
+
+def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
+    batch: Batch = []
+    size = 0
+    for split, piece in corpus:
+        batch.append((split, piece))
+        size += len(piece.text)
+        if size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, piece) for the data sets in their order, with a progress bar; `met` counts over all of them.
+
+    Raises UserError for `documents` that is no kind of them, and at a data set's end for a separator without a place.
+    """
+    kinds = {name: spec["datasets"][name]["documents"] for name in spec["corpus"]}
+    wrong = {name: problem for name, kind in kinds.items() if (problem := wrong_kind(kind))}
+    if wrong:
+        raise UserError(*(f"workflows/data.yaml: {name}: documents: {problem}" for name, problem in wrong.items()))
+    files = {name: _fetched_files(data_root / name, spec["datasets"][name]) for name in spec["corpus"]}
+    total = sum(path.stat().st_size for by_split in files.values() for paths in by_split.values() for path in paths)
+    with tqdm(total=total, unit="B", unit_scale=True, desc=title) as bar:
+        for name, by_split in files.items():
+            of_set = Met()
+            for split, piece in _split(by_split, kinds[name], spec["validation_fraction"], bar.update, of_set):
+                met.n_end_of_text += piece.text.count(END_OF_TEXT)
+                yield split, piece
+            check_separator(kinds[name], of_set, f"workflows/data.yaml: {name}")
+            met.n_replaced += of_set.n_replaced
+
+
+def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
+    """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
+    record = folder / "fetched.json"
+    again = f"run `python -m cgpt fetch {folder.name}` again"
+    listed, fetched = content.fetched_files(record), content.read_object(record, again)
+    wanted = sorted(str(file["sha256"]) for file in entry["files"])
+    if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
+        wanted and wanted != sorted(file["sha256"] for file in listed)
+    ):
+        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; {again}")
+    by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for file in listed:
+        split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]
+        if split not in SPLITS:
+            continue
+        same_size = path.is_file() and path.stat().st_size == file["bytes"]
+        if not same_size or file["sha256"] not in ("", content.sha256_of(path)):  # "": the hash is not known
+            raise UserError(f"{path}: is missing or not as it was fetched; {again}")
+        by_split[split].append(path)
+    return by_split
+
+
+def _split(
+    by_split: dict[str, list[Path]], documents: str, fraction: float, progress: Callable[[int], object], met: Met
+) -> Iterator[tuple[str, Piece]]:
+    """Yield (split, piece) of one data set.
+
+    With a validation file of its own, that is the validation split. Otherwise every (1 / fraction)-th document is, or,
+    where there are too few files with documents `file` for that, the last `fraction` of each file.
+    """
+    for path in by_split["validation"]:
+        for piece in pieces(path, documents, 0.0, progress, met):
+            yield "validation", piece
+    fraction = 0.0 if by_split["validation"] else fraction
+    tail = fraction if documents == "file" and len(by_split["train"]) * fraction < 1 else 0.0
+    n_before = 0
+    for path in by_split["train"]:
+        for piece in pieces(path, documents, tail, progress, met):
+            held_out = piece.in_tail if tail else _is_held_out(n_before, fraction)
+            yield ("validation" if held_out else "train"), piece
+            n_before += piece.ends_document
+
+
+def _is_held_out(n_before: int, fraction: float) -> bool:
+    """True for a `fraction` of the documents, evenly spread: where round(n x fraction) steps up."""
+    return math.floor((n_before + 1) * fraction + 0.5) > math.floor(n_before * fraction + 0.5)

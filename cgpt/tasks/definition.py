@@ -1,0 +1,192 @@
+"""A task's YAML as lm-evaluation-harness reads it: with the files that it includes and the Python that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cgpt.errors import UserError, did_you_mean
+from cgpt.experiment import rules
+from cgpt.files.yaml_file import Keys, YamlFile, read
+from cgpt.tasks import decoding, functions, scoring
+
+CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
+BEFORE_AN_ANSWER = ("num_fewshot", "description", "gen_prefix")  # keys of what stands there
+GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
+# Types of the keys that are looked into before any document is.
+TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
+    (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
+    (list, "a list", ("metric_list", "filter_list")),
+    (int, "a whole number", ("num_fewshot", "repeats")),
+    ((str, int), "text or a number", ("doc_to_text",)),
+    ((str, int, list), "text, a number or a list", ("doc_to_target",)),
+    ((str, list, dict), "text, a list or a mapping", ("doc_to_choice",)),
+    (str, "text", ("task", "dataset_path", "output_type", "training_split", "validation_split", "test_split",
+                   "fewshot_split", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
+)  # fmt: skip
+METRIC_KEYS = ("metric", "filter_list", "aggregation", "weight_by_size")
+
+
+def read_task(path: Path, root: Path, above: tuple[Path, ...] = ()) -> YamlFile:
+    """Read a task file; the keys of files named by its `include:`, relative to it, hold where it has none itself.
+
+    `above` holds the files that include this one.
+    """
+    file = read(path, root, functions=True)
+    if not isinstance(file.value, dict) or file.problems:
+        return file
+    names = file.value.pop("include", None)
+    value: dict[str, Any] = {}
+    for i, name in enumerate(names if isinstance(names, list) else [] if names is None else [names]):
+        keys: Keys = ("include", i) if isinstance(names, list) else ("include",)
+        target = _included(name, path, root, above, keys, file)
+        if target is not None:
+            included = read_task(target, root, (*above, path))
+            file.problems += included.problems
+            value |= included.value
+    file.value = value | _located(file.value, (), file, path.parent, root)
+    return file
+
+
+def _included(name: Any, path: Path, root: Path, above: tuple[Path, ...], keys: Keys, file: YamlFile) -> Path | None:
+    target = (path.parent / name).resolve() if isinstance(name, str) and name and "\0" not in name else None
+    if target is None:
+        file.problem(keys, f"must be the name of a file, not {name!r}; write one relative to this file")
+    elif not target.is_relative_to(root.resolve()):
+        file.problem(keys, f"'{name}' leads out of the project's folder; copy the file there")
+    elif not target.is_relative_to(root.resolve() / "workflows/tasks") or not target.name.endswith(("yaml", "yml")):
+        file.problem(keys, f"'{name}' is no YAML file of workflows/tasks; keep it there, with an ending such as .yaml")
+    elif not target.is_file():
+        file.problem(keys, f"there is no file '{name}'; write one relative to this file")
+    elif target in {other.resolve() for other in (*above, path)}:
+        file.problem(keys, f"'{name}' includes this file again; remove one of the two")
+    else:
+        return root / target.relative_to(root.resolve())
+    return None
+
+
+def _located(value: Any, keys: Keys, file: YamlFile, folder: Path, root: Path) -> Any:
+    """The value with every function's file and its hash beside the function's name."""
+    if isinstance(value, list):
+        return [_located(item, (*keys, i), file, folder, root) for i, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if functions.TAG not in value:
+        return {key: _located(item, (*keys, key), file, folder, root) for key, item in value.items()}
+    try:
+        return functions.locate(str(value[functions.TAG]), folder, root)
+    except UserError as error:
+        file.problem(keys, str(error))
+        return value
+
+
+def mistyped(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> bool:
+    """Whether a key of the task, or of the member of a group that stands at `keys`, holds what nothing can be made of;
+    that is noted."""
+    before = len(file.problems)
+    for kind, wanted, names in TASK_TYPES:
+        for key in names:
+            if key.startswith("doc_to_") and functions.is_function(task.get(key)):
+                continue
+            if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
+                file.problem((*keys, key), f"must be {wanted}, not {task[key]!r}; write one")
+    scoring.check_lists(task, keys, file)
+    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
+        file.problem((*keys, "num_fewshot"), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
+    return len(file.problems) > before
+
+
+def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
+    """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
+    rules.limit(task.get("limit"), ("limit",), file)
+    rules.shots(task.get("num_fewshot"), ("num_fewshot",), file)
+    sample = task.get("sample")
+    if sample is not None and (type(sample) is not int or sample < 1):
+        file.problem(("sample",), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
+    if sample is not None and task.get("limit") is not None:
+        file.problem(("sample",), "stands beside `limit`; write `limit` for the first documents, or `sample` for a "
+                     "fixed random sample")  # fmt: skip
+    for key in BEFORE_AN_ANSWER if task.get("output_type") == "loglikelihood_rolling" else ():
+        if task.get(key):
+            file.problem((key,), "has no effect with output_type loglikelihood_rolling, which scores doc_to_target "
+                         "alone; remove it")  # fmt: skip
+    options = task.get("generation_kwargs")
+    if isinstance(options, dict):
+        kind = task.get("output_type")
+        if kind not in (None, "generate_until"):
+            file.problem(("generation_kwargs",), f"has no effect with output_type {kind}; remove it")
+        for key, what in (*decoding.unsupported(options), *decoding.without_effect(options)):
+            file.problem(("generation_kwargs", key), what)
+    elif options is not None:
+        file.problem(("generation_kwargs",), "must be a mapping; write `key: value` lines below it")
+    for key in CALLED:
+        if task.get(key) is not None and not functions.is_function(task[key]):
+            file.problem((key,), "is called, so it must be Python; write `!function <module>.<function>`")
+    if task.get("custom_dataset") is not None and task.get("data") is not None:
+        file.problem(("custom_dataset",), "makes the data that `data` names; remove one of the two")
+
+
+def is_group(task: Mapping[str, Any]) -> bool:
+    """Whether a task file names other tasks."""
+    return "group" in task or isinstance(task.get("task"), list)
+
+
+def check_group(
+    task: dict[str, Any], name: str, known: Iterable[str], datasets: Iterable[str], file: YamlFile
+) -> dict[str, Any]:
+    """Note what is wrong with a group of tasks; `known` are the keys that a task can have, which hold for its members.
+
+    Returns the group with its name and its members in lists of mappings.
+    """
+    if task.get("group", name) != name:
+        file.problem(("group",), f"{task['group']!r} is not the file's name; write {name}, or rename the file")
+    members = task.get("task")
+    members = [members] if isinstance(members, str) else members
+    if not isinstance(members, list) or not members:
+        file.problem(("task",), "must be a list of tasks; write e.g. [first, second]")
+        members = []
+    for key in task:
+        if key not in (*GROUP_KEYS, *known):
+            file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
+    own = {key: value for key, value in task.items() if key not in GROUP_KEYS}
+    if not mistyped(own, (), file):
+        check_scoring(own, file)
+    items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
+    for keys, said in (((), task), *((("task", i), item) for i, item in enumerate(items))):
+        if "data" in said and said["data"] not in datasets:
+            file.problem((*keys, "data"), f"there is no dataset {said['data']!r}; "
+                         f"{did_you_mean(str(said['data']), datasets)}")  # fmt: skip
+    return task | {"group": name, "task": items,
+                   "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
+
+
+def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict[str, Any]:
+    """A member as a mapping with its name under `task`."""
+    member = {"task": item} if isinstance(item, str) else item
+    if not isinstance(member, dict) or not isinstance(member.get("task"), str):
+        file.problem(keys, "is no task; write its name, or `task: <name>` and below it keys that hold for it here")
+        return {"task": ""}
+    for key in member:
+        if key not in known:
+            file.problem((*keys, key), f"unknown key; {did_you_mean(str(key), known)}")
+    if not mistyped(member, keys, file):
+        check_scoring(member, file)
+    return member
+
+
+def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
+    keys: Keys = ("aggregate_metric_list",)
+    entries = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
+            file.problem((*keys, i), "has no `metric`; write e.g. {metric: acc, weight_by_size: true}")
+            continue
+        for key in entry:
+            if key not in METRIC_KEYS:
+                file.problem((*keys, i, key), f"unknown key; {did_you_mean(str(key), METRIC_KEYS)}")
+        if entry.get("aggregation", "mean") != "mean":
+            file.problem((*keys, i, "aggregation"), "is 'mean' alone in lm-evaluation-harness; write mean")
+        if not isinstance(entry.get("weight_by_size", True), bool):
+            file.problem((*keys, i, "weight_by_size"), "must be true or false; write one of them")
+    return [entry for entry in entries if isinstance(entry, dict)]

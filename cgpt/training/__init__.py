@@ -1,0 +1,1 @@
+"""What trains a model, and what a run keeps while it does."""

@@ -1,0 +1,148 @@
+"""The coordinate check: how large a GPT's activations are while it trains, and how that grows with its width.
+
+Under muP activations and their changes since initialisation stay of one size at every width; under the standard
+parametrization with one learning rate they grow (Yang et al. 2022, arXiv 2203.03466, appendix D.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cgpt.data.world.dice import Dice
+from cgpt.data.world.stories import document
+from cgpt.kernels import backend
+from cgpt.model.gpt import GPT, init_parameters
+from cgpt.model.ids import check_tokens
+from cgpt.recipe import parametrization
+from cgpt.spec import Model
+from cgpt.training.trainer import AdamW, Trainer
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
+
+PARAMETRIZATIONS = ("sp", "mup")
+COLUMNS = ("parametrization", "width", "seed", "step", "place", "mean_abs", "mean_abs_change")
+VALUES = COLUMNS[-2:]
+BYTES = 256  # the vocabulary: text is read as UTF-8
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a check trains: per parametrization, width and seed one model, all with the same learning rate."""
+
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
+    base_width: int = 64  # of muP: here its learning rates are those of the standard parametrization
+    d_head: int = 16
+    n_layer: int = 2
+    seq_len: int = 64
+    batch_size: int = 8  # sequences
+    lr: float = 6e-3  # what Cerebras-GPT tuned for muP at its base width
+    steps: int = 8
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def model(self, kind: str, width: int) -> Model:
+        """The model of one parametrization and width."""
+        return Model(
+            f"{kind}-{width}", self.n_layer, width, width // self.d_head, self.seq_len, vocab_size=BYTES,
+            parametrization=kind, mup_base_width=float(self.base_width),
+        )  # fmt: skip
+
+
+class Slope(NamedTuple):
+    """The power of the width that a place's size goes with after so many steps; `value` is the column of the size."""
+
+    parametrization: str
+    step: int
+    place: str
+    value: str
+    slope: float
+    standard_error: float
+
+
+def measure(settings: Settings, threads: int | None = None) -> list[Row]:
+    """Train every model and return COLUMNS: the sizes of each place's activations at step 0 and after every step."""
+    return [
+        {"parametrization": kind, "width": width, "seed": seed} | row
+        for kind in PARAMETRIZATIONS
+        for width in settings.widths
+        for seed in settings.seeds
+        for row in _train(settings, settings.model(kind, width), seed, threads)
+    ]
+
+
+def _train(settings: Settings, config: Model, seed: int, threads: int | None) -> Iterator[Row]:
+    """One model: what is watched is a batch of its own, the same at every step and width."""
+    model = GPT.on(backend.CPU, config, init_parameters(config, seed), threads)
+    trainer = Trainer(model, AdamW())
+    (watched, _), *batches = byte_batches(settings, seed)
+    initial = activations(model, watched)
+    for step in range(settings.steps + 1):
+        if step:
+            trainer.step([batches[step - 1]], settings.lr)
+        for place, x in activations(model, watched).items():
+            sizes = (float(f"{np.abs(y).mean():.6g}") for y in (x, x - initial[place]))
+            yield {"step": step, "place": place, **dict(zip(VALUES, sizes))}
+
+
+def byte_batches(settings: Settings, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A batch to watch and one for each step: tokens and targets (B, T) int32, bytes of the builtin corpus."""
+    dice, text = Dice(seed), b""
+    n, shape = settings.batch_size * (settings.seq_len + 1), (settings.batch_size, settings.seq_len + 1)
+    while len(text) < n * (settings.steps + 1):
+        text += document(dice).encode() + b"\n"
+    windows = np.frombuffer(text, np.uint8, n * (settings.steps + 1)).astype(np.int32).reshape(-1, *shape)
+    return [(window[:, :-1].copy(), window[:, 1:].copy()) for window in windows]
+
+
+def activations(model: GPT, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """The activations (B, T, features) of each place, as the network sees them, with one exception.
+
+    The multiplier of muP's logits, which the model has in its last LayerNorm already, is taken out of `hidden`.
+    """
+    check_tokens(tokens, model.config)
+    config, places = model.config, ["embedding"]
+    for i in range(config.n_layer):
+        places += [f"qkv {i}", f"attention {i}"]
+
+    def forward(tokens: Tensor) -> list[Tensor]:
+        x = model.embedding(tokens)
+        found = [x]
+
+        def attention(i: int, qkv: Tensor) -> Tensor:
+            found.extend((qkv, model.ops.attention(qkv, config.n_head, model.attention_scale(i))))
+            return found[-1]
+
+        hidden = model.hidden(x, attention=attention)
+        return [*found, hidden, model.head(hidden)]
+
+    values = model.captured(forward, tokens)  # in memory of the model's, which its next call overwrites
+    found = {place: value.copy() for place, value in zip([*places, "hidden", "logits"], values)}
+    return found | {"hidden": found["hidden"] / parametrization.logit_scale(config)}
+
+
+def slopes(rows: Sequence[Row]) -> list[Slope]:
+    """Least-squares slope of log size against log width, with its standard error, per parametrization, step and place.
+
+    Step 0 has no change.
+    """
+    found = []
+    keys = dict.fromkeys((row["parametrization"], row["step"], row["place"]) for row in rows)
+    for key in keys:
+        own = [row for row in rows if (row["parametrization"], row["step"], row["place"]) == key]
+        for value in VALUES if key[1] else VALUES[:1]:
+            width, size = (np.log([row[column] for row in own]) for column in ("width", value))
+            found.append(Slope(*key, value, *line(width, size)))
+    return found
+
+
+def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope of the least-squares line through points (n,), n > 2, and its standard error."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x * y).sum() / (x * x).sum()
+    variance = ((y - slope * x) ** 2).sum() / (len(x) - 2)
+    return float(slope), float(np.sqrt(variance / (x * x).sum()))

@@ -1,0 +1,208 @@
+"""What a training run keeps while it runs: the state to resume from, its loss.csv and its clock."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import resource
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cgpt.errors import writing
+from cgpt.files.whole import write_whole
+from cgpt.jobs import ASKS_FOR_AN_END
+from cgpt.records import LOSS_COLUMNS
+
+
+class Saved(NamedTuple):
+    """What a run resumes from: the trainer's arrays, and loss.csv, clock and metered work as they were then."""
+
+    arrays: dict[str, np.ndarray]
+    log: str
+    clock: dict[str, Any] = {}
+    metered: dict[str, Any] = {}
+
+
+class RunState:
+    """What to resume from, in one file that is replaced whole.
+
+    `key` names all that decides the run's bits; a file with another key, or with another content than was written, is
+    not used.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, str]):
+        self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self) -> tuple[Saved | None, str]:
+        """What was last saved under this key; or None, and why what is there is not used ("" where nothing is)."""
+        from safetensors import SafetensorError, safe_open
+
+        if not self.path.exists():
+            return None, ""
+        try:
+            with safe_open(self.path, framework="numpy") as file:
+                said = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            key, saved = json.loads(said["key"]), Saved(arrays, said["log"], *json.loads(said["measured"]))
+            changed = [name for name, value in self.key.items() if key.get(name) != value]
+            whole = said["sha256"] == _state_sha256(arrays, said) and int(arrays["n_updates"][0]) == _n_rows(saved.log)
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            return None, f"cannot be read ({type(error).__name__})"
+        if not whole:
+            return None, "is damaged"
+        return (None, f"is of another {', another '.join(changed)}") if changed else (saved, "")
+
+    def save(self, saved: Saved) -> None:
+        """Replace what is kept. Raises UserError when the disk is full."""
+        from safetensors.numpy import save
+
+        said = {"key": json.dumps(self.key), "log": saved.log, "measured": json.dumps([saved.clock, saved.metered])}
+        said["sha256"] = _state_sha256(saved.arrays, said)
+        write_whole(self.path, save(saved.arrays, metadata=said))
+
+    def remove(self) -> None:
+        """The run is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _n_rows(log: str) -> int:
+    return max(0, log.count("\n") - 1)
+
+
+def _state_sha256(arrays: dict[str, np.ndarray], said: dict[str, str]) -> str:
+    """Hash of all that a state file holds but for this hash; the format has no checksum of its own."""
+    digest = hashlib.sha256(json.dumps({k: v for k, v in said.items() if k != "sha256"}, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class LossLog:
+    """loss.csv, one line per step, written as the run goes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def start(self, text: str = "") -> None:
+        """Begin the file with the lines of an earlier session; what that did after its last checkpoint is gone."""
+        self.rows = list(csv.DictReader(io.StringIO(text)))
+        with writing(self.path.parent):
+            write_whole(self.path, self.text().encode())
+
+    def text(self) -> str:
+        """The whole file."""
+        lines = [LOSS_COLUMNS, *(row.values() for row in self.rows)]
+        return "".join(",".join(map(str, line)) + "\n" for line in lines)
+
+    def append(self, **row: Any) -> None:
+        """Add the line of one step; None is an empty cell."""
+        cells = {column: "" if row[column] is None else row[column] for column in LOSS_COLUMNS}
+        self.rows.append(cells)
+        with writing(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(str(value) for value in cells.values()) + "\n")
+
+    def last(self, column: str) -> float | None:
+        """The last value of a column, or None."""
+        return next((float(row[column]) for row in reversed(self.rows) if row[column] != ""), None)
+
+    def first(self, column: str) -> float | None:
+        """The first value of a column, or None."""
+        return float(self.rows[0][column]) if self.rows else None
+
+
+class Clock:
+    """Seconds of a run, over all its sessions, and the speed of its steps once they are captured."""
+
+    N_CAPTURING = 1  # the first call of a session schedules, compiles and captures
+
+    def __init__(self, before: dict[str, Any] | None = None):
+        """`before` is the `state` of an earlier session's clock."""
+        before = before or {}
+        self._start = time.perf_counter() - float(before.get("seconds", 0.0))
+        self._capturing: list[tuple[int, float]] = [(int(n), float(s)) for n, s in before.get("capturing", [])]
+        self._n_captured_before, self._peak_bytes_before = len(self._capturing), int(before.get("peak_bytes", 0))
+        self._n_steps, self._n_tokens, self._steps_s = before.get("steady", (0, 0, 0.0))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the clock of a later session goes on from."""
+        steady = (self._n_steps, self._n_tokens, self._steps_s)
+        return {"seconds": self.seconds, "capturing": self._capturing, "steady": steady,
+                "peak_bytes": self.peak_memory_bytes}  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, the time between sessions left out."""
+        return time.perf_counter() - self._start
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The largest resident size of any of the run's processes."""
+        return max(self._peak_bytes_before, peak_memory_bytes())
+
+    def add(self, n_tokens: int, step_s: float) -> None:
+        """Note one step."""
+        if len(self._capturing) - self._n_captured_before < self.N_CAPTURING:
+            self._capturing.append((n_tokens, step_s))
+            return
+        self._n_steps, self._n_tokens, self._steps_s = (
+            self._n_steps + 1, self._n_tokens + n_tokens, self._steps_s + step_s
+        )  # fmt: skip
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Of the training steps alone, without those that compile."""
+        return self._n_tokens / self._steps_s if self._n_steps else None
+
+    def seconds_for(self, n_steps: int) -> float | None:
+        """What so many more steps will take, without evaluations."""
+        return n_steps * self._steps_s / self._n_steps if self._n_steps else None
+
+    @property
+    def compile_s(self) -> float | None:
+        """What the first steps took longer than the later ones."""
+        if self.tokens_per_s is None:
+            return None
+        return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._capturing))
+
+
+class StopSignal:
+    """`with StopSignal() as stop:` what asks for an end sets `stop.requested` instead of ending the process at once."""
+
+    requested: int | None = None  # the signal's number
+
+    def __enter__(self) -> StopSignal:
+        asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        self._before = {number: signal.signal(number, self._note) for number in asked}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = number
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far."""
+    try:  # where there is a /proc: ru_maxrss is never below what the process that started this one then had
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
