@@ -21,9 +21,10 @@ from cgpt.experiment.chain import Chain
 from cgpt.files import cache
 from cgpt.files.declarations import folder_of
 from cgpt.files.whole import lock
+from cgpt.hardware import Hardware
 from cgpt.host import check_threads
 from cgpt.kernels import backend
-from cgpt.spec import Experiment, Hardware
+from cgpt.spec import Experiment
 
 RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"  # the one folder of results that is committed

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 
-UNWRITABLE = (errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 LONGEST_PROBLEM, LONGEST_NAME = 2000, 200  # characters
 
 
@@ -34,19 +30,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean '{near[0]}'?"
     return "known: " + ", ".join(known) if known else "none is defined"
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn a full disk, or a place that may not be read or written, into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{folder}: no disk space is left; free some, then run again") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"{error.filename or folder}: {error.strerror}; change its permissions") from None
-        if error.errno in UNWRITABLE:
-            raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror}); name another place"
-                            ) from None  # fmt: skip
-        raise

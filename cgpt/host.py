@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
+import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -168,3 +171,37 @@ def _quota(*words: str) -> float | None:
     except ValueError:
         return None
     return quota / period if quota > 0 and period > 0 else None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs, whosever it is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size of this process so far."""
+    try:  # where there is a /proc: ru_maxrss is never below what the process that started this one then had
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def process_age_s() -> float | None:
+    """Seconds since this process was started, to a clock tick (10 ms); None where there is no /proc.
+
+    /proc/self/stat has the start in ticks since boot as its 22nd field; the second, in parentheses, may hold blanks.
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from cgpt.host import is_alive
+
 WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
 ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
@@ -62,14 +64,3 @@ def _stop_after(pid: int) -> None:
     except OSError:  # so is whoever read its messages
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs, whosever it is."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -20,8 +20,10 @@ PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgp
 # Modules whose code decides no result: what those that read declarations say arrives in the spec, no stage imports
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
-    "__main__ caches check declarations ending entries errors fill jobs load plan plans provenance spec taskfile "
-    "userfile yamlfile hf.card hf.folder hf.torch_file hf.weights chain content progress wholefile".split()
+    "__main__ errors hardware jobs provenance spec files.cache files.declarations files.user_files files.whole "
+    "files.yaml_file data.content experiment.chain experiment.entries experiment.from_yaml experiment.load "
+    "experiment.plan experiment.plans experiment.rules tasks.definition training.progress commands.ending "
+    "checkpoint.model_card checkpoint.transformers_folder checkpoint.torch_file checkpoint.weights".split()
 )
 COMPILED_SOURCES = ("*.c", "*.h")
 
@@ -40,7 +42,7 @@ def record(stage: str) -> dict[str, Any]:
 
 @cache
 def code_sha256(stage: str, package: Path = PACKAGE) -> str:
-    """Hash of what the stage computes: of each definition that it reaches, and of the C sources.
+    """Hash of what a module, or a function of one, computes: of each definition that it reaches, and of the C sources.
 
     Comments, docstrings, messages, type hints, the names of files and modules, and definitions that the stage does not
     reach, such as a table's headings, do not count.
@@ -140,14 +142,21 @@ class _Reach:
         self.package, self.paths = package, set[Path]()
         self._modules: dict[str, _Module | None] = {}
         self._edges: dict[tuple[str, str], set[tuple[str, str]]] = {}
-        function = stage.rpartition(".")[2]
-        module = self._module(stage)
-        waiting = [(stage, function if function in module.definitions else "*")] if module else []
+        module, definition = self._start(stage)
+        waiting = [(module, definition)] if module else []
         while waiting:
             unit = waiting.pop()
             if unit not in self._edges:
                 self._edges[unit] = self._targets(*unit)
                 waiting += self._edges[unit]
+
+    def _start(self, stage: str) -> tuple[str, str]:
+        """The module and the definition there that a stage's dotted name is of."""
+        above, _, last = stage.rpartition(".")
+        if (module := self._module(stage)) is not None:
+            return stage, last if last in module.definitions else "*"
+        module = self._module(above)
+        return (above, last) if module and last in module.definitions else ("", "")
 
     def lines(self) -> set[str]:
         """Each definition's hash, and by the names that it uses for them, those of what it uses."""

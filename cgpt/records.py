@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.user_files import read_csv, read_json
-from cgpt.files.whole import whole_folder as whole_folder  # for those that write beside a record
-from cgpt.files.whole import write_whole as write_whole
+from cgpt.files.csv_file import read_csv
+from cgpt.files.user_files import read_json
+from cgpt.files.whole import write_whole
 
 TIMINGS = ("measured", "modeled")
 SEAL = "record_sha256"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of a cell that spreadsheets compute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,37 +268,6 @@ def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRec
     content = asdict(record)
     sealed = content | {SEAL: _sealing(content)}
     write_whole(path, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows with exactly these columns; None becomes an empty cell, a dict `key value; key value`."""
-    lines = [",".join(columns)]
-    for row in rows:
-        if set(row) != set(columns):
-            raise ValueError(f"{path}: columns differ: {sorted(set(row) ^ set(columns))}")
-        lines.append(",".join(_csv_cell(row[column]) for column in columns))
-    write_whole(path, ("\n".join(lines) + "\n").encode())
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _csv_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        value = "; ".join(f"{key} {value[key]}" for key in sorted(value))
-    text = str(value)
-    if isinstance(value, str) and text[:1] in FORMULA_STARTS and not _is_number(text):
-        text = "'" + text  # so that a spreadsheet shows the text instead of computing it
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
 
 
 def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:

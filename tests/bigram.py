@@ -1,4 +1,4 @@
-"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the functions of cgpt.model.loglikelihood and cgpt.inference.generate."""
+"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the same functions."""
 
 from __future__ import annotations
 

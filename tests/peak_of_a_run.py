@@ -11,9 +11,10 @@ import numpy as np
 from tiny import write_tokenizer
 
 from cgpt.data.shards import ShardWriter
-from cgpt.spec import Hardware, Model, Train
+from cgpt.hardware import Hardware
+from cgpt.host import peak_memory_bytes
+from cgpt.spec import Model, Train
 from cgpt.stages.pretrain import PretrainRun
-from cgpt.training.resume import peak_memory_bytes
 
 
 def main(folder: Path, asked: dict) -> int:

@@ -19,7 +19,7 @@ from project import edit, write_project
 from cgpt import __main__ as command_line
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
-from cgpt.records import write_csv
+from cgpt.files.csv_file import write_csv
 from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent

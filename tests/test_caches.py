@@ -23,17 +23,17 @@ def study(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_usual_folder_is_in_the_home(tmp_path, monkeypatch):
-    assert cache.folder() == tmp_path / "home/.cache/cgpt"
+    assert cache.cache_folder() == tmp_path / "home/.cache/cgpt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.folder() == tmp_path / "xdg/cgpt"
+    assert cache.cache_folder() == tmp_path / "xdg/cgpt"
     monkeypatch.setenv(cache.CACHE, str(tmp_path / "own"))
-    assert cache.folder() == tmp_path / "own" and (tmp_path / "own").is_dir()
+    assert cache.cache_folder() == tmp_path / "own" and (tmp_path / "own").is_dir()
 
 
 @pytest.mark.parametrize("home", ["/dev/null", "/proc/nowhere"])
 def test_where_the_home_cannot_be_written_it_is_in_the_study_and_said_once(study, monkeypatch, capsys, home):
     monkeypatch.setenv("HOME", home)
-    assert cache.folder() == cache.folder() == study / "results/cache"
+    assert cache.cache_folder() == cache.cache_folder() == study / "results/cache"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"cache: {home}/.cache/cgpt cannot be written (") and "CGPT_CACHE" in line
 
@@ -41,14 +41,14 @@ def test_where_the_home_cannot_be_written_it_is_in_the_study_and_said_once(study
 def test_a_folder_that_is_named_is_used_or_refused(monkeypatch):
     monkeypatch.setenv(cache.CACHE, "/dev/null/cache")
     with pytest.raises(UserError, match="environment: CGPT_CACHE: /dev/null/cache cannot be written"):
-        cache.folder()
+        cache.cache_folder()
 
 
 def test_where_nothing_can_be_written_it_is_one_line(study, monkeypatch):
     monkeypatch.setenv("HOME", "/dev/null")
     (study / "results").write_text("")
     with pytest.raises(UserError, match="cache: neither /dev/null/.cache/cgpt") as caught:
-        cache.folder()
+        cache.cache_folder()
     assert len(caught.value.problems) == 1
 
 

@@ -15,17 +15,37 @@ from cgpt.experiment import load, plan
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
+# The package from the ground up: a file imports from its own folder and from floors below.
+FLOORS = (
+    "errors",
+    "spec host",
+    "formats jobs files hardware",
+    "provenance recipe records",
+    "data kernels cost",
+    "tasks model",
+    "experiment inference training checkpoint",
+    "scaling stages",
+    "preview report bench",
+    "commands",
+    "__main__",
+)
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "caches declarations download ending entries jobs userfile taskform preview trial "
-    "errors spec yamlfile fill check contradictions bases load flops memory plan plans rates planned_time columns "
-    "plantable trunk wholefile content chain cost.batch cost.command cost.forecast_page cost.units provenance records "
-    "collect tabulate answers axes flags scales seeds score_table devices page plot plot_vary plot_devices roofline "
-    "documents fetch tokenize shards world tasks taskdata baseline "
-    "cost cost.shapes cost.estimate cost.training cost.wafer cost.mesh cost.gpu cost.forecast cost.measurements "
-    "cost.calibrate cost.fidelity cost.family cost.target fit scaling scaling.resampling scaling.cost_law "
-    "scaling.parametric_law scaling.isoflop scaling.points scaling.study scaling.published scaling.downstream "
-    "scaling.figure scaling.report scaling.law scaling.machines scaling.cheapest scaling.hardware_figure".split()
+    "commands.ending commands.fit commands.forecast cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
+    "cost.gpu cost.job cost.measurements cost.memory cost.shapes cost.step cost.wafer_inference cost.wafer_training "
+    "data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
+    "experiment.bases experiment.chain experiment.contradictions experiment.entries experiment.from_yaml "
+    "experiment.load experiment.plan experiment.planned_time experiment.plans experiment.rates experiment.rules "
+    "experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations files.json_object "
+    "files.user_files files.whole files.yaml_file formats hardware host jobs preview.corpora preview.tasks "
+    "provenance recipe.flops recipe.generation_config records report.axes report.figures report.flags "
+    "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
+    "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "
+    "report.machines.table report.page report.rows report.scales report.score_table report.tables "
+    "report.vary_figure scaling scaling.cheapest scaling.cost_law scaling.downstream scaling.fitted_law "
+    "scaling.isoflop scaling.machines scaling.parametric_law scaling.points scaling.published scaling.seeds "
+    "scaling.statistics scaling.study scaling.target_loss spec stages.baseline stages.fetch stages.tokenize "
+    "tasks.answers tasks.lm_eval_tasks tasks.text_task".split()
 )
 # The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")
@@ -69,8 +89,26 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
 
 
+def room(module: str) -> str:
+    """The folder or file just below the package that a module stands in; "" for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
 def test_imports_go_one_way():
     tuple(TopologicalSorter({name: needs - {"cgpt"} for name, needs in graph().items()}).static_order())
+
+
+def test_every_folder_and_file_of_the_package_stands_on_one_floor():
+    rooms = [each for floor in FLOORS for each in floor.split()]
+    assert sorted(rooms) == sorted({room(name) for name in modules()} - {""})
+
+
+def test_imports_go_down_from_floor_to_floor():
+    floor_of = {each: number for number, floor in enumerate(FLOORS) for each in floor.split()}
+    climbs = [(name, needed) for name, needs in graph().items() for needed in needs
+              if room(name) and room(needed) not in ("", room(name))
+              and floor_of[room(needed)] >= floor_of[room(name)]]  # fmt: skip
+    assert not climbs
 
 
 def test_nothing_imports_the_command_line():
@@ -89,7 +127,7 @@ def test_what_only_declares_or_reads_never_reaches_tinygrad(name):
 
 def test_tinygrad_outside_kernels_is_its_public_interface():
     inner = {name: [full for full in imported(path) if full.startswith("tinygrad") and full.count(".") > 1]
-             for name, path in modules().items() if not name.startswith("cgpt.kernels.backend")}  # fmt: skip
+             for name, path in modules().items() if not name.startswith("cgpt.kernels")}  # fmt: skip
     assert not {name: full for name, full in inner.items() if full}
 
 

@@ -8,7 +8,7 @@ from test_evaluate import TOKENIZER, requests
 
 from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
-from cgpt.inference.sampling import GenerationConfig
+from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.tasks.decoding import LENGTHS, decoding, unsupported, without_effect
 
 

@@ -17,7 +17,8 @@ from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
 from cgpt.experiment.plan import Plan, hardware_identity, make_plan
 from cgpt.experiment.planned_time import timed
-from cgpt.records import KERNEL_COLUMNS, read_loss, write_csv
+from cgpt.files.csv_file import write_csv
+from cgpt.records import KERNEL_COLUMNS, read_loss
 from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
 from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
 from cgpt.report.machines.table import device_rows

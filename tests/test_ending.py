@@ -73,7 +73,7 @@ def test_what_is_said_after_ctrl_c_fits_the_verb(capsys, verb, expected):
 @pytest.mark.parametrize(("verb", "code"), [("plan", 0), ("evaluate", 128 + signal.SIGPIPE)])
 @pytest.mark.parametrize("redirection", ["", "2>&1"])
 def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(verb, code, redirection):
-    program = (f"import sys; from cgpt import ending; sys.exit(ending.run('{verb}', "
+    program = (f"import sys; from cgpt.commands import ending; sys.exit(ending.run('{verb}', "
                "lambda: print('x' * 10**6, file=sys.stderr if sys.argv[1:] else sys.stdout)))")  # fmt: skip
     line = f'set -o pipefail; {sys.executable} -c "{program}" {"err" if redirection else ""} {redirection} | head -c 1'
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
@@ -95,7 +95,8 @@ def test_output_that_is_full_or_closed_leaves_no_traceback(redirection, code, er
 
 
 def test_a_second_signal_changes_nothing():
-    code = ("import os, signal, sys, time\nfrom cgpt import ending\ndef command():\n try:\n  print('on', flush=True)\n"
+    code = ("import os, signal, sys, time\nfrom cgpt.commands import ending\ndef command():\n try:\n"
+            "  print('on', flush=True)\n"
             "  time.sleep(60)\n finally:\n  os.kill(os.getpid(), signal.SIGTERM)\n  print('tidied', flush=True)\n"
             "sys.exit(ending.run('evaluate', command))")  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:

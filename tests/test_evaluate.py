@@ -17,8 +17,9 @@ import pytest
 from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
+from cgpt.hardware import Hardware
+from cgpt.inference.lm_eval_model import Adapter
 from cgpt.records import SEAL, read_scores
-from cgpt.spec import Hardware
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
 
@@ -28,8 +29,6 @@ END = TOKENIZER.token_to_id("<|endoftext|>")
 
 
 def adapter(model=MODEL):
-    from cgpt.inference.lm_eval_model import Adapter
-
     return Adapter(model, TOKENIZER, bigram.score, bigram.generate)
 
 
@@ -311,9 +310,10 @@ socket.socket.connect = refuse
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]
 from pathlib import Path
 import bigram
-from cgpt import tasks, evaluate
-lm_task = tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
-from cgpt.adapter import Adapter
+from cgpt.stages import evaluate
+from cgpt.tasks import lm_eval_tasks
+lm_task = lm_eval_tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
+from cgpt.inference.lm_eval_model import Adapter
 tokenizer = bigram.make_tokenizer()
 model = bigram.make_model(tokenizer.get_vocab_size())
 evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer, bigram.score, bigram.generate))

@@ -12,6 +12,7 @@ from cgpt.cost.shapes import of_model
 from cgpt.errors import UserError
 from cgpt.experiment.load import load_workflow
 from cgpt.recipe import flops
+from cgpt.report.machines.cerebras_gpt import write
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"
@@ -69,7 +70,7 @@ def test_a_cluster_uses_as_many_of_its_systems_as_divide_the_batch():
 
 
 def test_the_committed_table_is_what_the_command_writes(tmp_path):
-    cerebras_gpt.write(ROWS, tmp_path / "again")
+    write(ROWS, tmp_path / "again")
     for kind in ("md", "csv"):
         committed = REFERENCE / f"cerebras_gpt_devices.{kind}"
         assert (tmp_path / f"again.{kind}").read_bytes() == committed.read_bytes()

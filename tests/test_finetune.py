@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from cgpt import checkpoint as checkpoints
 from cgpt import records
+from cgpt.data.tokenizer import read_tokenizer
 from cgpt.errors import UserError
 from cgpt.model.gpt import init_parameters
 from cgpt.spec import Finetune
@@ -197,7 +198,7 @@ def test_a_task_without_choices_is_trained_and_has_no_accuracy(place, tmp_path):
 
 
 def test_a_long_prompt_loses_its_start_and_keeps_its_answer(place):
-    tokenizer = checkpoints.read_tokenizer(place / "tokens")
+    tokenizer = read_tokenizer(place / "tokens")
     example = lm_eval_tasks.Example(" ".join(f"w{n}" for n in range(3, 43)), " w1 w2", (), None)
     encoded = stage.encode(example, tiny.model(None, tiny.ONE_LAYER), tokenizer)
     assert encoded.tokens.tolist() == [*range(24, 43), 1, 2]
@@ -248,7 +249,7 @@ def test_more_labels_than_there_are_documents_are_refused_before_anything_is_tra
 
 
 def test_an_answer_longer_than_the_model_is_refused(place):
-    tokenizer, model = checkpoints.read_tokenizer(place / "tokens"), tiny.model(None, tiny.ONE_LAYER)
+    tokenizer, model = read_tokenizer(place / "tokens"), tiny.model(None, tiny.ONE_LAYER)
     longest = tiny.ONE_LAYER.seq_len
     fits = stage.encode(lm_eval_tasks.Example("w3 w4", " w1" * longest, (), None), model, tokenizer)
     assert (fits.first, len(fits.tokens), fits.n_tokens_cut) == (1, longest + 1, 1)

@@ -14,8 +14,9 @@ from project import MODELS, edit, write_project
 from cgpt.__main__ import main
 from cgpt.commands import fit
 from cgpt.experiment import load, plan
+from cgpt.files.csv_file import write_csv
 from cgpt.recipe.flops import CONVENTIONS
-from cgpt.records import RUN_COLUMNS, write_csv
+from cgpt.records import RUN_COLUMNS
 from cgpt.scaling.points import read_runs
 
 ROOT = Path(__file__).parent.parent

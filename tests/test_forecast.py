@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgpt import units
 from cgpt.__main__ import _parser, main
 from cgpt.cost import shapes
+from cgpt.formats import duration, energy
 from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent
@@ -279,13 +279,13 @@ def test_tokens_are_read_as_people_write_them(forecast, text, tokens):
     (119, "119 s"), (125, "2.08 minutes"), (7000, "117 minutes"), (7300, "2.03 hours"), (172_000, "47.8 hours"),
     (1e6, "11.6 days"), (6e7, "694 days"), (6.4e7, "2.03 years"), (1e12, "31,700 years")])  # fmt: skip
 def test_times_are_in_units_for_people(seconds, said):
-    assert units.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(("kwh", "said"), [(0.0005, "0.5 Wh"), (0.25, "250 Wh"), (3.456, "3.46 kWh"),
     (999, "999 kWh"), (1234, "1.23 MWh"), (5.67e6, "5.67 GWh")])  # fmt: skip
 def test_energies_are_in_units_for_people(kwh, said):
-    assert units.energy(kwh) == said
+    assert energy(kwh) == said
 
 
 def test_a_vocabulary_of_ones_own_is_in_parameters_and_products(forecast):

@@ -17,8 +17,8 @@ from cgpt.errors import UserError
 from cgpt.inference import generate as generation
 from cgpt.inference.decoder import Decoder
 from cgpt.inference.generate import generate
-from cgpt.inference.sampling import GenerationConfig
 from cgpt.inference.stop_strings import StopStrings
+from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.spec import Model
 
 CONFIG = Model("generated", n_layer=2, d_model=33, n_head=3, seq_len=72, d_ffn=70, vocab_size=61)
@@ -159,12 +159,13 @@ def test_generation_follows_the_weights_when_they_change():
 DECODE = """
 import hashlib, sys
 import numpy as np
-from cgpt import kernels
-from cgpt.decode import Decoder
-from cgpt.model import GPT, init_parameters
-from cgpt.spec import Hardware, Model
+from cgpt.hardware import Hardware
+from cgpt.kernels import backend
+from cgpt.inference.decoder import Decoder
+from cgpt.model.gpt import GPT, init_parameters
+from cgpt.spec import Model
 config = Model("m", n_layer=2, d_model=200, n_head=5, seq_len=90, vocab_size=3001)
-ops = kernels.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
+ops = backend.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
 decoder = Decoder(GPT(config, init_parameters(config, 0), ops, "CPU"), 7, 90)
 for row in range(7):
     decoder.start(slice(row, row + 1), list(range(9 * row)))

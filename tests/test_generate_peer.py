@@ -11,7 +11,8 @@ from scipy.stats import chisquare
 
 from cgpt.errors import UserError
 from cgpt.inference.generate import generate
-from cgpt.inference.sampling import GenerationConfig, distribution, draw, process
+from cgpt.inference.sampling import distribution, draw, process
+from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.spec import Model
 
 torch = pytest.importorskip("torch")

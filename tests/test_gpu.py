@@ -25,12 +25,13 @@ from cgpt import __main__ as command_line
 from cgpt.commands import doctor
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan
+from cgpt.hardware import Hardware
 from cgpt.inference.generate import generate
 from cgpt.kernels import backend
 from cgpt.kernels.tensors import Placement
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import score
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,8 @@ from test_tabulate import markdown_tables
 
 from cgpt.__main__ import main
 from cgpt.experiment import load, plan
-from cgpt.records import HARDWARE_COLUMNS, RUN_COLUMNS, write_csv
+from cgpt.files.csv_file import write_csv
+from cgpt.records import HARDWARE_COLUMNS, RUN_COLUMNS
 from cgpt.scaling import cheapest, cost_law
 from cgpt.scaling.machines import Machine, read_machines
 from cgpt.scaling.points import read_runs

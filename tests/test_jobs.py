@@ -17,7 +17,7 @@ from cgpt import jobs
 
 ROOT = Path(__file__).parent.parent
 JOB = (
-    "import time; from cgpt import ending, jobs; jobs.stop_with_workflow(); "
+    "import time; from cgpt import jobs; from cgpt.commands import ending; jobs.stop_with_workflow(); "
     "ending.run('pretrain', lambda: time.sleep(60))"
 )
 

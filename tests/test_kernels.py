@@ -203,13 +203,14 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch():
 TRAIN = """
 import hashlib, sys
 import numpy as np
-from cgpt import kernels
-from cgpt.model import GPT, init_parameters
-from cgpt.optim import AdamW, Trainer
-from cgpt.score import score
-from cgpt.spec import Hardware, Model
+from cgpt.hardware import Hardware
+from cgpt.kernels import backend
+from cgpt.model.gpt import GPT, init_parameters
+from cgpt.model.loglikelihood import score
+from cgpt.training.trainer import AdamW, Trainer
+from cgpt.spec import Model
 config = Model("m", n_layer=1, d_model=96, n_head=3, seq_len=100, vocab_size=509)
-ops = kernels.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
+ops = backend.prepare(Hardware("cpu", "", device="CPU", kernels="native"), int(sys.argv[1]))
 trainer = Trainer(GPT(config, init_parameters(config, 0), ops, "CPU"), AdamW())
 tokens = np.random.default_rng(0).integers(0, 509, (16, 101)).astype(np.int32)
 losses = [trainer.step([(tokens[:, :-1].copy(), tokens[:, 1:].copy())], 1e-2) for _ in range(4)]

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from cgpt.records import write_csv
+from cgpt.files.csv_file import write_csv
 from cgpt.report.page import Cell, Page, Table, html, markdown
 
 NASTY = [

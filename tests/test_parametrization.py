@@ -113,14 +113,14 @@ def test_a_plan_resolves_the_deviation_at_each_parametrization(models):
 
 META_RUN = """
 from pathlib import Path
-from cgpt import load, plan
+from cgpt.experiment import load, plan
 from dataclasses import replace
-from cgpt.runstate import peak_memory_bytes
+from cgpt.host import peak_memory_bytes
 workflow = load.load_workflow(Path.cwd())
 experiment = replace(workflow.experiments["smoke"], models=("cerebras-gpt-13b",), tasks=())
 experiment = replace(experiment, data=replace(experiment.data, tokenizer="gpt2", vocab_size=50257))
 (run,) = plan.make_plan(experiment, workflow).of("pretrain")
-from cgpt.meter import step_rows
+from cgpt.stages.meter import step_rows
 rows = step_rows(workflow.models["cerebras-gpt-13b"], run.spec["train"] | {"batch_size": 2, "micro_batch_size": 2})
 peak_bytes = peak_memory_bytes()
 print(run.execution.n_parameters, run.execution.memory_bytes, peak_bytes, len(rows))

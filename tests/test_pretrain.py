@@ -45,12 +45,14 @@ DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
 import tiny
-from cgpt import __main__ as command_line, pretrain as stage, runstate
-from cgpt.optim import Trainer
+from cgpt import __main__ as command_line
+from cgpt.stages import pretrain as stage
+from cgpt.training import resume
+from cgpt.training.trainer import Trainer
 
 def arrange(moment, out):
     number = signal.SIGTERM if "SIGTERM" in moment else signal.SIGKILL
-    step, write, append, saves = Trainer.step, Path.write_bytes, runstate.LossLog.append, []
+    step, write, append, saves = Trainer.step, Path.write_bytes, resume.LossLog.append, []
     def end(*_, **__):
         os.kill(os.getpid(), number)
     def stepped(self, *arguments):
@@ -68,7 +70,7 @@ def arrange(moment, out):
         if "loss.csv" in moment and row["step"] == 12:
             os.truncate(self.path, self.path.stat().st_size - 70)
             end()
-    Trainer.step, Path.write_bytes, runstate.LossLog.append = stepped, written, appended
+    Trainer.step, Path.write_bytes, resume.LossLog.append = stepped, written, appended
     if "record" in moment:
         stage.write_record = end
     every = 1000 if number == signal.SIGTERM else 5

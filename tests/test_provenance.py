@@ -65,13 +65,13 @@ def test_a_changed_constant_counts_wherever_it_is_reached(package, name, text):
 
 
 def test_training_reaches_the_kernels_and_not_the_tables():
-    found = {path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.reached("pretrain")}
-    assert {"pretrain.py", "model.py", "kernels/native.py", "kernels/gpt.c"} <= found
-    assert not {"tabulate.py", "plan.py", "load.py", "errors.py"} & found
+    found = {path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.reached("stages.pretrain")}
+    assert {"stages/pretrain.py", "model/gpt.py", "kernels/native/call.py", "kernels/native/c/gpt.c"} <= found
+    assert not {"report/tables.py", "experiment/plan.py", "experiment/load.py", "errors.py"} & found
 
 
 def test_the_record_names_versions_commit_processor_and_day():
-    found = provenance.record("tokenize")
+    found = provenance.record("stages.tokenize")
     assert found["versions"]["tinygrad"] == "0.13.0"
     assert found["date"].endswith("+00:00")
     assert len(found["code_sha256"]) == 64
@@ -159,12 +159,16 @@ def test_a_module_under_another_name_is_the_same_code(computing):
 
 EDITS = {  # of this package: what is edited, and a stage whose hash that changes
     ("records.py", '"training tokens"', '"tokens seen"'): {"tabulate", "plot"},
-    ("progress.py", "MiB  {left} left", "MiB, {left} to go"): set(),
-    ("pretrain.py", "the run diverged at step", "the loss grew at step"): set(),
-    ("evaluate.py", 'print(f"evaluate: {checkpoint.name} on', 'print(f"{checkpoint.name} is scored on'): set(),
-    ("optim.py", "beta1: float = 0.9", "beta1: float = 0.8"): {"pretrain", "finetune"},
-    ("kernels/optimizer.c", "#include", "static int more = 1;\n#include"): {"pretrain", "finetune", "evaluate"},
-    ("shards.py", "HEADER_BYTES = 1024", "HEADER_BYTES = 2048"): {"tokenize", "pretrain"},
+    ("training/progress.py", "MiB  {left} left", "MiB, {left} to go"): set(),
+    ("stages/pretrain.py", "the run diverged at step", "the loss grew at step"): set(),
+    ("stages/evaluate.py", 'print(f"evaluate: {checkpoint.name} on', 'print(f"{checkpoint.name} is scored on'): set(),
+    ("training/trainer.py", "beta1: float = 0.9", "beta1: float = 0.8"): {"pretrain", "finetune"},
+    ("kernels/native/c/optimizer.c", "#include", "static int more = 1;\n#include"): {
+        "pretrain",
+        "finetune",
+        "evaluate",
+    },
+    ("data/shards.py", "HEADER_BYTES = 1024", "HEADER_BYTES = 2048"): {"tokenize", "pretrain"},
 }
 
 
@@ -172,13 +176,16 @@ EDITS = {  # of this package: what is edited, and a stage whose hash that change
 def test_of_this_package_an_axis_label_or_a_progress_line_trains_nothing_again_and_a_constant_does(tmp_path, edited):
     package, (name, old, new) = tmp_path / "cgpt", edited
     shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    stages = ("fetch", "tokenize", "pretrain", "finetune", "evaluate", "baseline", "tabulate", "plot")
+    tables = {"tabulate": "report.tables.tabulate", "plot": "report.figures.plot"}
+    stages = {
+        stage: f"stages.{stage}" for stage in "fetch tokenize pretrain finetune evaluate baseline".split()
+    } | tables
 
     def hashes() -> dict[str, str]:
         provenance.code_sha256.cache_clear()
         provenance._tree.cache_clear()
         provenance._normalised.cache_clear()
-        return {stage: provenance.code_sha256(stage, package) for stage in stages}
+        return {stage: provenance.code_sha256(name, package) for stage, name in stages.items()}
 
     before, text = hashes(), (package / name).read_text()
     assert old in text

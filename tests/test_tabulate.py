@@ -15,8 +15,8 @@ import pytest
 import results_fixture as made
 
 from cgpt.errors import UserError
+from cgpt.formats import short
 from cgpt.records import RUN_COLUMNS, SCORE_COLUMNS, read_loss, read_run, read_scores, write_record
-from cgpt.report.rows import short
 from cgpt.report.tables import tabulate
 from cgpt.spec import Experiment
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cgpt.data.task_rows import read_split
 from cgpt.errors import UserError
-from cgpt.tasks.data_files import read_split
 
 ROWS = [{"question": "a café, 川?", "n": 3}, {"question": 'say "hi"', "n": 4}, {"question": "x\u2028y", "n": 5}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

@@ -15,6 +15,7 @@ from cgpt import checkpoint
 from cgpt.__main__ import main
 from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
+from cgpt.data.tokenizer import read_tokenizer
 from cgpt.errors import UserError
 
 
@@ -41,7 +42,7 @@ def dropping(raw: dict) -> None:
 
 
 @pytest.mark.parametrize("edit", [padded, truncated, dropping])
-@pytest.mark.parametrize("read", [checkpoint.read_tokenizer, lambda folder: hf_folder.read(folder)[2]])
+@pytest.mark.parametrize("read", [read_tokenizer, lambda folder: hf_folder.read(folder)[2]])
 def test_padding_truncation_and_dropout_of_a_saved_tokenizer_are_off(edit, read, tmp_path):
     tokenizer = byte_level(add_prefix_space=False)
     folder = edited(written(tmp_path, tokenizer), edit)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import records
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.files import whole
+from cgpt.files.csv_file import write_csv
 
 ROOT = Path(__file__).parent.parent
 WRITER = """
@@ -61,7 +61,7 @@ def test_threads_that_write_one_table_at_once_leave_it_whole(tmp_path):
     def write() -> None:
         try:
             for _ in range(20):
-                records.write_csv(tmp_path / "runs.csv", ("a", "b"), rows)
+                write_csv(tmp_path / "runs.csv", ("a", "b"), rows)
         except BaseException as error:
             problems.append(error)
 
@@ -165,7 +165,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from cgpt.errors import UserError
-from cgpt.records import write_csv, write_whole
+from cgpt.records import write_csv
+from cgpt.files.whole import write_whole
 from cgpt.shards import ShardWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # as a full disk, but for a name of its own
 out = Path(sys.argv[1])

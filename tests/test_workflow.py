@@ -32,7 +32,7 @@ class Chain:
 """
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
 REPORT = "experiment, plan, results, partial"
-STAGES = {  # module: its function's parameters, and what it writes
+STAGES = {  # function: its parameters, and what it writes
     "fetch": ("dataset, out", 'out, "fetched.json"'),
     "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
     "pretrain": ("spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on", f"out, {CHECKPOINT}"),
@@ -45,6 +45,7 @@ STAGES = {  # module: its function's parameters, and what it writes
              'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
     "plot_vary": (REPORT, 'results / experiment.name / "figures", "vary.svg", "vary.png"'),
 }  # fmt: skip
+MODULES = {"tabulate": "report/tables", "plot": "report/figures", "plot_vary": "report/vary_figure"}
 
 
 def imported(tree: ast.Module) -> list[str]:
@@ -75,13 +76,17 @@ def write_stages(root: Path) -> None:
     for path in declarative():
         (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / path.relative_to(ROOT))
-    (root / "cgpt/model.py").write_text(MODEL)
-    (root / "cgpt/stub.py").write_text(STUB)
-    (root / "cgpt/preview.py").write_text("def previews(runs, known, workflow):\n    return []\n")
-    (root / "cgpt/chain.py").write_text(CHAIN)
-    for stage, (parameters, written) in STAGES.items():
-        imports = "from cgpt import model, stub" if stage in ("pretrain", "finetune") else "from cgpt import stub"
-        (root / f"cgpt/{stage}.py").write_text(f"{imports}\n\ndef {stage}({parameters}):\n    stub.write({written})\n")
+    stubs = {"model/gpt": MODEL, "stub": STUB, "experiment/chain": CHAIN,
+             "preview/tasks": "def previews(runs, known, workflow):\n    return []\n"}  # fmt: skip
+    for function, (parameters, written) in STAGES.items():
+        model = "from cgpt.model import gpt\n" if function in ("pretrain", "finetune") else ""
+        stubs[MODULES.get(function, f"stages/{function}")] = (
+            f"from cgpt import stub\n{model}\ndef {function}({parameters}):\n    stub.write({written})\n"
+        )
+    for module, text in stubs.items():
+        path = root / f"cgpt/{module}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +133,7 @@ def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(
 def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
     for name in (QUICKSTART, TOPIC, "workflows/models.yaml", "hardware_profiles/cpu.yaml"):
         (root / name).write_text("# a comment\n" + (root / name).read_text())
-    edit(root, "cgpt/model.py", MODEL, '"""Another docstring."""\n\n# a comment\nWIDTH = 4  # another\n')
+    edit(root, "cgpt/model/gpt.py", MODEL, '"""Another docstring."""\n\n# a comment\nWIDTH = 4  # another\n')
     assert not would_run(root)
 
 
@@ -145,18 +150,18 @@ def test_execution_settings_rerun_nothing(root):
 
 
 def test_a_changed_constant_in_the_model_trains_again(root):
-    edit(root, "cgpt/model.py", "WIDTH = 4", "WIDTH = 5")
+    edit(root, "cgpt/model/gpt.py", "WIDTH = 4", "WIDTH = 5")
     assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
 
 
 def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
-    edit(root, "cgpt/evaluate.py", '"scores.json"', '"scores" + ".json"')
+    edit(root, "cgpt/stages/evaluate.py", '"scores.json"', '"scores" + ".json"')
     assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1}
 
 
 def test_a_changed_message_or_progress_line_reruns_nothing(root):
-    edit(root, "cgpt/pretrain.py", "    stub.write(", "    print('learning', spec['seed'])\n    stub.write(")
-    edit(root, "cgpt/fetch.py", "    stub.write(", "    print(f'fetching {dataset.name}')\n    stub.write(")
+    edit(root, "cgpt/stages/pretrain.py", "    stub.write(", "    print('learning', spec['seed'])\n    stub.write(")
+    edit(root, "cgpt/stages/fetch.py", "    stub.write(", "    print(f'fetching {dataset.name}')\n    stub.write(")
     assert not would_run(root)
 
 
@@ -221,7 +226,12 @@ def test_a_finished_run_stays_finished_when_a_shorter_one_is_added(root):
 def test_the_shorter_of_runs_that_share_steps_goes_first(root):
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2\nvary: {train.steps: [40, 10, 20]}")
-    edit(root, "cgpt/pretrain.py", "    stub.write(", "    print('STEPS', spec['train']['steps'])\n    stub.write(")
+    edit(
+        root,
+        "cgpt/stages/pretrain.py",
+        "    stub.write(",
+        "    print('STEPS', spec['train']['steps'])\n    stub.write(",
+    )
     done = snakemake(root, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     logs = sorted((root / "results/runs/logs/pretrain").glob("*.log"), key=lambda path: path.stat().st_mtime)
@@ -252,7 +262,7 @@ def test_a_typo_fails_with_one_line_even_where_all_outputs_exist(root):
 
 
 def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root):
-    (root / "cgpt/pretrain.py").write_text(
+    (root / "cgpt/stages/pretrain.py").write_text(
         "from pathlib import Path\nfrom cgpt.errors import UserError\n\n"
         "def pretrain(spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on):\n"
         "    state = Path('results/runs/state') / out.name\n    state.mkdir(parents=True)\n"
@@ -319,8 +329,8 @@ def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
 def test_an_edit_while_a_workflow_runs_changes_none_of_its_jobs(root):
     edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
     spoil = "".join(f"    Path({name!r}).write_text('a: [')\n" for name in (QUICKSTART, "workflows/models.yaml"))
-    edit(root, "cgpt/pretrain.py", "from cgpt", "from pathlib import Path\nfrom cgpt")
-    (root / "cgpt/pretrain.py").write_text((root / "cgpt/pretrain.py").read_text() + spoil)
+    edit(root, "cgpt/stages/pretrain.py", "from cgpt", "from pathlib import Path\nfrom cgpt")
+    (root / "cgpt/stages/pretrain.py").write_text((root / "cgpt/stages/pretrain.py").read_text() + spoil)
     done = snakemake(root, "--cores", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (root / QUICKSTART).read_text() == "a: ["

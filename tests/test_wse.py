@@ -7,10 +7,11 @@ import pytest
 import tiny
 from tinygrad import Tensor, TinyJit
 
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.kernels.work import Meter, Work, labelled, meter
 from cgpt.model.gpt import GPT, init_parameters
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
 
 SYSTEMS = ("WSE", "WSE:1")

@@ -13,9 +13,10 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cgpt.data.shards import ShardWriter
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.model.gpt import GPT, init_parameters
-from cgpt.spec import Hardware, Model, Train
+from cgpt.spec import Model, Train
 
 THREADS = 2  # one number for the whole process: the pool of native kernels cannot be resized
 CPU = Hardware("cpu", "", device="CPU", kernels="native")

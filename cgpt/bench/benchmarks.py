@@ -15,10 +15,11 @@ from cgpt import checkpoint
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
 from cgpt.errors import UserError
+from cgpt.files.whole import write_whole
+from cgpt.hardware import Hardware
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.recipe import flops
-from cgpt.records import write_whole
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 
 GEMM_STEPS = 3  # in which the time in matrix products is taken
 
@@ -173,7 +174,7 @@ class Tokenization:
     def _step(self) -> None:
         from cgpt.data.documents import pieces
         from cgpt.data.shards import ShardWriter
-        from cgpt.stages.tokenize import encode
+        from cgpt.data.tokenizer import encode
 
         size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[inputs.END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from cgpt.training.resume import peak_memory_bytes
+from cgpt.host import peak_memory_bytes, process_age_s
 
 WARMUP_STEPS = 2  # the first compiles and captures, the second finds memory and caches as all later ones do
 
@@ -61,15 +59,3 @@ class Steps:
             "tokens_per_s": self.tokens_per_step / self.step_s, "first_step_s": self.first_step_s,
             "compile_s": max(0.0, self.seconds[0] - self.step_s), "peak_memory_bytes": peak_memory_bytes(),
         }  # fmt: skip
-
-
-def process_age_s() -> float | None:
-    """Seconds since this process was started, to a clock tick (10 ms); None where there is no /proc.
-
-    /proc/self/stat has the start in ticks since boot as its 22nd field; the second, in parentheses, may hold blanks.
-    """
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")

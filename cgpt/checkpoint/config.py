@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from cgpt.errors import UserError
 from cgpt.files.encoding import without_lone_surrogates
+from cgpt.files.json_object import AGAIN
 from cgpt.recipe import parametrization
 from cgpt.spec import Model
 
-MOST_BYTES = 1 << 28  # of a JSON file; vocabularies of a quarter of a million tokens take 40 MB
-AGAIN = "get the file again"
 # Our names of what config.json calls by GPT-2's names.
 NAMES = {
     "n_layer": "n_layer", "d_model": "n_embd", "n_head": "n_head", "seq_len": "n_positions", "d_ffn": "n_inner",
@@ -53,25 +50,6 @@ INERT = frozenset(
     "remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens "
     "forced_bos_token_id forced_eos_token_id _attn_implementation_autoset _commit_hash".split()
 )
-
-
-def read_json(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
-    """A file that holds one JSON object. Raises UserError."""
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: is no file; {remedy}")
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB; {remedy}")
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError):
-        raw = None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: is no JSON object; {remedy}")
-    return raw
 
 
 def to_json(config: Model) -> dict[str, Any]:

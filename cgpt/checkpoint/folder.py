@@ -14,15 +14,17 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.data.content import verified
+from cgpt.data.end_tokens import EndTokens, own_end_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
+from cgpt.files.json_object import read_json
 from cgpt.files.whole import write_whole
-from cgpt.inference.stop_strings import EndTokens, own_end_tokens
+from cgpt.hardware import Hardware
 from cgpt.kernels.backend import CPU
 from cgpt.model.gpt import GPT, check_parameters
 from cgpt.recipe import flops
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,7 +52,7 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 def read_config(folder: Path) -> Model:
     """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
-    raw = hf_config.read_json(path, remedy(folder))
+    raw = read_json(path, remedy(folder))
     missing = [key for key in hf_config.NAMES.values() if key not in raw]
     instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
     problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint.config import DROPOUTS, from_json, read_json, to_json
+from cgpt.checkpoint.config import DROPOUTS, from_json, to_json
 from cgpt.checkpoint.weights import folded, read_weights
 from cgpt.data import special_tokens
-from cgpt.data.tokenizer import check_ids, read_tokenizer
-from cgpt.errors import UserError, writing
-from cgpt.inference.stop_strings import EndTokens
-from cgpt.records import whole_folder
+from cgpt.data.end_tokens import EndTokens
+from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
+from cgpt.errors import UserError
+from cgpt.files.json_object import read_json
+from cgpt.files.whole import whole_folder, writing
 from cgpt.spec import Model
-from cgpt.stages.tokenize import byte_level_bpe
 
 
 def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.experiment import load, rules
+from cgpt.experiment import load
+from cgpt.hardware import Hardware, uneven
 from cgpt.host import check_threads, memory_bytes
 from cgpt.kernels import backend
 from cgpt.recipe import flops
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
 MOST_DIGITS = 9
@@ -46,7 +47,7 @@ def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     _read_numbers(chosen)
     workflow = load.read_workflow(Path.cwd())
     hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
-    if chosen.benchmark == "pretrain" and (problem := rules.uneven(chosen.batch_size, hardware)):
+    if chosen.benchmark == "pretrain" and (problem := uneven(chosen.batch_size, hardware)):
         raise UserError(f"bench: --batch-size: {problem}")
     if chosen.benchmark != "tokenize":
         backend.open_devices(hardware)

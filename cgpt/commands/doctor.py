@@ -12,11 +12,12 @@ from typing import Any
 from cgpt import host
 from cgpt.errors import UserError
 from cgpt.experiment import load
+from cgpt.files.cache import cache_folder
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
-from cgpt.kernels.compiler import build_library, cache_folder, find_compiler
+from cgpt.kernels.compiler import build_library, find_compiler
 from cgpt.kernels.native.blas import blas_core
 from cgpt.provenance import installed_version
-from cgpt.spec import Hardware
 
 LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
 LEAST_DISK_BYTES = 2 * 2**30

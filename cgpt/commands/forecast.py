@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
 from cgpt.experiment import load
+from cgpt.report.machines.cerebras_gpt import write
 
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request
@@ -94,8 +95,8 @@ def _refuse_flags(chosen: argparse.Namespace, asked: str) -> None:
 
 def _of_model(chosen: argparse.Namespace, task: str, workflow: load.Workflow) -> ANSWER:
     from cgpt.cost.forecast import Request, forecast, refuse
+    from cgpt.formats import tokens
     from cgpt.report.machines import forecast_page
-    from cgpt.units import tokens
 
     same = ("model", "shape", "systems", "batch_per_system", "sparsity", "context", "grid", "vocab_size")
     asked = Request(
@@ -156,7 +157,7 @@ def forecast_family(chosen: argparse.Namespace) -> ANSWER:
     rows = cerebras_gpt.forecast_family(
         cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS), workflow.models, workflow.hardware
     )
-    cerebras_gpt.write(rows, chosen.out)
+    write(rows, chosen.out)
     return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
 
 

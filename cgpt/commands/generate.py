@@ -19,7 +19,7 @@ from cgpt.inference.stop_strings import StopStrings, text_after
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from cgpt.inference.sampling import GenerationConfig
+    from cgpt.recipe.generation_config import GenerationConfig
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
 SAMPLING = ("temperature", "top_k", "top_p")
@@ -97,7 +97,7 @@ def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _config(chosen: argparse.Namespace) -> GenerationConfig:
-    from cgpt.inference.sampling import GenerationConfig
+    from cgpt.recipe.generation_config import GenerationConfig
 
     do_sample = not chosen.greedy and chosen.num_beams == 1
     idle = [] if do_sample else [(name, "a sample, which --greedy and --num-beams exclude") for name in SAMPLING]

@@ -11,10 +11,12 @@ from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import Facts, model_card
 from cgpt.data.content import verified
 from cgpt.data.special_tokens import end_tokens
-from cgpt.errors import UserError, writing
+from cgpt.data.tokenizer import read_tokenizer
+from cgpt.errors import UserError
 from cgpt.experiment import load, plans
+from cgpt.files.whole import whole_folder, writing
 from cgpt.recipe import flops
-from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores, whole_folder
+from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores
 from cgpt.spec import Dataset
 
 
@@ -37,7 +39,7 @@ def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         verified(folder)
     config = checkpoint.read_config(folder)
     params = checkpoint.read_params(folder, config)
-    tokenizer = checkpoint.read_tokenizer(folder, config.vocab_size)
+    tokenizer = read_tokenizer(folder, config.vocab_size)
     ends, facts = end_tokens(folder, tokenizer, config.vocab_size), facts_of(folder)
     hf_folder.write(chosen.out, config, params, tokenizer, ends, model_card(config, facts))
     n = flops.n_parameters(config)

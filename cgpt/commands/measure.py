@@ -10,9 +10,10 @@ from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import load, rates
+from cgpt.hardware import Hardware
 from cgpt.host import cpu_model, granted_cores
 from cgpt.kernels import backend
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 
 # Two models and their sequences a step, as small and as large as what a processor trains within an hour or a day.
 SIZES = (

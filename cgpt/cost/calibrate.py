@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 from cgpt.cost import gpu, wafer_inference, wafer_training
 from cgpt.cost.measurements import Measurement
-from cgpt.spec import Hardware
+from cgpt.hardware import Hardware
 
 RELEASES_BEFORE_2 = {"1.8": 2, "1.9": 1}  # software releases of Cerebras; from 2.0 on no gain shows in the rows
 GAIN = "gain_per_release"  # the one fitted constant that no profile holds: profiles are of today's software

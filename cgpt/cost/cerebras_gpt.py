@@ -14,10 +14,9 @@ from typing import Any
 
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
 from cgpt.errors import UserError
-from cgpt.files.user_files import read_csv
-from cgpt.records import write_csv, write_whole
-from cgpt.report.page import Cell, Page, Table, markdown
-from cgpt.spec import Hardware, Model
+from cgpt.files.csv_file import read_csv
+from cgpt.hardware import Hardware
+from cgpt.spec import Model
 
 COLUMNS = (
     "model", "n_parameters", "hardware", "timing", "systems", "batch_size", "batch_per_system", "tokens", "step_s",
@@ -99,50 +98,3 @@ def _systems(stretch: Stretch, stretches: list[Stretch], profile: Hardware) -> i
 def _sum(found: Any, key: str, factor: float) -> float | None:
     values = [one[key] for one in found]
     return None if None in values else factor * sum(values)
-
-
-def write(rows: list[Row], path: Path) -> None:
-    """Write `path`.csv and `path`.md."""
-    write_csv(path.with_name(path.name + ".csv"), COLUMNS, rows)
-    write_whole(path.with_name(path.name + ".md"), markdown(as_page(rows)).encode())
-
-
-def as_page(rows: list[Row]) -> Page:
-    """The table for people; all of it is modeled, so that every time and energy carries a `~`."""
-    header = [
-        Cell("model"), Cell("hardware"), Cell("batch", "sequences"), Cell("step time", "s"), Cell("tokens per second"),
-        Cell("utilisation", "% of the dense peak"), Cell("energy per token", "J"), Cell("time to train", "days"),
-        Cell("energy to train", "MWh"), Cell("bound by"), Cell("fits"),
-    ]  # fmt: skip
-    facts = [
-        ("~", "computed by a model of the hardware; nothing here was run or measured"),
-        ("systems", "those of the paper; of a profile that is a cluster as many as divide the batch"),
-        ("extrapolated", "no rate of that hardware is public for so many systems or a model so narrow or wide; and "
-                         "the processor's, whose one rate was measured on far smaller models"),
-        ("energy", "nameplate power of the systems, of a GPU without its host, times the time"),
-        ("time to train", "with compilation, loading and one checkpoint; the 13B model is trained in two stretches, of "
-                          "720 and 1080 sequences, and its rates are those of the second"),
-        ("empty cell", "not known, or it does not fit"),
-        ("source of batch sizes, steps and systems", "cerebras_gpt_runs.csv"),
-    ]  # fmt: skip
-    question = "What would the training of the seven Cerebras-GPT take on other machines?"
-    return Page("Cerebras-GPT by forecast", question, facts, [Table("Machines", header, list(map(_cells, rows)), True)])
-
-
-def _cells(row: Row) -> list[Cell]:
-    notes = [f"{row['systems']} systems"] if row["systems"] > 1 else []
-    notes += ["extrapolated"] if row["extrapolated"] else []
-    fits = {True: Cell("yes"), False: Cell("no"), None: Cell("")}[row["fits"]]
-    return [
-        Cell(row["model"], f"{row['tokens'] / 1e9:.3g} B tokens"), Cell(row["hardware"], ", ".join(notes)),
-        Cell(f"{row['batch_size']:,}"), _modeled(row["step_s"]), _modeled(row["tokens_per_s"]),
-        _modeled(row["utilisation"], 100), _modeled(row["energy_j_per_token"]),
-        _modeled(row["seconds"], 1 / SECONDS_PER_DAY), _modeled(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
-        Cell((row["bound_by"] or "").replace("_", " ")), fits,
-    ]  # fmt: skip
-
-
-def _modeled(value: float | None, factor: float = 1.0) -> Cell:
-    if value is None:
-        return Cell("")
-    return Cell(f"~{value * factor:,.0f}" if value * factor >= 1000 else f"~{value * factor:.3g}")

@@ -11,7 +11,8 @@ from cgpt.cost.job import job_overhead_s, processor_step, training_step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step
 from cgpt.errors import UserError, did_you_mean
-from cgpt.spec import Hardware, Model
+from cgpt.hardware import Hardware
+from cgpt.spec import Model
 
 SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
 

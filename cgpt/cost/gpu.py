@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step, outside, training_extrapolated
-from cgpt.spec import Gpu, Hardware
+from cgpt.hardware import Gpu, Hardware
 
 STATE_BYTES_PER_WEIGHT = 16  # 32-bit weight and two Adam moments, 16-bit copy and gradient
 ACTIVATION_BYTES = 34  # per token, layer and d_model without recomputation (Korthikanti et al. 2022, section 4.1)

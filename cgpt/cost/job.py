@@ -8,7 +8,8 @@ from dataclasses import replace
 from cgpt.cost import gpu, wafer_training
 from cgpt.cost.shapes import Shape, of_model
 from cgpt.cost.step import Step
-from cgpt.spec import Hardware, Model
+from cgpt.hardware import Hardware
+from cgpt.spec import Model
 
 
 def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, systems: int, sparsity: float = 0.0

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from cgpt.cost.shapes import Shape
 from cgpt.errors import UserError
-from cgpt.files.user_files import read_csv
+from cgpt.files.csv_file import read_csv
 
 USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cgpt.spec import Hardware
+from cgpt.hardware import Hardware
 
 
 def outside(measured: tuple[int, ...], value: int) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step, outside
 from cgpt.cost.wafer_training import BYTES
-from cgpt.spec import Hardware, Wafer
+from cgpt.hardware import Hardware, Wafer
 
 
 def decode(shape: Shape, hardware: Hardware, context: int, grid: int | None = None, systems: int = 1) -> Step:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step, training_extrapolated
-from cgpt.spec import Hardware, Wafer
+from cgpt.hardware import Hardware, Wafer
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 STATE_BYTES_PER_WEIGHT = 12  # a weight and two Adam moments in 32 bits, beside the streamed copy and its gradient

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.records import is_as_written
-from cgpt.tasks import data_files
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
 SPLITS = ("train", "validation")
@@ -171,8 +171,8 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
 def task_files(task: Mapping[str, Any], folder: Path) -> list[str]:
     """Paths below the `folder` of a data set of the files there that a task names or means by a pattern, each once."""
     found: set[Path] = set()
-    for names in data_files.split_files(dict(task), "").values():
+    for names in task_rows.split_files(dict(task), "").values():
         for name in names:
             with contextlib.suppress(UserError):  # a file that is not there is said where it is read
-                found.update(data_files.find_files([name], folder, task["data"], ""))
+                found.update(task_rows.find_files([name], folder, task["data"], ""))
     return sorted(path.relative_to(folder).as_posix() for path in found)

@@ -13,7 +13,11 @@ from cgpt.spec import Hub
 
 if TYPE_CHECKING:
     import datasets
+import re
 
+HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it
+HUB_SPLIT = re.compile(r"\w[\w.+%:\[\]-]{0,99}")
 HEXADECIMAL = frozenset("0123456789abcdef")
 
 

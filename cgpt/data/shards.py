@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from cgpt.errors import UserError, writing
-from cgpt.files.whole import whole_file
+from cgpt.errors import UserError
+from cgpt.files.whole import whole_file, writing
 
 MAGIC = b"CGPTSHRD"
 FORMAT_VERSION = 1

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.checkpoint.config import read_json
+from cgpt.data.end_tokens import EndTokens, own_end_tokens
 from cgpt.errors import UserError
 from cgpt.files.encoding import LONE_SURROGATE
-from cgpt.inference.stop_strings import EndTokens, own_end_tokens
+from cgpt.files.json_object import read_json
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

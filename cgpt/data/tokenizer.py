@@ -1,19 +1,24 @@
-"""The tokenizer.json of a checkpoint or token folder."""
+"""Tokenizers: the tokenizer.json of a folder, byte-level BPE, and text to tokens a batch at a time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cgpt.checkpoint.config import read_json
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers
+
+from cgpt.data.documents import Piece
+from cgpt.data.end_tokens import END_OF_TEXT
+from cgpt.data.shards import ShardWriter
 from cgpt.errors import UserError
+from cgpt.files.json_object import read_json
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
+BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
+Batch = list[tuple[str, Piece]]  # with its split
 REMEDY = "delete its folder, so that its run is done again"
 AGAIN = "get the file again"
 RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
@@ -107,3 +112,64 @@ def _without_definition(processor: Any) -> Iterator[str]:
             name = piece["SpecialToken"]["id"] if "SpecialToken" in piece else None
             if name is not None and name not in defined:
                 yield name
+
+
+def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
+    """The tokenizer that GPT-2's two files describe; <|endoftext|> is a special token where it is in the vocabulary."""
+    tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
+    if tokenizer.token_to_id(END_OF_TEXT) is not None:
+        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return tokenizer
+
+
+def _byte_level(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def encode(
+    tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
+) -> None:
+    """Append the corpus's tokens to the writer of each piece's split."""
+    tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
+    for batch, encodings in _encoded(tokenizer, _batches(corpus)):
+        for split, writer in writers.items():
+            tokens: list[int] = []
+            n_bytes = n_documents = 0
+            for (of_split, piece), encoding in zip(batch, encodings):
+                if of_split == split:
+                    tokens += encoding.ids
+                    n_bytes += len(piece.text.encode())
+                    if piece.ends_document:
+                        tokens.append(end_of_text)
+                        n_documents += 1
+            writer.append(tokens, n_bytes, n_documents)
+
+
+def _encoded(tokenizer: Tokenizer, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Encoding]]]:
+    """Each batch with its encodings; the next one is encoded meanwhile, on threads that Python's lock does not hold."""
+    with ThreadPoolExecutor(1) as encoder:
+        before: tuple[Batch, Future] | None = None
+        for batch in batches:
+            texts = [piece.text for _, piece in batch]
+            encodings = encoder.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
+            if before:
+                yield before[0], before[1].result()
+            before = batch, encodings
+        if before:
+            yield before[0], before[1].result()
+
+
+def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
+    batch: Batch = []
+    size = 0
+    for split, piece in corpus:
+        batch.append((split, piece))
+        size += len(piece.text)
+        if size >= BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.spec import Dataset, Experiment, Hardware, Model
+from cgpt.hardware import Hardware
+from cgpt.spec import Dataset, Experiment, Model
 
 T = TypeVar("T")
 

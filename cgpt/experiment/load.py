@@ -9,14 +9,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import bases, contradictions, rules
 from cgpt.experiment.entries import Entries, Workflow
 from cgpt.experiment.from_yaml import Mismatch, convert, field_types, fill, fill_fields, fill_given
 from cgpt.files.yaml_file import Keys, YamlFile, read
-from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
-from cgpt.tasks import data_files
-from cgpt.tasks.definition import check_group, check_scoring, is_group, mistyped, read_task
+from cgpt.hardware import Hardware
+from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
+from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
 
 RESERVED_EXPERIMENTS = (
     "runs",
@@ -218,10 +219,10 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
         file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
     from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
     if from_hub:
-        rules.hub_task(task, file)
+        hub_task(task, file)
     for key in ("task",) if stock else NEEDED_TASK_KEYS:
         if task.get(key) is None and not (
-            key == "data" and (from_hub or data_files.in_files(task) or "custom_dataset" in task)
+            key == "data" and (from_hub or task_rows.in_files(task) or "custom_dataset" in task)
         ):
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
@@ -230,9 +231,9 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
         _known(task["data"], datasets, "dataset", ("data",), file)
     elif task.get("data") is not None:
         file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
-    if task.get("data") is None and data_files.in_files(task) and not file.problems:
+    if task.get("data") is None and task_rows.in_files(task) and not file.problems:
         try:
-            task["files_sha256"] = data_files.local_hashes(task, root, file.path)
+            task["files_sha256"] = task_rows.local_hashes(task, root, file.path)
         except UserError as error:
             file.problems += error.problems
     check_scoring(task, file)

@@ -13,12 +13,12 @@ from typing import Any
 
 from cgpt.cost import memory
 from cgpt.errors import UserError
-from cgpt.experiment import rules
 from cgpt.experiment import shared_steps as trunk
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.vary import Variant, variants
+from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
-from cgpt.spec import Data, Dataset, Experiment, Finetune, Hardware, Model, Train
+from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks import groups as taskgroups
 from cgpt.tasks.groups import Leaf, TaskGroup
 
@@ -128,7 +128,7 @@ def last_file(stage: str, run_id: str) -> Path:
 
 def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
     """Every device of a profile takes the same number of sequences in each forward pass."""
-    if problem := rules.uneven(n_sequences, hardware):
+    if problem := uneven(n_sequences, hardware):
         raise UserError(f"workflows/{where}: {problem}")
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgpt.cost import memory
+from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment import rates
 from cgpt.experiment.plan import RUNS_FOLDER, Plan, Run, last_file
+from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
 from cgpt.recipe import flops
-from cgpt.spec import Hardware
-from cgpt.tasks import data_files, lm_eval_tasks
+from cgpt.tasks import lm_eval_tasks
 
 BYTES_PER_TOKEN = 3.0  # of a task's file, roughly, with any tokenizer
 SHORTEST_PADDING = 32  # tokens that the length of a short example is rounded up to a multiple of
@@ -154,13 +155,13 @@ class _Size(NamedTuple):
 
 def _size(task: Mapping[str, Any], split: str | None) -> _Size | None:
     """By the lines and bytes of the split's files; None where they are not there."""
-    if not split or not data_files.in_files(dict(task)):
+    if not split or not task_rows.in_files(dict(task)):
         return None
     data = task.get("data")
     folder = Path.cwd() if data is None else (RUNS_FOLDER / "data" / data).resolve()
     try:
-        names = data_files.split_files(dict(task), "")[split.partition("[")[0]]
-        paths = data_files.find_files(names, folder, data, "")
+        names = task_rows.split_files(dict(task), "")[split.partition("[")[0]]
+        paths = task_rows.find_files(names, folder, data, "")
     except (UserError, KeyError):
         return None
     return _size_of(tuple((path, path.stat().st_mtime_ns) for path in paths))

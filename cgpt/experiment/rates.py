@@ -11,9 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cgpt.files.cache import cache_folder
+from cgpt.files.whole import write_whole
+from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
-from cgpt.kernels.compiler import cache_folder, write_atomically
-from cgpt.spec import Hardware
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def keep(measured: Measured) -> Path:
     new, before = {_kind(rate) for rate in measured.rates}, read()
     kept = [*(rate for rate in before.rates if _kind(rate) not in new), *measured.rates]
     said = {"cpu": cpu_model(), "start_s": before.start_s | measured.start_s, "rates": [asdict(rate) for rate in kept]}
-    write_atomically(path(), (json.dumps(said, indent=1) + "\n").encode())
+    write_whole(path(), (json.dumps(said, indent=1) + "\n").encode())
     return path()
 
 

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.data.documents import wrong_kind
-from cgpt.data.hub import is_commit
+from cgpt.data.hub import HUB_CONFIG, HUB_DATASET, HUB_SPLIT, is_commit
 from cgpt.errors import did_you_mean
 from cgpt.files.yaml_file import Keys, YamlFile
-from cgpt.spec import Data, Dataset, Experiment, Hardware, Hub, Model, Train
+from cgpt.hardware import Hardware, unsupported
+from cgpt.spec import Data, Dataset, Experiment, Hub, Model, Train
+from cgpt.tasks.definition import limit, shots
 
 GPT2_VOCABULARY = 50257
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 BUILTINS = ("world",)
 LONGEST_PATH = 240  # characters
 DEVICE = re.compile(r"[A-Z]+(:[A-Z0-9]+)*")
-HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it
-HUB_SPLIT = re.compile(r"\w[\w.+%:\[\]-]{0,99}")
 ORIGINS = ("builtin", "path", "files", "hub")
 LENGTHS = ("steps", "tokens", "tokens_per_parameter", "flops")
 
@@ -142,20 +141,6 @@ def names(entry: Dataset, keys: Keys, file: YamlFile) -> None:
             file.problem((*keys, "files", i, "url"), f"'{part.url}' is no address of the web; write https://...")
 
 
-def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
-    """What a task says of a data set of the hub that it names itself."""
-    revision = (task.get("dataset_kwargs") or {}).get("revision")
-    if not is_commit(revision):
-        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
-                     "40 hexadecimal digits")  # fmt: skip
-    splits = ("training_split", "validation_split", "test_split", "fewshot_split")
-    forms = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
-    for key, form in forms.items():
-        given = task.get(key)
-        if given is not None and not (isinstance(given, str) and form.fullmatch(given) and "/.." not in given):
-            file.problem((key,), "cannot be a name of the hub; write it as the hub does")
-
-
 def is_below(path: str) -> bool:
     """Whether a relative path of plain names stays below the folder that it starts from."""
     return (
@@ -221,32 +206,6 @@ def hardware(profile: Hardware, file: YamlFile) -> None:
         file.problem(("gpu",), "stands beside `wafer`; write one of the two")
     for block in ("wafer", "gpu"):
         _constants(block, profile, file)
-
-
-def unsupported(profile: Hardware) -> tuple[str, str] | None:
-    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
-    if profile.dtype == "float16":
-        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
-    if profile.kernels != "native":
-        return None
-    if profile.dtype != "float32":
-        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
-    if profile.n_devices > 1:
-        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
-    if profile.beam > 0:
-        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
-    if profile.device.split(":")[0] not in ("CPU", "WSE"):
-        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
-    return None
-
-
-def uneven(n_sequences: int, profile: Hardware) -> str | None:
-    """What is wrong with a batch that the devices of a profile cannot share evenly, and what to write; None if none."""
-    n = profile.n_devices
-    if n_sequences % n == 0:
-        return None
-    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
-            f"write a multiple of {n}")  # fmt: skip
 
 
 def _constants(block: str, profile: Hardware, file: YamlFile) -> None:
@@ -331,18 +290,6 @@ def seed(number: int, keys: Keys, file: YamlFile) -> None:
         file.problem(keys, f"must not be negative, not {number}; write 0 or more")
     elif number > GREATEST_SEED:
         file.problem(keys, f"must be at most {GREATEST_SEED}, not {number}; write a smaller number")
-
-
-def limit(given: Any, keys: Keys, file: YamlFile) -> None:
-    """How many documents are scored: a number of them, or a share, as in lm-evaluation-harness."""
-    if given is not None and not ((type(given) is int and given >= 1) or (type(given) is float and 0 < given < 1)):
-        file.problem(keys, f"must be a number of documents, or a share of them below 1, not {given!r}; write e.g. 1000")
-
-
-def shots(given: Any, keys: Keys, file: YamlFile) -> None:
-    """How many examples stand before each question."""
-    if given is not None and (type(given) is not int or given < 0):
-        file.problem(keys, f"must be a whole number of examples, not {given!r}; write 0 or more")
 
 
 def corpora(data: Data, file: YamlFile) -> None:

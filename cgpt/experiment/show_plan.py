@@ -12,7 +12,8 @@ from cgpt.experiment import shared_steps
 from cgpt.experiment.plan import Plan, Run
 from cgpt.experiment.planned_time import Timed
 from cgpt.formats import aligned
-from cgpt.spec import Experiment, Hardware
+from cgpt.hardware import Hardware
+from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
     from cgpt.preview.tasks import TaskPreview

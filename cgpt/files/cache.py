@@ -13,7 +13,7 @@ CACHE = "CGPT_CACHE"  # environment variable
 IN_STUDY = Path("results/cache")  # where the usual folder cannot be written
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """CGPT_CACHE, else cgpt in XDG_CACHE_HOME or ~/.cache, else results/cache; it exists and can be written.
 
     Raises UserError where there is no such folder.
@@ -52,4 +52,4 @@ def _why_not(cache: Path) -> str | None:
 
 def prepare_matplotlib() -> None:
     """Keep matplotlib's list of fonts with the rest, wherever the home folder is; call before it is imported."""
-    os.environ.setdefault("MPLCONFIGDIR", str(folder() / "matplotlib"))
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))

@@ -9,7 +9,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from cgpt.errors import UserError, writing
+from cgpt.errors import UserError
+from cgpt.files.whole import writing
 
 STARTED_WITH = "CGPT_STARTED_WITH"  # environment variable of a workflow's jobs: the folder of the files it started with
 KEPT = Path("results/runs/started")

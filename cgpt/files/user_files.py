@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import stat
@@ -46,17 +44,3 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("is nested too deep") from None
-
-
-def read_csv(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """The columns of a CSV file and its rows by column. Raises OSError and ValueError, as `read_text`, and ValueError
-    where a line has too few or too many cells."""
-    try:
-        lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-        rows = list(lines)
-    except csv.Error as error:
-        raise ValueError(f"is no CSV ({error})") from None
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise ValueError(f"row {number} has too few or too many cells")
-    return tuple(lines.fieldnames or ()), rows

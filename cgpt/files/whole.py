@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cgpt.errors import UserError, writing
-from cgpt.jobs import is_alive
+from cgpt.errors import UserError
+from cgpt.host import is_alive
 
+UNWRITABLE = (errno.EIO, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP)
 PART = re.compile(r"\.(?P<host>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]{8}\.part")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())  # without dots, which part a temporary name's fields
 WAIT_S = 0.1  # between two looks at a lock that another process holds
@@ -138,3 +139,19 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(file)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn a full disk, or a place that may not be read or written, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{folder}: no disk space is left; free some, then run again") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"{error.filename or folder}: {error.strerror}; change its permissions") from None
+        if error.errno in UNWRITABLE:
+            raise UserError(f"{error.filename or folder}: cannot be written ({error.strerror}); name another place"
+                            ) from None  # fmt: skip
+        raise

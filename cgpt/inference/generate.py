@@ -9,10 +9,10 @@ import numpy as np
 
 from cgpt.errors import UserError
 from cgpt.inference.decoder import Decoder
-from cgpt.inference.sampling import GenerationConfig
 from cgpt.inference.search import Beams, Ends, Samples
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import padded_length
+from cgpt.recipe.generation_config import GenerationConfig
 
 MAX_ROWS = 16  # sequences decoded at once; each costs little while reading the weights is what takes the time
 MAX_CACHE_BYTES = 2 << 30

@@ -13,9 +13,10 @@ import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from cgpt.data.end_tokens import END_OF_TEXT, EndTokens, own_end_tokens
 from cgpt.data.tokenizer import token_ids
 from cgpt.errors import UserError
-from cgpt.inference.stop_strings import END_OF_TEXT, EndTokens, StopStrings, own_end_tokens
+from cgpt.inference.stop_strings import StopStrings
 from cgpt.tasks.decoding import Decoding, decoding, n_new_tokens
 
 SEQUENCES_PER_CALL = 2048  # many, as each call batches by length; scores do not depend on it

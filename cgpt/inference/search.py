@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cgpt.inference.sampling import GenerationConfig, draw, process
+from cgpt.inference.sampling import draw, process
+from cgpt.recipe.generation_config import GenerationConfig
 
 NEVER = np.float32(-1e9)  # the score of what is not to be chosen, as in transformers
 

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-END_OF_TEXT = "<|endoftext|>"
 ANCHOR = "."  # a text that every tokenizer for prose has a token of
-
-
-@dataclass(frozen=True)
-class EndTokens:
-    """The tokens that begin and end a checkpoint's texts, by their ids."""
-
-    stop: tuple[int, ...] = ()  # each of them ends a continuation
-    end: int | None = None  # stands between texts
-    begin: int | None = None  # stands before a text; None: `end` does
-
-    @property
-    def before_text(self) -> int | None:
-        """The token that a text without a context is scored after."""
-        return self.end if self.begin is None else self.begin
-
-
-def own_end_tokens(tokenizer: Tokenizer) -> EndTokens:
-    """Those of a tokenizer whose folder names none: <|endoftext|>, where it is in the vocabulary."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    return EndTokens() if end is None else EndTokens((end,), end)
 
 
 def text_after(tokenizer: Tokenizer, before: Sequence[int], new: Sequence[int], special: bool = False) -> str:

@@ -6,11 +6,10 @@ import os
 from types import ModuleType
 
 from cgpt.errors import UserError
-from cgpt.experiment import rules
+from cgpt.hardware import Hardware, unsupported
 from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
 from cgpt.kernels.native.blas import blas_core
-from cgpt.spec import Hardware
 
 CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, where no profile is named
 
@@ -21,7 +20,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     `threads` None: those that this process runs already, else one per core granted.
     Raises UserError where a compiler or a device is missing, or where the profile asks for what its kernels have not.
     """
-    if problem := rules.unsupported(hardware):
+    if problem := unsupported(hardware):
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
     threads = None if threads is None else check_threads(threads)
     open_devices(hardware)

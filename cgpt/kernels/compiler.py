@@ -17,7 +17,8 @@ from pathlib import Path
 
 from cgpt import host
 from cgpt.errors import UserError
-from cgpt.files import cache as caches
+from cgpt.files.cache import cache_folder
+from cgpt.files.whole import write_whole
 from cgpt.host import cpu_flags, cpu_model
 
 SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
@@ -63,11 +64,6 @@ class Compiler:
         return ["-target", f"{host.machine()}-linux-gnu"]
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept; `cgpt.files.cache` says which folder. Raises UserError where none can be written."""
-    return caches.folder()
-
-
 @cache
 def find_compiler() -> Compiler:
     """Return the compiler in use: CC, else clang, else zig. Raises UserError where there is none."""
@@ -98,20 +94,12 @@ def target() -> tuple[str, ...]:
     return (compiler.name, compiler.version, cpu_model(), cpu_flags(), host.level())
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write `content` under a temporary name beside `path` and move it there, so that no reader sees half a file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(content)
-    os.chmod(part.name, mode)
-    os.replace(part.name, path)
-
-
 def build_library() -> Path:
     """Compile the kernels once per source, flags and target; return the shared library's path.
 
     One that is damaged, by the hash in the file beside it, is compiled anew.
     """
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "native" / "c"
     sources = b"".join((folder / name).read_bytes() for name in SOURCES)
     key = hashlib.sha256(sources + "\0".join([*FLAGS, *target()]).encode()).hexdigest()[:16]
     library = cache_folder() / f"kernels-{key}.so"
@@ -120,8 +108,8 @@ def build_library() -> Path:
         on_macos = platform.system() == "Darwin"  # where clang's own default suits all processors that there are
         arguments = [] if on_macos else find_compiler().processor_arguments(host.level())
         content = compile_library(folder / "gpt.c", arguments)
-        write_atomically(library, content)
-        write_atomically(beside, hashlib.sha256(content).hexdigest().encode())
+        write_whole(library, content)
+        write_whole(beside, hashlib.sha256(content).hexdigest().encode())
     return library
 
 

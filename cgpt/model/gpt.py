@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cgpt.errors import UserError
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.model.ids import check_positions, check_targets, check_tokens
 from cgpt.recipe import parametrization
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
+    from cgpt.data.end_tokens import EndTokens
     from cgpt.inference.decoder import Decoder
-    from cgpt.inference.stop_strings import EndTokens
     from cgpt.kernels.tensors import Placement
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import provenance
+from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plan import Run, last_file
+from cgpt.files.whole import write_whole
 from cgpt.preview.tasks import CHECKS, at_hand
-from cgpt.records import write_whole
-from cgpt.tasks import data_files
 
 SPLITS = ("train", "validation")
 LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner
@@ -67,8 +67,8 @@ def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
     paths = [path for files in sources for path in (files or {}).values()]
     if sum(path.stat().st_size for path in paths) > LARGEST_BYTES:
         return {}
-    decides = [asdict(dataset) for dataset in datasets], run.spec, [data_files.sha256_of(path) for path in paths], \
-        provenance.code_sha256("tokenize")  # fmt: skip
+    decides = [asdict(dataset) for dataset in datasets], run.spec, [task_rows.sha256_of(path) for path in paths], \
+        provenance.code_sha256("stages.tokenize")  # fmt: skip
     path = CHECKS / f"corpus-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import provenance
+from cgpt.data import task_rows
 from cgpt.data.hub import mirror_path
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plan import RUNS_FOLDER, Run
-from cgpt.records import write_whole
+from cgpt.files.whole import write_whole
 from cgpt.spec import Dataset
 from cgpt.stages import fetch
 from cgpt.stages.baseline import refuse_one_label
-from cgpt.tasks import data_files, lm_eval_tasks
+from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.decoding import n_new_tokens
+from cgpt.tasks.lm_eval_tasks import where
 
 CHECKS = RUNS_FOLDER / "checks"
 BYTES_PER_TOKEN = 4  # of English under a vocabulary of some thousands; for prompts whose tokenizer is not there yet
@@ -121,9 +123,11 @@ def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
     sources = sources and _read_by(use.task, sources)
     decides = {
         "task": use.task, "scored": sorted(map(str, use.scored)), "trained": sorted(map(str, use.trained)),
-        "data": None if sources is None else {name: data_files.sha256_of(path) for name, path in sources.items()},
-        "dataset": str(dataset), "code": [provenance.code_sha256(name) for name in ("preview", "world")],
-        "tokenizers": [data_files.sha256_of(reader.tokenizer) for reader in use.readers() if reader.tokenizer.is_file()],
+        "data": None if sources is None else {name: task_rows.sha256_of(path) for name, path in sources.items()},
+        "dataset": str(dataset), "code": [provenance.code_sha256(name) for name in ("preview.tasks", "data.world")],
+        "tokenizers": [
+            task_rows.sha256_of(reader.tokenizer) for reader in use.readers() if reader.tokenizer.is_file()
+        ],
         "lm_eval": provenance.installed_version("lm-eval"),
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -156,9 +160,9 @@ def at_hand(dataset: Dataset) -> dict[str, Path] | None:
 
 def _read_by(task: dict[str, Any], sources: Mapping[str, Path]) -> dict[str, Path]:
     """The files that the task names; all of them where it names some by a pattern."""
-    listed = data_files.split_files(task, lm_eval_tasks.where(task)).values()
+    listed = task_rows.split_files(task, where(task)).values()
     names = {name.removesuffix(".gz") for split in listed for name in split}
-    patterns = any(data_files.WILDCARDS & set(name) for name in names)
+    patterns = any(task_rows.WILDCARDS & set(name) for name in names)
     return {name: path for name, path in sources.items() if patterns or name in names}
 
 
@@ -199,11 +203,11 @@ def _unchecked(use: Use, dataset: Dataset | None) -> TaskPreview:
     names = [Path(file.path).name.removesuffix(".gz") for file in dataset.files]
     names += [f"{split}.jsonl" for split in dataset.hub.splits] if dataset.hub else []
     problems = [
-        f"{lm_eval_tasks.where(task)}: dataset_kwargs.data_files.{split}: data set '{dataset.name}' has no file '{name}'; "
+        f"{where(task)}: dataset_kwargs.data_files.{split}: data set '{dataset.name}' has no file '{name}'; "
         f"{did_you_mean(name, names)}"
-        for split, listed in data_files.split_files(task, lm_eval_tasks.where(task)).items()
+        for split, listed in task_rows.split_files(task, where(task)).items()
         for name in listed
-        if not data_files.WILDCARDS & set(name) and name.removesuffix(".gz") not in names
+        if not task_rows.WILDCARDS & set(name) and name.removesuffix(".gz") not in names
     ]
     if problems:
         raise UserError(*problems)
@@ -215,7 +219,7 @@ def _unchecked(use: Use, dataset: Dataset | None) -> TaskPreview:
 def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], folder: Path) -> TaskPreview:
     """Every document that the plan scores or trains on, rendered as it will be."""
     task = use.task
-    if not data_files.in_files(task):
+    if not task_rows.in_files(task):
         return TaskPreview(task["task"], task.get("num_fewshot") or 0, "its data come from the Hugging Face hub")
     if dataset is not None:
         _lay_out(dataset, sources, folder)
@@ -239,7 +243,7 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
             for reader in sorted(use.scored, key=lambda reader: (reader.seq_len, reader.model))
         }
     except UserError as error:
-        raise UserError(*(f"{lm_eval_tasks.where(task)}: {problem}" for problem in error.problems)) from None
+        raise UserError(*(f"{where(task)}: {problem}" for problem in error.problems)) from None
     in_tokens = all(tokenizers[reader] for reader in use.scored)
     n_shot = task.get("num_fewshot") or 0
     return TaskPreview(
@@ -289,5 +293,5 @@ def _refuse_long_answers(
     for example in examples if tokenizer else ():
         n_tokens = len(tokenizer.encode(example.target, add_special_tokens=False))
         if n_tokens > reader.seq_len:
-            raise UserError(f"{lm_eval_tasks.where(task)}: doc_to_target: the answer {example.target[:60]!r} has {n_tokens} "
+            raise UserError(f"{where(task)}: doc_to_target: the answer {example.target[:60]!r} has {n_tokens} "
                             f"tokens, {reader.model} reads {reader.seq_len}; leave its document out")  # fmt: skip

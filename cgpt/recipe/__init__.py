@@ -1,1 +1,1 @@
-"""The arithmetic of training: FLOPs, parametrization, learning rates."""
+"""How models are trained and decoded: FLOPs, parametrization, learning rates, settings of generation."""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.records import ANSWER_BITS, LABELS, read_loss, write_whole
+from cgpt.files.whole import write_whole
+from cgpt.formats import short
+from cgpt.records import ANSWER_BITS, LABELS, read_loss
 from cgpt.report.rows import (
     COLUMN_KEYS,
-    PARAMETRIZATIONS,
     Row,
     collect,
     column_key,
@@ -24,10 +25,9 @@ from cgpt.report.rows import (
     output_folder,
     series,
     series_order,
-    short,
 )
 from cgpt.report.score_table import metric_text
-from cgpt.spec import Experiment
+from cgpt.spec import PARAMETRIZATIONS, Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

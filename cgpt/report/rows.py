@@ -15,6 +15,7 @@ from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.plan import LAST_FILE
 from cgpt.experiment.rules import LENGTHS
+from cgpt.formats import short
 from cgpt.records import (
     DIVERGED_FILE,
     RUN_COLUMNS,
@@ -38,7 +39,6 @@ Row = dict[str, Any]
 # A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 
-PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
 PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
 DEFAULT = "default"  # a value of an axis that the experiment leaves empty, which says what stands there itself
 CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
@@ -110,17 +110,6 @@ def column_names(rows: Iterable[Row]) -> dict[tuple, str]:
 def column_key(row: Row) -> tuple:
     """The row's values of COLUMN_KEYS."""
     return tuple(row[key] for key in COLUMN_KEYS)
-
-
-def short(count: float | None) -> str:
-    """A count with three digits and K, M, B or T: 1234567 is `1.23 M`."""
-    if count is None:
-        return ""
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= 0.9995 * size:
-            value = count / size
-            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
-    return f"{count:.0f}"
 
 
 def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Rows:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cgpt.formats import short
 from cgpt.records import LABELS
 from cgpt.report import flags
 from cgpt.report.axes import AT, Axis, belongs, beside, columns, value_text
 from cgpt.report.page import Cell, Table
-from cgpt.report.rows import Mean, Row, column_names, grouped, mean, series, series_order, short
+from cgpt.report.rows import Mean, Row, column_names, grouped, mean, series, series_order
 from cgpt.report.scales import UNKNOWN, Scale, number, spread
 from cgpt.scaling.seeds import Best, best_of
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS, write_csv, write_whole
+from cgpt.files.csv_file import write_csv
+from cgpt.files.whole import write_whole
+from cgpt.formats import short
+from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
 from cgpt.report.machines.table import device_rows, device_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
-from cgpt.report.rows import COLUMN_KEYS, Row, Rows, collect, column_key, column_names, grouped, output_folder, short
+from cgpt.report.rows import COLUMN_KEYS, Row, Rows, collect, column_key, column_names, grouped, output_folder
 from cgpt.report.scales import number
 from cgpt.report.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
 from cgpt.scaling.seeds import CONFIDENCE

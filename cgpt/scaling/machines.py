@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from cgpt.experiment.plan import Plan
+from cgpt.hardware import Hardware
 from cgpt.records import HARDWARE_COLUMNS
 from cgpt.scaling.points import Points, read_rows, refuse_strange
-from cgpt.spec import Hardware
 
 COSTS = {"seconds": "s", "joules": "j", "usd": "usd"}  # each with its unit
 SECONDS_PER_HOUR = 3600

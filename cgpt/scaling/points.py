@@ -12,12 +12,11 @@ import numpy as np
 
 from cgpt.errors import UserError
 from cgpt.experiment.plan import Plan
-from cgpt.files.user_files import read_csv
+from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
 from cgpt.records import RUN_COLUMNS
-from cgpt.report.rows import PARAMETRIZATIONS
 from cgpt.scaling.seeds import apart
-from cgpt.spec import Model
+from cgpt.spec import PARAMETRIZATIONS, Model
 
 # Settings along which a law runs, the parametrization, which makes series anyhow, and the learning rate, whose best
 # value stands for each size; runs that differ in another one, such as train.weight_decay, belong to different laws.
@@ -68,7 +67,7 @@ class Points:
         return self.models[int(np.argmax(self.cells == cell))]
 
     def seeds_apart(self) -> list[tuple[str, float]]:
-        """Model and loss of each run that lies apart from the other seeds of its setting (`cgpt.scaling.seeds.apart`)."""
+        """Model and loss of each run that lies apart from the other seeds of its setting (`seeds.apart`)."""
         runs = [np.flatnonzero(self.cells == cell) for cell in range(self.n_cells)]
         return [(self.models[of_cell[place]], float(self.loss[of_cell[place]]))
                 for of_cell in runs for place in apart(self.loss[of_cell].tolist())]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cgpt.errors import UserError
-from cgpt.files.user_files import read_csv
+from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
 from cgpt.scaling.points import Points
 from cgpt.spec import Model

@@ -11,11 +11,11 @@ import numpy as np
 
 from cgpt.cost import forecast
 from cgpt.errors import UserError
+from cgpt.formats import dollars, duration, energy, short
+from cgpt.hardware import Hardware
 from cgpt.recipe import flops
-from cgpt.report.rows import short
 from cgpt.scaling.fitted_law import SAME_RATIO, FittedLaw, Interval, with_ends
-from cgpt.spec import Hardware, Model
-from cgpt.units import dollars, duration, energy
+from cgpt.spec import Model
 
 WIDTHS = (
     *range(32, 64, 8),

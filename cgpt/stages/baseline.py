@@ -16,9 +16,11 @@ from typing import Any
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment.plan import is_classification
-from cgpt.records import Score, ScoresRecord, write_record, write_whole
+from cgpt.files.whole import write_whole
+from cgpt.records import Score, ScoresRecord, write_record
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
+from cgpt.tasks.lm_eval_tasks import where
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of scikit-learn; the best on the validation split is used
 
@@ -71,15 +73,13 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
 def refuse_one_label(task: dict[str, Any], train: Sequence[lm_eval_tasks.Example]) -> None:
     """Raises UserError where all training documents have the same label, which nothing can be learnt from."""
     if len({example.label for example in train}) < 2:
-        raise UserError(
-            f"{lm_eval_tasks.where(task)}: n_labels: the {len(train)} training documents have one label; take more"
-        )
+        raise UserError(f"{where(task)}: n_labels: the {len(train)} training documents have one label; take more")
 
 
 def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not is_classification(task):
         raise UserError(
-            f"{lm_eval_tasks.where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
+            f"{where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
     train = lm_eval_tasks.labelled_examples(task, data_root, n_labels)
     test, documents = lm_eval_tasks.scored_examples(task, data_root)

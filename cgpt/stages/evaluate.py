@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from cgpt.data import content
-from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record, write_whole
-from cgpt.spec import Hardware
+from cgpt.files.whole import write_whole
+from cgpt.hardware import Hardware
+from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
 

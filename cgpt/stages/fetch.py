@@ -20,10 +20,10 @@ from tqdm import tqdm
 from cgpt.data.content import local_files, sha256_of
 from cgpt.data.download import download as get
 from cgpt.data.hub import load_split, mirror_path
-from cgpt.errors import UserError, did_you_mean, writing
+from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import rules
 from cgpt.experiment.rules import BUILTINS
-from cgpt.files.whole import whole_file, write_whole
+from cgpt.files.whole import whole_file, write_whole, writing
 from cgpt.files.yaml_file import YamlFile
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from cgpt import checkpoint as checkpoints
 from cgpt.data import content
+from cgpt.data.tokenizer import REMEDY, read_tokenizer
 from cgpt.errors import UserError
+from cgpt.hardware import Hardware
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import pad, padded_length, score
 from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
-from cgpt.spec import Hardware, Model
+from cgpt.spec import Model
 from cgpt.stages.pretrain import JobCost, common_record, corpus_name, cost_of, flops_of, speed_of
 from cgpt.tasks import lm_eval_tasks
 from cgpt.training.progress import Progress
@@ -70,7 +72,7 @@ class FinetuneRun:
     ):  # fmt: skip
         self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
         self.config, self.settings = Model(**spec["model"]), spec["finetune"]
-        self.data, tokenizer = corpus_name(tokens), checkpoints.read_tokenizer(tokens, self.config.vocab_size)
+        self.data, tokenizer = corpus_name(tokens), read_tokenizer(tokens, self.config.vocab_size)
         self.inputs = {"tokenize/tokenizer.json": content.sha256_of(tokens / "tokenizer.json")}
         self.inputs |= content.of_task_data(spec["task"], data_root)
         params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
@@ -94,13 +96,13 @@ class FinetuneRun:
         content.verified(checkpoint)
         found = asdict(checkpoints.read_config(checkpoint))
         problems = [
-            f"{checkpoint / 'config.json'}: {key}: is {found[key]!r}, the run wants {wanted!r}; {checkpoints.REMEDY}"
+            f"{checkpoint / 'config.json'}: {key}: is {found[key]!r}, the run wants {wanted!r}; {REMEDY}"
             for key, wanted in asdict(self.config).items()
             if found[key] != wanted
         ]
         own, wanted = (folder / "tokenizer.json" for folder in (checkpoint, self.tokens_folder))
         if not own.is_file() or own.read_bytes() != wanted.read_bytes():
-            problems.append(f"{own}: is not {wanted}, which made the run's tokens; {checkpoints.REMEDY}")
+            problems.append(f"{own}: is not {wanted}, which made the run's tokens; {REMEDY}")
         if problems:
             raise UserError(*problems)
         return checkpoints.read_params(checkpoint, self.config)

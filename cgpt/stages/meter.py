@@ -15,10 +15,12 @@ import numpy as np
 from cgpt import provenance
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
 from cgpt.data import content
+from cgpt.files.csv_file import write_csv
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.model.gpt import GPT, parameter_shapes
-from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_csv, write_record
-from cgpt.spec import Hardware, Model
+from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_record
+from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
 
 
@@ -66,7 +68,7 @@ def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[
     kept = {key: value for key, value in asdict(trained).items() if key not in own}
     changed = {"run": run, "stage": "meter", "hardware": hardware.name, "timing": "modeled", "compile_s": None,
                "peak_memory_bytes": None, "weights_from": trained.hardware}  # fmt: skip
-    return kept | changed | provenance.record("meter")
+    return kept | changed | provenance.record("stages.meter")
 
 
 def _of_cost(cost: dict[str, Any]) -> dict[str, Any]:

@@ -17,14 +17,16 @@ import numpy as np
 from cgpt import checkpoint, provenance
 from cgpt.data import content, shards
 from cgpt.errors import UserError
+from cgpt.files.whole import write_whole
+from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.kernels.work import meter
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import score
 from cgpt.recipe import flops
 from cgpt.recipe.schedule import Schedule, shared
-from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record, write_whole
-from cgpt.spec import Hardware, Model, Train
+from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record
+from cgpt.spec import Model, Train
 from cgpt.training.progress import Progress
 from cgpt.training.resume import Clock, LossLog, RunState, Saved, StopSignal
 from cgpt.training.trainer import AdamW, Trainer
@@ -95,7 +97,7 @@ class PretrainRun:
         versions = [provenance.installed_version(name) for name in ("tinygrad", "numpy")]
         return {
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
-            "code": provenance.code_sha256("pretrain"),
+            "code": provenance.code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
             "compiler": str(backend.description(self.hardware)),
             "processor": provenance.processor() if backend.on_host(self.hardware) else "",
@@ -230,7 +232,7 @@ def common_record(
         "n_parameters": flops.n_parameters(config),
         "n_parameters_non_embedding": flops.n_parameters_non_embedding(config),
         "compiler": backend.description(hardware),
-    } | provenance.record(stage)  # fmt: skip
+    } | provenance.record(f"stages.{stage}")  # fmt: skip
 
 
 def flops_of(config: Model, n_tokens: int) -> dict[str, Any]:

@@ -8,27 +8,24 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from cgpt.data import content
 from cgpt.data.content import GPT2_DATASET, GPT2_FILES, SPLITS
 from cgpt.data.documents import Met, Piece, check_separator, pieces, wrong_kind
+from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
+from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
-from cgpt.inference.stop_strings import END_OF_TEXT
 
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
-BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
-
-Batch = list[tuple[str, Piece]]  # with its split
 
 
 def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
@@ -91,14 +88,6 @@ def _gpt2(folder: Path) -> Tokenizer:
     return byte_level_bpe(vocabulary, merges)
 
 
-def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
-    """The tokenizer that GPT-2's two files describe; <|endoftext|> is a special token where it is in the vocabulary."""
-    tokenizer = _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
-    if tokenizer.token_to_id(END_OF_TEXT) is not None:
-        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return tokenizer
-
-
 def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
     """Train a byte-level BPE on the training documents. The same text gives the same tokenizer on every machine."""
     asked = spec["vocab_size"]
@@ -130,62 +119,9 @@ def _train_bpe(spec: dict[str, Any], data_root: Path) -> Tokenizer:
     return tokenizer
 
 
-def _byte_level(model: models.Model) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
 def _nothing_to_train_on(spec: dict[str, Any]) -> str:
     names = ", ".join(spec["corpus"])
     return f"data.corpus: {names} has no training text; name a data set whose files of split train or all hold text"
-
-
-def encode(
-    tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
-) -> None:
-    """Append the corpus's tokens to the writer of each piece's split."""
-    tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
-    for batch, encodings in _encoded(tokenizer, _batches(corpus)):
-        for split, writer in writers.items():
-            tokens: list[int] = []
-            n_bytes = n_documents = 0
-            for (of_split, piece), encoding in zip(batch, encodings):
-                if of_split == split:
-                    tokens += encoding.ids
-                    n_bytes += len(piece.text.encode())
-                    if piece.ends_document:
-                        tokens.append(end_of_text)
-                        n_documents += 1
-            writer.append(tokens, n_bytes, n_documents)
-
-
-def _encoded(tokenizer: Tokenizer, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Encoding]]]:
-    """Each batch with its encodings; the next one is encoded meanwhile, on threads that Python's lock does not hold."""
-    with ThreadPoolExecutor(1) as encoder:
-        before: tuple[Batch, Future] | None = None
-        for batch in batches:
-            texts = [piece.text for _, piece in batch]
-            encodings = encoder.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
-            if before:
-                yield before[0], before[1].result()
-            before = batch, encodings
-        if before:
-            yield before[0], before[1].result()
-
-
-def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
-    batch: Batch = []
-    size = 0
-    for split, piece in corpus:
-        batch.append((split, piece))
-        size += len(piece.text)
-        if size >= BATCH_CHARS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iterator[tuple[str, Piece]]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.inference.sampling import GenerationConfig
+from cgpt.recipe.generation_config import GenerationConfig
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing; the first given counts
 DEFAULT_LENGTH = 256  # lm-evaluation-harness's

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cgpt.data.hub import HUB_CONFIG, HUB_DATASET, HUB_SPLIT, is_commit
 from cgpt.errors import UserError, did_you_mean
-from cgpt.experiment import rules
 from cgpt.files.yaml_file import Keys, YamlFile, read
 from cgpt.tasks import decoding, functions, scoring
 
@@ -99,8 +99,8 @@ def mistyped(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> bool:
 
 def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
-    rules.limit(task.get("limit"), ("limit",), file)
-    rules.shots(task.get("num_fewshot"), ("num_fewshot",), file)
+    limit(task.get("limit"), ("limit",), file)
+    shots(task.get("num_fewshot"), ("num_fewshot",), file)
     sample = task.get("sample")
     if sample is not None and (type(sample) is not int or sample < 1):
         file.problem(("sample",), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
@@ -190,3 +190,29 @@ def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
         if not isinstance(entry.get("weight_by_size", True), bool):
             file.problem((*keys, i, "weight_by_size"), "must be true or false; write one of them")
     return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
+    """What a task says of a data set of the hub that it names itself."""
+    revision = (task.get("dataset_kwargs") or {}).get("revision")
+    if not is_commit(revision):
+        file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
+                     "40 hexadecimal digits")  # fmt: skip
+    splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+    forms = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
+    for key, form in forms.items():
+        given = task.get(key)
+        if given is not None and not (isinstance(given, str) and form.fullmatch(given) and "/.." not in given):
+            file.problem((key,), "cannot be a name of the hub; write it as the hub does")
+
+
+def limit(given: Any, keys: Keys, file: YamlFile) -> None:
+    """How many documents are scored: a number of them, or a share, as in lm-evaluation-harness."""
+    if given is not None and not ((type(given) is int and given >= 1) or (type(given) is float and 0 < given < 1)):
+        file.problem(keys, f"must be a number of documents, or a share of them below 1, not {given!r}; write e.g. 1000")
+
+
+def shots(given: Any, keys: Keys, file: YamlFile) -> None:
+    """How many examples stand before each question."""
+    if given is not None and (type(given) is not int or given < 0):
+        file.problem(keys, f"must be a whole number of examples, not {given!r}; write 0 or more")

@@ -12,9 +12,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cgpt.data import task_rows
 from cgpt.data.hub import prepare_environment
 from cgpt.errors import UserError, did_you_mean
-from cgpt.tasks import data_files, functions, stock, templates
+from cgpt.tasks import functions, stock, templates
 from cgpt.tasks.decoding import decoding
 from cgpt.tasks.scoring import UNSAFE_CODE, UNUSABLE
 
@@ -190,7 +191,7 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     Hugging Face hub, downloads anything, and what it downloads is kept there.
     Raises UserError for missing data, a template that names a field the data have not, an unknown key or metric.
     """
-    prepare_environment(data_root, online=not data_files.in_files(task))
+    prepare_environment(data_root, online=not task_rows.in_files(task))
     from cgpt.tasks.text_task import check_fewshot, check_fields, check_shots, shots_split
 
     templates.install()
@@ -205,10 +206,10 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
     check_fewshot(config["fewshot_config"] if "fewshot_config" in task else None, config, where(task))
     _check_names(config, where(task))
     _refuse_unusable(config, where(task))
-    if data_files.in_files(config | task):
+    if task_rows.in_files(config | task):
         source = config | {key: task[key] for key in SOURCE_KEYS if key in task}
         names = {evaluated, shots_split(config) or evaluated}
-        rows = {name: data_files.read_split(source, data_root, name, where(task)) for name in names}
+        rows = {name: task_rows.read_split(source, data_root, name, where(task)) for name in names}
         check_fields(config, rows, where(task))
         loaded = _datasets(rows, config, where(task))
         config["custom_dataset"] = lambda **_: loaded
@@ -274,7 +275,7 @@ def _example(lm_task: TextTask, doc: dict[str, Any], place: str) -> Example:
     return Example(prompt, choices[labels[0]], choices, labels[0])
 
 
-def _datasets(rows: dict[str, list[data_files.Row]], config: dict[str, Any], place: str) -> dict[str, Any]:
+def _datasets(rows: dict[str, list[task_rows.Row]], config: dict[str, Any], place: str) -> dict[str, Any]:
     """The rows by split, as the engine reads them; a function that processes documents needs a `datasets.Dataset`."""
     from cgpt.tasks.text_task import Documents
 

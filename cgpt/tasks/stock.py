@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.kernels.compiler import cache_folder
-from cgpt.records import write_whole
+from cgpt.files.cache import cache_folder
+from cgpt.files.whole import write_whole
 
 LONGEST_NAME = 200  # characters that are compared with the names there are
 

@@ -6,7 +6,8 @@ import sys
 import time
 from contextlib import suppress
 
-from cgpt.training.resume import Clock, peak_memory_bytes
+from cgpt.host import peak_memory_bytes
+from cgpt.training.resume import Clock
 
 PROGRESS_EVERY_S = 10.0  # where standard error is a file; a terminal is updated every half second
 

@@ -6,10 +6,8 @@ import csv
 import hashlib
 import io
 import json
-import resource
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -17,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cgpt.errors import writing
-from cgpt.files.whole import write_whole
+from cgpt.files.whole import write_whole, writing
+from cgpt.host import peak_memory_bytes
 from cgpt.jobs import ASKS_FOR_AN_END
 from cgpt.records import LOSS_COLUMNS
 
@@ -195,14 +193,3 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = number
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far."""
-    try:  # where there is a /proc: ru_maxrss is never below what the process that started this one then had
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

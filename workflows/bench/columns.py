@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt.files.user_files import read_csv
+from cgpt.files.csv_file import read_csv
 
 PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...

@@ -22,9 +22,9 @@ from sides import OURS, Elsewhere, Side, made_by, ours, peer
 from cgpt.bench import inputs
 from cgpt.errors import did_you_mean
 from cgpt.experiment import load
+from cgpt.files.csv_file import write_csv
+from cgpt.hardware import Hardware
 from cgpt.host import granted_cores
-from cgpt.records import write_csv
-from cgpt.spec import Hardware
 
 PEERS: dict[str, dict[str, list[str]]] = {
     "pretrain": {"PyTorch eager": [], "PyTorch compiled": ["--compile"]},

@@ -8,8 +8,8 @@ from pathlib import Path
 from columns import SCALING
 from sides import Elsewhere, made_by, ours, run_alone
 
+from cgpt.files.csv_file import write_csv
 from cgpt.host import granted_cores
-from cgpt.records import write_csv
 
 TOKENS_PER_STEP = 2048
 SEQ_LEN = 256

@@ -18,8 +18,8 @@ from sides import OURS, Elsewhere, made_by, ours, peer, run_alone
 
 from cgpt.bench import inputs
 from cgpt.experiment import load
+from cgpt.files.csv_file import write_csv
 from cgpt.host import granted_cores
-from cgpt.records import write_csv
 
 WARM_REPEATS = 3
 EMPTY, WARM = "empty", "warm"

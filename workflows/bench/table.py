@@ -10,7 +10,8 @@ from columns import COMPARISON, STARTUP, read_rows
 from sides import OURS
 from startup import EMPTY
 
-from cgpt.records import write_csv, write_whole
+from cgpt.files.csv_file import write_csv
+from cgpt.files.whole import write_whole
 from cgpt.report.page import Cell, Page, Table, markdown
 
 Row = dict[str, Any]

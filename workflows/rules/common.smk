@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cgpt import content, declarations, jobs, load, plan, plans, provenance
+from cgpt import jobs, provenance
+from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.kernels import on_host
+from cgpt.experiment import load, plan, plans
+from cgpt.files import declarations
+from cgpt.host import level
+from cgpt.kernels.backend import on_host
 from cgpt.kernels.compiler import find_compiler
-from cgpt.kernels.processor import level
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -88,7 +91,9 @@ def code(stage):
 
     def hashes(wildcards):
         modeled = RUNS[stage, wildcards.run].execution.hardware.timing == "modeled"
-        return " ".join(map(provenance.code_sha256, [stage, "cost.training"] if modeled else [stage]))
+        return " ".join(
+            map(provenance.code_sha256, [f"stages.{stage}", "cost.job"] if modeled else [f"stages.{stage}"])
+        )
 
     return hashes
 

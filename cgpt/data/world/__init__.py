@@ -14,7 +14,7 @@ from pathlib import Path
 from cgpt.data.world.dice import Dice
 from cgpt.data.world.stories import document
 from cgpt.data.world.tasks import N_EXAMPLES, TASKS, examples
-from cgpt.records import write_whole
+from cgpt.files.whole import write_whole
 
 N_DOCUMENTS = 15_000
 

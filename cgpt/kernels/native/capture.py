@@ -24,7 +24,9 @@ from tinygrad.engine.realize import capturing
 from tinygrad.helpers import Context
 from tinygrad.uop.ops import Ops, UOp, buffers
 
-from cgpt.kernels.compiler import build_library, cache_folder, write_atomically
+from cgpt.files.cache import cache_folder
+from cgpt.files.whole import write_whole
+from cgpt.kernels.compiler import build_library
 from cgpt.kernels.native.arena import aligned, shared_arena, side_by_side
 from cgpt.kernels.native.call import MAGIC, check_memory, library, one_kernel
 from cgpt.kernels.tensors import unwritten
@@ -67,14 +69,14 @@ class Captured:
             found = record(function, [unwritten(a, self.device) for a in inputs], self.state)
             content = json.dumps(found)
             entry = {"key": wanted, "sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}
-            write_atomically(path, json.dumps(entry).encode())
+            write_whole(path, json.dumps(entry).encode())
         return found
 
 
 @cache
 def _environment() -> tuple[str, ...]:
     """What decides the recordings of every owner: this package's code, the compiled kernels, tinygrad."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     code = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
     return hashlib.sha256(code).hexdigest(), build_library().name, version("tinygrad")
 

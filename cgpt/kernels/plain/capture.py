@@ -13,7 +13,7 @@ from cgpt.kernels.tensors import Placement, read, realized, write
 
 class Captured:
     """Calls functions on arrays. Each function and shape has its own input tensors, which are kept and overwritten:
-    making new ones costs more than a small model's step. Its arguments are those of `cgpt.kernels.native.capture.Captured`."""
+    making new ones costs more than a small model's step. Its arguments are those of `native.capture.Captured`."""
 
     def __init__(self, device: Placement, state: Sequence[Tensor] = (), identity: Any = None):
         self.device = device

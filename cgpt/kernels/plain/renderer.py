@@ -21,7 +21,9 @@ from tinygrad.uop.ops import Ops, PatternMatcher, UOp, UPat
 
 from cgpt import host
 from cgpt.errors import UserError
-from cgpt.kernels.compiler import cache_folder, find_compiler, target, write_atomically
+from cgpt.files.cache import cache_folder
+from cgpt.files.whole import write_whole
+from cgpt.kernels.compiler import find_compiler, target
 
 ARGUMENTS = "-c -x c -O2 -fPIC -ffreestanding -fno-math-errno -nostdlib -fno-ident - -o -".split()
 
@@ -100,5 +102,5 @@ class Compiler(ClangJITCompiler):
             code = self.compile(src)
             kept = hashlib.sha256(code).digest() + code
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, kept)
+            write_whole(path, kept)
         return kept[32:]

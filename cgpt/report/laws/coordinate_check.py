@@ -11,7 +11,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from cgpt import provenance
-from cgpt.records import write_csv, write_whole
+from cgpt.files.csv_file import write_csv
+from cgpt.files.whole import write_whole
 from cgpt.report.figures import COLOURS, GREY, MARKERS, log_ticks, new_figure, write_figure
 from cgpt.report.page import Cell, Page, Table, markdown
 from cgpt.training.coordinate_check import (
@@ -41,7 +42,7 @@ LABEL_GAP = 0.07  # least distance of two labels beside a panel, as a share of i
 def coordinate_check(settings: Settings, folder: Path, threads: int | None = None) -> dict[str, Any]:
     """Measure, and write coordinate_check.csv, .md, .svg and .png into `folder`. Returns settings and slopes."""
     rows = measure(settings, threads)
-    made = provenance.record("coordinates")
+    made = provenance.record("training.coordinate_check")
     write_csv(folder / f"{NAME}.csv", COLUMNS, rows)
     write_figure(folder / NAME, lambda: figure(rows))
     write_whole(folder / f"{NAME}.md", as_text(settings, rows, made).encode())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgpt.formats import short
 from cgpt.records import LABELS
 from cgpt.report.figures import COLOURS, MARKERS, log_ticks, new_figure
 from cgpt.report.laws.page import power_in_words
-from cgpt.report.rows import short
 from cgpt.scaling import isoflop
 from cgpt.scaling.cost_law import decided, law_of, loss_at
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw

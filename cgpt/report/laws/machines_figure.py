@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgpt.formats import short
 from cgpt.records import LABELS
 from cgpt.report.figures import handle, log_ticks, new_figure, note, styles_of
 from cgpt.report.laws.figure import BEYOND, Study, band, log_loss
-from cgpt.report.rows import short
 from cgpt.scaling.cost_law import decided, law_of, loss_at
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.points import Points

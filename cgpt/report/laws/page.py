@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cgpt.formats import short
 from cgpt.report.laws.glossary import FACTS, FACTS_OF
 from cgpt.report.page import Cell, Page, Table
-from cgpt.report.rows import short
 from cgpt.scaling.statistics import CONFIDENCE
 
 N_KEPT_DRAWS = 1000  # in fits.json, for the intervals of forecasts

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt.cost.calibrate import Calibration, Prediction, mean_error, shape_errors
 from cgpt.cost.measurements import Measurement
-from cgpt.records import write_csv, write_whole
+from cgpt.files.csv_file import write_csv
+from cgpt.files.whole import write_whole
 from cgpt.report.figures import COLOURS, write_figure
 
 if TYPE_CHECKING:

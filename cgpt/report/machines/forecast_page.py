@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cgpt.formats import aligned
-from cgpt.report.rows import short
-from cgpt.units import dollars, duration, energy, rate
+from cgpt.formats import aligned, dollars, duration, energy, rate, short
 
 EXTRAPOLATED = "extrapolated: no rate is public for this hardware at this size, or its constants are another machine's"
 Found = dict[str, Any]

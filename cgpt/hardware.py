@@ -1,0 +1,139 @@
+"""A hardware profile: what it says, and what no run can do on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+def unsupported(profile: Hardware) -> tuple[str, str] | None:
+    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
+    if profile.dtype == "float16":
+        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
+    if profile.kernels != "native":
+        return None
+    if profile.dtype != "float32":
+        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
+    if profile.n_devices > 1:
+        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
+    if profile.beam > 0:
+        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    if profile.device.split(":")[0] not in ("CPU", "WSE"):
+        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
+    return None
+
+
+def uneven(n_sequences: int, profile: Hardware) -> str | None:
+    """What is wrong with a batch that the devices of a profile cannot share evenly, and what to write; None if none."""
+    n = profile.n_devices
+    if n_sequences % n == 0:
+        return None
+    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
+            f"write a multiple of {n}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run asks of the machine; never part of its identity."""
+
+    threads: int = 1
+    mem_mb: int | None = None
+    gpu: int = 0
+    runtime_minutes: int | None = None
+
+
+@dataclass(frozen=True)
+class Wafer:
+    """A wafer-scale engine as the cost model sees it: what it is, then constants that `calibrate` fits."""
+
+    precision: str  # of streamed weights and products, which the times are for; the host computes in `dtype`
+    mesh_side: int  # cores along the shorter edge of the fabric
+    clock_hz: float
+    sram_bytes_per_core: int
+    io_bytes_per_s: float  # to the machines that hold the weights, each way
+    max_systems: int
+    measured_systems: int  # most systems that an absolute rate is public for; beyond it is extrapolation
+    matmul_efficiency: float  # of the dense peak, weight matmuls of training
+    attention_efficiency: float  # of the dense peak, scores and values of training, nothing halved for causality
+    pass_latency_s: float  # of one layer, forward or backward, whatever the batch
+    reduction_loss_per_doubling: float  # share of a step that each doubling of the systems adds
+    decode_cycles_per_layer: float
+    decode_cycles_per_hop: float  # per layer and core along the mesh's side
+    decode_cycles_per_element: float  # per weight or cached value that one core holds
+    prefill_cycles_per_hop: float
+    prefill_cycles_per_flop: float  # per FLOP that one core does
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
+    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
+    decode_grid: tuple[int, ...] = ()  # smallest and largest side that decode was measured on
+    prefill_grid: tuple[int, ...] = ()
+    host_memory_bytes: int | None = None  # MemoryX, which holds weights and optimizer state
+    compile_s: float | None = None  # per job, as are the two below
+    programming_s: float | None = None
+    weight_send_bytes_per_s: float | None = None
+    checkpoint_bytes_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as the cost model sees it: how it is connected, then constants that `calibrate` fits."""
+
+    node_size: int  # GPUs that the fast links connect
+    link_bytes_per_s: float  # between GPUs of a node, each way
+    network_bytes_per_s: float  # per GPU between nodes, each way
+    measured_systems: int  # most GPUs that a training rate is public for; 0: none, constants come from another GPU
+    measured_inference_systems: int  # the same of decode and prefill
+    matmul_efficiency: float  # of the dense peak at infinite width
+    half_width: float  # d_model at which matmuls reach half of that
+    attention_efficiency: float
+    recompute_cost: float  # share of a step that recomputing activations adds
+    loss_per_doubling: float  # share of a step that each doubling of the nodes adds
+    decode_bandwidth_efficiency: float
+    decode_layer_latency_s: float  # of one layer, its kernels' launches and all-reduces within a node included
+    network_all_reduce_latency_s: float  # what one small all-reduce takes more across nodes
+    prefill_efficiency: float  # of the dense peak
+    prefill_all_reduce_s: float  # of one layer's half, tensor parallel
+    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
+    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none, but for
+    what was measured on a machine that this is not (cgpt/experiment/bases.py)."""
+
+    name: str
+    description: str
+    device: str  # tinygrad device
+    dtype: str = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
+    kernels: str = "tinygrad"  # tinygrad | native (cgpt/kernels: OpenBLAS and one C file)
+    timing: str = "measured"  # measured | modeled
+    systems: int = 1  # how many of them; peaks, memory, bandwidth, power and price are of one
+    beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
+    peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
+    sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
+    sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it
+    memory_bytes: int | None = None
+    bandwidth_bytes_per_s: float | None = None
+    power_w: float | None = None
+    price_per_hour_usd: float | None = None
+    wafer: Wafer | None = None
+    gpu: Gpu | None = None
+    resources: Resources = Resources()
+    sources: tuple[str, ...] = ()
+    # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
+    EXECUTION: ClassVar[tuple[str, ...]] = (
+        "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "sustained_on",
+        "memory_bytes", "bandwidth_bytes_per_s", "power_w", "price_per_hour_usd", "wafer", "gpu", "resources",
+        "sources",
+    )  # fmt: skip
+
+    @property
+    def n_devices(self) -> int:
+        """How many tinygrad devices a run computes on: a modeled machine is computed on one, whatever its `systems`."""
+        return self.systems if self.timing == "measured" else 1
+
+    @property
+    def placement(self) -> str | tuple[str, ...]:
+        """The tinygrad device of a run's tensors, or all that hold them and share its batches."""
+        names = [f"{self.device}:{i}" if i else self.device for i in range(self.n_devices)]
+        return tuple(names) if self.n_devices > 1 else self.device
