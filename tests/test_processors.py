@@ -142,11 +142,11 @@ def test_numbers_of_threads_that_no_machine_has_are_refused_by_every_verb(monkey
 
 def test_a_core_of_openblas_that_cannot_run_here_or_does_not_exist_is_refused():
     of_no_processor = (
-        "import sys; from cgpt.kernels.backend import processor, blas; processor.cpu_flags = lambda: 'sse2'; "
+        "import sys; from cgpt import host; from cgpt.kernels.native import blas; host.cpu_flags = lambda: 'sse2'; "
     )
     done = run(of_no_processor + "blas.blas_core()", CGPT_BLAS_CORE="SkylakeX", CGPT_CPU="")
     assert "CGPT_BLAS_CORE: kernels for 'SkylakeX' need avx512vl, which this processor has not" in done.stderr
-    done = run("from cgpt.kernels.backend import blas; blas.blas_core()", CGPT_BLAS_CORE="Pentium9", CGPT_CPU="")
+    done = run("from cgpt.kernels.native import blas; blas.blas_core()", CGPT_BLAS_CORE="Pentium9", CGPT_CPU="")
     assert "CGPT_BLAS_CORE: OpenBLAS has no kernels for 'Pentium9' here" in done.stderr
 
 
@@ -167,7 +167,7 @@ def needs_zig() -> str:
     ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v4"], ["-target", "aarch64-linux-gnu"], ["-target", "aarch64-macos"],
 ], ids=lambda arguments: arguments[-1])  # fmt: skip
 def test_the_kernels_compile_for_every_processor_without_a_warning(monkeypatch, tmp_path, arguments):
-    source, out = HERE.parent / "cgpt/kernels/gpt.c", tmp_path / "kernels.so"
+    source, out = HERE.parent / "cgpt/kernels/native/c/gpt.c", tmp_path / "kernels.so"
     zig = compiler.Compiler("zig", (needs_zig(), "cc"), "")
     warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")  # what is left out is 0 on purpose
     zig.run(*compiler.FLAGS, *warnings, *arguments, "-o", str(out), str(source), "-lm", "-lpthread")

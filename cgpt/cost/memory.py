@@ -15,7 +15,7 @@ FLOAT_BYTES = 4
 # of the libraries' files is resident is up to the system: 130 to 185 MB were seen on one machine for pretrain.
 PROCESS_BYTES = {"pretrain": 155 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
-HEAD_ROWS, QUERY_BLOCK = 256, 64  # of cgpt/kernels/common.h: rows whose logits, and queries whose scores, exist at once
+HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
 STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
 INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values

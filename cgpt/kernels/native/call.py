@@ -54,7 +54,7 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels (cgpt/kernels/gpt.c)."""
+    """The compiled kernels (native/c/gpt.c)."""
     return ctypes.CDLL(str(build_library()))
 
 
