@@ -26,11 +26,11 @@ def cache(tmp_path, monkeypatch):
         recorded.append(arguments)
         return record(*arguments)
 
-    record = capture.record
+    record = capture.Recorder
     tiny.operations("native")  # the kernels, which the cache folder holds too, are compiled before it is changed
     capture._environment()
     monkeypatch.setattr(capture, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(capture, "record", counted)
+    monkeypatch.setattr(capture, "Recorder", counted)
     return tmp_path, recorded
 
 
