@@ -105,11 +105,11 @@ def test_an_activation_that_is_no_word_and_a_dropout_that_is_no_number_are_refus
     edit_config(folder, activation_function={}, attn_pdrop="x", resid_pdrop=1.5, name=3, n_layer=10**30)
     assert problems(folder) == [
         f"config.json: n_layer: is {10**30}, a whole number above 0 is expected; get the file again",
-        "config.json: activation_function: {} is not implemented; take a checkpoint with one of gelu, gelu_new, "
-        "gelu_pytorch_tanh, relu",
         "config.json: attn_pdrop: is 'x', a share from 0 to 1 is expected; get the file again",
         "config.json: resid_pdrop: is 1.5, a share from 0 to 1 is expected; get the file again",
         "config.json: name: is 3, a text is expected; get the file again",
+        "config.json: activation_function: {} is not implemented; take a checkpoint with one of gelu, gelu_new, "
+        "gelu_pytorch_tanh, relu",
     ]
 
 

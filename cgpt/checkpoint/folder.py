@@ -18,7 +18,7 @@ from cgpt.data.end_tokens import EndTokens, own_end_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import read_object
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
 from cgpt.kernels.backend import CPU
@@ -52,7 +52,7 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 def read_config(folder: Path) -> Model:
     """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
-    raw = read_json(path, remedy(folder))
+    raw = read_object(path, remedy(folder), hf_config.NO_CHECKPOINT)
     missing = [key for key in hf_config.NAMES.values() if key not in raw]
     instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
     problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)

@@ -42,7 +42,7 @@ def read(path: Path) -> list[Stretch]:
     """The paper's trainings; raises UserError where a line is not whole."""
     try:
         return [Stretch(line["model"], int(line["systems"]), int(line["batch_size"]), int(line["steps"]),
-                        line["source"]) for line in read_csv(path)[1]]  # fmt: skip
+                        line["source"]) for line in read_csv(path)]  # fmt: skip
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}); it comes with the project: restore it") from None
 

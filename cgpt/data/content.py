@@ -14,6 +14,8 @@ from typing import Any
 
 from cgpt.data import task_rows
 from cgpt.errors import UserError
+from cgpt.files.digest import sha256_of
+from cgpt.files.json_object import read_object
 from cgpt.records import is_as_written
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
@@ -22,15 +24,6 @@ GPT2_DATASET, GPT2_FILES = "gpt2_tokenizer", ("encoder.json", "vocab.bpe")
 NO_DATA = re.compile(r"\.|README|LICENSE")  # names of files in a local folder that are none of its data
 UNVERIFIED = "open it as it is with --no-verify"
 BLOCK_BYTES = 1 << 20
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes. Raises UserError where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; run its stage again") from None
 
 
 def sha256_unpacked(path: Path) -> str:
@@ -49,19 +42,6 @@ def sha256_unpacked(path: Path) -> str:
 def digest(files: Mapping[str, str]) -> str:
     """One hash for several files, by their names and hashes."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError where it is missing or holds anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; {remedy}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error}); {remedy}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds {type(found).__name__}, no JSON object; {remedy}")
-    return found
 
 
 def verified(folder: Path) -> dict[str, str]:

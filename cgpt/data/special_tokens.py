@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cgpt.data.end_tokens import EndTokens, own_end_tokens
 from cgpt.errors import UserError
 from cgpt.files.encoding import LONE_SURROGATE
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import read_object
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -112,7 +112,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _token(value: Any, key: str, folder: Path, special: bool = True) -> AddedToken:

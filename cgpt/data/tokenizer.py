@@ -15,7 +15,7 @@ from cgpt.data.documents import Piece
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import read_object
 
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 Batch = list[tuple[str, Piece]]  # with its split
@@ -44,7 +44,7 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     again = remedy(folder)
     if not path.exists():
         raise UserError(f"{path}: is missing; {again}")
-    raw = read_json(path, again)
+    raw = read_object(path, again)
     raw |= {"padding": None, "truncation": None}
     if isinstance(model := raw.get("model"), dict):
         model |= {setting: None for setting in RANDOM if setting in model}
