@@ -1,4 +1,4 @@
-"""What a result file holds: the one list of columns, read strictly.
+"""Records of results and the columns of their tables, read strictly.
 
 `run.json` is one flat record per pretrained or fine-tuned model, `scores.json` one per evaluation, `loss.csv` one row
 per optimizer step. A file with a missing or an extra key, or a value of the wrong type, is refused, one line a problem.
@@ -287,7 +287,7 @@ def _read_sealed(path: Path) -> dict[str, Any]:
 
 
 def is_as_written(raw: dict[str, Any]) -> bool:
-    """Whether a record says what its own hash says it did; one without a hash is not one that a stage wrote."""
+    """Whether a record is what its hash was made of; one without a hash is not one that a stage wrote."""
     return raw.get(SEAL) in (None, _sealing(raw))
 
 

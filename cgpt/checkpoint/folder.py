@@ -14,7 +14,7 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.data.content import verified
-from cgpt.data.end_tokens import EndTokens, own_end_tokens
+from cgpt.data.end_tokens import EndTokens, end_of_text_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
@@ -128,5 +128,5 @@ def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | 
     It has the same logits: multipliers of muP go into the weights, to one rounding of each. `card` is its README.md;
     left out, that says what the model itself tells. Raises UserError for a folder that holds something.
     """
-    ends = model.ends or own_end_tokens(tokenizer)
+    ends = model.ends or end_of_text_tokens(tokenizer)
     hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))

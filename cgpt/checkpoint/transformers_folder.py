@@ -17,7 +17,7 @@ from cgpt.data.end_tokens import EndTokens
 from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
-from cgpt.files.whole import whole_folder, writing
+from cgpt.files.whole import whole_folder
 from cgpt.spec import Model
 
 
@@ -67,7 +67,7 @@ def write(
     plain, plain_params = folded(config, params)
     generation, _ = special_tokens.to_json(ends, tokenizer)
     ids = {key: generation.get(key) for key in ("bos_token_id", "eos_token_id")}
-    with writing(folder), whole_folder(folder) as part:
+    with whole_folder(folder) as part:
         _write_json(part / "config.json", to_json(plain) | ids | {"torch_dtype": "float32"})
         write_tokenizer(part, tokenizer, ends, config.seq_len)
         (part / "README.md").write_text(card, encoding="utf-8")

@@ -35,15 +35,15 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if not 0 < n_header <= min(MOST_HEADER_BYTES, path.stat().st_size - 8):  # before the whole file is read
             raise UserError(f"{path}: is truncated or no safetensors file (its header would take {n_header:,} bytes); "
                             f"{AGAIN}")  # fmt: skip
-        found = deserialize(path.read_bytes())
+        entries = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {AGAIN}") from None
     unknown = [f"{path}: {name}: has the type {entry['dtype']}; convert the weights to float32, float16 or bfloat16"
-               for name, entry in found if entry["dtype"] not in SAFETENSORS]  # fmt: skip
+               for name, entry in entries if entry["dtype"] not in SAFETENSORS]  # fmt: skip
     if unknown:
         raise UserError(*unknown)
     tensors = {}
-    for name, entry in found:
+    for name, entry in entries:
         values = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = as_float32(values, BFLOAT16 if entry["dtype"] == "BF16" else entry["dtype"])
     return tensors
@@ -63,9 +63,9 @@ def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
     for name, read in FILES.items():
         whole, index = folder / name, folder / f"{name}.index.json"
         if whole.is_file():
-            return check_parameters(_own_names(read(whole), config, whole), config, whole, AGAIN)
+            return check_parameters(_renamed(read(whole), config, whole), config, whole, AGAIN)
         if index.is_file():
-            return check_parameters(_own_names(_read_shards(index, read), config, index), config, index, AGAIN)
+            return check_parameters(_renamed(_read_shards(index, read), config, index), config, index, AGAIN)
     raise UserError(f"{folder}: has neither {' nor '.join(FILES)}, nor an index of their shards; put the weights there")
 
 
@@ -89,7 +89,7 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
     return tensors
 
 
-def _own_names(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> dict[str, np.ndarray]:
+def _renamed(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> dict[str, np.ndarray]:
     """Names with `transformer.`, without masks and without a head that is the token embedding; values in float32."""
     params: dict[str, np.ndarray] = {}
     for theirs, value in tensors.items():
@@ -108,7 +108,7 @@ def _own_names(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> 
 
 
 def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, dict[str, np.ndarray]]:
-    """The same logits without muP's multipliers: they go into embeddings, queries and the last LayerNorm.
+    """A model with the same logits without muP's multipliers: they go into embeddings, queries and the last LayerNorm.
 
     Exact but for one rounding to float32 of each weight that is touched. What is lost is how to train on: deviations
     and learning rates of muP belong to the weights as they were.

@@ -68,7 +68,7 @@ class Shape:
         return 6.0 * self.matmul_weights + 3 * self.n_layer * self.attention_flops(1)
 
     def kept_bytes_per_token(self, bytes_per_value: int = 2) -> int:
-        """Of one layer between its forward and its backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
+        """Bytes kept of one layer from forward to backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
 
         A gated layer keeps 3 d_ffn. Attention weights are not kept: they are computed block by block.
         """

@@ -1,4 +1,4 @@
-"""What files hold, as SHA-256: named in the record of the run that wrote them, checked by those that read them."""
+"""SHA-256 of what files hold: named in the record of the run that wrote them, checked by those that read them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def sha256_unpacked(path: Path) -> str:
-    """Of a file's bytes, unpacked where its name ends in .gz and it is gzip. Raises OSError or EOFError."""
+    """SHA-256 of a file's bytes, unpacked where its name ends in .gz and it is gzip. Raises OSError or EOFError."""
     with path.open("rb") as file:
         packed = path.name.endswith(".gz") and file.read(2) == b"\x1f\x8b"
     if not packed:
@@ -49,14 +49,14 @@ def verified(folder: Path) -> dict[str, str]:
 
     Raises UserError where the record in its folder, if there is one with hashes, says another.
     """
-    found = {name: sha256_of(folder / name) for name in CHECKPOINT if (folder / name).is_file()}
+    hashes = {name: sha256_of(folder / name) for name in CHECKPOINT if (folder / name).is_file()}
     record, written = _record(folder)
     again = f"run `python -m cgpt {record.get('stage')} {record.get('run')}` again, or {UNVERIFIED}"
-    changed = [name for name in found if written.get(name, found[name]) != found[name]]
+    changed = [name for name in hashes if written.get(name, hashes[name]) != hashes[name]]
     if changed:
         raise UserError(*(f"{folder / name}: is not what its run wrote (SHA-256 in run.json); {again}"
                           for name in changed))  # fmt: skip
-    return found
+    return hashes
 
 
 def of_checkpoint(folder: Path, stage: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ def fetched_files(record: Path) -> list[dict[str, Any]]:
 
 
 def of_corpora(spec: Mapping[str, Any], data_root: Path) -> dict[str, str]:
-    """What a run of tokenize reads, as inputs: `fetch/<data set>` and one hash of its files. Raises UserError."""
+    """Inputs of a run of tokenize: `fetch/<data set>` and one hash of its files. Raises UserError."""
     inputs = {}
     for name in spec["corpus"]:
         files = fetched_files(data_root / name / "fetched.json")
@@ -138,21 +138,21 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     if "data" not in task:
         return {}
     folder = data_root / task["data"]
-    found = {name: sha256_of(folder / name) for name in task_files(task, folder)}
+    hashes = {name: sha256_of(folder / name) for name in task_files(task, folder)}
     if (folder / "fetched.json").is_file():
         listed = {file["name"]: file["sha256"] for file in fetched_files(folder / "fetched.json")}
-        changed = [name for name in found if found[name] != listed.get(name)]
+        changed = [name for name in hashes if hashes[name] != listed.get(name)]
         if changed:
             raise UserError(*(f"{folder / name}: is not what was fetched (SHA-256); "
                               f"run `python -m cgpt fetch {folder.name}` again" for name in changed))  # fmt: skip
-    return {f"fetch/{folder.name}": digest(found)}
+    return {f"fetch/{folder.name}": digest(hashes)}
 
 
 def task_files(task: Mapping[str, Any], folder: Path) -> list[str]:
     """Paths below the `folder` of a data set of the files there that a task names or means by a pattern, each once."""
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for names in task_rows.split_files(dict(task), "").values():
         for name in names:
-            with contextlib.suppress(UserError):  # a file that is not there is said where it is read
-                found.update(task_rows.find_files([name], folder, task["data"], ""))
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+            with contextlib.suppress(UserError):  # a file that is not there is a problem where it is read
+                paths.update(task_rows.find_files([name], folder, task["data"], ""))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)

@@ -139,8 +139,8 @@ def local_hashes(task: dict[str, Any], root: Path, where: str) -> dict[str, str]
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
     base = Path(Path(pattern).anchor) if Path(pattern).is_absolute() else folder
-    found = base.glob(Path(pattern).relative_to(base).as_posix() if base is not folder else pattern)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    paths = base.glob(Path(pattern).relative_to(base).as_posix() if base is not folder else pattern)
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 
 
 def _present(folder: Path) -> list[str]:
@@ -186,8 +186,8 @@ def _text(content: bytes, options: Row, where: str) -> str:
         raise UserError(f"{where}: line {line}: is not {encoding} text ({error.reason}); convert the file to UTF-8, or "
                         "write dataset_kwargs.encoding") from None  # fmt: skip
     except (LookupError, TypeError):
-        said = f"{encoding!r}, with encoding_errors {options.get('encoding_errors')!r},"
-        raise UserError(f"{where}: dataset_kwargs.encoding: {said} is not known; write e.g. utf-8") from None
+        options_text = f"{encoding!r}, with encoding_errors {options.get('encoding_errors')!r},"
+        raise UserError(f"{where}: dataset_kwargs.encoding: {options_text} is not known; write e.g. utf-8") from None
 
 
 def _read_json(content: bytes, options: Row, where: str) -> list[Row]:

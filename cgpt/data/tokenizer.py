@@ -27,7 +27,7 @@ TEMPLATES = ("single", "pair")
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a wrong file of the folder, which nobody may be told to delete unless a run of ours made it."""
+    """Advice about a wrong file of the folder: to delete it only where a run of ours made it."""
     ours = any((folder / name).is_file() and mark in (folder / name).read_bytes() for name, mark in RECORDS.items())
     return REMEDY if ours else AGAIN
 
