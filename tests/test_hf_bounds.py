@@ -16,6 +16,8 @@ from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.torch_file import read_torch_file
 from cgpt.errors import UserError
 
+NO_MAP = "has no `weight_map` of tensors to files"
+
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -54,13 +56,14 @@ def test_a_torch_file_that_would_fill_the_memory_is_refused(tmp_path):
         read_torch_file(path)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 5}}', "[" * 100_000])
-def test_an_index_of_shards_that_is_none_is_refused(folder, content):
+@pytest.mark.parametrize("content, says", [
+    ("[]", "holds list, no JSON object"), ("[" * 100_000, "is not JSON (is nested too deep)"), ("{}", NO_MAP),
+    ('{"weight_map": [1]}', NO_MAP), ('{"weight_map": {"a": 5}}', NO_MAP),
+])  # fmt: skip
+def test_an_index_of_shards_that_is_none_is_refused(folder, content, says):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    assert problems(folder) == [
-        "model.safetensors.index.json: has no `weight_map` of tensors to files; get the file again"
-    ]
+    assert problems(folder) == [f"model.safetensors.index.json: {says}; get the file again"]
 
 
 def test_weights_of_nothing_but_zeros_are_refused_before_they_are_read(folder, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from cgpt.checkpoint.torch_file import BFLOAT16, as_float32, read_torch_file
 from cgpt.errors import UserError
+from cgpt.files.json_object import AGAIN, read_object
 from cgpt.model.gpt import HEAD, WPE, WTE, check_parameters
 from cgpt.recipe import parametrization
 from cgpt.spec import Model
@@ -22,7 +22,6 @@ SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "BOOL": 
 MASK = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")  # buffers of transformers before 4.30
 KEPT_TYPES = (np.float32, np.float16)
 MOST_HEADER_BYTES = 100_000_000  # the limit of the format
-AGAIN = "get the file again"
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -70,11 +69,10 @@ def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
 
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({name + "" for name in weight_map.values()})  # texts, and nothing else
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}") from None
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}")
+    names = sorted(set(weight_map.values()))
     problems = [f"{index}: weight_map: '{name}' is no file of this folder; get it, or correct the index"
                 for name in names if Path(name).name != name or not (index.parent / name).is_file()]  # fmt: skip
     if problems:

@@ -69,11 +69,10 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """A checkpoint's run.json and the hashes in it; nothing where there is none, or another program's."""
     if not (folder / "run.json").is_file():
         return {}, {}
-    record = read_object(folder / "run.json", f"run its stage again, or {UNVERIFIED}")
+    remedy = f"run its stage again, or {UNVERIFIED}"
+    record = read_object(folder / "run.json", remedy)
     if not is_as_written(record):
-        raise UserError(
-            f"{folder / 'run.json'}: was changed after it was written; run its stage again, or {UNVERIFIED}"
-        )
+        raise UserError(f"{folder / 'run.json'}: was changed after it was written; {remedy}")
     written = record.get("outputs")
     return record, written if isinstance(written, dict) else {}
 
@@ -81,12 +80,7 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def fetched_files(record: Path) -> list[dict[str, Any]]:
     """The files that a fetched.json lists. Raises UserError where it is missing or damaged."""
     command = f"run `python -m cgpt fetch {record.parent.name}`"
-    if not record.is_file():
-        raise UserError(f"{record}: is missing; {command} first")
-    try:
-        files = read_object(record, command).get("files")
-    except UserError:
-        files = None
+    files = read_object(record, f"{command} again", f"{command} first").get("files")
     types = {"name": str, "bytes": int, "sha256": str, "split": str}
     if not isinstance(files, list) or not all(
         isinstance(file, dict) and all(isinstance(file.get(key), kind) for key, kind in types.items()) for file in files

@@ -15,12 +15,11 @@ from cgpt.data.documents import Piece
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_object
+from cgpt.files.json_object import AGAIN, read_object
 
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 Batch = list[tuple[str, Piece]]  # with its split
 REMEDY = "delete its folder, so that its run is done again"
-AGAIN = "get the file again"
 RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
 RANDOM = ("dropout", "alpha", "nbest_size")  # settings of a model that give a text other tokens each time
 TEMPLATES = ("single", "pair")

@@ -107,7 +107,7 @@ def opener(dice: Dice, name: str) -> str:
 def visit(dice: Dice, name: str) -> str:
     """An opener that names nobody else."""
     form = dice.choice([form for form in words.OPENERS if "{m}" not in form])
-    return sentence(form.format(n=name, day=dice.choice(words.DAYS), spot=dice.choice(words.PLACES)))
+    return sentence(form.format(n=name, day=dice.choice(words.DAYS), place=dice.choice(words.PLACES)))
 
 
 def mood_line(good: bool) -> str:
