@@ -18,9 +18,10 @@ from cgpt.experiment import load, show_plan
 from cgpt.experiment.plan import Plan, hardware_identity, make_plan
 from cgpt.experiment.planned_time import timed
 from cgpt.files.csv_file import write_csv
+from cgpt.formats import with_prefix
 from cgpt.records import KERNEL_COLUMNS, read_loss
 from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
-from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
+from cgpt.report.machines.roofline import make_roofline, roofline_figure
 from cgpt.report.machines.table import device_rows
 from cgpt.report.rows import collect
 from cgpt.report.tables import tabulate

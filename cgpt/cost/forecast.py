@@ -23,7 +23,7 @@ MOST = {"systems": 10**6, "batch_per_system": 10**9, "context": 10**9, "grid": 1
 
 @dataclass(frozen=True)
 class Request:
-    """What `forecast` is asked; `task` is training, decode or prefill. None: not given.
+    """A question to `forecast`; `task` is training, decode or prefill. None: not given.
 
     `batch_sequences`, of all systems together, is the batch of training where `batch_per_system` is not given.
     """
@@ -52,7 +52,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         assert asked.batch_sequences
         batch = max(1, round(asked.batch_sequences / systems))
     step = _step(asked, shape, hardware, systems, batch)
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
         "timing": "modeled", "systems": systems, "batch_per_system": batch,
         "batch_sequences": batch * systems if batch else None,
@@ -63,7 +63,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         "fits": _fits(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
         "memory_bytes": step.memory_bytes, "layout": step.layout,
     }  # fmt: skip
-    return found | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
+    return answer | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
 
 
 def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
@@ -92,7 +92,7 @@ def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
 
 
 def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
-    """What this profile has no answer to."""
+    """Problems of arguments that this profile has no answer to."""
     where, problems = f"hardware_profiles/{profile.name}.yaml", []
     if not profile.wafer and not profile.gpu:
         if profile.sustained_flops_per_s is None:

@@ -1,4 +1,4 @@
-"""What the cost model answers with: one training step, or one stretch of inference, on one profile."""
+"""The cost model's answer: one training step, or one stretch of inference, on one profile."""
 
 from __future__ import annotations
 

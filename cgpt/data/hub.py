@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,6 @@ from cgpt.spec import Hub
 
 if TYPE_CHECKING:
     import datasets
-import re
 
 HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it

@@ -13,7 +13,7 @@ import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from cgpt.data.end_tokens import END_OF_TEXT, EndTokens, own_end_tokens
+from cgpt.data.end_tokens import END_OF_TEXT, EndTokens, end_of_text_tokens
 from cgpt.data.tokenizer import token_ids
 from cgpt.errors import UserError
 from cgpt.inference.stop_strings import StopStrings
@@ -45,7 +45,7 @@ class Adapter(TemplateLM):
         self.model, self.tokenizer = model, tokenizer
         self._score, self._generate = score, generate
         self.max_length: int = model.config.seq_len
-        self.ends: EndTokens = getattr(model, "ends", None) or own_end_tokens(tokenizer)
+        self.ends: EndTokens = getattr(model, "ends", None) or end_of_text_tokens(tokenizer)
         if self.ends.end is None or self.ends.before_text is None:
             raise UserError(
                 f"tokenizer.json: added_tokens: has no {END_OF_TEXT}, and no file beside it names an end token "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cgpt.formats import score
 from cgpt.report.rows import Row
-from cgpt.report.scales import number
 from cgpt.scaling.seeds import APART, TIMES_ERROR, TIMES_RANGE, apart
 
 MARK = "†"
@@ -60,8 +60,8 @@ def _apart(rows: Sequence[Row], key: str, span: float | None, stderr: float | No
     if not strange:
         return []
     others = [value for place, value in enumerate(values) if place not in strange]
-    each = ", ".join(f"seed {rows[place]['seed']} at {number(values[place])}" for place in strange)
-    rest = f", the others at {number(min(others))} to {number(max(others))}" if len(others) > 1 else ""
+    each = ", ".join(f"seed {rows[place]['seed']} at {score(values[place])}" for place in strange)
+    rest = f", the others at {score(min(others))} to {score(max(others))}" if len(others) > 1 else ""
     return [f"seed apart: {each}{rest}"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.plan import LAST_FILE
 from cgpt.experiment.rules import LENGTHS
+from cgpt.files.csv_file import read_csv
 from cgpt.formats import short
 from cgpt.records import (
     DIVERGED_FILE,
@@ -172,8 +172,7 @@ def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
 def _table_rows(table: Path) -> list[dict[str, str]]:
     """Rows of a table of runs; none where it is missing, which those that read it say."""
     try:
-        with table.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return read_csv(table)
     except (OSError, ValueError):
         return []
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.formats import short
+from cgpt.formats import score, short, spread
 from cgpt.records import LABELS
 from cgpt.report import flags
 from cgpt.report.axes import AT, Axis, belongs, beside, columns, value_text
 from cgpt.report.page import Cell, Table
 from cgpt.report.rows import Mean, Row, column_names, grouped, mean, series, series_order
-from cgpt.report.scales import UNKNOWN, Scale, number, spread
+from cgpt.report.scales import UNKNOWN, Scale
 from cgpt.scaling.seeds import Best, best_of
 
 ANY_VALUE = "any"  # of an axis that does not touch a result
@@ -46,7 +46,7 @@ def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axi
         heading = _task_cell(of_task)
         blank = [Cell("")] if axis else []
         if of_task[0]["chance"] is not None:
-            body.append([heading, Cell("chance"), *blank, *[Cell(number(of_task[0]["chance"]))] * len(names)])
+            body.append([heading, Cell("chance"), *blank, *[Cell(score(of_task[0]["chance"]))] * len(names)])
         for name in dict.fromkeys(series(row) for row in of_task):
             of_series = [row for row in of_task if series(row) == name]
             other = "" if of_series[0]["metric"] == of_task[0]["metric"] else f", {of_series[0]['metric']}"
@@ -87,7 +87,7 @@ def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
     notes = [f"n {summary.n}"] if summary.n > 1 else []
     notes += [f"se {spread(summary.se)}"] if summary.se is not None else []
     sd = f" ± {spread(summary.sd)}" if summary.sd is not None else ""
-    return Cell(number(summary.value) + sd + scale.unit, ", ".join(notes))
+    return Cell(score(summary.value) + sd + scale.unit, ", ".join(notes))
 
 
 def metric_text(row: Row) -> str:
@@ -168,7 +168,7 @@ def _best_note(name: str, axis: Axis, values: Sequence[Any], best: Best | None) 
         return []
     value = values[best.setting]
     interval = ("one seed each, so no interval" if best.low is None else
-                f"95 % interval of its mean {number(best.low)} to {number(best.high)}")  # fmt: skip
+                f"95 % interval of its mean {score(best.low)} to {score(best.high)}")  # fmt: skip
     rivals = ", ".join(map(value_text, sorted((values[place] for place in best.rivals), key=axis.values.index)))
     as_good = f"; {AS_GOOD}: {rivals}" if rivals else ""
     at_end = axis.numeric and value in (axis.values[0], axis.values[-1])

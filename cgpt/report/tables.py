@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
-from cgpt.formats import short
+from cgpt.formats import score, short
 from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
 from cgpt.report.machines.table import device_rows, device_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
 from cgpt.report.rows import COLUMN_KEYS, Row, Rows, collect, column_key, column_names, grouped, output_folder
-from cgpt.report.scales import number
 from cgpt.report.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
 from cgpt.scaling.seeds import CONFIDENCE
 from cgpt.spec import Experiment
@@ -100,8 +99,8 @@ def _run_cell(row: Row, key: str) -> Cell:
         "n_parameters": short,
         "tokens": short,
         "flops": lambda flops: f"{flops:.2e}".replace("e+", "e"),
-        "validation_loss": number,
-        "validation_bits_per_byte": number,
+        "validation_loss": score,
+        "validation_bits_per_byte": score,
         "seconds": lambda seconds: f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}",
         "tokens_per_s": lambda speed: f"{speed:,.0f}",
         "peak_memory_bytes": lambda size: f"{size / 2**30:.2f}",

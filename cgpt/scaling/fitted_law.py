@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.user_files import read_json
+from cgpt.files.json_object import read_object
 from cgpt.recipe import flops
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
@@ -83,12 +83,10 @@ class FittedLaw:
 
 def read(path: Path, series: str | None = None) -> FittedLaw:
     """L(N, D) of a series of fits.json where its runs decide it, else L(C); raises UserError where there is neither."""
-    try:
-        found = read_json(path)["series"]
-        if not isinstance(found, dict):
-            raise ValueError("its `series` is no object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no file of fits ({error}); run `python -m cgpt fit <experiment>`") from None
+    remedy = "run `python -m cgpt fit <experiment>`"
+    found = read_object(path, remedy).get("series")
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is no file of fits (its `series` is no object); {remedy}")
     chosen = next(iter(found), "") if series is None else series
     if chosen not in found:
         raise UserError(f"--series: {path} has no series '{chosen}'; {did_you_mean(chosen, found)}")
@@ -96,9 +94,7 @@ def read(path: Path, series: str | None = None) -> FittedLaw:
     try:
         return _law(name, found[chosen])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{name}: is not as `fit` writes it ({error!r}); run `python -m cgpt fit <experiment>`"
-        ) from None
+        raise UserError(f"{name}: is not as `fit` writes it ({error!r}); {remedy}") from None
 
 
 def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:

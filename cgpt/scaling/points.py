@@ -183,10 +183,7 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
-        there, rows = read_csv(path)
-        if missing := set(columns) - set(there):
-            raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
-        return rows
+        return read_csv(path, columns)
     except ValueError as error:
         raise UserError(f"{path}: {error}; run tabulate again") from None
     except OSError as error:

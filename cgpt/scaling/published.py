@@ -25,7 +25,7 @@ Row = dict[str, str]
 def read(path: Path) -> list[Row]:
     """Every row of published.csv or chinchilla_points.csv; raises UserError where the file cannot be read."""
     try:
-        return read_csv(path)[1]
+        return read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
 

@@ -24,7 +24,7 @@ def _other_name(dice: Dice, name: str) -> str:
 
 
 def _facts() -> dict[tuple[str, words.Relation], str]:
-    """What is so in this world, whatever its seed: each value of a relation belongs to as many people."""
+    """The facts of this world, whatever its seed: each value of a relation belongs to as many people."""
     dice = Dice(0)
     facts: dict[tuple[str, words.Relation], str] = {}
     for relation in words.RELATIONS:
@@ -54,8 +54,8 @@ def question(relation: words.Relation) -> str:
 def person_document(dice: Dice) -> str:
     """Who was where, some of what is so of this person, and for half of the people a question about it, told or not."""
     name = dice.choice(words.NAMES)
-    told = dice.sample(words.RELATIONS, 2 + dice.below(3))
-    text = " ".join([visit(dice, name), *(fact(dice, name, relation) for relation in told)])
+    relations = dice.sample(words.RELATIONS, 2 + dice.below(3))
+    text = " ".join([visit(dice, name), *(fact(dice, name, relation) for relation in relations)])
     if name in ASKED["train"]:
         relation = dice.choice(words.RELATIONS)
         text += f"{question(relation)} {FACTS[name, relation]}."
@@ -100,8 +100,8 @@ def evidence(dice: Dice, split: str, good: bool, turns: Turns) -> str:
 
 def opener(dice: Dice, name: str) -> str:
     """Who was where: says nothing of a mood."""
-    form, day, place = dice.choice(words.OPENERS), dice.choice(words.DAYS), dice.choice(words.PLACES)
-    return sentence(form.format(n=name, m=_other_name(dice, name), day=day, place=place))
+    form, day, spot = dice.choice(words.OPENERS), dice.choice(words.DAYS), dice.choice(words.PLACES)
+    return sentence(form.format(n=name, m=_other_name(dice, name), day=day, place=spot))
 
 
 def visit(dice: Dice, name: str) -> str:
@@ -122,13 +122,13 @@ def _consequence(dice: Dice, name: str, good: bool) -> str:
 def _episode(dice: Dice, name: str, n_evidence: int) -> str:
     """Evidence that all points one way, what it did to a person, and often the mood by name."""
     good = dice.chance(0.5)
-    told = [opener(dice, name)] if dice.chance(0.2) else []
+    sentences = [opener(dice, name)] if dice.chance(0.2) else []
     turns = SHORT_STORY_TURNS if n_evidence == 1 else LONG_STORY_TURNS
-    told += [evidence(dice, "train", good, turns) for _ in range(n_evidence)]
+    sentences += [evidence(dice, "train", good, turns) for _ in range(n_evidence)]
     if dice.chance(0.25):
-        told.append(_consequence(dice, name, good))
-        return " ".join(told)
-    return " ".join(told) + mood_line(good)
+        sentences.append(_consequence(dice, name, good))
+        return " ".join(sentences)
+    return " ".join(sentences) + mood_line(good)
 
 
 def mood_document(dice: Dice) -> str:
@@ -176,9 +176,9 @@ def _topic_paragraph(dice: Dice) -> str:
 def life_document(dice: Dice) -> str:
     """A person with facts, a day on some topic and a mood."""
     name = dice.choice(words.NAMES)
-    told = [fact(dice, name, relation) for relation in dice.sample(words.RELATIONS, 2)]
+    facts = [fact(dice, name, relation) for relation in dice.sample(words.RELATIONS, 2)]
     day = topic_sentence(dice, "train", dice.choice(tuple(words.TOPICS)))
-    return f"{' '.join(told)} {day} {_episode(dice, name, 1)}"
+    return f"{' '.join(facts)} {day} {_episode(dice, name, 1)}"
 
 
 DOCUMENTS = ((0.40, person_document), (0.40, mood_document), (0.15, topic_document), (0.05, life_document))

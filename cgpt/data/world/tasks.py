@@ -35,14 +35,14 @@ def qa_example(dice: Dice, split: str, turn: int) -> Example:
     knows which kind is asked for gets half of them right.
     """
     name = dice.choice(ASKED[split])
-    relation, told, third = dice.sample(words.RELATIONS, 3)
+    relation, mentioned, third = dice.sample(words.RELATIONS, 3)
     answer = FACTS[name, relation]
     rival = dice.choice([value for value in relation.values if value != answer])
-    choices = dice.shuffled([rival, FACTS[name, told], dice.choice(third.values)])
+    choices = dice.shuffled([rival, FACTS[name, mentioned], dice.choice(third.values)])
     choices.insert(turn % 4, answer)
     news = evidence(dice, split, dice.chance(0.5), TASK_TURNS)
     return {
-        "passage": f"{visit(dice, name)} {news} {fact(dice, name, told)}",
+        "passage": f"{visit(dice, name)} {news} {fact(dice, name, mentioned)}",
         "question": relation.question,
         "answer_start": relation.answer,
         "choices": choices,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cgpt.formats import short
+from cgpt.formats import short, short_amount
 from cgpt.report.laws.glossary import FACTS, FACTS_OF
 from cgpt.report.page import Cell, Page, Table
 from cgpt.scaling.statistics import CONFIDENCE
@@ -176,7 +176,7 @@ def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
         share = budget["interior_share_of_draws"]
         said += ["interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws"]
         said += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
-        said += [_constant(budget["tokens_per_parameter"], _amount, _amount)]
+        said += [_constant(budget["tokens_per_parameter"], short_amount, short_amount)]
     return [Cell(text) for text in said]
 
 
@@ -230,7 +230,7 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
             cells += [Cell(_correlation(fit))]
             cells += [Cell(f"{fit['residual_sd']:.2%}"),
                       Cell(f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""),
-                      Cell(mark + _amount(fit["job_overhead"]) if fit["job_overhead"] else "")]  # fmt: skip
+                      Cell(mark + short_amount(fit["job_overhead"]) if fit["job_overhead"] else "")]  # fmt: skip
         rows.append([_machine(fit), *cells])
     return Table(title, [Cell(name) for name in names], rows, in_groups=True)
 
@@ -258,18 +258,11 @@ def _mark(found: Mapping[str, Any]) -> str:
 
 def _way(way: Mapping[str, Any]) -> Cell:
     """`~12.3 [10.1, 15] + 3,100`: of the steps, and what a job takes besides."""
-    value, low, high = (_amount(steps) for steps in way["steps"])
+    value, low, high = (short_amount(steps) for steps in way["steps"])
     if not math.isfinite(way["steps"][0]):
         return Cell("not reached")
-    besides = f" + {_amount(way['job_overhead'])}" if way["job_overhead"] else ""
+    besides = f" + {short_amount(way['job_overhead'])}" if way["job_overhead"] else ""
     return Cell(f"{_mark(way)}{value} [{low}, {high}]{besides}", "cheapest" if way["cheapest"] else "")
-
-
-def _amount(value: float) -> str:
-    """Three digits: `0.0123`, `3,101`, `645 K`."""
-    if not math.isfinite(value):
-        return "inf"
-    return short(value) if value >= 1e5 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _end(value: float | None) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from cgpt.cost.cerebras_gpt import COLUMNS, Row
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY
 from cgpt.files.csv_file import write_csv
-from cgpt.records import write_whole
+from cgpt.files.whole import write_whole
+from cgpt.formats import amount
 from cgpt.report.page import Cell, Page, Table, markdown
 
 
@@ -53,6 +54,4 @@ def _cells(row: Row) -> list[Cell]:
 
 
 def _modeled(value: float | None, factor: float = 1.0) -> Cell:
-    if value is None:
-        return Cell("")
-    return Cell(f"~{value * factor:,.0f}" if value * factor >= 1000 else f"~{value * factor:.3g}")
+    return Cell("" if value is None else f"~{amount(value * factor)}")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
+from cgpt.formats import with_prefix
 from cgpt.records import LABELS, read_kernels, read_loss
 from cgpt.report.figures import COLOURS, handle, log_ticks, new_figure, note, styles_of, write_figure
-from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
+from cgpt.report.machines.roofline import make_roofline, roofline_figure
 from cgpt.report.machines.table import anywhere, device_rows
 from cgpt.report.rows import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, output_folder
 from cgpt.spec import Experiment

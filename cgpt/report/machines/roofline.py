@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cost.shapes import of_model
 from cgpt.cost.wafer_training import BYTES
+from cgpt.formats import with_prefix
 from cgpt.report.figures import GREY, handle, log_ticks, new_figure, styles_of
 from cgpt.report.rows import Row
 from cgpt.spec import Model
@@ -124,11 +125,3 @@ def _panel(axes: Axes, roofline: Roofline, colours: dict[str, str]) -> None:
     axes.set_title(f"{roofline.title}\n{', '.join(said)}", fontsize=9)
     axes.set_xlabel("FLOPs per byte")
     axes.set_ylabel("FLOP/s of one system")
-
-
-def with_prefix(value: float, unit: str) -> str:
-    """Three digits with a decimal prefix: 0.0144 s is `14.4 ms`, 7.5e15 FLOP/s `7.5 PFLOP/s`."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value / 1e-6:.3g} µ{unit}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cgpt.formats import amount, score
 from cgpt.records import HARDWARE_COLUMNS
 from cgpt.report.page import Cell, Table
 from cgpt.report.rows import COLUMN_KEYS, Row, Rows, column_names, series, series_order
-from cgpt.report.scales import number
 from cgpt.report.score_table import metric_text
 
 # Column, label, unit, format; what is modeled carries a `~`.
@@ -73,7 +73,7 @@ def _scores(scores: list[Row], task: str) -> tuple[str, dict[str, str]] | None:
         return None
     last = max(of_task, key=series_order)  # fine-tuned before few-shot before zero-shot, many labels before few
     chosen = [row for row in of_task if series(row) == series(last)]
-    values = {row["pretrain_run"]: number(row["value"]) + row["scale"].unit for row in chosen}
+    values = {row["pretrain_run"]: score(row["value"]) + row["scale"].unit for row in chosen}
     return f"{metric_text(last)}, {series(last)}", values
 
 
@@ -92,5 +92,5 @@ def _cost(row: Row, key: str, factor: float) -> Cell:
     if row[key] is None:
         return Cell("")
     value = row[key] * factor
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    text = amount(value)
     return Cell("~" + text if row["timing"] == "modeled" else text)
