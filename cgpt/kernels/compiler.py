@@ -23,7 +23,7 @@ from cgpt.host import cpu_flags, cpu_model
 
 SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
 FLAGS = (
-    "-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
+    "-std=gnu2x", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
     # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning, so divergence is seen.
     "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-freciprocal-math",
 )  # fmt: skip

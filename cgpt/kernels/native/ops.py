@@ -17,9 +17,9 @@ SOFTMAX_FLOPS = 5
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
     """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    (B, T), (V, C) = tokens.shape, wte.shape
+    (B, T), C = tokens.shape, wte.shape[1]
     outs = [empty(B, T, C, like=wte)]
-    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], [scale], 2 * B * T * C)[0]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C], [scale], 2 * B * T * C)[0]
 
 
 def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
@@ -34,7 +34,7 @@ def embedding_grads(
     """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head, which is overwritten."""
     (B, T, C), V, S = dx.shape, wte.shape[0], wpe.shape[0]
     outs = [empty(V, C, like=wte) if dhead is None else dhead, empty(S, C, like=wpe)]
-    dims = [B, T, C, V, S, V if dhead is None else 0]
+    dims = [B, T, C, S, V if dhead is None else 0]
     with labelled(phase="backward"):
         dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], dims, [scale], 4 * B * T * C)
     return dwte, dwpe
@@ -52,12 +52,12 @@ def add_layer_norm(
         dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
         new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
         dims = [rows, C, int(len(grads) == 2)]
-        ins, flops = [dr, dy, r, mean, rstd, ins[-2]], 19 * rows * C
+        ins, flops = [dr, dy, r, mean, rstd, ins[1]], 19 * rows * C
         dx, dw, db = native_call("add_layer_norm_bwd", new, ins, dims, [scale], flops)
-        return (dx, dw, db) if f is None else (dx, dx, dw, db)
+        return (dx, dw, db) if f is None else (dx, dw, db, dx)
 
     outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
-    ins = [x, w, b] if f is None else [x, f, w, b]
+    ins = [x, w, b] if f is None else [x, w, b, f]
     dims, flops = [rows, C, int(f is not None)], 10 * rows * C
     r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon, scale], flops, grad)
     return r, y
@@ -78,8 +78,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, indep
 
     def grad(outs, grads, ins):
         new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
-        saved = outs[1:]  # what the activation was given
-        return tuple(native_call("linear_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
+        return tuple(native_call("linear_bwd", new, [grads[0], *ins[:2], *outs[1:]], dims, flops=2 * flops + more))
 
     outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
     return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
@@ -104,7 +103,7 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
 def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
     """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
     T, (_, B, H, S, D) = qkv.shape[1], cache.shape
-    return native_call("store_prompt", [cache], [qkv, row], [T, B, S, H, D])[0]
+    return native_call("store_prompt", [cache], [qkv, row], [B, S, H, D, T])[0]
 
 
 def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
@@ -146,8 +145,8 @@ def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 def head_logits(x: Tensor, w: Tensor) -> Tensor:
     """x @ w.T: (B, T, C), (V, C) -> (B, T, V), each sequence on its own."""
     (B, T, C), V = x.shape, w.shape[0]
-    name = "logits_few_rows" if T == 1 else "head_logits"
-    return native_call(name, [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
+    name, dims = ("logits_few_rows", [B, C, V]) if T == 1 else ("head_logits", [B, T, C, V])
+    return native_call(name, [empty(B, T, V, like=x)], [x, w], dims, flops=2 * B * T * C * V)[0]
 
 
 def adamw(
