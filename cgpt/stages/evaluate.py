@@ -42,13 +42,11 @@ def evaluate(
     inputs = content.of_task_data(task, data_root)
     lm_task = lm_eval_tasks.build(task, data_root)
     from cgpt.checkpoint.folder import load
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
-    from cgpt.model.loglikelihood import score
 
     model, tokenizer = load(checkpoint, hardware, threads)
     inputs |= content.of_checkpoint(checkpoint, spec["checkpoint_stage"])
-    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
+    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer))
     answer, share = commonest_answer(samples)
     lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(out / "samples.jsonl", lines)
