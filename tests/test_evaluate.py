@@ -19,6 +19,7 @@ from test_tasks import ROWS, write_task
 from cgpt.errors import UserError
 from cgpt.hardware import Hardware
 from cgpt.inference.lm_eval_model import Adapter
+from cgpt.model.loglikelihood import score
 from cgpt.records import SEAL, read_scores
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
@@ -163,17 +164,16 @@ def test_spaces_at_the_end_of_a_context_belong_to_the_continuation():
     assert moved == plain
 
 
-def test_a_context_longer_than_the_model_loses_its_start():
+def test_a_context_longer_than_the_model_loses_its_start(monkeypatch):
     recorded = []
 
-    def score(model, sequences, first):
+    def noted(model, sequences, first, on_scored):
         recorded.extend(zip(sequences, first))
-        return bigram.score(model, sequences, first)
+        return score(model, sequences, first)
 
-    model = adapter()
-    model._score = score
+    monkeypatch.setattr("cgpt.inference.lm_eval_model.score", noted)
     context = "a calm river and a loud city . " * 40 + "yes"
-    model.loglikelihood(requests((context, " no")))
+    adapter().loglikelihood(requests((context, " no")))
     ((tokens, first),) = recorded
     whole = TOKENIZER.encode(context + " no").ids
     assert tokens.tolist() == whole[-65:] and first == 65 - (len(whole) - len(TOKENIZER.encode(context).ids))
@@ -193,8 +193,8 @@ def test_greedy_is_true_only_for_the_most_likely_continuation():
     ids = [int(MODEL.table[END].argmax())]
     while len(ids) < 4:
         ids.append(int(MODEL.table[ids[-1]].argmax()))
-    model = adapter()
-    answers = model._score_pairs([([END], ids), ([END], [ids[0] ^ 1, *ids[1:]])])
+    texts = ("", "an answer")
+    answers = adapter()._loglikelihood_tokens([(texts, [END], ids), (texts, [END], [ids[0] ^ 1, *ids[1:]])])
     assert [greedy for _, greedy in answers] == [True, False]
 
 
@@ -313,6 +313,7 @@ from cgpt.stages import evaluate
 from cgpt.tasks import lm_eval_tasks
 lm_task = lm_eval_tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
 from cgpt.inference.lm_eval_model import Adapter
+from cgpt.model.loglikelihood import score
 tokenizer = bigram.make_tokenizer()
 model = bigram.make_model(tokenizer.get_vocab_size())
 evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer))
