@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bigram
 import pytest
 from test_evaluate import TOKENIZER, requests
@@ -16,11 +18,12 @@ def asked(options: dict) -> list[tuple]:
     """What the adapter asks of `generate` for two prompts with these options."""
     calls = []
 
-    def noted(model, prompts, n_new, config, stop_ids, stop):
+    def noted(prompts, n_new, config, stop_ids, stop):
         calls.append((n_new, config))
         return [[] for _ in prompts]
 
-    adapter = Adapter(bigram.make_model(TOKENIZER.get_vocab_size()), TOKENIZER, bigram.score, noted)
+    adapter = Adapter(bigram.make_model(TOKENIZER.get_vocab_size()), TOKENIZER)
+    adapter.generator = SimpleNamespace(generate=noted)
     adapter.generate_until(requests(("the film", options), ("a river", options)))
     return calls
 

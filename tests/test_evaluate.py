@@ -19,17 +19,19 @@ from test_tasks import ROWS, write_task
 from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
 from cgpt.jobs import Job
+from cgpt.model.loglikelihood import score
 from cgpt.records import SEAL, read_scores
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 TOKENIZER = bigram.make_tokenizer()
 MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
 END = TOKENIZER.token_to_id("<|endoftext|>")
 
 
 def adapter(model=MODEL):
-    return Adapter(model, TOKENIZER, bigram.score, bigram.generate)
+    return Adapter(model, TOKENIZER)
 
 
 def requests(*arguments: tuple) -> list[SimpleNamespace]:
@@ -139,16 +141,16 @@ def test_chance_is_the_mean_of_one_over_the_number_of_choices(tmp_path):
 def test_scores_are_the_same_at_every_batch_size(tmp_path, monkeypatch, batch):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]})
     expected = run(task, tmp_path)
-    monkeypatch.setattr("cgpt.inference.lm_eval_model.SEQUENCES_PER_CALL", batch)
+    monkeypatch.setattr("cgpt.model.loglikelihood.TOKENS_PER_BATCH", 32 * batch)
     assert run(task, tmp_path) == expected
 
 
 def test_sequences_are_scored_longest_first_and_answered_in_the_order_asked():
     model = bigram.make_model(TOKENIZER.get_vocab_size())
-    pairs = [("the film", " is good"), ("a calm river and a loud city", " yes"), ("no", " no")]
+    pairs = [("the film", " is good"), (" . ".join(["a calm river and a loud city"] * 5), " yes"), ("no", " no")]
     answers = adapter(model).loglikelihood(requests(*pairs))
     assert [total for total, _ in answers] == pytest.approx([bigram.direct(model, TOKENIZER, *pair) for pair in pairs])
-    assert model.calls == [sorted(model.calls[0], reverse=True)]
+    assert model.lengths == [64, 32]
 
 
 def test_an_empty_context_is_the_end_of_text_token():
@@ -162,17 +164,16 @@ def test_spaces_at_the_end_of_a_context_belong_to_the_continuation():
     assert moved == plain
 
 
-def test_a_context_longer_than_the_model_loses_its_start():
+def test_a_context_longer_than_the_model_loses_its_start(monkeypatch):
     recorded = []
 
-    def score(model, sequences, first):
+    def noted(model, sequences, first, on_scored):
         recorded.extend(zip(sequences, first))
-        return bigram.score(model, sequences, first)
+        return score(model, sequences, first)
 
-    model = adapter()
-    model._score = score
+    monkeypatch.setattr("cgpt.inference.lm_eval_model.score", noted)
     context = "a calm river and a loud city . " * 40 + "yes"
-    model.loglikelihood(requests((context, " no")))
+    adapter().loglikelihood(requests((context, " no")))
     ((tokens, first),) = recorded
     whole = TOKENIZER.encode(context + " no").ids
     assert tokens.tolist() == whole[-65:] and first == 65 - (len(whole) - len(TOKENIZER.encode(context).ids))
@@ -192,8 +193,8 @@ def test_greedy_is_true_only_for_the_most_likely_continuation():
     ids = [int(MODEL.table[END].argmax())]
     while len(ids) < 4:
         ids.append(int(MODEL.table[ids[-1]].argmax()))
-    model = adapter()
-    answers = model._score_pairs([([END], ids), ([END], [ids[0] ^ 1, *ids[1:]])])
+    texts = ("", "an answer")
+    answers = adapter()._loglikelihood_tokens([(texts, [END], ids), (texts, [END], [ids[0] ^ 1, *ids[1:]])])
     assert [greedy for _, greedy in answers] == [True, False]
 
 
@@ -284,8 +285,6 @@ def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
 def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
-    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
-        monkeypatch.setitem(sys.modules, name, bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     out = tmp_path / "evaluate" / "toy-1"
     record = evaluate(Job(spec, out, {"pretrain": tmp_path / "gpt-1"}, tmp_path / "data"))
@@ -313,9 +312,10 @@ from cgpt.stages import evaluate
 from cgpt.tasks import lm_eval_tasks
 lm_task = lm_eval_tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
 from cgpt.inference.lm_eval_model import Adapter
+from cgpt.model.loglikelihood import score
 tokenizer = bigram.make_tokenizer()
 model = bigram.make_model(tokenizer.get_vocab_size())
-evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer, bigram.score, bigram.generate))
+evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer))
 """
     home = tmp_path / "home"
     home.mkdir()
@@ -390,8 +390,6 @@ def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:
     """The whole stage with the bigram model: its record, its samples and what it said."""
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
-    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
-        monkeypatch.setitem(sys.modules, name, bigram)
     out = root / "evaluate" / "toy-1"
     spec = {"task": task, "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     evaluate(Job(spec, out, {"pretrain": root / "gpt-1"}, root / "data"))

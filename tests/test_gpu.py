@@ -26,7 +26,7 @@ from cgpt.commands import doctor
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan
 from cgpt.hardware import Hardware
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.kernels import backend
 from cgpt.kernels.tensors import Placement
 from cgpt.model.gpt import GPT
@@ -103,7 +103,9 @@ def test_scores_on_two_devices_equal_numpy_whether_or_not_the_rows_can_be_shared
 def test_continuations_on_two_devices_are_those_of_one():
     config, prompts = replace(SMALL, seq_len=20), [[1, 2, 3], [4, 5]]
     params = tiny.rough_parameters(config)
-    made = [generate(GPT(config, params, tiny.operations("tinygrad"), where), prompts, 6) for where in (ONE, TWO)]
+    made = [
+        Generator(GPT(config, params, tiny.operations("tinygrad"), where)).generate(prompts, 6) for where in (ONE, TWO)
+    ]
     assert made[0] == made[1] and len(made[0][0]) == 6
 
 

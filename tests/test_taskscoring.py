@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import bigram
 import pytest
 from test_fewshot import MODEL, TOKENIZER
 from test_preview import TOPIC, refused, root, said  # noqa: F401  a small project with files of its own
@@ -122,7 +121,7 @@ def test_an_answer_that_no_filter_can_take_ends_an_evaluation_with_one_line(tmp_
     lm_task = lm_eval_tasks.build(task, tmp_path)
     lm_eval_tasks.check_documents(task, lm_task, [0])
     with pytest.raises(UserError, match="filter_list: .* cannot be filtered so .ValueError: tuple.index"):
-        score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate))
+        score_task(task, lm_task, Adapter(MODEL, TOKENIZER))
 
 
 @pytest.mark.parametrize("key", ["doc_to_choice", "doc_to_target"])
@@ -206,7 +205,7 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
             tmp_path, {"train": rows, "test": rows}, doc_to_target=key, doc_to_choice=["no", "yes", "both"]
         )
         lm_task = lm_eval_tasks.build(task, tmp_path)
-        scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate)))
+        scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER)))
     by_index, by_name = scored
     assert by_name[0] == by_index[0] and {score.metric for score in by_index[0]} > {"acc"}
     assert [sample["correct"] for sample in by_name[1]] == [sample["correct"] for sample in by_index[1]]

@@ -100,14 +100,12 @@ class Evaluation:
     """Log-likelihoods of all requests, by the call that lm-evaluation-harness makes; written to `out` if it is set."""
 
     def __init__(self, setup: Setup, n_requests: int, out: Path | None):
-        from cgpt.inference.generate import generate
         from cgpt.inference.lm_eval_model import Adapter
-        from cgpt.model.loglikelihood import score
 
         _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
         self.requests = inputs.requests(setup.config, n_requests)
-        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer(), score, generate)
+        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer())
         self.answers: list[tuple[float, bool]] = []
         n_tokens = sum(len(context) + len(continuation) for _, context, continuation in self.requests)
         self.steps = Steps(self._step, n_tokens)
@@ -128,24 +126,21 @@ class Generation:
     """Greedy continuations of a batch of prompts."""
 
     def __init__(self, setup: Setup, batch_size: int, max_new_tokens: int):
-        from cgpt.inference.generate import generate
+        from cgpt.inference.generate import Generator
 
         _check_room(setup.config, inputs.PROMPT_TOKENS + max_new_tokens)
-        self.setup, self.max_new_tokens, self._generate = setup, max_new_tokens, generate
+        self.setup, self.max_new_tokens = setup, max_new_tokens
         self.prompts = inputs.prompts(setup.config, batch_size)
-        self.model = setup.load()
+        self.generator = Generator(setup.load())
         self.tokens: list[list[int]] = []
         self.steps = Steps(self._step, batch_size * max_new_tokens)
 
     def _step(self) -> None:
-        self.tokens = self._continue(self.max_new_tokens)
-
-    def _continue(self, n: int) -> list[list[int]]:
-        return self._generate(self.model, self.prompts, n)
+        self.tokens = self.generator.generate(self.prompts, self.max_new_tokens)
 
     def result(self) -> dict[str, Any]:
         """The new tokens, and the seconds of a call that asks for one token alone."""
-        first = Steps(lambda: self._generate(self.model, self.prompts, 1), len(self.prompts))
+        first = Steps(lambda: self.generator.generate(self.prompts, 1), len(self.prompts))
         first.run(WARMUP_STEPS + 3)
         return self.setup.fields() | {
             "batch_size": len(self.prompts), "prompt_tokens": len(self.prompts[0]),

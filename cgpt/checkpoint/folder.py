@@ -14,7 +14,7 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.data.content import verified
-from cgpt.data.end_tokens import EndTokens, end_of_text_tokens
+from cgpt.data.end_tokens import end_of_text_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
@@ -98,15 +98,7 @@ def load(
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)
-    return _model(config, params, ends, hardware, threads), tokenizer
-
-
-def _model(
-    config: Model, params: dict[str, np.ndarray], ends: EndTokens, hardware: Hardware, threads: int | None
-) -> GPT:
-    model = GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
-    model.ends = ends
-    return model
+    return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads, ends), tokenizer
 
 
 def import_hf(
@@ -119,7 +111,8 @@ def import_hf(
     """
     config, params, tokenizer = hf_folder.read(Path(folder))
     ends = end_tokens(Path(folder), tokenizer, config.vocab_size)
-    return _model(config, params, ends, hardware or CPU, threads), tokenizer
+    config = replace(config, d_ffn=flops.ffn_width(config))
+    return GPT.on(hardware or CPU, config, params, threads, ends), tokenizer
 
 
 def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | None = None) -> None:

@@ -38,13 +38,11 @@ def evaluate(job: Job) -> dict[str, Any]:
     inputs = content.of_task_data(task, job.data)
     lm_task = lm_eval_tasks.build(task, job.data)
     from cgpt.checkpoint.folder import load
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
-    from cgpt.model.loglikelihood import score
 
     model, tokenizer = load(checkpoint, hardware, job.threads)
     inputs |= content.of_checkpoint(checkpoint, stage)
-    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
+    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer))
     answer, share = commonest_answer(samples)
     lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(job.folder / "samples.jsonl", lines)

@@ -18,7 +18,8 @@ from cgpt.data.tokenizer import REMEDY, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.jobs import Job
 from cgpt.model.gpt import GPT, init_parameters
-from cgpt.model.loglikelihood import pad, padded_length, score
+from cgpt.model.loglikelihood import score
+from cgpt.model.padding import pad, padded_length
 from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.spec import Model
@@ -197,14 +198,12 @@ def encode(example: lm_eval_tasks.Example, model: GPT, tokenizer: Any) -> Encode
 
     Raises UserError for an answer that is longer than the model.
     """
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter, n_tokens_cut
 
-    adapter, longest = Adapter(model, tokenizer, score, generate), model.config.seq_len
+    adapter, longest = Adapter(model, tokenizer), model.config.seq_len
 
     def pair(answer: str) -> tuple[np.ndarray, int, int]:
-        context, continuation = adapter._encode_pair(example.prompt, answer)
-        context = context or [adapter.eot_token_id]
+        context, continuation = adapter.encode_pair(example.prompt, answer)
         if not continuation or len(continuation) > longest:
             raise UserError(f"finetune: the answer {answer[:60]!r} has {len(continuation)} tokens, of which the model "
                             f"reads 1 to {longest}; correct it, or leave its document out")  # fmt: skip
