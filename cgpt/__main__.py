@@ -18,6 +18,7 @@ from cgpt.commands import forecast as cost
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan, plans, shared_steps
 from cgpt.experiment.chain import Chain
+from cgpt.experiment.run import RUNS_FOLDER, Plan, Run, last_file
 from cgpt.files import cache
 from cgpt.files.declarations import folder_of
 from cgpt.files.whole import lock
@@ -28,7 +29,7 @@ from cgpt.spec import Experiment
 
 RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"  # the one folder of results that is committed
-DATA, LOCKS = plan.RUNS_FOLDER / "data", plan.RUNS_FOLDER / "locks"
+DATA, LOCKS = RUNS_FOLDER / "data", RUNS_FOLDER / "locks"
 STAGE_HELP = {
     "fetch": "download or copy a dataset, or make the builtin one, and verify it",
     "tokenize": "train the tokenizer and write the token shards",
@@ -136,11 +137,11 @@ def _workflow() -> load.Workflow:
     return load.read_workflow(root, folder_of(root))
 
 
-def _experiment(name: str) -> tuple[Experiment, plan.Plan]:
+def _experiment(name: str) -> tuple[Experiment, Plan]:
     return _planned(name, _workflow())
 
 
-def _planned(name: str, workflow: load.Workflow) -> tuple[Experiment, plan.Plan]:
+def _planned(name: str, workflow: load.Workflow) -> tuple[Experiment, Plan]:
     experiment = workflow.asked(name)
     if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job it is said already
         workflow.warn_of_others(name)
@@ -158,7 +159,7 @@ def _plan(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return show_plan.as_json(experiment, when, previews), show_plan.as_text(experiment, when, previews)
 
 
-def _previews(experiment: Experiment, made: plan.Plan, workflow: load.Workflow) -> list[Any]:
+def _previews(experiment: Experiment, made: Plan, workflow: load.Workflow) -> list[Any]:
     """The previews of a plan's tasks; raises UserError where a document or a corpus cannot be used."""
     from cgpt.preview import corpora, tasks
 
@@ -191,18 +192,18 @@ def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return _CALLS[chosen.verb](replace(run, execution=cost), workflow, threads) or {}, ""
 
 
-def _refuse_upstream(run: plan.Run, runs: dict[tuple[str, str], plan.Run]) -> None:
+def _refuse_upstream(run: Run, runs: dict[tuple[str, str], Run]) -> None:
     """Raise UserError where what a run is made from is missing, or is itself of something that changed since."""
-    missing = [(stage, id_) for stage, id_ in run.upstream() if not plan.last_file(stage, id_).is_file()]
+    missing = [(stage, id_) for stage, id_ in run.upstream() if not last_file(stage, id_).is_file()]
     if missing:
-        raise UserError(*(f"{plan.last_file(*upstream)}: is missing, and {run.id} needs it; "
+        raise UserError(*(f"{last_file(*upstream)}: is missing, and {run.id} needs it; "
                           f"run `python -m cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
-    again = Chain(runs, plan.RUNS_FOLDER, lambda stale: f"run `python -m cgpt {stale.stage} {stale.id}` again first")
+    again = Chain(runs, RUNS_FOLDER, lambda stale: f"run `python -m cgpt {stale.stage} {stale.id}` again first")
     if problems := again.above(run):
         raise UserError(*problems)
 
 
-def _granted(granted: int | None, run: plan.Run) -> int:
+def _granted(granted: int | None, run: Run) -> int:
     """The threads that the plan names; with fewer granted, recorded speeds would be a lie."""
     named = run.execution.threads
     if granted is not None and granted < named:
@@ -213,7 +214,7 @@ def _granted(granted: int | None, run: plan.Run) -> int:
     return named
 
 
-def _fetch(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _fetch(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.fetch import fetch
 
     record = fetch(workflow.datasets[run.id], _folder(run))
@@ -232,26 +233,26 @@ def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
         print(*error.problems, sep="\n", file=sys.stderr)
 
 
-def _tokenize(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _tokenize(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.tokenize import tokenize
 
     return tokenize(run.spec, DATA, _folder(run))
 
 
-def _pretrain(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _pretrain(run: Run, workflow: load.Workflow, threads: int) -> dict:
     if run.execution.leads_on:  # seen by a longer run that starts at the same time, which then waits
-        (plan.RUNS_FOLDER / "state" / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
+        (RUNS_FOLDER / "state" / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
     from cgpt.stages.pretrain import pretrain
 
     hardware, cost = _hardware(run, workflow), run.execution
-    shorter = shared_steps.usable(run, plan.RUNS_FOLDER / "state", LOCKS / "pretrain")
+    shorter = shared_steps.usable(run, RUNS_FOLDER / "state", LOCKS / "pretrain")
     return pretrain(
         run.spec, _upstream(run, "tokenize"), _folder(run), hardware, threads, cost.checkpoint_every_steps,
         _job_cost(hardware), shorter, cost.leads_on,
     )  # fmt: skip
 
 
-def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _finetune(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.finetune import finetune
 
     checkpoint = _upstream(run, "pretrain") if "pretrain" in run.needs else None
@@ -259,19 +260,19 @@ def _finetune(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
     return finetune(run.spec, checkpoint, tokens, DATA, _folder(run), hardware, threads, _job_cost(hardware))
 
 
-def _meter(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _meter(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.meter import meter
 
     return meter(run.spec, _upstream(run, "pretrain"), _folder(run), _hardware(run, workflow))
 
 
-def _baseline(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _baseline(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.baseline import baseline
 
     return baseline(run.spec, DATA, _folder(run))
 
 
-def _evaluate(run: plan.Run, workflow: load.Workflow, threads: int) -> dict:
+def _evaluate(run: Run, workflow: load.Workflow, threads: int) -> dict:
     from cgpt.stages.evaluate import evaluate
 
     checkpoint = _upstream(run, run.spec["checkpoint_stage"])
@@ -287,7 +288,7 @@ def _job_cost(hardware: Hardware) -> Any:
     return job_cost
 
 
-def _hardware(run: plan.Run, workflow: load.Workflow) -> Hardware:
+def _hardware(run: Run, workflow: load.Workflow) -> Hardware:
     return workflow.hardware[run.spec["hardware"]["name"]]
 
 
@@ -302,12 +303,12 @@ _CALLS = {
 }
 
 
-def _folder(run: plan.Run) -> Path:
-    return plan.last_file(run.stage, run.id).parent
+def _folder(run: Run) -> Path:
+    return last_file(run.stage, run.id).parent
 
 
-def _upstream(run: plan.Run, stage: str) -> Path:
-    return plan.last_file(stage, run.needs[stage]).parent
+def _upstream(run: Run, stage: str) -> Path:
+    return last_file(stage, run.needs[stage]).parent
 
 
 def _report(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -15,9 +15,10 @@ from project import TASK, edit, write_project
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
-from cgpt.experiment.plan import Plan, make_plan
+from cgpt.experiment.plan import make_plan
 from cgpt.experiment.planned_time import timed
 from cgpt.experiment.plans import all_runs, find_run
+from cgpt.experiment.run import Plan
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"

@@ -11,13 +11,14 @@ import pytest
 from project import edit, write_project
 from test_wholefile import HOLDER, start
 
-from cgpt.experiment import load, plan, plans, shared_steps
+from cgpt.experiment import load, plans, shared_steps
+from cgpt.experiment.run import Run, last_file
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch) -> list[plan.Run]:
+def runs(tmp_path, monkeypatch) -> list[Run]:
     """Three lengths of schedule wsd, the shortest first."""
     root = write_project(tmp_path)
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
@@ -27,11 +28,11 @@ def runs(tmp_path, monkeypatch) -> list[plan.Run]:
     return sorted(found, key=lambda run: run.spec["train"]["steps"])
 
 
-def usable(run: plan.Run) -> str | None:
+def usable(run: Run) -> str | None:
     return shared_steps.usable(run, Path("state"), Path("locks"))
 
 
-def leave(run: plan.Run, kind: str = ".trunk") -> None:
+def leave(run: Run, kind: str = ".trunk") -> None:
     """What a run keeps for itself, or for longer ones."""
     folder = Path("state") / f"{run.id}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def test_a_run_that_is_past_the_shared_steps_is_not_waited_for(runs):
 def test_nothing_is_kept_for_longer_runs_that_are_finished(runs):
     assert [plans.is_awaited(run, runs) for run in runs] == [True, True, False]
     for longer in runs[1:]:
-        record = plan.last_file("pretrain", longer.id)
+        record = last_file("pretrain", longer.id)
         record.parent.mkdir(parents=True)
         record.write_text("{}")
     assert not any(plans.is_awaited(run, runs) for run in runs)

@@ -29,7 +29,7 @@ for n in range(100):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cgpt.wholefile import lock
+from cgpt.files.whole import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

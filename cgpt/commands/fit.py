@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.experiment.plan import Plan
+from cgpt.experiment.run import Plan
 from cgpt.files.whole import write_whole
 from cgpt.report.figures import write_figure
 from cgpt.report.laws import figure, machines_figure

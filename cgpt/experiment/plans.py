@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import shared_steps
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.plan import Plan, Run, last_file, make_plan
+from cgpt.experiment.plan import make_plan
+from cgpt.experiment.run import Plan, Run, last_file
 
 
 def make_plans(workflow: Workflow) -> tuple[dict[str, Plan], dict[str, tuple[str, ...]]]:

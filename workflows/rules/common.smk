@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cgpt import jobs, provenance
+from cgpt import jobs
+from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.experiment import load, plan, plans
+from cgpt.experiment import load, plans
+from cgpt.experiment.run import last_file
 from cgpt.files import declarations
 from cgpt.host import level
 from cgpt.kernels.backend import on_host
@@ -63,7 +65,7 @@ def ids(stage):
 
 def upstream(stage):
     """Input: what shows that the run's upstream runs are finished."""
-    return lambda wildcards: [str(plan.last_file(*run)) for run in RUNS[stage, wildcards.run].upstream()]
+    return lambda wildcards: [str(last_file(*run)) for run in RUNS[stage, wildcards.run].upstream()]
 
 
 def local_files(wildcards):
@@ -92,7 +94,7 @@ def code(stage):
     def hashes(wildcards):
         modeled = RUNS[stage, wildcards.run].execution.hardware.timing == "modeled"
         return " ".join(
-            map(provenance.code_sha256, [f"stages.{stage}", "cost.job"] if modeled else [f"stages.{stage}"])
+            map(code_sha256, [f"stages.{stage}", "cost.job"] if modeled else [f"stages.{stage}"])
         )
 
     return hashes
@@ -132,7 +134,7 @@ def runtime(stage):
 def records(wildcards):
     """Input: the records of every run of an experiment that has one."""
     runs = PLANS[wildcards.experiment].runs
-    return [str(plan.last_file(run.stage, run.id)) for run in runs if run.stage not in ("fetch", "tokenize")]
+    return [str(last_file(run.stage, run.id)) for run in runs if run.stage not in ("fetch", "tokenize")]
 
 
 def curves(wildcards):

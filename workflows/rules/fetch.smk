@@ -14,6 +14,6 @@ rule fetch:
     params:
         spec=spec("fetch"),
         content=local_content,
-        code=provenance.code_sha256("stages.fetch"),
+        code=code_sha256("stages.fetch"),
     shell:
         "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

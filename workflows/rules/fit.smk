@@ -20,7 +20,7 @@ rule fit:
         experiment="|".join(re.escape(name) for name in PLANS if name not in WITH_HARDWARE_LAWS) or "none",
     params:
         fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
-        code=provenance.code_sha256("commands.fit"),
+        code=code_sha256("commands.fit"),
     shell:
         "python -m cgpt fit {wildcards.experiment} 2>&1 >/dev/null | tee -i {log} >&2"
 
@@ -52,4 +52,4 @@ use rule fit as fit_hardware with:
     params:
         fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
         rates=watts_and_prices,
-        code=provenance.code_sha256("commands.fit"),
+        code=code_sha256("commands.fit"),

@@ -35,7 +35,7 @@ rule plot:
         "results/runs/benchmarks/plot/{experiment}.tsv"
     params:
         spec=experiment_spec,
-        code=provenance.code_sha256("report.figures.plot"),
+        code=code_sha256("report.figures.plot"),
     shell:
         "python -m cgpt plot {wildcards.experiment} 2>&1 | tee -i {log} >&2"
 
@@ -60,7 +60,7 @@ rule plot_vary:
         experiment="|".join(re.escape(name) for name in WITH_VARY) or "none",
     params:
         spec=experiment_spec,
-        code=provenance.code_sha256("report.vary_figure.plot_vary"),
+        code=code_sha256("report.vary_figure.plot_vary"),
     shell:
         "python -m cgpt plot-vary {wildcards.experiment} 2>&1 | tee -i {log} >&2"
 
@@ -98,6 +98,6 @@ rule plot_devices:
         experiment="|".join(re.escape(name) for name in WITH_MODELED) or "none",
     params:
         spec=experiment_spec,
-        code=provenance.code_sha256("report.machines.figures.plot_devices"),
+        code=code_sha256("report.machines.figures.plot_devices"),
     shell:
         "python -m cgpt plot-devices {wildcards.experiment} 2>&1 | tee -i {log} >&2"

@@ -20,6 +20,6 @@ rule tabulate:
         "results/runs/benchmarks/tabulate/{experiment}.tsv"
     params:
         spec=experiment_spec,
-        code=provenance.code_sha256("report.tables.tabulate"),
+        code=code_sha256("report.tables.tabulate"),
     shell:
         "python -m cgpt tabulate {wildcards.experiment} 2>&1 | tee -i {log} >&2"
