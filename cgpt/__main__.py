@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.preview import tasks
 
     workflow = _workflow()
-    known = plans.all_runs(workflow)
+    known = plans.make_plans(workflow).runs
     ids = set(chosen.ids or sys.stdin.read().split())
     previews = tasks.previews([run for run in known.values() if run.id in ids], known, workflow)
     return {"tasks": [each.task for each in previews]}, ""
@@ -180,19 +180,18 @@ def _check(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _stage(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Find the run that the id names and call the function of the stage's name."""
     workflow = _workflow()
-    made, broken = plans.make_plans(workflow)
-    runs = plans.runs_of(made.values())
-    run = plans.pick(chosen.verb, chosen.id, runs, broken)
+    planned = plans.make_plans(workflow)
+    run = planned.find_run(chosen.verb, chosen.id)
     threads = _granted(chosen.threads, run)
     if chosen.verb in COMPUTING:
         backend.open_devices(_hardware(run, workflow))
     with lock(LOCKS / run.stage / run.id):
-        _refuse_upstream(run, runs)
-        cost = replace(run.execution, leads_on=plans.is_awaited(run, runs.values()))
+        _refuse_upstream(run, planned.runs)
+        cost = replace(run.execution, leads_on=planned.is_awaited(run))
         return _CALLS[chosen.verb](replace(run, execution=cost), workflow, threads) or {}, ""
 
 
-def _refuse_upstream(run: Run, runs: dict[tuple[str, str], Run]) -> None:
+def _refuse_upstream(run: Run, runs: Mapping[tuple[str, str], Run]) -> None:
     """Raise UserError where what a run is made from is missing, or is itself of something that changed since."""
     missing = [(stage, id_) for stage, id_ in run.upstream() if not last_file(stage, id_).is_file()]
     if missing:
@@ -226,7 +225,7 @@ def _warn_of_tasks(data: str, workflow: load.Workflow) -> None:
     """Say what is wrong with tasks over data that have just come, long before a run of them stops for it."""
     from cgpt.preview import tasks
 
-    known = plans.all_runs(workflow)
+    known = plans.make_plans(workflow).runs
     try:
         tasks.previews([run for run in known.values() if run.spec.get("task", {}).get("data") == data], known, workflow)
     except UserError as error:
