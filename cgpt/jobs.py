@@ -1,4 +1,7 @@
-"""A workflow and its jobs end together: what stops Snakemake stops them, and they notice when it is gone."""
+"""A job is one run of a stage: what the stage is given, and how a workflow and its jobs end together.
+
+What stops Snakemake stops its jobs, and they notice when it is gone.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,47 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from cgpt.hardware import Hardware
 from cgpt.host import is_alive
+from cgpt.spec import Dataset, Model, Train
 
 WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
 ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
 FORWARDERS = ("bash", "sh", "dash", "zsh", "tee")  # end by themselves, and pass the last lines on, when the job ends
+
+HOST = Hardware("cpu", "", device="CPU")
+Batches = Mapping[tuple[int, int], int]  # number of steps by sequences and by tokens in each
+JobCost = Callable[[Model, Hardware, Batches, int], dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage, as the stage is given it: `stage(job)` writes the run's files and returns its record."""
+
+    spec: dict[str, Any]  # all that decides the result
+    folder: Path  # of the run's files; its name is the run's id
+    upstream: Mapping[str, Path] = field(default_factory=dict)  # folders of the runs that it is made from, by stage
+    data: Path = Path("data")  # holds a folder per fetched data set
+    hardware: Hardware = HOST  # that the stage computes on, where it trains or scores
+    threads: int = 1
+    dataset: Dataset | None = None  # that `fetch` brings
+    checkpoint_every_steps: int = Train.checkpoint_every_steps
+    trunk: str | None = None  # a shorter run, whose state at the end of the stable phase this one can go on from
+    leads_on: bool = False  # whether a longer run may go on from this one's
+    # Cost of training on a modeled profile; handed in, so that a changed cost model trains nothing again on others.
+    cost: JobCost | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.folder.name
 
 
 def pass_signals_on() -> None:

@@ -13,8 +13,9 @@ from tiny import write_tokenizer
 from cgpt.data.shards import ShardWriter
 from cgpt.hardware import Hardware
 from cgpt.host import peak_memory_bytes
+from cgpt.jobs import Job
 from cgpt.spec import Model, Train
-from cgpt.stages.pretrain import PretrainRun
+from cgpt.stages.pretrain import pretrain
 
 
 def main(folder: Path, asked: dict) -> int:
@@ -30,9 +31,8 @@ def main(folder: Path, asked: dict) -> int:
     del settings["checkpoint_every_steps"]
     hardware = Hardware("cpu", "", device="CPU", kernels=asked["kernels"])
     spec = {"model": asdict(model), "train": settings, "seed": 0, "hardware": {"name": "cpu"}, "tokenize": "noise"}
-    run = PretrainRun(spec, tokens, folder / "runs" / "pretrain" / "run", hardware, threads=1)
-    run.train(train.checkpoint_every_steps)
-    run.finish(None)
+    pretrain(Job(spec, folder / "runs" / "pretrain" / "run", {"tokenize": tokens}, hardware=hardware,
+                 checkpoint_every_steps=train.checkpoint_every_steps))  # fmt: skip
     return peak_memory_bytes()
 
 

@@ -8,6 +8,7 @@ import pytest
 from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
+from cgpt.jobs import Job
 from cgpt.records import read_scores
 from cgpt.stages.baseline import bag_of_words, baseline
 
@@ -26,7 +27,7 @@ def test_word_order_is_beyond_it(tmp_path):
 
 def test_the_stage_writes_a_record_that_the_tables_accept(tmp_path):
     out = tmp_path / "baseline" / "toy-1"
-    baseline({"task": write_task(tmp_path, ROWS), "n_labels": None}, tmp_path, out)
+    baseline(Job({"task": write_task(tmp_path, ROWS), "n_labels": None}, out, data=tmp_path))
     record = read_scores(out / "scores.json")
     assert (record.stage, record.checkpoint, record.run, record.n_samples) == ("baseline", None, "toy-1", 2)
     assert [(score.metric, score.value, score.chance) for score in record.scores] == [("acc", 1.0, 0.5)]

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "cgpt"
 FLOORS = (
     "errors",
     "code_hash spec host",
-    "formats jobs files hardware",
-    "provenance recipe records",
+    "formats files hardware",
+    "provenance recipe records jobs",
     "data kernels cost",
     "tasks model",
     "experiment inference training checkpoint",

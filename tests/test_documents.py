@@ -10,7 +10,7 @@ from test_tokenize import corpus, decoded, problem, run, sentences
 from cgpt.data import documents, shards
 from cgpt.errors import UserError
 from cgpt.spec import Dataset
-from cgpt.stages.fetch import fetch
+from cgpt.stages.fetch import fetch_dataset as fetch
 from cgpt.stages.tokenize import END_OF_TEXT
 
 

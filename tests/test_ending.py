@@ -22,11 +22,9 @@ ROOT = Path(__file__).parent.parent
 def ended(capsys, verb: str, exception: BaseException) -> tuple[int, str]:
     """The exit code and standard error of a verb that raises."""
 
-    def command() -> None:
+    with ending.reported(verb) as end:
         raise exception
-
-    code = ending.run(verb, command)
-    return code, capsys.readouterr().err
+    return end.code, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -73,8 +71,8 @@ def test_what_is_said_after_ctrl_c_fits_the_verb(capsys, verb, expected):
 @pytest.mark.parametrize(("verb", "code"), [("plan", 0), ("evaluate", 128 + signal.SIGPIPE)])
 @pytest.mark.parametrize("redirection", ["", "2>&1"])
 def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(verb, code, redirection):
-    program = (f"import sys; from cgpt.commands import ending; sys.exit(ending.run('{verb}', "
-               "lambda: print('x' * 10**6, file=sys.stderr if sys.argv[1:] else sys.stdout)))")  # fmt: skip
+    program = (f"import sys\nfrom cgpt.commands import ending\nwith ending.reported('{verb}') as end:\n"
+               " print('x' * 10**6, file=sys.stderr if sys.argv[1:] else sys.stdout)\nsys.exit(end.code)")  # fmt: skip
     line = f'set -o pipefail; {sys.executable} -c "{program}" {"err" if redirection else ""} {redirection} | head -c 1'
     done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "x", "")
@@ -95,10 +93,10 @@ def test_output_that_is_full_or_closed_leaves_no_traceback(redirection, code, er
 
 
 def test_a_second_signal_changes_nothing():
-    code = ("import os, signal, sys, time\nfrom cgpt.commands import ending\ndef command():\n try:\n"
-            "  print('on', flush=True)\n"
+    code = ("import os, signal, sys, time\nfrom cgpt.commands import ending\nwith ending.reported('evaluate') as end:\n"
+            " try:\n  print('on', flush=True)\n"
             "  time.sleep(60)\n finally:\n  os.kill(os.getpid(), signal.SIGTERM)\n  print('tidied', flush=True)\n"
-            "sys.exit(ending.run('evaluate', command))")  # fmt: skip
+            "sys.exit(end.code)")  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "on\n"
         process.send_signal(signal.SIGINT)

@@ -17,8 +17,8 @@ import pytest
 from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
-from cgpt.hardware import Hardware
 from cgpt.inference.lm_eval_model import Adapter
+from cgpt.jobs import Job
 from cgpt.records import SEAL, read_scores
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
@@ -287,9 +287,8 @@ def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_p
     for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
         monkeypatch.setitem(sys.modules, name, bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
-    hardware = Hardware(name="cpu", description="", device="CPU")
     out = tmp_path / "evaluate" / "toy-1"
-    record = evaluate(spec, tmp_path / "gpt-1", tmp_path / "data", out, hardware, 1)
+    record = evaluate(Job(spec, out, {"pretrain": tmp_path / "gpt-1"}, tmp_path / "data"))
     read = read_scores(out / "scores.json")
     assert (read.run, read.checkpoint, read.n_samples, read.task_version) == ("toy-1", "gpt-1", 2, 1.0)
     assert read.prompt_example == "a good film\nSentiment:" and record["scores"][0]["metric"] == "acc"
@@ -395,6 +394,6 @@ def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:
         monkeypatch.setitem(sys.modules, name, bigram)
     out = root / "evaluate" / "toy-1"
     spec = {"task": task, "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
-    evaluate(spec, root / "gpt-1", root / "data", out, Hardware(name="cpu", description="", device="CPU"), 1)
+    evaluate(Job(spec, out, {"pretrain": root / "gpt-1"}, root / "data"))
     lines = (out / "samples.jsonl").read_text().splitlines()
     return read_scores(out / "scores.json"), [json.loads(line) for line in lines], capsys.readouterr().err

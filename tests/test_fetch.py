@@ -19,7 +19,7 @@ from cgpt.data import download
 from cgpt.errors import UserError
 from cgpt.spec import DataFile, Dataset, Hub
 from cgpt.stages import fetch as fetching
-from cgpt.stages.fetch import fetch
+from cgpt.stages.fetch import fetch_dataset as fetch
 
 TEXT = ("All happy families are alike.\n" * 100).encode()
 SHA256 = hashlib.sha256(TEXT).hexdigest()

@@ -14,7 +14,8 @@ from cgpt.data.tokenizer import byte_level_bpe
 from cgpt.experiment import load
 from cgpt.spec import Model
 from cgpt.stages.evaluate import score_task
-from cgpt.stages.fetch import MIRROR, fetch
+from cgpt.stages.fetch import MIRROR
+from cgpt.stages.fetch import fetch_dataset as fetch
 from cgpt.tasks import lm_eval_tasks
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install .[peer])")

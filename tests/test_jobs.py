@@ -17,8 +17,8 @@ from cgpt import jobs
 
 ROOT = Path(__file__).parent.parent
 JOB = (
-    "import time; from cgpt import jobs; from cgpt.commands import ending; jobs.stop_with_workflow(); "
-    "ending.run('pretrain', lambda: time.sleep(60))"
+    "import time\nfrom cgpt import jobs\nfrom cgpt.commands import ending\njobs.stop_with_workflow()\n"
+    "with ending.reported('pretrain'):\n time.sleep(60)"
 )
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -37,7 +37,7 @@ def trained_on(hardware, tokens: Path, root: Path, **train) -> Path:
     """The folder of a model pretrained on this profile."""
     out = root / "pretrain" / hardware.name
     spec = tiny.pretrain_spec(**train) | {"hardware": hardware_identity(hardware)}
-    pretrain(spec, tokens, out, hardware, tiny.THREADS, 100, job_cost if hardware.timing == "modeled" else None)
+    pretrain(tiny.job(spec, out, tokens, hardware=hardware, cost=job_cost if hardware.timing == "modeled" else None))
     return out
 
 
@@ -48,8 +48,7 @@ def pretrained(tokens, tmp_path_factory) -> dict[str, Path]:
 
 
 def metered(pretrained: Path, out: Path, hardware=CS2, **train) -> records.MeterRecord:
-    spec = tiny.pretrain_spec(**train)
-    meter(spec, pretrained, out, hardware)
+    meter(tiny.job(tiny.pretrain_spec(**train), out, upstream={"pretrain": pretrained}, hardware=hardware))
     record = records.read_run(out / "run.json")
     assert isinstance(record, records.MeterRecord)
     return record
@@ -146,19 +145,20 @@ def test_fine_tuning_and_evaluation_on_a_modeled_device_have_the_cpus_bits_and_n
     test_finetune.write_rows(tmp_path / "data" / "toy")
     tiny.token_folder(tmp_path / "tokens")
     task = test_finetune.TASK | {"test_split": "validation"}
-    spec, found = test_finetune.spec(task), {}
+    spec, results = test_finetune.spec(task), {}
     for hardware in (tiny.CPU, CS2):
         out, cost = tmp_path / hardware.name, job_cost if hardware.timing == "modeled" else None
-        finetune(spec, None, tmp_path / "tokens", tmp_path / "data", out, hardware, tiny.THREADS, cost)
+        there = {"data": tmp_path / "data", "hardware": hardware}
+        finetune(tiny.job(spec, out, tmp_path / "tokens", cost=cost, **there))
         scored = {"task": task, "checkpoint_stage": "finetune"}
-        evaluate(scored, out, tmp_path / "data", out / "scores", hardware, tiny.THREADS)
-        found[hardware.name] = (
+        evaluate(tiny.job(scored, out / "scores", upstream={"finetune": out}, **there))
+        results[hardware.name] = (
             asdict(records.read_run(out / "run.json")),
             records.read_scores(out / "scores/scores.json"),
         )
     for name in (*WEIGHTS, "scores/samples.jsonl"):
         assert (tmp_path / "cs2" / name).read_bytes() == (tmp_path / "cpu" / name).read_bytes(), name
-    (modeled, scores), (measured, _) = found["cs2"], found["cpu"]
+    (modeled, scores), (measured, _) = results["cs2"], results["cpu"]
     shortest_s = wafer_training.training_step(of_model(tiny.ONE_LAYER), CS2, 8, 1).parts_s["pass_latency"]
     assert modeled["timing"] == "modeled" and modeled["seconds"] > 3000 > measured["seconds"]
     assert modeled["tokens_per_s"] < modeled["tokens"] / modeled["steps"] / shortest_s

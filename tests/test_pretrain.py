@@ -43,6 +43,7 @@ MOMENTS = {  # when a process ends -> steps left for the next one
 # Starts a process per moment (forked, so that the imports are paid once) and prints how each ended.
 DRIVER = """
 import json, os, signal, sys
+from contextlib import nullcontext
 from pathlib import Path
 import tiny
 from cgpt import __main__ as command_line
@@ -74,7 +75,8 @@ def arrange(moment, out):
     if "record" in moment:
         stage.write_record = end
     every = 1000 if number == signal.SIGTERM else 5
-    command_line._stage = lambda _: (stage.pretrain(tiny.pretrain_spec(), tokens, out, tiny.CPU, 1, every), "")
+    job = tiny.job(tiny.pretrain_spec(), out, tokens, threads=1, checkpoint_every_steps=every)
+    command_line.run_stage.prepared = lambda _: nullcontext((stage.pretrain, job))
 
 tokens, root, running = Path(sys.argv[1]), Path(sys.argv[2]), {}
 for moment in sys.argv[3:]:
@@ -96,7 +98,7 @@ def tokens(tmp_path_factory) -> Path:
 def run(tokens: Path, root: Path, every: int = EVERY, **train) -> Path:
     """Pretrain below `root`; return the run's folder."""
     out = root / "pretrain" / "run"
-    stage.pretrain(tiny.pretrain_spec(**train), tokens, out, tiny.CPU, tiny.THREADS, every)
+    stage.pretrain(tiny.job(tiny.pretrain_spec(**train), out, tokens, checkpoint_every_steps=every))
     return out
 
 
@@ -171,18 +173,17 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bits(moment, ended, tokens, 
 
 
 def test_ctrl_c_stops_with_its_own_exit_code(monkeypatch, capsys):
-    def interrupted(chosen):
+    def interrupted(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "_stage", interrupted)
+    monkeypatch.setattr(command_line.run_stage, "prepared", interrupted)
     assert command_line.main(["pretrain", "run"]) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on from the last checkpoint\n"
 
 
 def steps_behind(tokens: Path, root: Path, **train) -> int:
     """Where a run below `root` would begin."""
-    spec, out = tiny.pretrain_spec(**train), root / "pretrain" / "run"
-    started = stage.PretrainRun(spec, tokens, out, tiny.CPU, tiny.THREADS)
+    started = stage.PretrainRun(tiny.job(tiny.pretrain_spec(**train), root / "pretrain" / "run", tokens))
     assert len(started.log.rows) == len(rows(root / "state" / "run")) == started.trainer.n_updates
     return started.trainer.n_updates
 
@@ -203,9 +204,9 @@ def test_a_state_file_that_is_damaged_is_not_used(stopped, tokens):
 
 
 def test_loss_csv_is_written_while_the_run_goes(stopped):
-    found = rows(stopped / "state" / "run")
-    assert [row["step"] for row in found] == [str(n) for n in range(1, 14)]
-    assert list(found[0]) == list(records.LOSS_COLUMNS)
+    lines = rows(stopped / "state" / "run")
+    assert [row["step"] for row in lines] == [str(n) for n in range(1, 14)]
+    assert list(lines[0]) == list(records.LOSS_COLUMNS)
 
 
 def test_the_record_is_written_last(ended):
@@ -247,13 +248,13 @@ def test_the_validation_loss_is_the_mean_nats_of_the_windows_and_gives_the_bits_
 
 def test_training_lowers_the_loss_and_the_record_says_what_was_done(whole):
     record = records.read_run(whole / "run.json")
-    found = rows(whole)
-    assert float(found[-1]["train_loss"]) < float(found[0]["train_loss"]) - 0.5
+    lines = rows(whole)
+    assert float(lines[-1]["train_loss"]) < float(lines[0]["train_loss"]) - 0.5
     assert (record.run, record.stage, record.model, record.data) == ("run", "pretrain", "tiny", "count+noise")
     assert (record.steps, record.tokens, record.threads, record.seed) == (20, 1600, tiny.THREADS, 1)
     assert record.n_parameters == sum(value.size for value in load_file(whole / "model.safetensors").values())
     assert record.flops_6nd == 6 * record.n_parameters * 1600 < record.flops
-    assert record.train_loss == float(found[-1]["train_loss"])
+    assert record.train_loss == float(lines[-1]["train_loss"])
     assert record.seconds > 0 and record.tokens_per_s > 0 and record.compile_s >= 0 and record.peak_memory_bytes > 1e7
     assert {path.name for path in whole.iterdir()} == {
         "config.json", "loss.csv", "model.safetensors", "run.json", "tokenizer.json",
@@ -263,9 +264,9 @@ def test_training_lowers_the_loss_and_the_record_says_what_was_done(whole):
 def test_micro_batches_give_the_losses_of_the_whole_batch(tokens, whole, tmp_path):
     parts = run(tokens, tmp_path, micro_batch_size=2)
     for column in ("train_loss", "grad_norm"):
-        found, wanted = ([float(row[column]) for row in rows(out)] for out in (parts, whole))
-        np.testing.assert_allclose(found, wanted, rtol=2e-3)
-        np.testing.assert_allclose(found[:3], wanted[:3], rtol=1e-5)
+        values, wanted = ([float(row[column]) for row in rows(out)] for out in (parts, whole))
+        np.testing.assert_allclose(values, wanted, rtol=2e-3)
+        np.testing.assert_allclose(values[:3], wanted[:3], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_a_run_that_diverges_stops_with_one_line_that_names_step_rate_and_remedy
 
 
 def test_a_validation_loss_that_is_no_number_is_divergence_too_and_never_a_result(tokens, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage.PretrainRun, "validation_loss", lambda self: math.nan)
+    monkeypatch.setattr(stage, "validation_loss", lambda *_: math.nan)
     with pytest.raises(UserError, match=r"the run diverged at step \d+ \(loss nan"):
         run(tokens, tmp_path)
     assert not (tmp_path / "pretrain" / "run" / "run.json").exists()
@@ -359,11 +360,11 @@ def test_a_full_disk_is_one_line(tokens, tmp_path, monkeypatch):
     assert str(caught.value) == f"{tmp_path / 'state' / 'run'}: no disk space is left; free some, then run again"
 
 
-def lengths(tokens: Path, root: Path, steps: int, **told) -> Path:
+def lengths(tokens: Path, root: Path, steps: int, **given) -> Path:
     """A run of schedule wsd below `root`, named after its number of steps."""
     spec = tiny.pretrain_spec(schedule="wsd", warmup_tokens=160, decay_fraction=0.4, steps=steps, tokens=80 * steps)
     out = root / "pretrain" / str(steps)
-    stage.pretrain(spec, tokens, out, tiny.CPU, tiny.THREADS, EVERY, **told)
+    stage.pretrain(tiny.job(spec, out, tokens, checkpoint_every_steps=EVERY, **given))
     return out
 
 
@@ -388,6 +389,6 @@ def test_a_longer_run_trains_from_the_start_where_what_a_shorter_one_left_is_gon
         alone / "model.safetensors"
     ).read_bytes()
     other = tiny.pretrain_spec(schedule="wsd", warmup_tokens=160, decay_fraction=0.4, steps=10, lr=0.02)
-    stage.pretrain(other, tokens, tmp_path / "pretrain" / "10", tiny.CPU, tiny.THREADS, EVERY, leads_on=True)
+    stage.pretrain(tiny.job(other, tmp_path / "pretrain" / "10", tokens, checkpoint_every_steps=EVERY, leads_on=True))
     joined = lengths(tokens, tmp_path, 20, trunk="10")
     assert (joined / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()

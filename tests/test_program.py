@@ -26,11 +26,11 @@ def cache(tmp_path, monkeypatch):
         recorded.append(arguments)
         return record(*arguments)
 
-    record = capture.record
+    record = capture.Recorder
     tiny.operations("native")  # the kernels, which the cache folder holds too, are compiled before it is changed
     capture._environment()
     monkeypatch.setattr(capture, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(capture, "record", counted)
+    monkeypatch.setattr(capture, "Recorder", counted)
     return tmp_path, recorded
 
 
@@ -101,7 +101,7 @@ def test_a_recording_of_what_is_no_native_kernel_is_refused(cache):
 
 RUN = """
 import tiny
-from cgpt.optim import AdamW, Trainer
+from cgpt.training.trainer import AdamW, Trainer
 trainer = Trainer(tiny.model(), AdamW())
 print([trainer.step([tiny.batch(n)], 0.01) for n in range(3)])
 """

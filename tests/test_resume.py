@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 from cgpt import records
 from cgpt.data import shards
 from cgpt.errors import UserError
+from cgpt.jobs import Job
 from cgpt.stages import pretrain as stage
+from cgpt.training.resume import load_first
 from cgpt.training.trainer import Trainer
 
 
@@ -21,11 +23,14 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def pretrain(tokens: Path, root: Path) -> records.PretrainRecord:
+def job(tokens: Path, root: Path) -> Job:
     """Twenty steps, with a state after every five."""
-    out = root / "pretrain" / "run"
-    stage.pretrain(tiny.pretrain_spec(), tokens, out, tiny.CPU, tiny.THREADS, 5)
-    return records.read_run(out / "run.json")
+    return tiny.job(tiny.pretrain_spec(), root / "pretrain" / "run", tokens, checkpoint_every_steps=5)
+
+
+def pretrain(tokens: Path, root: Path) -> records.PretrainRecord:
+    stage.pretrain(job(tokens, root))
+    return records.read_run(root / "pretrain" / "run" / "run.json")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def stopped(half_done, tmp_path) -> Path:
 
 def steps_behind(tokens: Path, root: Path) -> int:
     """Where the run below `root` would begin."""
-    started = stage.PretrainRun(tiny.pretrain_spec(), tokens, root / "pretrain" / "run", tiny.CPU, tiny.THREADS)
+    started = stage.PretrainRun(job(tokens, root))
     assert len(started.log.rows) == started.trainer.n_updates
     return started.trainer.n_updates
 
@@ -80,7 +85,7 @@ def test_a_run_never_goes_on_with_other_data_and_says_so(stopped, tokens, tmp_pa
 @pytest.mark.parametrize(
     ("of", "name", "says"),
     [
-        (stage.kernels, "description", "compiler"),
+        (stage.backend, "description", "compiler"),
         (stage.provenance, "processor", "processor"),
         (stage.provenance, "installed_version", "version of tinygrad or NumPy"),
     ],
@@ -110,11 +115,9 @@ def test_a_state_whose_number_of_updates_is_not_that_of_its_log_is_not_used(stop
 
 
 def test_a_state_of_more_steps_than_the_run_has_is_not_used(stopped, tokens, capsys):
-    spec, out = tiny.pretrain_spec(), stopped / "pretrain" / "run"
-    saved = stage.PretrainRun(spec, tokens, out, tiny.CPU, tiny.THREADS)
-    assert saved.trainer.n_updates == 10
-    saved.steps = 9
-    assert saved._saved() is None
+    run = stage.PretrainRun(job(tokens, stopped))
+    assert run.trainer.n_updates == 10
+    assert load_first([run.state], 9, "run") is None
     assert "has more than the run's 9 steps, so it is not used" in capsys.readouterr().err
 
 
@@ -139,8 +142,7 @@ def test_a_state_without_a_log_is_not_used(stopped, tokens):
 def test_every_flipped_bit_of_a_state_is_noticed(stopped, tokens):
     path = stopped / "state" / "run" / "state.safetensors"
     content = path.read_bytes()
-    state = stage.RunState(path.parent, stage.PretrainRun(
-        tiny.pretrain_spec(), tokens, stopped / "pretrain" / "run", tiny.CPU, tiny.THREADS).state.key)  # fmt: skip
+    state = stage.PretrainRun(job(tokens, stopped)).state
     path.write_bytes(content)
     assert state.load()[0] is not None
     for at in np.random.RandomState(0).choice(len(content), 60, replace=False):
@@ -158,15 +160,16 @@ def test_a_run_killed_after_its_last_step_still_knows_its_speed(tokens, tmp_path
     assert record.tokens_per_s > 0 and record.compile_s is not None and record.seconds > 0
 
 
-def test_what_the_device_metered_outlives_a_stop(tokens, tmp_path):
-    out = tmp_path / "pretrain" / "run"
-    arguments = (tiny.pretrain_spec(), tokens, out, tiny.CPU, tiny.THREADS)
-    before = stage.PretrainRun(*arguments)
-    before.train(checkpoint_every_steps=15)
+def test_what_the_device_metered_outlives_a_stop(tokens, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "write_record", interrupt)
+        pretrain(tokens, tmp_path)
+    before = stage.PretrainRun(job(tokens, tmp_path))
+    assert before.trainer.n_updates == 20
     before.metered = {"metered_flops": 5.0, "metered_bytes": 7.0}
-    before.state.save(before._now())
-    record = stage.PretrainRun(*arguments).finish(None)
-    assert (record["metered_flops"], record["metered_bytes"]) == (5.0, 7.0)
+    before.state.save(before.saved())
+    record = pretrain(tokens, tmp_path)
+    assert (record.metered_flops, record.metered_bytes) == (5.0, 7.0)
 
 
 def test_a_tokens_json_that_is_damaged_is_one_line_before_anything_is_trained(tmp_path):

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from cgpt.data import documents, shards
 from cgpt.errors import UserError
+from cgpt.jobs import Job
 from cgpt.stages.tokenize import END_OF_TEXT, tokenize
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def corpus(root: Path, kind: str = "line", name: str = "x", **files: str | bytes
 
 
 def run(root: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    return tokenize(spec, root / "data", root / "out")
+    return tokenize(Job(spec, root / "out", data=root / "data"))
 
 
 def problem(root: Path, spec: dict[str, Any]) -> str:
@@ -97,8 +98,8 @@ def test_a_long_document_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, m
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="\n".join(sentences(300)))
     code = (
-        "import json,sys,pathlib,cgpt.stages.tokenize as t;spec,data,out=sys.argv[1:];"
-        "t.tokenize(json.loads(spec),pathlib.Path(data),pathlib.Path(out))"
+        "import json,sys,pathlib,cgpt.jobs as j,cgpt.stages.tokenize as t;spec,data,out=sys.argv[1:];"
+        "t.tokenize(j.Job(json.loads(spec),pathlib.Path(out),data=pathlib.Path(data)))"
     )
     for number, threads in ((1, "1"), (2, "2")):
         environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": threads, "PYTHONPATH": str(ROOT)}

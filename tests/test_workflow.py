@@ -33,12 +33,12 @@ class Chain:
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
 REPORT = "experiment, plan, results, partial"
 STAGES = {  # function: its parameters, and what it writes
-    "fetch": ("dataset, out", 'out, "fetched.json"'),
-    "tokenize": ("spec, data_root, out", 'out, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
-    "pretrain": ("spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on", f"out, {CHECKPOINT}"),
-    "finetune": ("spec, checkpoint, tokens, data_root, out, hardware, threads, job_cost", f"out, {CHECKPOINT}"),
-    "baseline": ("spec, data_root, out", 'out, "scores.json", "samples.jsonl"'),
-    "evaluate": ("spec, checkpoint, data_root, out, hardware, threads", 'out, "scores.json", "samples.jsonl"'),
+    "fetch": ("job", 'job.folder, "fetched.json"'),
+    "tokenize": ("job", 'job.folder, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
+    "pretrain": ("job", f"job.folder, {CHECKPOINT}"),
+    "finetune": ("job", f"job.folder, {CHECKPOINT}"),
+    "baseline": ("job", 'job.folder, "scores.json", "samples.jsonl"'),
+    "evaluate": ("job", 'job.folder, "scores.json", "samples.jsonl"'),
     "tabulate": (REPORT, 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", "table.md", '
                  '"table.html"'),
     "plot": (REPORT, 'results / experiment.name / "figures", *(f"{name}.{kind}" '
@@ -264,8 +264,8 @@ def test_a_typo_fails_with_one_line_even_where_all_outputs_exist(root):
 def test_a_failing_stage_shows_its_line_keeps_its_log_and_its_resume_state(root):
     (root / "cgpt/stages/pretrain.py").write_text(
         "from pathlib import Path\nfrom cgpt.errors import UserError\n\n"
-        "def pretrain(spec, tokens, out, hardware, threads, every, job_cost, trunk, leads_on):\n"
-        "    state = Path('results/runs/state') / out.name\n    state.mkdir(parents=True)\n"
+        "def pretrain(job):\n"
+        "    state = Path('results/runs/state') / job.id\n    state.mkdir(parents=True)\n"
         "    (state / 'step.txt').write_text('7')\n"
         "    raise UserError('loss: is not a number at step 7; lower train.lr')\n"
     )

@@ -8,15 +8,20 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cgpt.data.shards import ShardWriter
 from cgpt.hardware import Hardware
+from cgpt.jobs import Job
 from cgpt.kernels import backend
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.spec import Model, Train
+
+if TYPE_CHECKING:
+    from tinygrad import Tensor
 
 THREADS = 2  # one number for the whole process: the pool of native kernels cannot be resized
 CPU = Hardware("cpu", "", device="CPU", kernels="native")
@@ -50,6 +55,13 @@ def batch(seed: int, rows: int = 3, length: int = 13, vocab: int = 50) -> tuple[
     return tokens, targets
 
 
+def loss_and_grads(model: GPT, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Loss and the gradient of every parameter, as a step of training has them."""
+    x = model.embedding(tokens).detach()
+    loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets)
+    return loss, model.gradients(loss, x, tokens)
+
+
 def write_tokenizer(path: Path, n: int = CONFIG.vocab_size) -> str:
     """A tokenizer of the words w0 w1 ... and <|endoftext|>; returns the hash of its file."""
     words = {f"w{i}": i for i in range(n - 1)} | {"<|endoftext|>": n - 1}
@@ -68,6 +80,12 @@ def token_folder(folder: Path, vocab: int = CONFIG.vocab_size) -> Path:
             shard.append((3 * np.arange(n) + rng.integers(0, 3, n)) % vocab, 777, 1)
     (folder / "tokens.json").write_text(json.dumps({"corpus": ["count", "noise"]}))
     return folder
+
+
+def job(spec: dict, folder: Path, tokens: Path | None = None, **given) -> Job:
+    """A job on this processor, with the tokens that it is made from."""
+    upstream = given.pop("upstream", {}) | ({"tokenize": tokens} if tokens else {})
+    return Job(spec, folder, upstream, **({"hardware": CPU, "threads": THREADS} | given))
 
 
 def pretrain_spec(**train) -> dict:

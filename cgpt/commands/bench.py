@@ -21,8 +21,10 @@ MOST_DIGITS = 9
 WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
 
 
-def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """The command line of `bench`; numbers are checked in `bench`, so that each problem is one line."""
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verb to a command line; numbers are checked in `bench`, so that each problem is one line."""
+    verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
+    verb.set_defaults(run=bench)
     verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
     verb.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")

@@ -1,7 +1,9 @@
-"""Looks at the machine before any job does: compiler, libraries, cores, memory, disk, hardware profiles."""
+"""The verb `doctor`: looks at the machine before any job does: compiler, libraries, cores, memory, disk, profiles."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import shutil
@@ -23,8 +25,23 @@ LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers
 LEAST_DISK_BYTES = 2 * 2**30
 
 
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verb to a command line."""
+    verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
+    verb.set_defaults(run=doctor)
+
+
+def doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The machine's facts as a mapping and as lines. Raises UserError, and prints them, where there are problems."""
+    facts = examine()
+    if facts["problems"]:
+        print(json.dumps(facts) if arguments.json else as_text(facts))
+        raise UserError(*facts["problems"])
+    return facts, as_text(facts)
+
+
 def examine() -> dict[str, Any]:
-    """What was found; `problems` holds a line for each thing that will stop a run on this machine's processor."""
+    """The machine's facts; `problems` holds a line for each thing that will stop a run on its processor."""
     problems: list[str] = []
     libraries = {name: installed_version(name) for name in LIBRARIES}
     problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
@@ -87,23 +104,23 @@ def why_not(hardware: Hardware) -> str | None:
     return None
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """One line for each thing found."""
-    compiler, openblas = found["compiler"], found["openblas"]
-    memory = f", {found['memory_bytes'] / 2**30:.1f} GiB memory" if found["memory_bytes"] else ""
+def as_text(facts: dict[str, Any]) -> str:
+    """One line for each fact."""
+    compiler, openblas = facts["compiler"], facts["openblas"]
+    memory = f", {facts['memory_bytes'] / 2**30:.1f} GiB memory" if facts["memory_bytes"] else ""
     lines = [
-        f"python     {found['python']}",
-        f"processor  {found['cpu']}, {found['cores']} cores granted{memory}",
-        f"level      {_level(found)}",
-        f"disk       {found['disk_free_bytes'] / 2**30:.1f} GiB free",
+        f"python     {facts['python']}",
+        f"processor  {facts['cpu']}, {facts['cores']} cores granted{memory}",
+        f"level      {_level(facts)}",
+        f"disk       {facts['disk_free_bytes'] / 2**30:.1f} GiB free",
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
-        f"cache      {found['cache']}",
-        f"mirror     {found['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
-        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in found["libraries"].items()),
+        f"cache      {facts['cache']}",
+        f"mirror     {facts['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
+        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items()),
     ]
-    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in found["hardware"].items()]
-    return "\n".join([*lines, *([] if found["problems"] else ["all well"])])
+    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in facts["hardware"].items()]
+    return "\n".join([*lines, *([] if facts["problems"] else ["all well"])])
 
 
 def _can_run(hardware: dict[str, Any]) -> str:
@@ -115,22 +132,22 @@ def _can_run(hardware: dict[str, Any]) -> str:
 
 def _compiler() -> dict[str, str] | None:
     try:
-        found = find_compiler()
+        compiler = find_compiler()
     except UserError:
         return None
-    return {"name": found.name, "command": found.command[0], "version": found.version}
+    return {"name": compiler.name, "command": compiler.command[0], "version": compiler.version}
 
 
-def _level(found: dict[str, Any]) -> str:
-    if found["cpu_level_in_use"] is None:
-        return f"{found['cpu_level']}, CGPT_CPU asks for another"
-    if found["cpu_level_in_use"] == found["cpu_level"]:
-        return found["cpu_level"]
-    return f"{found['cpu_level']}, in use {found['cpu_level_in_use']} (CGPT_CPU)"
+def _level(facts: dict[str, Any]) -> str:
+    if facts["cpu_level_in_use"] is None:
+        return f"{facts['cpu_level']}, CGPT_CPU asks for another"
+    if facts["cpu_level_in_use"] == facts["cpu_level"]:
+        return facts["cpu_level"]
+    return f"{facts['cpu_level']}, in use {facts['cpu_level_in_use']} (CGPT_CPU)"
 
 
 def _or_none(function: Callable[[], str]) -> str | None:
-    """What a function returns; None where it raises UserError, which `why_not` says of the profile."""
+    """The result of a function; None where it raises UserError, which `why_not` says of the profile."""
     try:
         return function()
     except UserError:

@@ -1,4 +1,4 @@
-"""How a command ends: with its result, or with one line for each thing that a user or the machine can cause."""
+"""The end of a command: with its result, or with one line for each thing that a user or the machine can cause."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -30,36 +31,44 @@ INSTEAD = {
 }
 
 
-def run(verb: str, command: Callable[[], None]) -> int:
-    """The exit code of a command that prints its result: 0, 1 with a line a problem, or 128 + a signal's number.
+class Exit:
+    """The exit code of a command: 0, 1 after a line a problem, or 128 + a signal's number."""
+
+    code = 0
+
+
+@contextmanager
+def reported(verb: str) -> Iterator[Exit]:
+    """Inside, a command works and prints its result; whatever ends it early is a line on standard error, and a code.
 
     An exception that nobody foresaw keeps its traceback.
     """
-    before = _handle_signals()
+    end, handlers = Exit(), _handle_signals()
     try:
-        command()
+        yield end
         if sys.stdout:  # None where the shell closed it
             sys.stdout.flush()
-        return 0
     except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
         _discard_output()
-        return 128 + signal.SIGPIPE if verb in GOES_ON else 0
+        end.code = 128 + signal.SIGPIPE if verb in GOES_ON else 0
     except UserError as error:
-        return _say(*error.problems)
+        end.code = _say(*error.problems)
     except KeyboardInterrupt as stop:
         _say("stopped" + (f"; {GOES_ON[verb]}" if verb in GOES_ON else ""))
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
+        end.code = 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
     except MemoryError as error:
         why = f" ({error})" if str(error) else ""
-        return _say(f"{verb}: the memory of this machine is not enough{why}; ask for a smaller model, batch or file")
+        end.code = _say(
+            f"{verb}: the memory of this machine is not enough{why}; ask for a smaller model, batch or file"
+        )
     except RecursionError:
-        return _say(f"{verb}: a file is nested too deep to be read; write it flatter")
+        end.code = _say(f"{verb}: a file is nested too deep to be read; write it flatter")
     except OSError as error:
         what = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or verb)
         instead = INSTEAD.get(error.errno or 0, "check that it is there and what it should be")
-        return _say(f"{what}: {error.strerror or error}; {instead}")
+        end.code = _say(f"{what}: {error.strerror or error}; {instead}")
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -80,6 +89,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _say(*lines: str) -> int:
+    """Print lines on standard error; the exit code of a command that failed."""
     try:
         if sys.stderr:
             print(*map(one_line, lines), sep="\n", file=sys.stderr, flush=True)
@@ -89,6 +99,6 @@ def _say(*lines: str) -> int:
 
 
 def _discard_output() -> None:
-    """What is still to be written goes nowhere, so that Python's own flush at the end fails on nothing."""
+    """Send all that is still to be written nowhere, so that Python's own flush at the end fails on nothing."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

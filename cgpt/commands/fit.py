@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.commands.folders import LOCKS, REFERENCE, RESULTS
+from cgpt.commands.plan import make_plan, read_workflow
+from cgpt.errors import UserError
 from cgpt.experiment.run import Plan
-from cgpt.files.whole import write_whole
+from cgpt.files.whole import lock, write_whole
 from cgpt.report.figures import write_figure
 from cgpt.report.laws import figure, machines_figure
 from cgpt.report.laws import page as report
@@ -24,6 +28,24 @@ from cgpt.scaling.study import study
 from cgpt.spec import Experiment
 
 PUBLISHED_QUESTION = "Do the fits give the constants that the papers print, from the papers' own numbers?"
+
+
+def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Fit laws to the runs of an experiment, or to the published ones; the fits as a mapping and as tables."""
+    name = arguments.experiment
+    if name is None and not arguments.published:
+        raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
+    if not arguments.published:
+        with lock(LOCKS / "tables" / name, wait=True):
+            fits = fit(*make_plan(name, read_workflow()), RESULTS)
+        return as_json(fits), as_text(fits)
+    experiment, plan = make_plan(name or "scaling", read_workflow())
+    if name:
+        refuse_stale(experiment, plan, RESULTS)
+    series = read_runs((RESULTS if name else REFERENCE) / experiment.name / "runs.csv", plan)
+    beside = {", ".join(filter(None, (experiment.name, setting))): points for setting, points in series.items()}
+    fits = fit_published(REFERENCE, beside)
+    return as_json(fits), as_text(fits)
 
 
 def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgpt.commands.folders import REFERENCE, RESULTS
 from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.report.machines.cerebras_gpt import write
@@ -14,7 +15,6 @@ from cgpt.report.machines.cerebras_gpt import write
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request
 
-REFERENCE = Path("results/reference")
 ANSWER = tuple[dict[str, Any], str]
 SHARED = {"hardware"}
 OF_A_MODEL = SHARED | {"model", "shape", "systems", "vocab_size"}
@@ -26,8 +26,8 @@ FLAGS = {  # what has a meaning for each thing that `forecast` can be asked
 }
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser, results: Path) -> None:
-    """Add the verbs to a command line; `results` is the folder that tables are written to."""
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verbs to a command line."""
     verb = verbs.add_parser("forecast", parents=[shared], help="compute what a model takes on hardware profiles")
     verb.add_argument("--hardware", required=True, nargs="+", help="profiles of hardware_profiles/; several: a table")
     verb.add_argument("--model", help="a row of workflows/models.yaml")
@@ -51,7 +51,7 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser, results: Path) -> Non
     verb.add_argument("--series", help="with --target-loss: of the law's file; default: its first")
     verb.set_defaults(run=forecast)
     verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
-    verb.add_argument("--out", type=Path, default=results / "devices" / "cerebras-gpt",
+    verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
                       help="the table's path without .md and .csv")  # fmt: skip
     verb.set_defaults(run=forecast_family)
     verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")

@@ -27,8 +27,10 @@ SEARCH = ("length_penalty", "early_stopping")
 OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "seed")
 
 
-def add_arguments(verb: argparse.ArgumentParser) -> None:
-    """The command line of `generate`, named as the arguments of transformers' `generate`."""
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verb to a command line, its arguments named as those of transformers' `generate`."""
+    verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
+    verb.set_defaults(run=generate)
     add = verb.add_argument
     add("--checkpoint", type=Path, required=True, metavar="FOLDER", help="the folder of a model and its tokenizer")
     add("--prompt", action="append", default=[], help="a text to continue; may be given several times")

@@ -1,14 +1,11 @@
-"""What `python -m cgpt import-hf` and `export-hf` do."""
+"""The verbs `import-hf` and `export-hf`: checkpoints from and to folders of Hugging Face transformers."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cgpt import checkpoint
-from cgpt.checkpoint import transformers_folder as hf_folder
-from cgpt.checkpoint.model_card import Facts, model_card
 from cgpt.data.content import verified
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import read_tokenizer
@@ -19,9 +16,29 @@ from cgpt.recipe import flops
 from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores
 from cgpt.spec import Dataset
 
+if TYPE_CHECKING:
+    from cgpt.checkpoint.model_card import Facts
+
+
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verbs to a command line."""
+    verb = verbs.add_parser("import-hf", parents=[shared], help="make a checkpoint of a folder of transformers")
+    verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
+    verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
+    verb.set_defaults(run=import_hf)
+    verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
+    verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
+    verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    verb.add_argument("--no-verify", action="store_true",
+                      help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
+    verb.set_defaults(run=export_hf)
+
 
 def import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a folder of Hugging Face transformers as a checkpoint. Raises UserError."""
+    from cgpt import checkpoint
+    from cgpt.checkpoint import transformers_folder as hf_folder
+
     config, params, tokenizer = hf_folder.read(chosen.folder)
     with writing(chosen.out), whole_folder(chosen.out) as part:
         ends = end_tokens(chosen.folder, tokenizer, config.vocab_size)
@@ -34,6 +51,10 @@ def import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a checkpoint as a folder that transformers opens, with a model card of its run. Raises UserError."""
+    from cgpt import checkpoint
+    from cgpt.checkpoint import transformers_folder as hf_folder
+    from cgpt.checkpoint.model_card import model_card
+
     folder: Path = chosen.checkpoint
     if not chosen.no_verify:
         verified(folder)
@@ -49,6 +70,8 @@ def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 def facts_of(folder: Path) -> Facts:
     """What lies beside a checkpoint: its run.json, the evaluations that name it, and its experiment's settings."""
+    from cgpt.checkpoint.model_card import Facts
+
     if not (folder / "run.json").is_file():
         return Facts()
     run = read_run(folder / "run.json")

@@ -20,8 +20,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.files.whole import whole_file, writing
+from cgpt.spec import Model
 
 MAGIC = b"CGPTSHRD"
 FORMAT_VERSION = 1
@@ -154,6 +156,21 @@ def open_shard(path: Path, tokenizer_sha256: str | None = None, check_hash: bool
     tokens = np.memmap(path, np.dtype(header["dtype"]).newbyteorder("<"), "r", HEADER_BYTES, (header["n_tokens"],))
     if check_hash and hashlib.sha256(tokens.data).hexdigest() != header["sha256"]:
         raise UserError(f"{path}: sha256: the tokens are not those that were written; {REMEDY}")
+    return tokens
+
+
+def open_split(folder: Path, split: str, config: Model) -> np.memmap:
+    """Map the shard of a split, (n_tokens,), checked byte by byte and against tokenizer and model. Raises UserError."""
+    path = folder / f"{split}.bin"
+    header = read_header(path)
+    if header["vocab_size"] > (config.vocab_size or 0):
+        raise UserError(
+            f"{path}: vocab_size: has {header['vocab_size']} tokens, model '{config.name}' {config.vocab_size}; "
+            "give the model the tokenizer's vocab_size"
+        )
+    tokens = open_shard(path, content.sha256_of(folder / "tokenizer.json"), check_hash=True)
+    if len(tokens) < 2:
+        raise UserError(f"{path}: n_tokens: is {len(tokens)}, a loss needs 2; take a larger corpus")
     return tokens
 
 

@@ -196,21 +196,14 @@ class GPT:
         y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], activation=c.activation, independent=independent)
         return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
 
-    def loss_and_grads(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy in nats over targets (B, T) that are not negative, and its gradient in every parameter,
-        all float32."""
-        from cgpt.kernels.tensors import split
-
-        check_tokens(tokens, self.config)
-        check_targets(targets, tokens, self.config)
-        tokens, targets = split(tokens), split(targets)
+    def gradients(self, loss: Tensor, x: Tensor, tokens: Tensor) -> list[Tensor]:
+        """Gradients of a loss in every parameter, float32: x (B, T, C), detached, is the embedding of the tokens (B, T)
+        that the loss comes from, as its two tables get their gradients apart: one of them may be the head too."""
         wte, wpe, *others = self.params.values()
         tied = [wte] if self.config.tie_embeddings else []
-        x = self.embedding(tokens).detach()  # its two tables get their gradients apart, as one may be the head too
-        loss = self.ops.cross_entropy_head(self.hidden(x), self.head_weight, targets)
         dx, *grads = loss.gradient(x, *tied, *others)
         dhead, scale = grads.pop(0) if tied else None, parametrization.embedding_scale(self.config)
-        return loss, [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
+        return [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""

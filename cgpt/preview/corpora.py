@@ -18,6 +18,7 @@ from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import Run, last_file
 from cgpt.files.whole import write_whole
+from cgpt.jobs import Job
 from cgpt.preview.tasks import CHECKS, at_hand
 
 SPLITS = ("train", "validation")
@@ -83,11 +84,11 @@ def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
 
 
 def _counted(spec: dict[str, Any], datasets: list[Any]) -> dict[str, int]:
-    from cgpt.stages.fetch import fetch
+    from cgpt.stages.fetch import fetch_dataset
     from cgpt.stages.tokenize import tokenize
 
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):  # progress is of the real stages
         for dataset in datasets:
-            fetch(dataset, Path(folder) / dataset.name)
-        record = tokenize(spec, Path(folder), Path(folder) / "tokens")
+            fetch_dataset(dataset, Path(folder) / dataset.name)
+        record = tokenize(Job(spec, Path(folder) / "tokens", data=Path(folder)))
     return {split: record[split]["n_tokens"] for split in SPLITS}

@@ -1,4 +1,4 @@
-"""A bag-of-words classifier on the same prompts and labels: what the words alone, without their order, tell."""
+"""The stage `baseline`: a bag-of-words classifier on the same prompts and labels, blind to the order of the words."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
+from cgpt.jobs import Job
 from cgpt.records import Score, ScoresRecord, write_record
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
@@ -24,19 +25,19 @@ from cgpt.tasks.lm_eval_tasks import where
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of scikit-learn; the best on the validation split is used
 
 
-def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
-    """Fit bag-of-words on `spec["task"]` with `spec["n_labels"]` labels; write `out`/scores.json (stage "baseline") and
-    samples.jsonl; return what scores.json holds. Raises UserError."""
+def baseline(job: Job) -> dict[str, Any]:
+    """Train bag-of-words on the task, with its spec's `n_labels` labels; write scores.json (stage "baseline") and
+    samples.jsonl; return the former. Raises UserError."""
     started = time.monotonic()
-    task = spec["task"]
-    inputs = content.of_task_data(task, data_root)
-    result, samples = _fit(task, data_root, spec.get("n_labels"))
+    task = job.spec["task"]
+    inputs = content.of_task_data(task, job.data)
+    result, samples = _train(task, job.data, job.spec["n_labels"])
     lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
-    write_whole(out / "samples.jsonl", lines)
+    write_whole(job.folder / "samples.jsonl", lines)
     chance = 1 / len(samples[0]["choices"])
     answer, share = commonest_answer(samples)
     record = ScoresRecord(
-        run=out.name,
+        run=job.id,
         task=task["task"],
         task_version=(task.get("metadata") or {}).get("version"),
         checkpoint=None,
@@ -55,7 +56,7 @@ def baseline(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]
         commonest_answer=answer,
         commonest_answer_share=share,
     )
-    write_record(out / "scores.json", record)
+    write_record(job.folder / "scores.json", record)
     print(f"baseline: {task['task']}: acc {result['accuracy']:.4f}", file=sys.stderr)
     return asdict(record)
 
@@ -64,9 +65,9 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
     """Accuracy of L2 logistic regression on which words occur, on the documents that `evaluate` scores.
 
     n_labels: how many training documents, the same ones that `tasks.examples` gives for this limit; None for all.
-    Returns accuracy, stderr (over test documents), n_train, n_test and the chosen strength C. Raises UserError.
+    Returns accuracy, stderr (over test documents), n_train, n_test and the strength C. Raises UserError.
     """
-    return _fit(task, data_root, n_labels)[0]
+    return _train(task, data_root, n_labels)[0]
 
 
 def refuse_one_label(task: dict[str, Any], train: Sequence[lm_eval_tasks.Example]) -> None:
@@ -75,7 +76,7 @@ def refuse_one_label(task: dict[str, Any], train: Sequence[lm_eval_tasks.Example
         raise UserError(f"{where(task)}: n_labels: the {len(train)} training documents have one label; take more")
 
 
-def _fit(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _train(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not lm_eval_tasks.is_classification(task):
         raise UserError(
             f"{where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"

@@ -10,14 +10,13 @@ import math
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cgpt.data import content
 from cgpt.files.whole import write_whole
-from cgpt.hardware import Hardware
+from cgpt.jobs import Job
 from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
@@ -28,37 +27,34 @@ ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 Sample = dict[str, Any]
 
 
-def evaluate(
-    spec: dict[str, Any], checkpoint: Path, data_root: Path, out: Path, hardware: Hardware, threads: int
-) -> dict[str, Any]:
-    """Score the model in the folder `checkpoint` on `spec["task"]` and write `out`/scores.json and samples.jsonl.
-
-    data_root: the folder that holds one folder per fetched data set. Returns what scores.json holds. Raises UserError.
-    """
+def evaluate(job: Job) -> dict[str, Any]:
+    """Score the model of the upstream stage `checkpoint_stage` on the task; write scores.json and samples.jsonl, and
+    return the former. Raises UserError."""
     started = time.monotonic()
-    task = spec["task"]
+    task, stage, hardware = job.spec["task"], job.spec["checkpoint_stage"], job.hardware
+    checkpoint = job.upstream[stage]
     print(f"evaluate: {checkpoint.name} on {task['task']}", file=sys.stderr)
     # The task first: a wrong label or a missing file must not cost the loading of a model.
-    inputs = content.of_task_data(task, data_root)
-    lm_task = lm_eval_tasks.build(task, data_root)
+    inputs = content.of_task_data(task, job.data)
+    lm_task = lm_eval_tasks.build(task, job.data)
     from cgpt.checkpoint.folder import load
     from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
     from cgpt.model.loglikelihood import score
 
-    model, tokenizer = load(checkpoint, hardware, threads)
-    inputs |= content.of_checkpoint(checkpoint, spec["checkpoint_stage"])
+    model, tokenizer = load(checkpoint, hardware, job.threads)
+    inputs |= content.of_checkpoint(checkpoint, stage)
     scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
     answer, share = commonest_answer(samples)
     lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
-    write_whole(out / "samples.jsonl", lines)
+    write_whole(job.folder / "samples.jsonl", lines)
     seconds = time.monotonic() - started
     record = ScoresRecord(
-        run=out.name,
+        run=job.id,
         task=task["task"],
         task_version=lm_task.VERSION,
         checkpoint=checkpoint.name,
-        stage=spec["checkpoint_stage"],
+        stage=stage,
         n_shot=lm_task.config.num_fewshot,
         documents=lm_eval_tasks.selection(task, len(lm_task.eval_docs)),
         n_samples=len({sample["doc_id"] for sample in samples}),
@@ -73,7 +69,7 @@ def evaluate(
         commonest_answer=answer,
         commonest_answer_share=share,
     )
-    write_record(out / "scores.json", record)
+    write_record(job.folder / "scores.json", record)
     if record.n_prompts_cut:
         print(f"evaluate: {record.n_prompts_cut:,} of {record.n_samples:,} prompts were longer than the model's "
               f"{model.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip

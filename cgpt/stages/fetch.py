@@ -25,6 +25,7 @@ from cgpt.experiment import rules
 from cgpt.experiment.rules import BUILTINS
 from cgpt.files.whole import whole_file, write_whole, writing
 from cgpt.files.yaml_file import YamlFile
+from cgpt.jobs import Job
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
@@ -33,11 +34,18 @@ RECORD = "fetched.json"
 SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)
 
 
-def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
+def fetch(job: Job) -> dict[str, Any]:
+    """Bring the job's data set into its folder, as `fetch_dataset` does."""
+    assert job.dataset is not None
+    return fetch_dataset(job.dataset, job.folder)
+
+
+def fetch_dataset(dataset: Dataset, out: Path) -> dict[str, Any]:
     """Fill the folder `out` with a data set's files, by their names without folder and without .gz.
 
-    A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence
-    and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
+    A file that is there already with the right checksum is kept. Returns fetched.json: name, origin,
+    licence and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable
+    or wrong.
     """
     wrong = YamlFile("workflows/data.yaml")
     rules.names(dataset, (dataset.name,), wrong)

@@ -16,16 +16,16 @@ from cgpt import checkpoint as checkpoints
 from cgpt.data import content
 from cgpt.data.tokenizer import REMEDY, read_tokenizer
 from cgpt.errors import UserError
-from cgpt.hardware import Hardware
+from cgpt.jobs import Job
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import pad, padded_length, score
 from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.spec import Model
-from cgpt.stages.pretrain import JobCost, common_record, corpus_name, cost_of, flops_of, speed_of
 from cgpt.tasks import lm_eval_tasks
 from cgpt.training.progress import Progress
 from cgpt.training.resume import Clock, LossLog
+from cgpt.training.run_record import common_record, corpus_name, speed
 from cgpt.training.trainer import AdamW, Trainer
 
 MIN_LR_RATIO = 0.1
@@ -41,164 +41,155 @@ class Encoded(NamedTuple):
     n_tokens_cut: int = 0  # of the prompt's start, so that prompt and right answer fit the model
 
 
-def finetune(
-    spec: dict[str, Any],
-    checkpoint: Path | None,
-    tokens: Path,
-    data_root: Path,
-    out: Path,
-    hardware: Hardware,
-    threads: int,
-    job_cost: JobCost | None = None,
-) -> dict[str, Any]:
-    """Train on the training split of `spec["task"]`; write a checkpoint folder with loss.csv and run.json.
+class Epoch(NamedTuple):
+    """An epoch and what validation says of its weights."""
 
-    `checkpoint` None starts from initial weights; `tokens` gives the tokenizer. The loss is that of the target's tokens
-    alone. After each epoch the validation split is scored; the best epoch's weights are kept, and training stops after
-    `patience` epochs that are no better. `job_cost` is as for `pretrain`. Raises UserError for data, labels or a
-    checkpoint that do not fit.
+    number: int
+    accuracy: float | None  # None: a task without choices
+    nats: float
+    params: dict[str, np.ndarray]
+
+
+def finetune(job: Job) -> dict[str, Any]:
+    """Train on the training split of the task; write a checkpoint folder with loss.csv and run.json, the record, which
+    is returned.
+
+    Training starts from the model of the upstream stage `pretrain`, or from initial weights where the job has none; the
+    stage `tokenize` gives the tokenizer. The loss is that of the target's tokens alone. After each epoch the validation
+    split is scored; the best epoch's weights, by accuracy, then by loss, are kept, and training stops after `patience`
+    epochs that are no better. Raises UserError for data, labels or a checkpoint that are not the run's.
     """
-    run = FinetuneRun(spec, checkpoint, tokens, data_root, out, hardware, threads)
-    run.train()
-    return run.finish(job_cost)
+    run = FinetuneRun(job)
+    s, seed, seq_len, log, clock = job.spec["finetune"], job.spec["seed"], run.config.seq_len, run.log, run.clock
+    steps_per_epoch = len(batches(run.train_set, s["batch_size"], seq_len, seed, 0))
+    steps = steps_per_epoch * s["epochs"]
+    schedule = Schedule(s["lr"], steps, round(s["warmup_fraction"] * steps), min_ratio=MIN_LR_RATIO)
+    progress, best = Progress(job.id), Epoch(0, None, np.inf, {})
+    for epoch in range(1, s["epochs"] + 1):
+        for members, length in batches(run.train_set, s["batch_size"], seq_len, seed, epoch):
+            start, lr = time.perf_counter(), schedule.rate(run.trainer.n_updates)
+            examples = [run.train_set[i] for i in members]
+            batch = pad([e.tokens for e in examples], [e.first for e in examples], s["batch_size"], length)
+            loss, grad_norm = run.trainer.step([batch], lr)
+            n_tokens = sum(len(e.tokens) - 1 for e in examples)
+            clock.add(n_tokens, time.perf_counter() - start)
+            run.n_tokens += n_tokens
+            run.batches[s["batch_size"], length] += 1
+            step, nats = run.trainer.n_updates, None
+            progress.show(step, steps, loss, clock, last=step % steps_per_epoch == 0)
+            if step % steps_per_epoch == 0:
+                nats = validation_loss(run.trainer.model, run.validation_set)
+                _refuse_divergence(run, epoch, nats)
+                accuracy = validation_accuracy(run.trainer.model, run.validation_set)
+                if (accuracy or 0.0, -nats) > (best.accuracy or 0.0, -best.nats):
+                    best = Epoch(epoch, accuracy, nats, run.trainer.model.numpy())
+            log.append(
+                step=step, tokens=run.n_tokens, train_loss=loss, validation_loss=nats, lr=lr, grad_norm=grad_norm,
+                validation_bits_per_byte=None, **speed(clock, job.hardware),
+            )  # fmt: skip
+        if epoch - best.number >= s["patience"]:
+            break
+    return _finish(run, best)
 
 
 class FinetuneRun:
-    """One fine-tuning run: the model, the examples and the best epoch so far."""
+    """A fine-tuning run between two steps: its examples, its model and what was done so far."""
 
-    def __init__(
-        self, spec: dict[str, Any], checkpoint: Path | None, tokens: Path, data_root: Path, out: Path,
-        hardware: Hardware, threads: int,
-    ):  # fmt: skip
-        self.spec, self.out, self.tokens_folder, self.hardware, self.threads = spec, out, tokens, hardware, threads
-        self.config, self.settings = Model(**spec["model"]), spec["finetune"]
+    def __init__(self, job: Job):
+        self.job, self.config = job, Model(**job.spec["model"])
+        tokens, checkpoint = job.upstream["tokenize"], job.upstream.get("pretrain")
         self.data, tokenizer = corpus_name(tokens), read_tokenizer(tokens, self.config.vocab_size)
         self.inputs = {"tokenize/tokenizer.json": content.sha256_of(tokens / "tokenizer.json")}
-        self.inputs |= content.of_task_data(spec["task"], data_root)
-        params = init_parameters(self.config, spec["seed"]) if checkpoint is None else self._pretrained(checkpoint)
+        self.inputs |= content.of_task_data(job.spec["task"], job.data)
+        params = _pretrained(checkpoint, self.config, tokens) if checkpoint else \
+            init_parameters(self.config, job.spec["seed"])  # fmt: skip
         self.inputs |= content.of_checkpoint(checkpoint, "pretrain") if checkpoint else {}
-        train, validation = self._examples(data_root)
-        self.model = GPT.on(hardware, self.config, params, threads)
-        self.train_set = [encode(example, self.model, tokenizer) for example in train]
-        self.validation_set = [encode(example, self.model, tokenizer) for example in validation]
-        for name, encoded in (("training", self.train_set), ("validation", self.validation_set)):
-            if n_cut := sum(example.n_tokens_cut > 0 for example in encoded):
-                print(f"finetune: {n_cut:,} of {len(encoded):,} {name} prompts were longer than the model's "
+        splits = _examples(job)
+        model = GPT.on(job.hardware, self.config, params, job.threads)
+        self.train_set, self.validation_set = ([encode(e, model, tokenizer) for e in examples] for examples in splits)
+        for split, examples in (("training", self.train_set), ("validation", self.validation_set)):
+            if n_cut := sum(example.n_tokens_cut > 0 for example in examples):
+                print(f"finetune: {n_cut:,} of {len(examples):,} {split} prompts were longer than the model's "
                       f"{self.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip
-        s = self.settings
-        settings = AdamW(weight_decay=s["weight_decay"], grad_clip=s["grad_clip"])
-        self.trainer = Trainer(self.model, settings)
-        self.log, self.clock = LossLog(out / "loss.csv"), Clock()
+        settings = job.spec["finetune"]
+        self.trainer = Trainer(model, AdamW(weight_decay=settings["weight_decay"], grad_clip=settings["grad_clip"]))
         self.n_tokens, self.batches = 0, Counter[tuple[int, int]]()
-        self.best: tuple[tuple[float, float], int, dict[str, np.ndarray]] | None = None
-
-    def _pretrained(self, checkpoint: Path) -> dict[str, np.ndarray]:
-        content.verified(checkpoint)
-        found = asdict(checkpoints.read_config(checkpoint))
-        problems = [
-            f"{checkpoint / 'config.json'}: {key}: is {found[key]!r}, the run wants {wanted!r}; {REMEDY}"
-            for key, wanted in asdict(self.config).items()
-            if found[key] != wanted
-        ]
-        own, wanted = (folder / "tokenizer.json" for folder in (checkpoint, self.tokens_folder))
-        if not own.is_file() or own.read_bytes() != wanted.read_bytes():
-            problems.append(f"{own}: is not {wanted}, which made the run's tokens; {REMEDY}")
-        if problems:
-            raise UserError(*problems)
-        return checkpoints.read_params(checkpoint, self.config)
-
-    def _examples(self, data_root: Path) -> tuple[list[lm_eval_tasks.Example], list[lm_eval_tasks.Example]]:
-        task = self.spec["task"]
-        validation_split = lm_eval_tasks.validation_split(task)
-        train = lm_eval_tasks.labelled_examples(task, data_root, self.spec["n_labels"])
-        validation = lm_eval_tasks.examples(task, data_root, validation_split, self.settings["max_validation"])
-        return train, validation
-
-    def train(self) -> None:
-        """Epochs over the training split until the last one or until validation stops getting better."""
-        s, progress = self.settings, Progress(self.out.name)
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
+        self.log, self.clock = LossLog(job.folder / "loss.csv"), Clock()
         self.log.start()
-        per_epoch = len(batches(self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], 0))
-        steps, step = per_epoch * s["epochs"], 0
-        schedule = Schedule(s["lr"], steps, round(s["warmup_fraction"] * steps), min_ratio=MIN_LR_RATIO)
-        for epoch in range(1, s["epochs"] + 1):
-            for members, length in batches(
-                self.train_set, s["batch_size"], self.config.seq_len, self.spec["seed"], epoch
-            ):
-                start = time.perf_counter()
-                chosen = [self.train_set[i] for i in members]
-                batch = pad([e.tokens for e in chosen], [e.first for e in chosen], s["batch_size"], length)
-                lr = schedule.rate(step)
-                loss, grad_norm = self.trainer.step([batch], lr)
-                n_tokens = sum(len(e.tokens) - 1 for e in chosen)
-                self.clock.add(n_tokens, time.perf_counter() - start)
-                self.batches[s["batch_size"], length] += 1
-                step, self.n_tokens = step + 1, self.n_tokens + n_tokens
-                last_of_epoch = step % per_epoch == 0
-                progress.show(step, steps, loss, self.clock, last=last_of_epoch)
-                nats = self._validate(epoch) if last_of_epoch else None
-                self.log.append(
-                    step=step, tokens=self.n_tokens, train_loss=loss, validation_loss=nats, lr=lr, grad_norm=grad_norm,
-                    validation_bits_per_byte=None, **speed_of(self.clock, self.hardware),
-                )  # fmt: skip
-            assert self.best is not None
-            if epoch - self.best[1] >= s["patience"]:
-                break
 
-    def _validate(self, epoch: int) -> float:
-        """Mean loss of the target's tokens, nats; notes the epoch if it is the best: by accuracy, then by loss."""
-        scored = score(self.model, [e.tokens for e in self.validation_set], [e.first for e in self.validation_set])
-        nats = -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
-        if not np.isfinite(nats):
-            record = DivergedRecord(self.out.name, "finetune", len(self.log.rows) + 1, None)
-            write_record(self.out / DIVERGED_FILE, record)
-            raise UserError(
-                f"{self.out.name}: finetune.lr: the run diverged in epoch {epoch} (loss {nats}); "
-                f"write a lower lr than {self.settings['lr']}"
-            )
-        accuracy = self.validation_accuracy()
-        measure = (accuracy if accuracy is not None else 0.0, -nats)
-        if self.best is None or measure > self.best[0]:
-            self.best = measure, epoch, self.model.numpy()
-        return nats
 
-    def validation_accuracy(self) -> float | None:
-        """Share of validation examples whose right choice has the highest log-likelihood; None without choices."""
-        if self.validation_set[0].label is None:
-            return None
-        choices = [choice for example in self.validation_set for choice in example.choices]
-        totals = iter(float(logprobs.sum()) for logprobs, _ in score(self.model, *zip(*choices)))
-        hits = [int(np.argmax([next(totals) for _ in e.choices])) == e.label for e in self.validation_set]
-        return float(np.mean(hits))
+def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.ndarray]:
+    """The parameters of a checkpoint. Raises UserError where its model or its tokenizer is not the run's."""
+    content.verified(checkpoint)
+    saved = asdict(checkpoints.read_config(checkpoint))
+    problems = [
+        f"{checkpoint / 'config.json'}: {key}: is {saved[key]!r}, the run wants {wanted!r}; {REMEDY}"
+        for key, wanted in asdict(config).items()
+        if saved[key] != wanted
+    ]
+    tokenizer, wanted = (folder / "tokenizer.json" for folder in (checkpoint, tokens))
+    if not tokenizer.is_file() or tokenizer.read_bytes() != wanted.read_bytes():
+        problems.append(f"{tokenizer}: is not {wanted}, which made the run's tokens; {REMEDY}")
+    if problems:
+        raise UserError(*problems)
+    return checkpoints.read_params(checkpoint, config)
 
-    def finish(self, job_cost: JobCost | None) -> dict[str, Any]:
-        """Write the best epoch's checkpoint and, last, run.json."""
-        assert self.best is not None
-        (accuracy, minus_nats), epoch, params = self.best
-        outputs = checkpoints.save(self.out, self.config, params, self.tokens_folder / "tokenizer.json")
-        spec = self.spec
-        record = FinetuneRecord(
-            **common_record(self.out.name, "finetune", spec, self.data, self.config, self.hardware, self.threads),
-            inputs=self.inputs,
-            outputs=outputs | {"loss.csv": content.sha256_of(self.log.path)},
-            tokens=self.n_tokens,
-            steps=len(self.log.rows),
-            **flops_of(self.config, self.n_tokens),
-            train_loss=self.log.last("train_loss"),
-            validation_loss=-minus_nats,
-            validation_bits_per_byte=None,
-            **cost_of(self.clock, self.config, self.hardware, self.batches, self.n_tokens, job_cost),
-            task=spec["task"]["task"],
-            start=spec["start"],
-            n_labels=spec["n_labels"],
-            n_train_examples=len(self.train_set),
-            best_epoch=epoch,
-            validation_accuracy=accuracy if self.validation_set[0].label is not None else None,
-        )
-        write_record(self.out / "run.json", record)
-        return asdict(record)
+
+def _examples(job: Job) -> tuple[list[lm_eval_tasks.Example], list[lm_eval_tasks.Example]]:
+    """Examples of the task to train on, and to validate with."""
+    task, most = job.spec["task"], job.spec["finetune"]["max_validation"]
+    validation_split = lm_eval_tasks.validation_split(task)
+    train = lm_eval_tasks.labelled_examples(task, job.data, job.spec["n_labels"])
+    return train, lm_eval_tasks.examples(task, job.data, validation_split, most)
+
+
+def validation_loss(model: GPT, examples: Sequence[Encoded]) -> float:
+    """Mean loss of the targets' tokens, nats."""
+    scored = score(model, [e.tokens for e in examples], [e.first for e in examples])
+    return -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
+
+
+def validation_accuracy(model: GPT, examples: Sequence[Encoded]) -> float | None:
+    """Share of examples whose right choice has the highest log-likelihood; None without choices."""
+    if examples[0].label is None:
+        return None
+    choices = [choice for example in examples for choice in example.choices]
+    totals = iter(float(logprobs.sum()) for logprobs, _ in score(model, *zip(*choices)))
+    return float(np.mean([int(np.argmax([next(totals) for _ in e.choices])) == e.label for e in examples]))
+
+
+def _refuse_divergence(run: FinetuneRun, epoch: int, nats: float) -> None:
+    """Raise UserError, and leave a record of it, where the loss of an epoch is no number."""
+    if np.isfinite(nats):
+        return
+    record = DivergedRecord(run.job.id, "finetune", run.trainer.n_updates, None)
+    write_record(run.job.folder / DIVERGED_FILE, record)
+    raise UserError(f"{run.job.id}: finetune.lr: the run diverged in epoch {epoch} (loss {nats}); "
+                    f"write a lower lr than {run.job.spec['finetune']['lr']}")  # fmt: skip
+
+
+def _finish(run: FinetuneRun, best: Epoch) -> dict[str, Any]:
+    """Write the best epoch's checkpoint and, last, run.json; return the record."""
+    job, spec, folder = run.job, run.job.spec, run.job.folder
+    outputs = checkpoints.save(folder, run.config, best.params, job.upstream["tokenize"] / "tokenizer.json")
+    record = FinetuneRecord(
+        **common_record(job, "finetune", run.config, run.data, run.batches, run.n_tokens, run.clock),
+        inputs=run.inputs,
+        outputs=outputs | {"loss.csv": content.sha256_of(run.log.path)},
+        train_loss=run.log.last("train_loss"),
+        validation_loss=best.nats,
+        validation_bits_per_byte=None,
+        task=spec["task"]["task"],
+        start=spec["start"],
+        n_labels=spec["n_labels"],
+        n_train_examples=len(run.train_set),
+        best_epoch=best.number,
+        validation_accuracy=best.accuracy,
+    )
+    write_record(folder / "run.json", record)
+    return asdict(record)
 
 
 def encode(example: lm_eval_tasks.Example, model: GPT, tokenizer: Any) -> Encoded:

@@ -1,4 +1,4 @@
-"""The stage `meter`: what a pretrained model would have taken on a modeled machine.
+"""The stage `meter`: the time and energy that a model's pretraining would have taken on a modeled machine.
 
 Its weights are those of the run that trained it, as the modeled device computes the same bits; its kernels are counted
 one by one, and the cost model gives their seconds and joules.
@@ -7,7 +7,6 @@ one by one, and the cost model gives their seconds and joules.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecas
 from cgpt.data import content
 from cgpt.files.csv_file import write_csv
 from cgpt.hardware import Hardware
+from cgpt.jobs import Job
 from cgpt.kernels import backend
 from cgpt.model.gpt import GPT, parameter_shapes
 from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_record
@@ -24,13 +24,14 @@ from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
 
 
-def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware) -> dict[str, Any]:
+def meter(job: Job) -> dict[str, Any]:
     """Write kernels.csv, the work of one optimizer step, and run.json of a modeled profile; return the latter.
 
-    `pretrained` is the folder of the run that trained the model. Raises UserError where the cost model has no answer.
+    The upstream stage `pretrain` trained the model. Raises UserError where the cost model has no answer.
     """
+    pretrained, hardware = job.upstream["pretrain"], job.hardware
     trained, inputs = read_run(pretrained / "run.json"), content.of_checkpoint(pretrained, "pretrain")
-    config, train = Model(**spec["model"]), spec["train"]
+    config, train = Model(**job.spec["model"]), job.spec["train"]
     cost = forecast(
         Request(
             model=config.name, shape=None, hardware=hardware.name, systems=hardware.systems, tokens=trained.tokens,
@@ -40,11 +41,12 @@ def meter(spec: dict[str, Any], pretrained: Path, out: Path, hardware: Hardware)
         {hardware.name: hardware},
     )  # fmt: skip
     rows = step_rows(config, train)
-    write_csv(out / "kernels.csv", KERNEL_COLUMNS, rows)
-    hashes = {"inputs": inputs, "outputs": {"kernels.csv": content.sha256_of(out / "kernels.csv")}}
-    training = _of_training(out.name, trained, hardware) | hashes
+    path = job.folder / "kernels.csv"
+    write_csv(path, KERNEL_COLUMNS, rows)
+    hashes = {"inputs": inputs, "outputs": {"kernels.csv": content.sha256_of(path)}}
+    training = _of_training(job.id, trained, hardware) | hashes
     record = MeterRecord(**training, **_of_cost(cost), **_of_work(rows))
-    write_record(out / "run.json", record)
+    write_record(job.folder / "run.json", record)
     return asdict(record)
 
 
@@ -63,9 +65,9 @@ def step_rows(config: Model, train: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[str, Any]:
-    """What is the same on either machine, and nothing of what was measured on the one that trained."""
-    own = {"seconds", "tokens_per_s", "energy_j", "metered_flops", "metered_bytes"}  # of the modeled machine
-    kept = {key: value for key, value in asdict(trained).items() if key not in own}
+    """The fields that are the same on either machine, and nothing that was measured on the one that trained."""
+    modeled = {"seconds", "tokens_per_s", "energy_j", "metered_flops", "metered_bytes"}  # which are filled in later
+    kept = {key: value for key, value in asdict(trained).items() if key not in modeled}
     changed = {"run": run, "stage": "meter", "hardware": hardware.name, "timing": "modeled", "compile_s": None,
                "peak_memory_bytes": None, "weights_from": trained.hardware}  # fmt: skip
     return kept | changed | provenance.record("stages.meter")

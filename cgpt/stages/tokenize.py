@@ -23,20 +23,21 @@ from cgpt.data.shards import ShardWriter
 from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
+from cgpt.jobs import Job
 
 SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
 
 
-def tokenize(spec: dict[str, Any], data_root: Path, out: Path) -> dict[str, Any]:
-    """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json into the folder `out`.
+def tokenize(job: Job) -> dict[str, Any]:
+    """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json; return the last.
 
-    `spec` has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
-    gpt2), vocab_size (bpe only) and validation_fraction; `data_root` holds a folder per fetched data set. Documents
-    keep their order, each is followed by one end-of-text token, and that token's spelling in a document is plain text.
-    Runs on all cores (or RAYON_NUM_THREADS). Returns what tokens.json says. Raises UserError for an unfetched, empty or
-    binary corpus and for a vocabulary that does not fit it.
+    The spec has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
+    gpt2), vocab_size (bpe only) and validation_fraction. Documents keep their order, each is followed by one
+    end-of-text token, and that token's spelling in a document is plain text. Runs on all cores (or RAYON_NUM_THREADS).
+    Raises UserError for an unfetched, empty or binary corpus and for a vocabulary that is not for it.
     """
+    spec, data_root, out = job.spec, job.data, job.folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
     written = tokenizer.to_str(pretty=True).encode()

@@ -1,4 +1,4 @@
-"""What a training run keeps while it runs: the state to resume from, its loss.csv and its clock."""
+"""State of a training run while it runs: what to resume from, its loss.csv and its clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import io
 import json
 import shutil
 import signal
+import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from cgpt.records import LOSS_COLUMNS
 
 
 class Saved(NamedTuple):
-    """What a run resumes from: the trainer's arrays, and loss.csv, clock and metered work as they were then."""
+    """State that a run resumes from: the trainer's arrays, and loss.csv, clock and metered work as they were then."""
 
     arrays: dict[str, np.ndarray]
     log: str
@@ -31,7 +33,7 @@ class Saved(NamedTuple):
 
 
 class RunState:
-    """What to resume from, in one file that is replaced whole.
+    """A state to resume from, in one file that is replaced whole.
 
     `key` names all that decides the run's bits; a file with another key, or with another content than was written, is
     not used.
@@ -43,18 +45,20 @@ class RunState:
             folder.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> tuple[Saved | None, str]:
-        """What was last saved under this key; or None, and why what is there is not used ("" where nothing is)."""
+        """The state last saved under this key; or None, and why what is there is not used ("" where nothing is)."""
         from safetensors import SafetensorError, safe_open
 
         if not self.path.exists():
             return None, ""
         try:
             with safe_open(self.path, framework="numpy") as file:
-                said = file.metadata() or {}
+                metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            key, saved = json.loads(said["key"]), Saved(arrays, said["log"], *json.loads(said["measured"]))
+            key, saved = json.loads(metadata["key"]), Saved(arrays, metadata["log"], *json.loads(metadata["measured"]))
             changed = [name for name, value in self.key.items() if key.get(name) != value]
-            whole = said["sha256"] == _state_sha256(arrays, said) and int(arrays["n_updates"][0]) == _n_rows(saved.log)
+            whole = metadata["sha256"] == _state_sha256(arrays, metadata) and int(arrays["n_updates"][0]) == _n_rows(
+                saved.log
+            )
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             return None, f"cannot be read ({type(error).__name__})"
         if not whole:
@@ -65,22 +69,35 @@ class RunState:
         """Replace what is kept. Raises UserError when the disk is full."""
         from safetensors.numpy import save
 
-        said = {"key": json.dumps(self.key), "log": saved.log, "measured": json.dumps([saved.clock, saved.metered])}
-        said["sha256"] = _state_sha256(saved.arrays, said)
-        write_whole(self.path, save(saved.arrays, metadata=said))
+        metadata = {"key": json.dumps(self.key), "log": saved.log, "measured": json.dumps([saved.clock, saved.metered])}
+        metadata["sha256"] = _state_sha256(saved.arrays, metadata)
+        write_whole(self.path, save(saved.arrays, metadata=metadata))
 
     def remove(self) -> None:
         """The run is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def load_first(states: Iterable[RunState], most_steps: int, run: str) -> Saved | None:
+    """The first of the states that a run of `most_steps` can go on from, or None; says why another one is not used."""
+    for state in states:
+        saved, problem = state.load()
+        if saved is not None and int(saved.arrays["n_updates"][0]) > most_steps:
+            saved, problem = None, f"has more than the run's {most_steps} steps"
+        if saved is not None:
+            return saved
+        if problem:
+            print(f"{run}: {state.path} {problem}, so it is not used", file=sys.stderr)
+    return None
+
+
 def _n_rows(log: str) -> int:
     return max(0, log.count("\n") - 1)
 
 
-def _state_sha256(arrays: dict[str, np.ndarray], said: dict[str, str]) -> str:
+def _state_sha256(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     """Hash of all that a state file holds but for this hash; the format has no checksum of its own."""
-    digest = hashlib.sha256(json.dumps({k: v for k, v in said.items() if k != "sha256"}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -136,7 +153,7 @@ class Clock:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the clock of a later session goes on from."""
+        """State that the clock of a later session goes on from."""
         steady = (self._n_steps, self._n_tokens, self._steps_s)
         return {"seconds": self.seconds, "capturing": self._capturing, "steady": steady,
                 "peak_bytes": self.peak_memory_bytes}  # fmt: skip
@@ -166,19 +183,19 @@ class Clock:
         return self._n_tokens / self._steps_s if self._n_steps else None
 
     def seconds_for(self, n_steps: int) -> float | None:
-        """What so many more steps will take, without evaluations."""
+        """Seconds that so many more steps will take, without evaluations."""
         return n_steps * self._steps_s / self._n_steps if self._n_steps else None
 
     @property
     def compile_s(self) -> float | None:
-        """What the first steps took longer than the later ones."""
+        """Seconds that the first steps took more than later ones."""
         if self.tokens_per_s is None:
             return None
         return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._capturing))
 
 
 class StopSignal:
-    """`with StopSignal() as stop:` what asks for an end sets `stop.requested` instead of ending the process at once."""
+    """`with StopSignal() as stop:` a signal that asks for an end sets `stop.requested`, and nothing ends at once."""
 
     requested: int | None = None  # the signal's number
 

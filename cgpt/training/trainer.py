@@ -62,41 +62,43 @@ class Trainer:
         s, n = self.settings, self.n_updates + 1
         hyper = [lr, s.beta1, s.beta2, s.epsilon, s.grad_clip, 1 - s.beta1**n, 1 - s.beta2**n]
         if len(micro_batches) == 1:
-            loss, norm = self._captured(self._fused, *micro_batches[0], np.array(hyper, np.float32))
+            loss, norm = self._captured(self._forward_backward, *micro_batches[0], np.array(hyper, np.float32))
             losses = [loss.item()]
         else:
-            self._accumulate_gradients()
+            self._add_totals()
             losses = []
             for i, (tokens, targets) in enumerate(micro_batches):
                 factors = np.array([float(i > 0), 1 / len(micro_batches)], np.float32)
-                losses.append(self._captured(self._accumulate, tokens, targets, factors)[0].item())
+                losses.append(self._captured(self._forward_backward, tokens, targets, factors)[0].item())
             norm = self._captured(self._update, np.array(hyper, np.float32))[0]
         self.n_updates = n
         return float(np.mean(losses)), norm.item()
 
-    def _accumulate_gradients(self) -> None:
+    def _add_totals(self) -> None:
         if not self.totals:
             self.totals = self._zeros()
             self._captured = self._capture()
 
-    def _fused(self, tokens: Any, targets: Any, hyper: Any) -> tuple:
-        loss, grads = self._loss_and_grads(tokens, targets)
-        norm = self.model.ops.adamw(self.params, self.first, self.second, grads, hyper, self.scales)
-        return loss, norm.realize()
+    def _forward_backward(self, tokens: Tensor, targets: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of a micro-batch, and what its gradients become: with AdamW's seven `numbers` the update, and their norm
+        comes back; with two, keep and scale, another term of `totals`, of which one comes back."""
+        from cgpt.kernels.tensors import split
 
-    def _accumulate(self, tokens: Any, targets: Any, factors: Any) -> tuple:
-        loss, grads = self._loss_and_grads(tokens, targets)
-        return loss, self.model.ops.accumulate(self.totals, grads, factors).realize()
-
-    def _update(self, hyper: Any) -> tuple:
-        norm = self.model.ops.adamw(self.params, self.first, self.second, self.totals, hyper, self.scales)
-        return (norm.realize(),)
-
-    def _loss_and_grads(self, tokens: Any, targets: Any) -> tuple:
-        loss, grads = self.model.loss_and_grads(tokens, targets)
+        model = self.model
+        tokens, targets = split(tokens), split(targets)
+        x = model.embedding(tokens).detach()
+        loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets)
+        grads = model.gradients(loss, x, tokens)
         # Before the update writes to the parameters: a loss realised later would be that of the new ones.
         loss.realize(*grads)
-        return loss, grads
+        if numbers.shape == (2,):
+            return loss, model.ops.accumulate(self.totals, grads, numbers).realize()
+        norm = model.ops.adamw(self.params, self.first, self.second, grads, numbers, self.scales)
+        return loss, norm.realize()
+
+    def _update(self, hyper: Tensor) -> tuple[Tensor]:
+        norm = self.model.ops.adamw(self.params, self.first, self.second, self.totals, hyper, self.scales)
+        return (norm.realize(),)
 
     def _zeros(self) -> list[Tensor]:
         from cgpt.kernels.tensors import realized
@@ -104,19 +106,22 @@ class Trainer:
         return [realized(np.broadcast_to(np.float32(0), p.shape), self.model.device) for p in self.params]
 
     def work(self, n_sequences: int, n_micro_batches: int) -> Counter[Work]:
-        """What the kernels of one step on so many sequences do, each counted; nothing is run."""
-        from cgpt.kernels.native.capture import record, work_in
+        """Work of the kernels of one step on so many sequences, each counted; nothing is run."""
+        from cgpt.kernels.native.capture import Recorder, work_in
         from cgpt.kernels.tensors import unwritten
 
         def of(function: Callable, *arrays: np.ndarray) -> list[Work]:
-            return work_in(record(function, [unwritten(a, self.model.device) for a in arrays], self._captured.state))
+            inputs = [unwritten(a, self.model.device) for a in arrays]
+            with Recorder(function.__qualname__, inputs, self._captured.state) as recorder:
+                recorder.outputs = function(*inputs)
+            return work_in(recorder.recording)
 
         tokens = np.empty((n_sequences // n_micro_batches, self.model.config.seq_len), np.int32)
         hyper, factors = np.empty(7, np.float32), np.empty(2, np.float32)
         if n_micro_batches == 1:
-            return Counter(of(self._fused, tokens, tokens, hyper))
-        self._accumulate_gradients()
-        each, update = of(self._accumulate, tokens, tokens, factors), of(self._update, hyper)
+            return Counter(of(self._forward_backward, tokens, tokens, hyper))
+        self._add_totals()
+        each, update = of(self._forward_backward, tokens, tokens, factors), of(self._update, hyper)
         return Counter(each * n_micro_batches + update)
 
     def _capture(self) -> Any:

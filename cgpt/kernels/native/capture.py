@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tinygrad import Device, Tensor
@@ -32,8 +31,10 @@ from cgpt.kernels.native.call import MAGIC, check_memory, library, one_kernel
 from cgpt.kernels.tensors import unwritten
 from cgpt.kernels.work import Work, meter
 
-Recording = dict[str, Any]  # calls: function, dims, consts, work, places; temporary_bytes; outputs: place, shape, dtype
-Place = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
+Recording = dict[
+    str, Any
+]  # calls: function, dims, consts, work, positions; temporary_bytes; outputs: position, shape, dtype
+Position = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
 
 
 class Captured:
@@ -51,74 +52,102 @@ class Captured:
     def __call__(self, function: Callable[..., Sequence[Tensor]], *arrays: np.ndarray) -> list[np.ndarray]:
         """The function's outputs, which the next call with the same shapes overwrites.
 
-        Arrays are contiguous; the function is a method known by its name.
+        Arrays are contiguous; the function is a method known by its name. Its recording is taken from disk if it is
+        there and whole, else made and kept there.
         """
-        key = (function.__qualname__, *((a.shape, a.dtype.str) for a in arrays))
+        name = function.__qualname__
+        key = (name, *((a.shape, a.dtype.str) for a in arrays))
         if key not in self._programs:
             inputs = [aligned(a.nbytes).view(a.dtype).reshape(a.shape) for a in arrays]
-            recording = self._recording(key, function, inputs)
+            identity = json.dumps([*_environment(), self.device, self.identity, key])
+            path = cache_folder() / f"program-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+            recording = _read(path, identity)
+            if recording is None:
+                with Recorder(name, [unwritten(a, self.device) for a in inputs], self.state) as recorder:
+                    recorder.outputs = function(*recorder.inputs)
+                recording = recorder.recording
+                _keep(path, identity, recording)
             self._programs[key] = Program(recording, inputs, self.state, self.device)
         return self._programs[key](arrays)
-
-    def _recording(self, key: tuple, function: Callable, inputs: list[np.ndarray]) -> Recording:
-        """The recording of a function: from disk if it is there and whole, else made and kept there."""
-        wanted = json.dumps([*_environment(), self.device, self.identity, key])
-        path = cache_folder() / f"program-{hashlib.sha256(wanted.encode()).hexdigest()[:24]}.json"
-        found = _read(path, wanted)
-        if found is None:
-            found = record(function, [unwritten(a, self.device) for a in inputs], self.state)
-            content = json.dumps(found)
-            entry = {"key": wanted, "sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}
-            write_whole(path, json.dumps(entry).encode())
-        return found
 
 
 @cache
 def _environment() -> tuple[str, ...]:
-    """What decides the recordings of every owner: this package's code, the compiled kernels, tinygrad."""
+    """Identity that all recordings share: this package's code, the compiled kernels, tinygrad."""
     package = Path(__file__).parents[2]
     code = b"".join(path.read_bytes() for path in sorted(package.rglob("*.py")))
     return hashlib.sha256(code).hexdigest(), build_library().name, version("tinygrad")
 
 
-def _read(path: Path, wanted: str) -> Recording | None:
-    """The recording in a file, or None where there is none, it is damaged or it answers another key."""
+def _read(path: Path, identity: str) -> Recording | None:
+    """The recording in a file, or None where there is none, it is damaged or it is of another identity."""
     try:
         entry = json.loads(path.read_bytes())
         content = entry["content"]
-        whole = entry["key"] == wanted and entry["sha256"] == hashlib.sha256(content.encode()).hexdigest()
+        whole = entry["key"] == identity and entry["sha256"] == hashlib.sha256(content.encode()).hexdigest()
         return json.loads(content) if whole else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], state: Sequence[Tensor]) -> Recording:
-    """Let tinygrad build what the function computes, run nothing, and return its calls of native kernels."""
-    linears: list[UOp] = []
-    capturing.append(SimpleNamespace(add_linear=lambda linear, var_vals: linears.append(linear)))
-    try:
-        outputs = function(*inputs)
-        Tensor.realize(*outputs)
-    finally:
-        capturing.clear()
-    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs, *state)}
-    with Context(JIT=2):  # a flat list of calls
-        linear = jit_lower(UOp(Ops.LINEAR, src=tuple(call for each in linears for call in each.src)), held, [])
-    places = _Places(inputs, state)
-    calls = []
-    for call in linear.src:
-        if call.src[0].op is Ops.BUFFER_VIEW:
-            continue
-        binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
-        assert binary.startswith(MAGIC), f"{function.__qualname__} computes what is no native kernel: {call.src[0].arg}"
-        kernel = json.loads(binary[len(MAGIC) :])
-        calls.append(kernel | {"places": [places.of(b) for b in call.src[1:]]})
-    results = [[places.of(t.uop), list(t.shape), t.dtype.fmt] for t in outputs]
-    return {"calls": calls, "outputs": results, "temporary_bytes": places.temporary_bytes}
+def _keep(path: Path, identity: str, recording: Recording) -> None:
+    content = json.dumps(recording)
+    entry = {"key": identity, "sha256": hashlib.sha256(content.encode()).hexdigest(), "content": content}
+    write_whole(path, json.dumps(entry).encode())
 
 
-class _Places:
-    """Where tinygrad's buffers are in a recording. No buffer is allocated for it."""
+class Recorder:
+    """Lets tinygrad build a function's graph and runs nothing of it.
+
+    Inside `with Recorder(name, inputs, state) as recorder:` the function is called on `recorder.inputs`, and what it
+    returns becomes `recorder.outputs`; after it, `recorder.recording` has its calls of native kernels.
+    """
+
+    recording: Recording
+
+    def __init__(self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor]):
+        self.name, self.inputs, self.state = name, inputs, state
+        self.outputs: Sequence[Tensor] = ()
+        self._linears: list[UOp] = []
+
+    def __enter__(self) -> Self:
+        capturing.append(self)
+        return self
+
+    def add_linear(self, linear: UOp, var_vals: dict[str, int]) -> None:
+        """Note kernels in their order, as tinygrad calls this instead of running them."""
+        self._linears.append(linear)
+
+    def __exit__(self, error: type | None, *_: object) -> None:
+        try:
+            if error is None:
+                Tensor.realize(*self.outputs)
+        finally:
+            capturing.clear()
+        if error is None:
+            self.recording = self._lower()
+
+    def _lower(self) -> Recording:
+        known = set(buffers) | {t.uop.buf_uop for t in (*self.inputs, *self.outputs, *self.state)}
+        with Context(JIT=2):  # a flat list of calls
+            linear = jit_lower(
+                UOp(Ops.LINEAR, src=tuple(call for each in self._linears for call in each.src)), known, []
+            )
+        positions = _Positions(self.inputs, self.state)
+        calls = []
+        for call in linear.src:
+            if call.src[0].op is Ops.BUFFER_VIEW:
+                continue
+            binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
+            assert binary.startswith(MAGIC), f"{self.name} computes what is no native kernel: {call.src[0].arg}"
+            kernel = json.loads(binary[len(MAGIC) :])
+            calls.append(kernel | {"positions": [positions.of(b) for b in call.src[1:]]})
+        outputs = [[positions.of(t.uop), list(t.shape), t.dtype.fmt] for t in self.outputs]
+        return {"calls": calls, "outputs": outputs, "temporary_bytes": positions.temporary_bytes}
+
+
+class _Positions:
+    """Positions of tinygrad's buffers in a recording. No buffer is allocated for it."""
 
     def __init__(self, inputs: Sequence[Tensor], state: Sequence[Tensor]):
         self.known: dict[int, tuple[str, int]] = {}
@@ -126,7 +155,8 @@ class _Places:
             self.known |= {id(t.uop.base.buffer.base): (kind, i) for i, t in enumerate(tensors)}
         self.temporary_bytes: list[int] = []
 
-    def of(self, uop: UOp) -> Place:
+    def of(self, uop: UOp) -> Position:
+        """Position of a buffer, or of a view of one."""
         buffer: Any = uop.buffer if uop.op is Ops.BUFFER_VIEW else uop.base.buffer
         if id(buffer.base) not in self.known:
             self.known[id(buffer.base)] = ("temporary", len(self.temporary_bytes))
@@ -140,7 +170,7 @@ class _Call(ctypes.Structure):
 
 
 def work_in(recording: Recording) -> list[Work]:
-    """What each call of a recording does, in order."""
+    """Work of each call of a recording, in order."""
     return [Work(**call["work"]) for call in recording["calls"]]
 
 
@@ -173,9 +203,9 @@ class Program:
         self.held: list[Any] = [list(state), *(self._bind(*pair) for pair in zip(self.calls, recording["calls"]))]
 
     def _bind(self, entry: _Call, call: dict[str, Any]) -> list[Any]:
-        """Fill in one call; returns what it points to. Its places in the arena follow when that has an address."""
-        bufs = (ctypes.c_uint64 * len(call["places"]))()
-        for i, (kind, index, offset) in enumerate(call["places"]):
+        """Fill in one call; returns what it points to. Its positions in the arena follow when that has an address."""
+        bufs = (ctypes.c_uint64 * len(call["positions"]))()
+        for i, (kind, index, offset) in enumerate(call["positions"]):
             if kind == "temporary" and index not in self.results:
                 self.in_arena.append((bufs, i, self.offsets[index] + offset))
             else:

@@ -1,0 +1,74 @@
+"""The verbs that write tables, figures and fits: of an experiment, and of the coordinate check."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cgpt.commands.folders import LOCKS, RESULTS
+from cgpt.commands.plan import make_plan, read_workflow
+from cgpt.files import cache
+from cgpt.files.whole import lock
+
+# Of each verb: its help, and the module of the function that has the verb's name.
+VERBS = {
+    "tabulate": ("write an experiment's scores.csv and tables", "tables"),
+    "plot": ("write an experiment's figures", "figures"),
+    "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
+    "plot-devices": ("write the figures of an experiment's modeled machines", "machines.figures"),
+}
+
+
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verbs to a command line."""
+    for name, (help_text, _) in VERBS.items():
+        verb = verbs.add_parser(name, parents=[shared], help=help_text)
+        verb.add_argument("experiment")
+        verb.add_argument(
+            "--partial",
+            action="store_true",
+            help="of the records that are there, in a folder `partial` that says what is missing",
+        )
+        verb.set_defaults(run=report)
+    verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
+    verb.add_argument("experiment", nargs="?")
+    verb.add_argument("--published", action="store_true",
+                      help="the published runs, and the experiment's or our reference runs of `scaling`")  # fmt: skip
+    verb.set_defaults(run=fit)
+    verb = verbs.add_parser("coordinate-check", parents=[shared],
+                            help="measure how activations grow with width under SP and muP")  # fmt: skip
+    verb.add_argument("--out", type=Path, default=RESULTS / "coordinate_check", help="the folder of table and figure")
+    verb.add_argument("--threads", type=int, help="default: one per core")
+    verb.set_defaults(run=coordinate_check)
+
+
+def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Write the tables or the figures of an experiment; the folder that they stand in. Raises UserError."""
+    verb = arguments.verb
+    if verb != "tabulate":
+        cache.prepare_matplotlib()
+    experiment, planned = make_plan(arguments.experiment, read_workflow())
+    write = getattr(import_module(f"cgpt.report.{VERBS[verb][1]}"), verb.replace("-", "_"))
+    with lock(LOCKS / "tables" / experiment.name, wait=True):
+        folder = write(experiment, planned, RESULTS, arguments.partial)
+    return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if arguments.partial else ""
+
+
+def fit(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Fit laws to an experiment's runs or to the published ones, as a mapping and as tables. Raises UserError."""
+    cache.prepare_matplotlib()
+    from cgpt.commands import fit  # imports SciPy, which no other verb need wait for
+
+    return fit.run(arguments)
+
+
+def coordinate_check(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train models of several widths, and write how their activations grow. Raises UserError."""
+    cache.prepare_matplotlib()
+    from cgpt.report.laws.coordinate_check import coordinate_check
+    from cgpt.training.coordinate_check import Settings
+
+    result = coordinate_check(Settings(), arguments.out, arguments.threads)
+    return result, f"{arguments.out}/coordinate_check.md"

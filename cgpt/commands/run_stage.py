@@ -1,0 +1,132 @@
+"""The verbs that are stages: one table of them, and all that stands between a run's id and its stage's call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cgpt.commands.folders import LOCKS
+from cgpt.commands.plan import read_workflow
+from cgpt.errors import UserError
+from cgpt.experiment import shared_steps
+from cgpt.experiment.chain import Chain
+from cgpt.experiment.load import Workflow
+from cgpt.experiment.plans import Plans, make_plans
+from cgpt.experiment.run import RUNS_FOLDER, Key, Run, last_file
+from cgpt.files.whole import lock
+from cgpt.jobs import Job
+from cgpt.kernels import backend
+
+STATES = RUNS_FOLDER / "state"
+
+
+class Stage(NamedTuple):
+    """A stage, whose function has its name and stands in the module of its name, and takes a job."""
+
+    help: str
+    computes: bool = False  # on the devices of a hardware profile
+
+
+STAGES = {
+    "fetch": Stage("download or copy a dataset, or make the builtin one, and verify it"),
+    "tokenize": Stage("train the tokenizer and write the token shards"),
+    "pretrain": Stage("train a model on token shards; continues where it was stopped", computes=True),
+    "finetune": Stage("train on a task's training split, from a pretrained model or from scratch", computes=True),
+    "meter": Stage("count a pretrained model's kernels and compute what it would take on a modeled machine"),
+    "baseline": Stage("fit and score a bag-of-words classifier on a task's labels"),
+    "evaluate": Stage("score a model on a task with lm-evaluation-harness", computes=True),
+}
+
+
+def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add a verb for each stage to a command line."""
+    for name, stage in STAGES.items():
+        verb = verbs.add_parser(name, parents=[shared], help=stage.help)
+        verb.add_argument("id", help="a run id that `plan` prints")
+        verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
+
+
+@contextmanager
+def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], dict[str, Any]], Job]]:
+    """The function of the stage and the job of the run that the id names, whose lock is held inside.
+
+    Raises UserError where the run is unknown, is under way, or cannot be done with what is here.
+    """
+    name, workflow = arguments.verb, read_workflow()
+    plans = make_plans(workflow)
+    run = plans.find_run(name, arguments.id)
+    _refuse_fewer_threads(arguments.threads, run)
+    if STAGES[name].computes:
+        backend.open_devices(workflow.hardware[run.spec["hardware"]["name"]])
+    with lock(LOCKS / name / run.id):
+        _refuse_upstream(run, plans.runs)
+        job = _job(run, plans, workflow)
+        yield getattr(import_module(f"cgpt.stages.{name}"), name), job
+        if name == "fetch":
+            _warn_of_tasks(run.id, plans.runs, workflow)
+
+
+def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
+    given: dict[str, Any] = {}
+    if "hardware" in run.spec:
+        given["hardware"] = hardware = workflow.hardware[run.spec["hardware"]["name"]]
+        if hardware.timing == "modeled":
+            from cgpt.cost.job import job_cost
+
+            given["cost"] = job_cost
+    if run.stage == "fetch":
+        given["dataset"] = workflow.datasets[run.id]
+    if run.stage == "pretrain":
+        given["leads_on"] = plans.is_awaited(run)
+        if given["leads_on"]:  # seen by a longer run that starts at the same time, which then waits
+            (STATES / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
+        given["trunk"] = shared_steps.usable(run, STATES, LOCKS / "pretrain")
+    return Job(
+        spec=run.spec,
+        folder=_folder(run.stage, run.id),
+        upstream={stage: _folder(stage, id_) for stage, id_ in run.needs.items()},
+        data=RUNS_FOLDER / "data",
+        threads=run.execution.threads,
+        checkpoint_every_steps=run.execution.checkpoint_every_steps,
+        **given,
+    )
+
+
+def _folder(stage: str, run_id: str) -> Path:
+    return last_file(stage, run_id).parent
+
+
+def _refuse_fewer_threads(granted: int | None, run: Run) -> None:
+    """Raise UserError where fewer threads are granted than the plan names: recorded speeds would be a lie."""
+    named = run.execution.threads
+    if granted is not None and granted < named:
+        raise UserError(
+            f"{run.id}: the plan names {named} threads, {granted} granted; run snakemake with --cores {named}, "
+            f"or write `threads_per_run: {granted}` in the experiment"
+        )
+
+
+def _refuse_upstream(run: Run, runs: Mapping[Key, Run]) -> None:
+    """Raise UserError where a run that this one is made from is missing, or is itself of something that changed."""
+    missing = [(stage, id_) for stage, id_ in run.upstream() if not last_file(stage, id_).is_file()]
+    if missing:
+        raise UserError(*(f"{last_file(*upstream)}: is missing, and {run.id} needs it; "
+                          f"run `python -m cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
+    chain = Chain(runs, RUNS_FOLDER, lambda stale: f"run `python -m cgpt {stale.stage} {stale.id}` again first")
+    if problems := chain.above(run):
+        raise UserError(*problems)
+
+
+def _warn_of_tasks(data: str, runs: Mapping[Key, Run], workflow: Workflow) -> None:
+    """Print what is wrong with tasks over data that have just come, long before a run of them stops for it."""
+    from cgpt.preview import tasks
+
+    try:
+        tasks.previews([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
+    except UserError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
