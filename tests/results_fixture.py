@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from cgpt.experiment.plan import Plan, Run
+from cgpt.experiment.run import Plan, Run
 from cgpt.records import LOSS_COLUMNS
 from cgpt.spec import Data, Experiment, Train
 

@@ -14,6 +14,7 @@ from cgpt.__main__ import main
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan
+from cgpt.experiment.run import Plan, last_file
 from cgpt.report.rows import collect, refuse_stale
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
@@ -34,7 +35,7 @@ def text(seed: int) -> str:
     return "\n".join(" ".join(made.choices(WORDS, k=12)) for _ in range(400)) + "\n"
 
 
-def make_plan(root: Path) -> plan.Plan:
+def make_plan(root: Path) -> Plan:
     workflow = load.load_workflow(root)
     return plan.make_plan(workflow.experiments["quickstart"], workflow)
 
@@ -87,7 +88,7 @@ def run_id(root: Path, stage: str) -> str:
 
 
 def record(root: Path, stage: str) -> dict:
-    return json.loads(plan.last_file(stage, run_id(root, stage)).read_text())
+    return json.loads(last_file(stage, run_id(root, stage)).read_text())
 
 
 def test_each_record_names_the_hashes_of_what_it_was_made_from_and_of_what_it_wrote(root):
@@ -95,7 +96,7 @@ def test_each_record_names_the_hashes_of_what_it_was_made_from_and_of_what_it_wr
     fetched = json.loads(Path("results/runs/data/notes/fetched.json").read_text())
     assert [file["sha256"] for file in fetched["files"]] == [content.sha256_of(root / "notes.txt")]
     assert list(shards["inputs"]) == ["fetch/notes"]
-    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    folder = last_file("pretrain", run_id(root, "pretrain")).parent
     assert trained["inputs"] == {
         "tokenize/train.bin": shards["train"]["header_sha256"],
         "tokenize/validation.bin": shards["validation"]["header_sha256"],
@@ -122,7 +123,7 @@ def test_a_table_or_figure_over_a_corpus_that_was_edited_is_refused_with_the_com
 
 
 def test_a_run_whose_own_file_was_damaged_is_named_with_a_command_that_snakemake_does_not_take_for_done(root, capsys):
-    scores = plan.last_file("evaluate", run_id(root, "evaluate"))
+    scores = last_file("evaluate", run_id(root, "evaluate"))
     samples = scores.parent / "samples.jsonl"
     samples.write_bytes(samples.read_bytes().replace(b"sea", b"see", 1))
     assert refused(root, capsys, "tabulate", "quickstart") == (
@@ -175,7 +176,7 @@ def test_a_text_written_again_as_it_was_changes_nothing(root):
 
 @pytest.mark.parametrize("name", content.CHECKPOINT)
 def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, name):
-    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    folder = last_file("pretrain", run_id(root, "pretrain")).parent
     changed = bytearray((folder / name).read_bytes())
     changed[-9] ^= 0x40
     (folder / name).write_bytes(changed)
@@ -189,7 +190,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, na
 
 
 def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hashes(root):
-    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    folder = last_file("pretrain", run_id(root, "pretrain")).parent
     written = json.loads((folder / "run.json").read_text())
     for outputs in ({}, [], {**written["outputs"], "model.safetensors": "0" * 64}):
         (folder / "run.json").write_text(json.dumps(written | {"outputs": outputs}))
@@ -198,7 +199,7 @@ def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hash
 
 
 def test_no_verify_opens_a_changed_checkpoint_and_one_without_a_record_is_not_checked(root):
-    folder = plan.last_file("pretrain", run_id(root, "pretrain")).parent
+    folder = last_file("pretrain", run_id(root, "pretrain")).parent
     changed = bytearray((folder / "model.safetensors").read_bytes())
     changed[-9] ^= 1
     (folder / "model.safetensors").write_bytes(changed)
@@ -211,7 +212,7 @@ def test_no_verify_opens_a_changed_checkpoint_and_one_without_a_record_is_not_ch
 
 @pytest.mark.parametrize(("stage", "name"), [("pretrain", "loss.csv"), ("evaluate", "samples.jsonl")])
 def test_what_lies_beside_a_record_and_is_not_what_it_names_is_refused(root, capsys, stage, name):
-    path = plan.last_file(stage, run_id(root, stage)).with_name(name)
+    path = last_file(stage, run_id(root, stage)).with_name(name)
     path.write_text(path.read_text()[:-3])
     assert f"{name} changed since" in refused(root, capsys, "tabulate", "quickstart")
 
@@ -221,7 +222,7 @@ def test_what_lies_beside_a_record_and_is_not_what_it_names_is_refused(root, cap
     [("pretrain", '"validation_loss": ', '"validation_loss": 1'), ("evaluate", '"value": 0.', '"value": 0.1')],
 )
 def test_a_digit_of_a_record_that_was_changed_is_refused(root, capsys, stage, old, new):
-    path = plan.last_file(stage, run_id(root, stage))
+    path = last_file(stage, run_id(root, stage))
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
     assert refused(root, capsys, "tabulate", "quickstart") == (
@@ -234,7 +235,7 @@ def test_a_damaged_record_above_a_run_is_one_line_before_anything_is_done(root, 
     Path("results/runs/data/notes/fetched.json").write_text(text)
     assert "fetched.json" in refused(root, capsys, "tokenize", run_id(root, "tokenize"))
     redo(root, "fetch")
-    path = plan.last_file("tokenize", run_id(root, "tokenize"))
+    path = last_file("tokenize", run_id(root, "tokenize"))
     path.write_text(text)
     assert "tokens.json" in refused(root, capsys, "pretrain", run_id(root, "pretrain"))
 
@@ -259,14 +260,14 @@ def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read
 
 
 def test_a_missing_tokenizer_is_one_line(root, capsys):
-    (plan.last_file("tokenize", run_id(root, "tokenize")).parent / "tokenizer.json").unlink()
+    (last_file("tokenize", run_id(root, "tokenize")).parent / "tokenizer.json").unlink()
     assert "tokenizer.json: is missing; run its stage again" in refused(
         root, capsys, "pretrain", run_id(root, "pretrain")
     )
 
 
 def test_shards_that_were_swapped_or_whose_header_says_other_counts_are_refused(root, capsys):
-    folder = plan.last_file("tokenize", run_id(root, "tokenize")).parent
+    folder = last_file("tokenize", run_id(root, "tokenize")).parent
     train, validation = (folder / f"{split}.bin" for split in ("train", "validation"))
     kept = train.read_bytes()
     n_bytes = record(root, "tokenize")["train"]["n_bytes"]

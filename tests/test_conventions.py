@@ -18,7 +18,7 @@ PACKAGE = ROOT / "cgpt"
 # The package from the ground up: a file imports from its own folder and from floors below.
 FLOORS = (
     "errors",
-    "spec host",
+    "code_hash spec host",
     "formats files hardware",
     "provenance recipe records jobs",
     "data kernels cost",
@@ -33,12 +33,12 @@ FLOORS = (
 DECLARATIVE = (
     "commands.ending commands.fit commands.forecast cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
     "cost.gpu cost.job cost.measurements cost.memory cost.shapes cost.step cost.wafer_inference cost.wafer_training "
-    "data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
+    "code_hash data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
     "experiment.bases experiment.chain experiment.contradictions experiment.entries experiment.from_yaml "
     "experiment.load experiment.plan experiment.planned_time experiment.plans experiment.rates experiment.rules "
-    "experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations files.digest "
-    "files.json_object files.typed files.user_files files.whole files.yaml_file formats hardware host jobs "
-    "preview.corpora preview.tasks "
+    "experiment.run experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations "
+    "files.digest files.json_object files.typed files.user_files files.whole files.yaml_file formats hardware host "
+    "jobs preview.corpora preview.tasks "
     "provenance recipe.flops recipe.generation_config records report.axes report.figures report.flags "
     "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
     "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "

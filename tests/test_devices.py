@@ -15,8 +15,9 @@ from test_tabulate import change, markdown_tables
 
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
-from cgpt.experiment.plan import Plan, hardware_identity, make_plan
+from cgpt.experiment.plan import hardware_identity, make_plan
 from cgpt.experiment.planned_time import timed
+from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import write_csv
 from cgpt.formats import with_prefix
 from cgpt.records import KERNEL_COLUMNS, read_loss

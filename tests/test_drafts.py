@@ -12,7 +12,7 @@ from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.experiment.plan import make_plan
-from cgpt.experiment.plans import find_run, make_plans
+from cgpt.experiment.plans import make_plans
 from cgpt.files import declarations
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
@@ -69,10 +69,10 @@ def test_a_run_of_a_sound_experiment_is_found_beside_broken_ones_and_an_unknown_
     (root / "workflows/experiments/point.yaml").write_text(EXPERIMENT + "vary: {data.vocab_size: [100]}\n")
     workflow = load.read_workflow(root)
     run = make_plan(workflow.experiments["quickstart"], workflow).runs[-1]
-    assert find_run(run.stage, run.id, workflow) == run
-    assert set(make_plans(workflow)[1]) == {"draft", "point"}
+    assert make_plans(workflow).find_run(run.stage, run.id) == run
+    assert set(make_plans(workflow).broken) == {"draft", "point"}
     with pytest.raises(UserError) as caught:
-        find_run("pretrain", "other", workflow)
+        make_plans(workflow).find_run("pretrain", "other")
     assert [line.partition(":")[0] for line in caught.value.problems] == ["pretrain", "left out", "left out"]
 
 
@@ -112,7 +112,7 @@ def test_jobs_read_the_files_that_their_workflow_started_with(root, monkeypatch)
     (root / "hardware_profiles/cpu.yaml").write_text(HARDWARE.replace("device: CPU", "device: ["))
     (root / "workflows/models.yaml").write_text("models: [")
     found = load.read_workflow(root, declarations.folder_of(root))
-    assert find_run("pretrain", run.id, found) == run
+    assert make_plans(found).find_run("pretrain", run.id) == run
     monkeypatch.delenv(declarations.STARTED_WITH)
     with pytest.raises(UserError, match="is not valid YAML"):
         load.read_workflow(root, declarations.folder_of(root))

@@ -25,6 +25,7 @@ from cgpt import __main__ as command_line
 from cgpt.commands import doctor
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan
+from cgpt.experiment.run import Plan
 from cgpt.hardware import Hardware
 from cgpt.inference.generate import Generator
 from cgpt.kernels import backend
@@ -230,7 +231,7 @@ def project(folder: Path, **keys: str) -> Path:
     return root
 
 
-def planned(root: Path) -> plan.Plan:
+def planned(root: Path) -> Plan:
     workflow = load.load_workflow(root)
     return plan.make_plan(workflow.experiments["quickstart"], workflow)
 

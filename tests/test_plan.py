@@ -15,9 +15,10 @@ from project import TASK, edit, write_project
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
-from cgpt.experiment.plan import Plan, make_plan
+from cgpt.experiment.plan import make_plan
 from cgpt.experiment.planned_time import timed
-from cgpt.experiment.plans import all_runs, find_run
+from cgpt.experiment.plans import make_plans
+from cgpt.experiment.run import Plan
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -241,7 +242,7 @@ def test_lengths_of_two_experiments_share_their_steps_too(root):
     text = (root / QUICKSTART).read_text()
     (root / "workflows/experiments/other.yaml").write_text(text.replace("steps: 10", "steps: 20"))
     short, long = (planned(root, name).of("pretrain")[0].id for name in ("quickstart", "other"))
-    runs = all_runs(load.load_workflow(root))
+    runs = make_plans(load.load_workflow(root)).runs
     assert runs["pretrain", long].execution.shorter == (short,) and runs["pretrain", short].execution.leads_on
     assert planned(root, "other").of("pretrain")[0].execution.trunk is None
 
@@ -306,7 +307,7 @@ def test_experiments_share_runs_and_the_fewest_threads_count(root):
     text = (root / QUICKSTART).read_text()
     (root / "workflows/experiments/other.yaml").write_text(text.replace("threads_per_run: 1", "threads_per_run: 2"))
     assert ids(planned(root)) == ids(planned(root, "other"))
-    runs = all_runs(load.load_workflow(root))
+    runs = make_plans(load.load_workflow(root)).runs
     assert {run.execution.threads for run in runs.values()} == {1}
 
 
@@ -314,7 +315,7 @@ def test_an_unknown_run_id_is_answered_with_the_nearest(root):
     workflow = load.load_workflow(root)
     known = make_plan(workflow.experiments["quickstart"], workflow).of("pretrain")[0].id
     with pytest.raises(UserError, match=f"did you mean '{known}'"):
-        find_run("pretrain", known[:-1], workflow)
+        make_plans(workflow).find_run("pretrain", known[:-1])
 
 
 def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):

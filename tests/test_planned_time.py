@@ -14,9 +14,10 @@ from cgpt.__main__ import main
 from cgpt.commands import measure as rate
 from cgpt.cost import memory
 from cgpt.experiment import load, rates
-from cgpt.experiment.plan import Execution, Plan, Run, last_file, make_plan
+from cgpt.experiment.plan import make_plan
 from cgpt.experiment.planned_time import timed
 from cgpt.experiment.rates import Measured, Rate
+from cgpt.experiment.run import Execution, Plan, Run, last_file
 from cgpt.host import cpu_model
 from cgpt.recipe import flops
 

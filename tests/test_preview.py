@@ -12,6 +12,7 @@ from project import DATA_FILES, edit, write_project
 
 from cgpt.__main__ import main
 from cgpt.experiment import load, plan
+from cgpt.experiment.run import Plan, Run
 from cgpt.preview import corpora, tasks
 from cgpt.tasks import lm_eval_tasks
 
@@ -39,7 +40,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def planned(root: Path) -> plan.Plan:
+def planned(root: Path) -> Plan:
     workflow = load.load_workflow(root)
     return plan.make_plan(workflow.experiments["quickstart"], workflow)
 
@@ -207,7 +208,7 @@ def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root,
     assert "task topic: 30 documents" in said(capsys)
 
 
-def evaluations(root: Path) -> dict[str, plan.Run]:
+def evaluations(root: Path) -> dict[str, Run]:
     return {run.spec["checkpoint_stage"]: run for run in planned(root).of("evaluate")}
 
 

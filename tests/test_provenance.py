@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cgpt import provenance
+from cgpt import code_hash, provenance
 
 SOURCES = {
     "train.py": '"""Trains."""\nfrom cgpt import layers\n\ndef train():\n    from .fast import core\n    return core\n',
@@ -29,13 +29,13 @@ def package(tmp_path) -> Path:
 
 
 def hash_of_train(package: Path) -> str:
-    for function in (provenance.code_sha256, provenance._tree, provenance._normalised):
+    for function in (code_hash.code_sha256, code_hash._tree, code_hash._normalised):
         function.cache_clear()
-    return provenance.code_sha256("train", package)
+    return code_hash.code_sha256("train", package)
 
 
 def test_what_a_stage_reaches_includes_imports_within_functions_and_c_sources(package):
-    found = {path.relative_to(package).as_posix() for path in provenance.reached("train", package)}
+    found = {path.relative_to(package).as_posix() for path in code_hash.reached("train", package)}
     assert found == {"train.py", "layers.py", "fast/__init__.py", "fast/core.py", "fast/core.c"}
 
 
@@ -65,7 +65,7 @@ def test_a_changed_constant_counts_wherever_it_is_reached(package, name, text):
 
 
 def test_training_reaches_the_kernels_and_not_the_tables():
-    found = {path.relative_to(provenance.PACKAGE).as_posix() for path in provenance.reached("stages.pretrain")}
+    found = {path.relative_to(code_hash.PACKAGE).as_posix() for path in code_hash.reached("stages.pretrain")}
     assert {"stages/pretrain.py", "model/gpt.py", "kernels/native/call.py", "kernels/native/c/gpt.c"} <= found
     assert not {"report/tables.py", "experiment/plan.py", "experiment/load.py", "errors.py"} & found
 
@@ -175,17 +175,17 @@ EDITS = {  # of this package: what is edited, and a stage whose hash that change
 @pytest.mark.parametrize("edited", EDITS, ids=lambda edited: f"{edited[0]}: {edited[1]}")
 def test_of_this_package_an_axis_label_or_a_progress_line_trains_nothing_again_and_a_constant_does(tmp_path, edited):
     package, (name, old, new) = tmp_path / "cgpt", edited
-    shutil.copytree(provenance.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(code_hash.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     tables = {"tabulate": "report.tables.tabulate", "plot": "report.figures.plot"}
     stages = {
         stage: f"stages.{stage}" for stage in "fetch tokenize pretrain finetune evaluate baseline".split()
     } | tables
 
     def hashes() -> dict[str, str]:
-        provenance.code_sha256.cache_clear()
-        provenance._tree.cache_clear()
-        provenance._normalised.cache_clear()
-        return {stage: provenance.code_sha256(name, package) for stage, name in stages.items()}
+        code_hash.code_sha256.cache_clear()
+        code_hash._tree.cache_clear()
+        code_hash._normalised.cache_clear()
+        return {stage: code_hash.code_sha256(name, package) for stage, name in stages.items()}
 
     before, text = hashes(), (package / name).read_text()
     assert old in text

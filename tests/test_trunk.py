@@ -11,27 +11,29 @@ import pytest
 from project import edit, write_project
 from test_wholefile import HOLDER, start
 
-from cgpt.experiment import load, plan, plans, shared_steps
+from cgpt.experiment import load, shared_steps
+from cgpt.experiment.plans import make_plans
+from cgpt.experiment.run import Run, last_file
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch) -> list[plan.Run]:
+def runs(tmp_path, monkeypatch) -> list[Run]:
     """Three lengths of schedule wsd, the shortest first."""
     root = write_project(tmp_path)
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20, 40]}\nmodels:")
     monkeypatch.chdir(root)
-    found = [run for run in plans.all_runs(load.load_workflow(root)).values() if run.stage == "pretrain"]
-    return sorted(found, key=lambda run: run.spec["train"]["steps"])
+    planned = make_plans(load.load_workflow(root)).runs.values()
+    return sorted((run for run in planned if run.stage == "pretrain"), key=lambda run: run.spec["train"]["steps"])
 
 
-def usable(run: plan.Run) -> str | None:
+def usable(run: Run) -> str | None:
     return shared_steps.usable(run, Path("state"), Path("locks"))
 
 
-def leave(run: plan.Run, kind: str = ".trunk") -> None:
+def leave(run: Run, kind: str = ".trunk") -> None:
     """What a run keeps for itself, or for longer ones."""
     folder = Path("state") / f"{run.id}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +91,10 @@ def test_a_run_that_is_past_the_shared_steps_is_not_waited_for(runs):
 
 
 def test_nothing_is_kept_for_longer_runs_that_are_finished(runs):
-    assert [plans.is_awaited(run, runs) for run in runs] == [True, True, False]
+    planned = make_plans(load.load_workflow(Path.cwd()))
+    assert [planned.is_awaited(run) for run in runs] == [True, True, False]
     for longer in runs[1:]:
-        record = plan.last_file("pretrain", longer.id)
+        record = last_file("pretrain", longer.id)
         record.parent.mkdir(parents=True)
         record.write_text("{}")
-    assert not any(plans.is_awaited(run, runs) for run in runs)
+    assert not any(planned.is_awaited(run) for run in runs)

@@ -12,8 +12,8 @@ from test_fit import QUICKSTART, root, write_runs  # noqa: F401
 from test_scaling import made_of
 
 from cgpt.__main__ import main
-from cgpt.experiment import plan
 from cgpt.files.csv_file import write_csv
+from cgpt.recipe.schedule import resolve_length
 from cgpt.records import RUN_COLUMNS
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import ParametricLaw
@@ -59,7 +59,7 @@ def test_a_loss_that_size_or_tokens_do_not_lower_decides_no_law_of_both(law, noi
 def in_batches(batch_sizes: list[int], wanted: list[int]) -> Points:
     """Two sizes at every length `wanted` in tokens and batch size, the second batch size the best one."""
     shapes = [Model("m", n_layer=1, d_model=width, n_head=1, seq_len=16, vocab_size=512) for width in (16, 32)]
-    trained = [(model, plan.resolve_length(Train(lr=0.1, batch_size=size, tokens=length), model), size)
+    trained = [(model, resolve_length(Train(lr=0.1, batch_size=size, tokens=length), model), size)
                for model in shapes for length in wanted for size in batch_sizes]  # fmt: skip
     tokens = np.array([float(train.tokens or 0) for _, train, _ in trained])
     n = np.array([float(model.d_model) ** 2 for model, _, _ in trained])

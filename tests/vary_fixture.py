@@ -12,7 +12,7 @@ from typing import Any
 
 from results_fixture import SIZES, run, run_json, scores_json, write_json, write_loss
 
-from cgpt.experiment.plan import Execution, Plan, Run
+from cgpt.experiment.run import Execution, Plan, Run
 from cgpt.spec import Data, Experiment, Train
 
 Point = dict[str, Any]

@@ -13,7 +13,7 @@ import numpy as np
 from cgpt.commands.folders import LOCKS, REFERENCE, RESULTS
 from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
-from cgpt.experiment.plan import Plan
+from cgpt.experiment.run import Plan
 from cgpt.files.whole import lock, write_whole
 from cgpt.report.figures import write_figure
 from cgpt.report.laws import figure, machines_figure

@@ -1,6 +1,6 @@
 """Folders of results that the commands write to."""
 
-from cgpt.experiment.plan import RUNS_FOLDER
+from cgpt.experiment.run import RUNS_FOLDER
 
 RESULTS = RUNS_FOLDER.parent
 REFERENCE = RESULTS / "reference"  # the one folder of results that is committed

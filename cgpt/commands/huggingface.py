@@ -88,8 +88,9 @@ def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:
     """The run's spec and data sets, where its experiment is in the folder that the command runs in."""
     try:
         workflow = load.read_workflow(Path.cwd())
-        spec = plans.find_run(run.stage, run.run, workflow).spec
-        corpus = plans.find_run("tokenize", spec["tokenize"], workflow).spec["corpus"]
+        planned = plans.make_plans(workflow)
+        spec = planned.find_run(run.stage, run.run).spec
+        corpus = planned.find_run("tokenize", spec["tokenize"]).spec["corpus"]
     except UserError:
         return None, []
     return spec, [workflow.datasets[name] for name in corpus]

@@ -10,6 +10,7 @@ from typing import Any
 
 from cgpt import jobs
 from cgpt.experiment import load, plan, plans
+from cgpt.experiment.run import Plan
 from cgpt.files.declarations import folder_of
 from cgpt.spec import Experiment
 
@@ -34,7 +35,7 @@ def read_workflow() -> load.Workflow:
     return load.read_workflow(Path.cwd(), folder_of(Path.cwd()))
 
 
-def make_plan(name: str, workflow: load.Workflow) -> tuple[Experiment, plan.Plan]:
+def make_plan(name: str, workflow: load.Workflow) -> tuple[Experiment, Plan]:
     """An experiment and its plan; warns of other experiments that are wrong. Raises UserError."""
     experiment = workflow.asked(name)
     if jobs.WORKFLOW_PID not in os.environ:  # in a workflow's job the warning was given already
@@ -51,7 +52,7 @@ def show(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = read_workflow()
     experiment, planned = make_plan(arguments.experiment, workflow)
     corpora.refuse_too_small(experiment.name, planned.runs, workflow)
-    previews = tasks.previews(planned.runs, {(run.stage, run.id): run for run in planned.runs}, workflow)
+    previews = tasks.previews(planned.runs, {run.key: run for run in planned.runs}, workflow)
     when = timed(planned, arguments.cores)
     return show_plan.as_json(experiment, when, previews), show_plan.as_text(experiment, when, previews)
 
@@ -61,7 +62,7 @@ def check(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.preview import tasks
 
     workflow = read_workflow()
-    runs = plans.all_runs(workflow)
+    runs = plans.make_plans(workflow).runs
     ids = set(arguments.ids or sys.stdin.read().split())
     previews = tasks.previews([run for run in runs.values() if run.id in ids], runs, workflow)
     return {"tasks": [preview.task for preview in previews]}, ""

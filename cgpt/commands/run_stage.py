@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from cgpt.commands.folders import LOCKS
 from cgpt.commands.plan import read_workflow
 from cgpt.errors import UserError
-from cgpt.experiment import plans, shared_steps
+from cgpt.experiment import shared_steps
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.plan import RUNS_FOLDER, Run, last_file
+from cgpt.experiment.plans import Plans, make_plans
+from cgpt.experiment.run import RUNS_FOLDER, Key, Run, last_file
 from cgpt.files.whole import lock
 from cgpt.jobs import Job
 from cgpt.kernels import backend
@@ -57,21 +58,20 @@ def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], di
     Raises UserError where the run is unknown, is under way, or cannot be done with what is here.
     """
     name, workflow = arguments.verb, read_workflow()
-    planned, broken = plans.make_plans(workflow)
-    runs = plans.runs_of(planned.values())
-    run = plans.pick(name, arguments.id, runs, broken)
+    plans = make_plans(workflow)
+    run = plans.find_run(name, arguments.id)
     _refuse_fewer_threads(arguments.threads, run)
     if STAGES[name].computes:
         backend.open_devices(workflow.hardware[run.spec["hardware"]["name"]])
     with lock(LOCKS / name / run.id):
-        _refuse_upstream(run, runs)
-        job = _job(run, runs, workflow)
+        _refuse_upstream(run, plans.runs)
+        job = _job(run, plans, workflow)
         yield getattr(import_module(f"cgpt.stages.{name}"), name), job
         if name == "fetch":
-            _warn_of_tasks(run.id, workflow)
+            _warn_of_tasks(run.id, plans.runs, workflow)
 
 
-def _job(run: Run, runs: dict[tuple[str, str], Run], workflow: Workflow) -> Job:
+def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
     given: dict[str, Any] = {}
     if "hardware" in run.spec:
         given["hardware"] = hardware = workflow.hardware[run.spec["hardware"]["name"]]
@@ -82,7 +82,7 @@ def _job(run: Run, runs: dict[tuple[str, str], Run], workflow: Workflow) -> Job:
     if run.stage == "fetch":
         given["dataset"] = workflow.datasets[run.id]
     if run.stage == "pretrain":
-        given["leads_on"] = plans.is_awaited(run, runs.values())
+        given["leads_on"] = plans.is_awaited(run)
         if given["leads_on"]:  # seen by a longer run that starts at the same time, which then waits
             (STATES / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
         given["trunk"] = shared_steps.usable(run, STATES, LOCKS / "pretrain")
@@ -111,7 +111,7 @@ def _refuse_fewer_threads(granted: int | None, run: Run) -> None:
         )
 
 
-def _refuse_upstream(run: Run, runs: dict[tuple[str, str], Run]) -> None:
+def _refuse_upstream(run: Run, runs: Mapping[Key, Run]) -> None:
     """Raise UserError where a run that this one is made from is missing, or is itself of something that changed."""
     missing = [(stage, id_) for stage, id_ in run.upstream() if not last_file(stage, id_).is_file()]
     if missing:
@@ -122,11 +122,10 @@ def _refuse_upstream(run: Run, runs: dict[tuple[str, str], Run]) -> None:
         raise UserError(*problems)
 
 
-def _warn_of_tasks(data: str, workflow: Workflow) -> None:
+def _warn_of_tasks(data: str, runs: Mapping[Key, Run], workflow: Workflow) -> None:
     """Print what is wrong with tasks over data that have just come, long before a run of them stops for it."""
     from cgpt.preview import tasks
 
-    runs = plans.all_runs(workflow)
     try:
         tasks.previews([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
     except UserError as error:

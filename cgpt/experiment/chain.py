@@ -9,7 +9,7 @@ from typing import Any
 
 from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.experiment.plan import LAST_FILE, Run
+from cgpt.experiment.run import LAST_FILE, Run
 
 Runs = Mapping[tuple[str, str], Run]
 

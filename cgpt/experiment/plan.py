@@ -1,129 +1,78 @@
-"""Turns an experiment into its runs: what each one is (identity), what it needs, and what it will roughly cost."""
+"""Turns an experiment into its runs: those of each setting of each model on each hardware profile."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cgpt.cost import memory
+from cgpt.data.content import GPT2_DATASET
 from cgpt.errors import UserError
-from cgpt.experiment import shared_steps as trunk
+from cgpt.experiment import shared_steps
 from cgpt.experiment.load import Workflow
+from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
 from cgpt.experiment.vary import Variant, variants
 from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
+from cgpt.recipe.schedule import resolve_length
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks import groups as taskgroups
-from cgpt.tasks.groups import Leaf, TaskGroup
+from cgpt.tasks.lm_eval_tasks import is_classification
 
 LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
-RUNS_FOLDER = Path("results/runs")
-LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
-    "fetch": "data/{}/fetched.json",
-    "tokenize": "tokens/{}/tokens.json",
-    "pretrain": "pretrain/{}/run.json",
-    "finetune": "finetune/{}/run.json",
-    "meter": "meter/{}/run.json",
-    "baseline": "baseline/{}/scores.json",
-    "evaluate": "evaluate/{}/scores.json",
-}
-STAGES = tuple(LAST_FILE)
 HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
                  "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
 HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
-GPT2_DATASET = "gpt2_tokenizer"  # the entry of data.yaml that cgpt.stages.tokenize reads the published vocabulary from
 ID_DIGITS = 12  # of a run id's hash: two of 10,000 runs are alike once in five million studies
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
-
-    hardware: Hardware | None = None
-    model: Model | None = None  # that is trained or scored
-    threads: int = 1
-    checkpoint_every_steps: int = 200
-    n_parameters: int | None = None
-    tokens: int | None = None
-    flops_6nd: float | None = None
-    flops: float | None = None  # attention included, PaLM convention
-    minutes: float | None = None  # that `planned_time` fills in
-    memory_bytes: int | None = None
-    label: str = ""  # the run's values of what its experiment varies, for people
-    trunk_steps: int = 0  # that `trunk` has done of this run
-    trunk: str | None = None  # the next shorter run that does the same up to there
-    shorter: tuple[str, ...] = ()  # all such runs, the longest first; what one of them left saves steps, none is needed
-    leads_on: bool = False  # a longer run may go on from this one
-
-
-@dataclass(frozen=True)
-class Run:
-    """One job. `id` is a readable name and the hash of `spec` and `needs`; `needs` maps stage to upstream id.
-
-    Both parts of an id come from spec and needs alone, so that the same run has the same id in every experiment.
-    A tokenize run also needs the fetch of every dataset of `spec["corpus"]`.
-    """
-
-    stage: str
-    id: str
-    spec: dict[str, Any]
-    needs: dict[str, str]
-    execution: Execution = field(default=Execution(), compare=False)
-
-    def upstream(self) -> list[tuple[str, str]]:
-        """All direct upstream runs as (stage, id)."""
-        corpus = self.spec["corpus"] if self.stage == "tokenize" else []
-        return [("fetch", name) for name in corpus] + list(self.needs.items())
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The runs of one experiment, upstream before downstream, each once."""
-
-    experiment: str
-    runs: tuple[Run, ...]
-    groups: tuple[TaskGroup, ...] = ()  # of its tasks, whose scores are computed of theirs
-    not_tuned: tuple[str, ...] = ()  # tasks with a `finetune:` block, where the experiment has none
-
-    def of(self, stage: str) -> tuple[Run, ...]:
-        """The runs of one stage."""
-        return tuple(run for run in self.runs if run.stage == stage)
+UNKNOWN = Execution()
 
 
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
-    """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
+    """The experiment's runs; raises UserError where a setting of it contradicts itself."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
-    not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
-    runs = trunk.share(_runs(experiment, workflow, leaves))
-    return Plan(experiment.name, tuple(runs), tuple(groups), tuple(not_tuned))
-
-
-def _runs(experiment: Experiment, workflow: Workflow, leaves: Sequence[Leaf]) -> list[Run]:
-    runs: dict[tuple[str, str], Run] = {}
-    points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
-    for of_model in points.values():
-        _refuse_alike(of_model, experiment.name)
+    tasks = [_used_task(leaf, experiment, workflow.datasets) for leaf in leaves]
+    settings = {name: _settings(experiment, workflow.models[name]) for name in experiment.models}
+    runs: dict[Key, Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
-        for variant in points[model_name]:
-            for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name], leaves):
-                runs.setdefault((run.stage, run.id), run)
-    found = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
-    if long := next((run.id for run in found if len(run.id.encode()) > LONGEST_ID), None):
+        for setting in settings[model_name]:
+            for run in _runs(setting, workflow.hardware[hardware_name], experiment, workflow, tasks):
+                runs.setdefault(run.key, run)
+    in_order = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
+    if long := next((run.id for run in in_order if len(run.id.encode()) > LONGEST_ID), None):
         raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
-    return found
+    not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
+    return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
 
 
-def last_file(stage: str, run_id: str) -> Path:
-    """The file that shows a run is finished; it stands in the run's folder."""
-    return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
+def _settings(experiment: Experiment, model: Model) -> list[Variant]:
+    """The settings of a model, each with its number of steps and tokens; raises UserError where two are the same."""
+    settings = [replace(each, train=resolve_length(each.train, each.model)) for each in variants(experiment, model)]
+    seen: dict[str, Variant] = {}
+    for setting in settings:
+        _refuse_long_warmup(setting, experiment.name)
+        train = replace(setting.train, tokens_per_parameter=None, flops=None)
+        other = seen.setdefault(repr((setting.model, setting.data, train, setting.finetune)), setting)
+        if other is not setting:
+            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, setting)]
+            raise UserError(f"workflows/experiments/{experiment.name}.yaml: vary: at {' and at '.join(at)} the runs of "
+                            f"{model.name} are the same; leave one of the two out")  # fmt: skip
+    return settings
+
+
+def _refuse_long_warmup(setting: Variant, experiment: str) -> None:
+    """A run that ends before its rate has reached the peak learns with none of the rates that it was given."""
+    warmup, tokens = setting.train.warmup_tokens, setting.train.tokens
+    if warmup is not None and tokens is not None and warmup >= tokens:
+        at = "".join(f", {axis}={value}" for axis, value in setting.point)
+        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
+        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {setting.model.name}{at}; write "
+                        "fewer, or a warmup_fraction")  # fmt: skip
 
 
 def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
@@ -132,77 +81,116 @@ def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
         raise UserError(f"workflows/{where}: {problem}")
 
 
-def _refuse_alike(points: Iterable[Variant], experiment: str) -> None:
-    """No two points of `vary` are the same runs, of which one would be lost without a word."""
-    seen: dict[str, Variant] = {}
-    for point in points:
-        train = resolve_length(point.train, point.model)
-        said = replace(train, tokens_per_parameter=None, flops=None)
-        other = seen.setdefault(repr((point.model, point.data, said, point.finetune)), point)
-        if other is not point:
-            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, point)]
-            raise UserError(f"workflows/experiments/{experiment}.yaml: vary: at {' and at '.join(at)} the runs of "
-                            f"{point.model.name} are the same; leave one of the two out")  # fmt: skip
+@dataclass(frozen=True)
+class _UsedTask:
+    """A task by the name that its runs have, as fine-tuning and as scoring use it, and its data set."""
+
+    name: str
+    task: dict[str, Any]
+    scored: dict[str, Any]
+    finetune: dict[str, Any] | None  # the task's own keys of the block of that name
+    dataset: Dataset | None
+
+    @property
+    def data_identity(self) -> dict[str, Any] | None:
+        """What decides the bytes of its data set; None where it has none."""
+        return _dataset_identity(self.dataset) if self.dataset else None
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """The fetch of its data set."""
+        return {"fetch": self.dataset.name} if self.dataset else {}
 
 
-def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
-    """A run that ends before its rate has reached the peak learns with none of the rates that it was given."""
-    warmup, tokens = variant.train.warmup_tokens, resolve_length(variant.train, variant.model).tokens
-    if warmup is not None and tokens is not None and warmup >= tokens:
-        at = "".join(f", {axis}={value}" for axis, value in variant.point)
-        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
-        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {variant.model.name}{at}; write "
-                        "fewer, or a warmup_fraction")  # fmt: skip
+def _used_task(leaf: taskgroups.Leaf, experiment: Experiment, datasets: Mapping[str, Dataset]) -> _UsedTask:
+    task = {key: value for key, value in leaf.task.items() if key != "finetune"}
+    dataset = datasets[task["data"]] if "data" in task else None
+    return _UsedTask(leaf.name, task, taskgroups.scored(task, experiment), leaf.task.get("finetune"), dataset)
 
 
-def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware,
-                     leaves: Sequence[Leaf]) -> Iterator[Run]:  # fmt: skip
+@dataclass(frozen=True)
+class _Training:
+    """A setting on the profile that trains it, with what its runs cost: the same for every seed and task."""
+
+    setting: Variant
+    hardware: Hardware
+    tokenize: Run
+    pretraining: Execution
+    scoring: Execution
+
+    def name(self, seed: int) -> list[str]:
+        """The parts that the ids of its runs begin with."""
+        hardware = [] if self.hardware.name == DEFAULT_HARDWARE else [self.hardware.name]
+        return [self.setting.model.name, _corpus_name(self.setting.data), *hardware, f"s{seed}"]
+
+
+def _training(setting: Variant, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
+    model, train = setting.model, setting.train
+    threads = experiment.threads_per_run or hardware.resources.threads
+    scoring = Execution(
+        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model),
+        flops.flops_per_token(model, "palm"), label=", ".join(setting.label("model", "data", "train")),
+        memory_bytes=memory.evaluation_bytes(model, threads, hardware.kernels),
+    )  # fmt: skip
+    needed = memory.pretraining_bytes(model, train, threads, hardware.kernels)
+    pretraining = replace(scoring, memory_bytes=needed, **_work(model, train.tokens or 0))
+    return _Training(setting, hardware, tokenize, pretraining, scoring)
+
+
+def _work(model: Model, tokens: int) -> dict[str, Any]:
+    """Tokens that are trained on, and their FLOPs by two conventions, as an Execution names them."""
+    return {"tokens": tokens, "flops": flops.flops_per_token(model, "palm") * tokens,
+            "flops_6nd": flops.flops_per_token(model, "6nd") * tokens}  # fmt: skip
+
+
+def _runs(setting: Variant, hardware: Hardware, experiment: Experiment, workflow: Workflow,
+          tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else.
     """
-    _refuse_long_warmup(variant, experiment.name)
-    tokenize = _tokenize_run(variant.data, workflow)
+    tokenize = _tokenize_run(setting.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
-        trained_on = workflow.hardware[experiment.weights_from]
-        threads = experiment.threads_per_run or trained_on.resources.threads
-        for seed in variant.seeds:
-            yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
+        training = _training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
+        yield from (_meter_run(hardware, _pretrain_run(training, seed)) for seed in setting.seeds)
         return
-    threads = experiment.threads_per_run or hardware.resources.threads
-    own_key = "micro_batch_size" if variant.train.micro_batch_size else "batch_size"
-    _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
+    batch_key = "batch_size" if setting.train.micro_batch_size == setting.train.batch_size else "micro_batch_size"
+    where = f"experiments/{experiment.name}.yaml: train.{batch_key}"
+    _refuse_uneven(where, getattr(setting.train, batch_key), hardware)
+    training = _training(setting, hardware, experiment, tokenize)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
-    for seed in variant.seeds:
-        pretrain = _pretrain_run(variant, seed, hardware, threads, tokenize)
+    for seed in setting.seeds:
+        pretrain = _pretrain_run(training, seed)
         yield pretrain
         if hardware.timing == "modeled":
             yield _meter_run(hardware, pretrain)
-        for name, said in leaves:
-            task = {key: value for key, value in said.items() if key != "finetune"}
-            own, scored = said.get("finetune"), taskgroups.scored(task, experiment)
-            dataset = workflow.datasets[task["data"]] if "data" in task else None
-            if dataset:
-                yield _fetch_run(dataset)
-            yield _evaluate_run(pretrain, name, scored, dataset)
-            if own is None or variant.finetune is None:
-                continue
-            tuning = replace(variant.finetune, **own)
-            where = f"tasks/{name}" if "batch_size" in own else f"experiments/{experiment.name}"
-            _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, hardware)
-            if is_classification(task):
-                yield from (_baseline_run(name, scored, dataset, n_labels) for n_labels in tuning.n_labels or (None,))
-            for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
-                finetune = _finetune_run(variant, name, task, dataset, tuning, start, n_labels, pretrain)
-                yield finetune
-                yield _evaluate_run(finetune, name, _with_shots(scored, tuning.num_fewshot), dataset)
+        for task in tasks:
+            yield from _task_runs(task, training, pretrain, experiment.name)
+
+
+def _task_runs(task: _UsedTask, training: _Training, pretrain: Run, experiment: str) -> Iterator[Run]:
+    """Evaluate what was pretrained; where the task is trained on, also fine-tune, evaluate that, and count words."""
+    if task.dataset:
+        yield _fetch_run(task.dataset)
+    yield _evaluate_run(training, pretrain, task, task.scored)
+    if task.finetune is None or training.setting.finetune is None:
+        return
+    tuning = replace(training.setting.finetune, **task.finetune)
+    where = f"tasks/{task.name}" if "batch_size" in task.finetune else f"experiments/{experiment}"
+    _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, training.hardware)
+    if is_classification(task.task):
+        yield from (_baseline_run(task, n_labels) for n_labels in tuning.n_labels or (None,))
+    for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
+        finetune = _finetune_run(training, task, tuning, start, n_labels, pretrain)
+        yield finetune
+        yield _evaluate_run(training, finetune, task, _with_shots(task.scored, tuning.num_fewshot))
 
 
 def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
     """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
-    said = task.get("num_fewshot") or (None if task.get("stock") else 0)
-    return task if said == num_fewshot else task | {"num_fewshot": num_fewshot}
+    n_shot = task.get("num_fewshot") or (None if task.get("stock") else 0)
+    return task if n_shot == num_fewshot else task | {"num_fewshot": num_fewshot}
 
 
 def _fetch_run(dataset: Dataset) -> Run:
@@ -221,31 +209,20 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
     needs = {"fetch": GPT2_DATASET} if data.tokenizer == "gpt2" else {}
     if needs and GPT2_DATASET not in workflow.datasets:
         raise UserError(f"workflows/data.yaml: datasets: has no '{GPT2_DATASET}', which tokenizer gpt2 needs; add it")
-    return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs, Execution())
+    return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs)
 
 
-def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:
-    model, train = variant.model, resolve_length(variant.train, variant.model)
-    identity = asdict(train)
-    del identity["tokens_per_parameter"]
-    for key in ("flops", *Train.EXECUTION):
-        del identity[key]
-    spec = {"model": asdict(model), "train": identity, "seed": seed, "hardware": hardware_identity(hardware),
-            "tokenize": tokenize.id}  # fmt: skip
-    execution = Execution(
-        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model), train.tokens,
-        flops_6nd=flops.flops_per_token(model, "6nd") * (train.tokens or 0),
-        flops=flops.flops_per_token(model, "palm") * (train.tokens or 0),
-        memory_bytes=memory.pretraining_bytes(model, train, threads, hardware.kernels),
-        label=", ".join(variant.label("model", "data", "train")),
-    )  # fmt: skip
-    name = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{seed}"]
-    return _run("pretrain", name, spec, {"tokenize": tokenize.id}, execution)
+def _pretrain_run(training: _Training, seed: int) -> Run:
+    not_identity = ("tokens_per_parameter", "flops", *Train.EXECUTION)  # lengths that `steps` and `tokens` stand for
+    train = {key: value for key, value in asdict(training.setting.train).items() if key not in not_identity}
+    spec = {"model": asdict(training.setting.model), "train": train, "seed": seed,
+            "hardware": hardware_identity(training.hardware), "tokenize": training.tokenize.id}  # fmt: skip
+    return _run("pretrain", training.name(seed), spec, {"tokenize": training.tokenize.id}, training.pretraining)
 
 
 def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
-    """What a pretraining run would take on a modeled profile: it depends on the constants of the cost model."""
-    batch_size = pretrain.spec["train"]["batch_size"]
+    """The time of a pretraining run on a modeled profile: it depends on the constants of the cost model."""
+    batch_size, trained = pretrain.spec["train"]["batch_size"], pretrain.execution
     if batch_size % hardware.systems:
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
                         f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
@@ -253,101 +230,74 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
         "hardware": hardware_identity(hardware),
         "weights_from": pretrain.spec["hardware"]["name"],
     }
-    execution = replace(pretrain.execution, hardware=hardware, threads=1, tokens=None, flops=None, flops_6nd=None,
-                        memory_bytes=None)  # fmt: skip
+    execution = Execution(hardware, trained.model, n_parameters=trained.n_parameters, label=trained.label)
     return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
 
 
-def _finetune_run(variant: Variant, name: str, task: dict[str, Any], dataset: Dataset | None, tuning: Finetune,
-                  start: str, n_labels: int | None, pretrain: Run) -> Run:  # fmt: skip
+def _finetune_run(training: _Training, task: _UsedTask, tuning: Finetune, start: str, n_labels: int | None,
+                  pretrain: Run) -> Run:  # fmt: skip
     """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
-    settings = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
+    keys = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
     spec = {
         "model": pretrain.spec["model"],
-        "task": task,
-        "dataset": _dataset_identity(dataset) if dataset else None,
+        "task": task.task,
+        "dataset": task.data_identity,
         "start": start,
-        "finetune": settings,
+        "finetune": keys,
         "n_labels": n_labels,
         "seed": pretrain.spec["seed"],
         "hardware": pretrain.spec["hardware"],
         "tokenize": pretrain.spec["tokenize"],
     }
-    needs = {"tokenize": pretrain.needs["tokenize"]} | ({"pretrain": pretrain.id} if start == "pretrained" else {})
-    if dataset:
-        needs["fetch"] = dataset.name
-    hardware, model = pretrain.execution.hardware, variant.model
-    assert hardware is not None
-    tokens = n_labels * tuning.epochs * model.seq_len if n_labels else None  # an upper bound: full-length examples
-    cost = flops.flops_per_token(model, "palm") * tokens if tokens else None
-    execution = replace(
-        pretrain.execution, tokens=tokens, flops=cost,
-        flops_6nd=flops.flops_per_token(model, "6nd") * tokens if tokens else None,
-        memory_bytes=memory.finetuning_bytes(model, tuning.batch_size, pretrain.execution.threads, hardware.kernels),
-        label=", ".join(variant.label("model", "data", *(["train"] if start == "pretrained" else []), "finetune")),
-    )  # fmt: skip
-    parts = [model.name, _corpus_name(variant.data), *_where(hardware), f"s{spec['seed']}",
-             name, start, *([f"n{n_labels}"] if n_labels else [])]  # fmt: skip
-    return _run("finetune", parts, spec, needs, execution)
+    pretrained = start == "pretrained"
+    needs = pretrain.needs | ({"pretrain": pretrain.id} if pretrained else {}) | task.needs
+    model, cost = training.setting.model, training.scoring
+    work = _work(model, n_labels * tuning.epochs * model.seq_len) if n_labels else {}  # at most: full-length examples
+    blocks = ("model", "data", "train", "finetune") if pretrained else ("model", "data", "finetune")
+    needed = memory.finetuning_bytes(model, tuning.batch_size, cost.threads, training.hardware.kernels)
+    execution = replace(cost, label=", ".join(training.setting.label(*blocks)), memory_bytes=needed, **work)
+    name = [*training.name(spec["seed"]), task.name, start, *_labels_name(n_labels)]
+    return _run("finetune", name, spec, needs, execution)
 
 
-def is_classification(task: dict[str, Any]) -> bool:
-    """Whether a task has a training split and the same choices for every document, so that counting words can do it."""
-    return isinstance(task.get("doc_to_choice"), (list, dict)) and bool(task.get("training_split"))
-
-
-def _baseline_run(name: str, task: dict[str, Any], dataset: Dataset | None, n_labels: int | None) -> Run:
+def _baseline_run(task: _UsedTask, n_labels: int | None) -> Run:
     """Bag of words on the labels that fine-tuning gets; it depends on no model."""
-    spec = {"task": task, "dataset": _dataset_identity(dataset) if dataset else None, "n_labels": n_labels}
-    parts = [name, "bag_of_words", *([f"n{n_labels}"] if n_labels else [])]
-    return _run("baseline", parts, spec, {"fetch": dataset.name} if dataset else {}, Execution())
+    spec = {"task": task.scored, "dataset": task.data_identity, "n_labels": n_labels}
+    return _run("baseline", [task.name, "bag_of_words", *_labels_name(n_labels)], spec, task.needs)
 
 
-def _evaluate_run(checkpoint: Run, name: str, task: dict[str, Any], dataset: Dataset | None) -> Run:
+def _evaluate_run(training: _Training, checkpoint: Run, task: _UsedTask, scored: dict[str, Any]) -> Run:
     spec = {
-        "task": task,
-        "dataset": _dataset_identity(dataset) if dataset else None,
+        "task": scored,
+        "dataset": task.data_identity,
         "checkpoint_stage": checkpoint.stage,
         "hardware": checkpoint.spec["hardware"],
     }
-    needs = {checkpoint.stage: checkpoint.id} | ({"fetch": dataset.name} if dataset else {})
-    cost = checkpoint.execution
-    assert cost.model is not None
-    needed = memory.evaluation_bytes(cost.model, cost.threads, checkpoint.spec["hardware"]["kernels"])
-    execution = replace(cost, tokens=None, flops=None, flops_6nd=None, memory_bytes=needed)
-    return _run("evaluate", [checkpoint.id, name], spec, needs, execution)
+    execution = replace(training.scoring, label=checkpoint.execution.label)
+    return _run("evaluate", [checkpoint.id, task.name], spec, {checkpoint.stage: checkpoint.id} | task.needs, execution)
 
 
-def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str, str], execution: Execution) -> Run:
+def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str, str],
+         execution: Execution = UNKNOWN) -> Run:  # fmt: skip
     identity = json.dumps({"spec": spec, "needs": needs}, sort_keys=True, separators=(",", ":"))
-    return Run(
-        stage, f"{'.'.join(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:ID_DIGITS]}", spec, needs, execution
-    )
-
-
-def resolve_length(train: Train, model: Model) -> Train:
-    """`train` with `steps` (rounded up) and the `tokens` these steps see, whichever length it was given."""
-    tokens_per_step = train.batch_size * model.seq_len
-    wanted = train.tokens or (train.tokens_per_parameter or 0) * flops.n_parameters(model)
-    wanted = wanted or (train.flops or 0) / flops.flops_per_token(model)
-    steps = train.steps or max(1, math.ceil(wanted / tokens_per_step))
-    return replace(train, steps=steps, tokens=steps * tokens_per_step,
-                   micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:ID_DIGITS]
+    return Run(stage, f"{'.'.join(name)}-{digest}", spec, needs, execution)
 
 
 def hardware_identity(hardware: Hardware) -> dict[str, Any]:
-    """What of a profile decides a result: where it is modeled also what the cost model reads, as records hold times."""
+    """The part of a profile that decides a result; where it is modeled also what the cost model reads, as records
+    hold times."""
     profile = asdict(hardware)
     keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
     return {key: profile[key] for key in keys}
 
 
 def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """What decides a dataset's bytes: where they come from in words (licence, address) does not."""
+    """The part of an entry that decides a dataset's bytes: a licence or an address does not."""
     files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
-    said = {"builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path, "files": files,
-            "documents": dataset.documents}  # fmt: skip
-    return {"name": dataset.name} | said | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
+    identity = {"name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,
+                "files": files, "documents": dataset.documents}  # fmt: skip
+    return identity | ({"hub": asdict(dataset.hub)} if dataset.hub else {})
 
 
 def _corpus_name(data: Data) -> str:
@@ -355,5 +305,5 @@ def _corpus_name(data: Data) -> str:
     return data.corpus[0] + (f"+{more}" if more else "")
 
 
-def _where(hardware: Hardware) -> list[str]:
-    return [] if hardware.name == DEFAULT_HARDWARE else [hardware.name]
+def _labels_name(n_labels: int | None) -> list[str]:
+    return [f"n{n_labels}"] if n_labels else []

@@ -14,7 +14,7 @@ from cgpt.cost import memory
 from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment import rates
-from cgpt.experiment.plan import RUNS_FOLDER, Plan, Run, last_file
+from cgpt.experiment.run import RUNS_FOLDER, Plan, Run, last_file
 from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
 from cgpt.recipe import flops

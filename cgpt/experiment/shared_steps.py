@@ -15,7 +15,7 @@ from cgpt.recipe.schedule import Schedule, shared
 from cgpt.spec import Model, Train
 
 if TYPE_CHECKING:
-    from cgpt.experiment.plan import Run
+    from cgpt.experiment.run import Run
 
 STATE_FILE = "state.safetensors"  # as cgpt.training.resume writes it
 WAIT_S = 0.5  # between two looks at a run that is waited for

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cost.step import training_extrapolated
 from cgpt.experiment import shared_steps
-from cgpt.experiment.plan import Plan, Run
 from cgpt.experiment.planned_time import Timed
+from cgpt.experiment.run import Plan, Run
 from cgpt.formats import aligned, count, mebibytes, power
 from cgpt.hardware import Hardware
 from cgpt.spec import Experiment

@@ -12,11 +12,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cgpt import provenance
+from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.plan import Run, last_file
+from cgpt.experiment.run import Run, last_file
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
 from cgpt.preview.tasks import CHECKS, at_hand
@@ -69,7 +69,7 @@ def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
     if sum(path.stat().st_size for path in paths) > LARGEST_BYTES:
         return {}
     decides = [asdict(dataset) for dataset in datasets], run.spec, [task_rows.sha256_of(path) for path in paths], \
-        provenance.code_sha256("stages.tokenize")  # fmt: skip
+        code_sha256("stages.tokenize")  # fmt: skip
     path = CHECKS / f"corpus-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]}.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))

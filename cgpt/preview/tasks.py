@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import provenance
+from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
 from cgpt.data.hub import mirror_path
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.plan import RUNS_FOLDER, Run
+from cgpt.experiment.run import RUNS_FOLDER, Run
 from cgpt.files.whole import write_whole
 from cgpt.spec import Dataset
 from cgpt.stages import fetch
@@ -124,7 +125,7 @@ def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
     decides = {
         "task": use.task, "scored": sorted(map(str, use.scored)), "trained": sorted(map(str, use.trained)),
         "data": None if sources is None else {name: task_rows.sha256_of(path) for name, path in sources.items()},
-        "dataset": str(dataset), "code": [provenance.code_sha256(name) for name in ("preview.tasks", "data.world")],
+        "dataset": str(dataset), "code": [code_sha256(name) for name in ("preview.tasks", "data.world")],
         "tokenizers": [
             task_rows.sha256_of(reader.tokenizer) for reader in use.readers() if reader.tokenizer.is_file()
         ],

@@ -1,12 +1,23 @@
-"""The learning rate of each optimizer step."""
+"""How many optimizer steps a run takes, and the learning rate of each."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from cgpt.spec import Train
+from cgpt.recipe import flops
+from cgpt.spec import Model, Train
+
+
+def resolve_length(train: Train, model: Model) -> Train:
+    """`train` with `steps` (rounded up) and the `tokens` these steps see, whichever length it was given."""
+    tokens_per_step = train.batch_size * model.seq_len
+    wanted = train.tokens or (train.tokens_per_parameter or 0) * flops.n_parameters(model)
+    wanted = wanted or (train.flops or 0) / flops.flops_per_token(model)
+    steps = train.steps or max(1, math.ceil(wanted / tokens_per_step))
+    return replace(train, steps=steps, tokens=steps * tokens_per_step,
+                   micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Schedule:
 
     @classmethod
     def of(cls, train: Train, seq_len: int) -> Schedule:
-        """That of a `train:` block whose number of steps is resolved."""
+        """Schedule of a `train:` block whose number of steps is resolved."""
         assert train.steps is not None, "the plan resolves the number of steps"
         if train.warmup_tokens is None:
             warmup_steps = round(train.warmup_fraction * train.steps)
@@ -55,7 +66,7 @@ class Schedule:
 
 
 def shared(spec: dict[str, Any]) -> dict[str, Any]:
-    """What of a pretraining run's spec decides it before its rate decays: all but its length."""
+    """The part of a pretraining run's spec that decides it before its rate decays: all but its length."""
     train, seq_len = spec["train"], spec["model"]["seq_len"]
     settings = {key: value for key, value in train.items() if key not in ("steps", "tokens")}
     return spec | {"train": settings, "warmup_steps": Schedule.of(Train(**train), seq_len).warmup_steps}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from cgpt.experiment.plan import Plan
+    from cgpt.experiment.run import Plan
 
 # Okabe and Ito's colours, told apart in every common form of colour blindness; their yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
-from cgpt.experiment.plan import LAST_FILE
 from cgpt.experiment.rules import LENGTHS
+from cgpt.experiment.run import LAST_FILE
 from cgpt.files.csv_file import read_csv
 from cgpt.formats import short
 from cgpt.records import (
@@ -32,7 +32,7 @@ from cgpt.tasks import functions
 from cgpt.tasks.groups import group_rows
 
 if TYPE_CHECKING:
-    from cgpt.experiment.plan import Plan, Run
+    from cgpt.experiment.run import Plan, Run
 
 Row = dict[str, Any]
 

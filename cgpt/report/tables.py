@@ -19,7 +19,7 @@ from cgpt.scaling.seeds import CONFIDENCE
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
-    from cgpt.experiment.plan import Plan
+    from cgpt.experiment.run import Plan
 
 # The columns of the pretraining table after the model.
 _PRETRAINING = (

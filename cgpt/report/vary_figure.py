@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cgpt.experiment.plan import Plan
+    from cgpt.experiment.run import Plan
 
 MOST_PANELS = 6  # side by side; where other axes make more settings than that, these are lines of one panel
 RING: dict[str, Any] = {"marker": "o", "markersize": 10, "fillstyle": "none"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgpt.experiment.plan import Plan
+from cgpt.experiment.run import Plan
 from cgpt.hardware import Hardware
 from cgpt.records import HARDWARE_COLUMNS
 from cgpt.scaling.points import Points, read_rows, refuse_strange

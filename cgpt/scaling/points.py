@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.errors import UserError
-from cgpt.experiment.plan import Plan
+from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
 from cgpt.records import RUN_COLUMNS

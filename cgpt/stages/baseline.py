@@ -15,7 +15,6 @@ from typing import Any
 
 from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.experiment.plan import is_classification
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
 from cgpt.records import Score, ScoresRecord, write_record
@@ -78,7 +77,7 @@ def refuse_one_label(task: dict[str, Any], train: Sequence[lm_eval_tasks.Example
 
 
 def _train(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    if not is_classification(task):
+    if not lm_eval_tasks.is_classification(task):
         raise UserError(
             f"{where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cgpt import checkpoint, provenance
+from cgpt.code_hash import code_sha256
 from cgpt.data import content, shards
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
@@ -111,7 +112,7 @@ class PretrainRun:
         versions = [provenance.installed_version(package) for package in ("tinygrad", "numpy")]
         key = {
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
-            "code": provenance.code_sha256("stages.pretrain"),
+            "code": code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
             "compiler": str(backend.description(hardware)),
             "processor": provenance.processor() if backend.on_host(hardware) else "",

@@ -74,6 +74,11 @@ def selection(task: dict[str, Any], n_documents: int) -> str:
     return f"{'first' if task.get('sample') is None else 'random'} {n:,} of {n_documents:,}"
 
 
+def is_classification(task: dict[str, Any]) -> bool:
+    """Whether a task has a training split and the same choices for every document, so that counting words can do it."""
+    return isinstance(task.get("doc_to_choice"), (list, dict)) and bool(task.get("training_split"))
+
+
 def evaluation_split(task: dict[str, Any]) -> str:
     """The split that scores are computed on: `test_split`, else `validation_split` (lm-evaluation-harness's rule)."""
     split = task.get("test_split") or task.get("validation_split")

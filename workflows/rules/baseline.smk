@@ -13,6 +13,6 @@ rule baseline:
     threads: 1
     params:
         spec=spec("baseline"),
-        code=provenance.code_sha256("stages.baseline"),
+        code=code_sha256("stages.baseline"),
     shell:
         "python -m cgpt baseline {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

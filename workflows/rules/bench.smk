@@ -27,7 +27,7 @@ rule bench:
     threads: 1000  # Snakemake gives no more than it has
     params:
         command=lambda wildcards: BENCHMARKS[wildcards.name],
-        code=provenance.code_sha256("bench.benchmarks"),
+        code=code_sha256("bench.benchmarks"),
     shell:
         "python workflows/bench/{params.command} --threads {threads} --out {output} 2>&1 | tee -i {log} >&2"
 

@@ -14,6 +14,6 @@ rule coordinate_check:
         "results/runs/benchmarks/coordinate_check.tsv"
     threads: 2
     params:
-        code=provenance.code_sha256("report.laws.coordinate_check"),
+        code=code_sha256("report.laws.coordinate_check"),
     shell:
         "python -m cgpt coordinate-check --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -17,6 +17,6 @@ rule evaluate:
         runtime=runtime("evaluate"),
     params:
         spec=spec("evaluate"),
-        code=provenance.code_sha256("stages.evaluate"),
+        code=code_sha256("stages.evaluate"),
     shell:
         "python -m cgpt evaluate {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -1,7 +1,7 @@
 # A dataset: downloaded or copied and verified, or made.
 rule fetch:
     input:
-        local_files,
+        of_dataset(rule_values.local_files),
     output:
         "results/runs/data/{run}/fetched.json",
     log:
@@ -13,7 +13,7 @@ rule fetch:
     threads: 1
     params:
         spec=spec("fetch"),
-        content=local_content,
-        code=provenance.code_sha256("stages.fetch"),
+        content=of_dataset(rule_values.local_content),
+        code=code_sha256("stages.fetch"),
     shell:
         "python -m cgpt fetch {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

@@ -17,10 +17,10 @@ rule fit:
     benchmark:
         "results/runs/benchmarks/fit/{experiment}.tsv"
     wildcard_constraints:
-        experiment="|".join(re.escape(name) for name in PLANS if name not in WITH_HARDWARE_LAWS) or "none",
+        experiment=any_of(set(EXPERIMENTS) - set(WITH_HARDWARE_LAWS)),
     params:
-        fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
-        code=provenance.code_sha256("commands.fit"),
+        fit=of_experiment(lambda experiment, _: experiment.fit),
+        code=code_sha256("commands.fit"),
     shell:
         "python -m cgpt fit {wildcards.experiment} 2>&1 >/dev/null | tee -i {log} >&2"
 
@@ -48,8 +48,8 @@ use rule fit as fit_hardware with:
             labels={"shows": "loss against seconds, joules and dollars"},
         ),
     wildcard_constraints:
-        experiment="|".join(re.escape(name) for name in WITH_HARDWARE_LAWS) or "none",
+        experiment=any_of(WITH_HARDWARE_LAWS),
     params:
-        fit=lambda wildcards: WORKFLOW.experiments[wildcards.experiment].fit,
-        rates=watts_and_prices,
-        code=provenance.code_sha256("commands.fit"),
+        fit=of_experiment(lambda experiment, _: experiment.fit),
+        rates=of_experiment(lambda experiment, _: rule_values.power_and_price(experiment, WORKFLOW.hardware)),
+        code=code_sha256("commands.fit"),

@@ -9,6 +9,6 @@ rule forecast_family:
     log:
         "results/runs/logs/forecast_family.log",
     params:
-        code=provenance.code_sha256("report.machines.cerebras_gpt"),
+        code=code_sha256("report.machines.cerebras_gpt"),
     shell:
         "python -m cgpt forecast-family 2>&1 | tee -i {log} >&2"

@@ -13,6 +13,6 @@ rule meter:
     threads: 1
     params:
         spec=spec("meter"),
-        code=provenance.code_sha256("stages.meter"),
+        code=code_sha256("stages.meter"),
     shell:
         "python -m cgpt meter {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

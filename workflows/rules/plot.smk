@@ -34,8 +34,8 @@ rule plot:
     benchmark:
         "results/runs/benchmarks/plot/{experiment}.tsv"
     params:
-        spec=experiment_spec,
-        code=provenance.code_sha256("report.figures.plot"),
+        spec=question_and_runs,
+        code=code_sha256("report.figures.plot"),
     shell:
         "python -m cgpt plot {wildcards.experiment} 2>&1 | tee -i {log} >&2"
 
@@ -57,10 +57,10 @@ rule plot_vary:
     benchmark:
         "results/runs/benchmarks/plot_vary/{experiment}.tsv"
     wildcard_constraints:
-        experiment="|".join(re.escape(name) for name in WITH_VARY) or "none",
+        experiment=any_of(WITH_VARY),
     params:
-        spec=experiment_spec,
-        code=provenance.code_sha256("report.vary_figure.plot_vary"),
+        spec=question_and_runs,
+        code=code_sha256("report.vary_figure.plot_vary"),
     shell:
         "python -m cgpt plot-vary {wildcards.experiment} 2>&1 | tee -i {log} >&2"
 
@@ -95,9 +95,9 @@ rule plot_devices:
     benchmark:
         "results/runs/benchmarks/plot_devices/{experiment}.tsv"
     wildcard_constraints:
-        experiment="|".join(re.escape(name) for name in WITH_MODELED) or "none",
+        experiment=any_of(WITH_MODELED),
     params:
-        spec=experiment_spec,
-        code=provenance.code_sha256("report.machines.figures.plot_devices"),
+        spec=question_and_runs,
+        code=code_sha256("report.machines.figures.plot_devices"),
     shell:
         "python -m cgpt plot-devices {wildcards.experiment} 2>&1 | tee -i {log} >&2"

@@ -2,7 +2,7 @@
 rule tabulate:
     input:
         records,
-        lambda wildcards: figures(wildcards.experiment),
+        of_experiment(rule_values.figure_files),
     output:
         scores="results/{experiment}/scores.csv",
         runs="results/{experiment}/runs.csv",
@@ -19,7 +19,7 @@ rule tabulate:
     benchmark:
         "results/runs/benchmarks/tabulate/{experiment}.tsv"
     params:
-        spec=experiment_spec,
-        code=provenance.code_sha256("report.tables.tabulate"),
+        spec=question_and_runs,
+        code=code_sha256("report.tables.tabulate"),
     shell:
         "python -m cgpt tabulate {wildcards.experiment} 2>&1 | tee -i {log} >&2"

@@ -13,6 +13,6 @@ rule tokenize:
     threads: 8
     params:
         spec=spec("tokenize"),
-        code=provenance.code_sha256("stages.tokenize"),
+        code=code_sha256("stages.tokenize"),
     shell:
         "python -m cgpt tokenize {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"

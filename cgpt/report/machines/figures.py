@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cgpt.experiment.plan import Plan
+    from cgpt.experiment.run import Plan
 
 Curve = list[dict[str, float | None]]
 Curves = dict[str, Curve]

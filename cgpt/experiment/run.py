@@ -1,0 +1,90 @@
+"""What a plan is made of: runs, each with what it is and needs (its identity) and how it is carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cgpt.hardware import Hardware
+from cgpt.spec import Model
+from cgpt.tasks.groups import TaskGroup
+
+RUNS_FOLDER = Path("results/runs")
+LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
+    "fetch": "data/{}/fetched.json",
+    "tokenize": "tokens/{}/tokens.json",
+    "pretrain": "pretrain/{}/run.json",
+    "finetune": "finetune/{}/run.json",
+    "meter": "meter/{}/run.json",
+    "baseline": "baseline/{}/scores.json",
+    "evaluate": "evaluate/{}/scores.json",
+}
+STAGES = tuple(LAST_FILE)
+Key = tuple[str, str]  # a run's stage and id
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out and what it may cost; never part of its identity. None: not known beforehand."""
+
+    hardware: Hardware | None = None
+    model: Model | None = None  # that is trained or scored
+    threads: int = 1
+    checkpoint_every_steps: int = 200
+    n_parameters: int | None = None
+    flops_per_token: float | None = None  # of training, attention included, PaLM convention
+    tokens: int | None = None
+    flops_6nd: float | None = None
+    flops: float | None = None  # PaLM convention
+    minutes: float | None = None  # that `planned_time` fills in
+    memory_bytes: int | None = None
+    label: str = ""  # the run's values of what its experiment varies, for people
+    trunk_steps: int = 0  # that `trunk` has done of this run
+    trunk: str | None = None  # the next shorter run that does the same up to there
+    shorter: tuple[str, ...] = ()  # all such runs, the longest first; what one of them left saves steps, none is needed
+    leads_on: bool = False  # a longer run may go on from this one
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job. `id` is a readable name and the hash of `spec` and `needs`; `needs` maps stage to upstream id.
+
+    Both parts of an id come from spec and needs alone, so that the same run has the same id in every experiment.
+    A tokenize run also needs the fetch of every dataset of `spec["corpus"]`.
+    """
+
+    stage: str
+    id: str
+    spec: dict[str, Any]
+    needs: dict[str, str]
+    execution: Execution = field(default=Execution(), compare=False)
+
+    @property
+    def key(self) -> Key:
+        """Stage and id, by which a run is found among all runs."""
+        return self.stage, self.id
+
+    def upstream(self) -> list[Key]:
+        """Stage and id of all runs that this one directly needs."""
+        corpus = self.spec["corpus"] if self.stage == "tokenize" else []
+        return [("fetch", name) for name in corpus] + list(self.needs.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one experiment, upstream before downstream, each once."""
+
+    experiment: str
+    runs: tuple[Run, ...]
+    groups: tuple[TaskGroup, ...] = ()  # of its tasks, whose scores are computed of theirs
+    not_tuned: tuple[str, ...] = ()  # tasks with a `finetune:` block, where the experiment has none
+
+    def of(self, stage: str) -> tuple[Run, ...]:
+        """The runs of one stage."""
+        return tuple(run for run in self.runs if run.stage == stage)
+
+
+def last_file(stage: str, run_id: str) -> Path:
+    """The file that shows a run is finished; it stands in the run's folder."""
+    return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
