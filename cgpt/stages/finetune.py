@@ -24,7 +24,7 @@ from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.spec import Model
 from cgpt.stages.pretrain import JobCost, common_record, corpus_name, cost_of, flops_of, speed_of
-from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.training.progress import Progress
 from cgpt.training.resume import Clock, LossLog
 from cgpt.training.trainer import AdamW, Trainer
@@ -108,11 +108,11 @@ class FinetuneRun:
             raise UserError(*problems)
         return checkpoints.read_params(checkpoint, self.config)
 
-    def _examples(self, data_root: Path) -> tuple[list[lm_eval_tasks.Example], list[lm_eval_tasks.Example]]:
+    def _examples(self, data_root: Path) -> tuple[list[Example], list[Example]]:
         task = self.spec["task"]
-        validation_split = lm_eval_tasks.validation_split(task)
-        train = lm_eval_tasks.labelled_examples(task, data_root, self.spec["n_labels"])
-        validation = lm_eval_tasks.examples(task, data_root, validation_split, self.settings["max_validation"])
+        validation_split = validation_split_of(task)
+        train = read_labelled_examples(task, data_root, self.spec["n_labels"])
+        validation = read_examples(task, data_root, validation_split, self.settings["max_validation"])
         return train, validation
 
     def train(self) -> None:
@@ -202,7 +202,7 @@ class FinetuneRun:
         return asdict(record)
 
 
-def encode(example: lm_eval_tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
+def encode(example: Example, model: GPT, tokenizer: Any) -> Encoded:
     """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept.
 
     Raises UserError for an answer that is longer than the model.
