@@ -46,7 +46,7 @@ DECLARATIVE = (
     "report.vary_figure scaling scaling.cheapest scaling.cost_law scaling.downstream scaling.fitted_law "
     "scaling.isoflop scaling.machines scaling.parametric_law scaling.points scaling.published scaling.seeds "
     "scaling.statistics scaling.study scaling.target_loss spec stages.baseline stages.fetch stages.tokenize "
-    "tasks.answers tasks.lm_eval_tasks tasks.text_task".split()
+    "tasks.answers tasks.documents tasks.examples tasks.lm_eval_tasks tasks.text_task".split()
 )
 # The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")

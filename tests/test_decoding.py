@@ -11,7 +11,7 @@ from test_evaluate import TOKENIZER, requests
 from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
 from cgpt.recipe.generation_config import GenerationConfig
-from cgpt.tasks.decoding import LENGTHS, decoding, unsupported, without_effect
+from cgpt.tasks.decoding import LENGTHS, read_options, unsupported, without_effect
 
 
 def asked(options: dict) -> list[tuple]:
@@ -38,7 +38,7 @@ def test_of_several_lengths_the_one_that_lm_eval_takes_counts():
 
     options = {key: n for n, key in enumerate(reversed(LENGTHS), 3)}
     while options:
-        assert decoding(options).max_new_tokens == normalize_gen_kwargs(options)["max_gen_toks"]
+        assert read_options(options).max_new_tokens == normalize_gen_kwargs(options)["max_gen_toks"]
         del options[next(key for key in LENGTHS if key in options)]
 
 
@@ -90,7 +90,7 @@ def test_every_setting_that_the_decoder_has_reaches_it(options, expected):
 def test_what_the_decoder_does_not_offer_is_refused_by_name(options, said):
     assert said in "\n".join(f"{key}: {what}" for key, what in unsupported(options))
     with pytest.raises(UserError, match=f"generation_kwargs.{next(iter(unsupported(options)))[0]}"):
-        decoding(options)
+        read_options(options)
 
 
 @pytest.mark.parametrize(

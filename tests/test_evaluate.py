@@ -23,6 +23,7 @@ from cgpt.model.loglikelihood import score
 from cgpt.records import SEAL, read_scores
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.documents import describe_selection, pick_subset
 
 pytestmark = pytest.mark.usefixtures("bigram_decoder")
 TOKENIZER = bigram.make_tokenizer()
@@ -221,7 +222,7 @@ def test_few_shot_examples_are_the_same_in_every_run_and_stand_in_the_prompt(tmp
 def test_a_sample_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, sample=7)
     samples = run(task, tmp_path)[1]
-    assert [sample["doc_id"] for sample in samples] == lm_eval_tasks.subset(20, 7)
+    assert [sample["doc_id"] for sample in samples] == pick_subset(20, 7)
     assert all(sample["prompt"].startswith(f"film {sample['doc_id']} is") for sample in samples)
 
 
@@ -233,7 +234,7 @@ def test_a_limit_evaluates_the_first_documents_as_lm_eval_counts_them(tmp_path, 
     samples = run(task, tmp_path)[1]
     n = min(20, get_sample_size(lm_eval_tasks.build(task, tmp_path), limit))
     assert [sample["doc_id"] for sample in samples] == list(range(n))
-    assert lm_eval_tasks.selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
+    assert describe_selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
 
 
 def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(tmp_path):
@@ -365,7 +366,7 @@ def test_few_shot_prompts_that_lose_their_shots_are_counted(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(tmp_path, value):
-    broken = SimpleNamespace(**vars(MODEL) | {"table": np.full_like(MODEL.table, value)})
+    broken = bigram.Bigram(np.full_like(MODEL.table, value), MODEL.config.seq_len)
     task = write_task(tmp_path, ROWS)
     with pytest.raises(UserError, match=r"log-likelihoods are not finite \((nan|inf|-inf)\)"):
         score_task(task, lm_eval_tasks.build(task, tmp_path), adapter(broken))

@@ -74,6 +74,7 @@ def our_prompts(task: dict, data_root: Path) -> list[list[tuple]]:
     return asked
 
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 TOKENIZER = bigram.make_tokenizer()
 MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
 

@@ -1,4 +1,4 @@
-"""The four benchmarks: each is set up once, then its `steps` are timed; `result` gives what is measured beside them."""
+"""The four benchmarks: each is set up once, then its `steps` are timed; `result` gives the measurements beside them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from cgpt import checkpoint
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
+from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
@@ -26,7 +27,7 @@ GEMM_STEPS = 3  # in which the time in matrix products is taken
 
 @dataclass(frozen=True)
 class Setup:
-    """What a benchmark of a model runs on. Weights are those of `checkpoint`, or the initial ones of seed 0."""
+    """Model and machine of a benchmark. Weights are those of `checkpoint`, or the initial ones of seed 0."""
 
     config: Model
     hardware: Hardware
@@ -40,7 +41,7 @@ class Setup:
         return GPT.on(self.hardware, self.config, init_parameters(self.config, inputs.SEED), self.threads)
 
     def fields(self) -> dict[str, Any]:
-        """What every result says of the model and where it runs. Also a modeled profile is timed."""
+        """Fields of every result: the model and where it runs. Also a modeled profile is timed."""
         config = self.config
         return {
             "model": config.name, "n_parameters": flops.n_parameters(config), "n_layer": config.n_layer,
@@ -171,7 +172,7 @@ class Tokenization:
         from cgpt.data.shards import ShardWriter
         from cgpt.data.tokenizer import encode
 
-        size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[inputs.END_OF_TEXT]
+        size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)
         with ShardWriter(self.path.with_name("train.bin"), size, tokenizer_sha256="") as shard:
             encode(self.tokenizer, end_of_text, zip(itertools.repeat("train"), corpus), {"train": shard})

@@ -168,3 +168,8 @@ def _number(node: yaml.Node, kind: str, shown: str, keys: Keys, file: YamlFile) 
     except (ValueError, KeyError, OverflowError):
         file.problem(keys, f"{shown} is not a {kind}; write one, or leave out the !!{kind}")
     return REFUSED
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value that may stand alone or in a list, as a list; nothing is an empty one."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

@@ -21,7 +21,7 @@ from cgpt.inference.generate import Generator
 from cgpt.inference.stop_strings import StopStrings
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import score
-from cgpt.tasks.decoding import decoding, n_new_tokens
+from cgpt.tasks.decoding import n_new_tokens, read_options
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -115,7 +115,7 @@ class Adapter(TemplateLM):
         for n, request in enumerate(requests):
             alike.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(n)
         for members in alike.values():
-            options = decoding(requests[members[0]].args[1])
+            options = read_options(requests[members[0]].args[1])
             n_new = n_new_tokens(options.max_new_tokens, self.max_length)
             stop = StopStrings(self.tokenizer, options.until)
             prompts = [self._prompt(requests[n].args[0], self.max_length - n_new) for n in members]

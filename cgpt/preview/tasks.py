@@ -30,6 +30,8 @@ from cgpt.stages import fetch
 from cgpt.stages.baseline import refuse_one_label
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.decoding import n_new_tokens
+from cgpt.tasks.documents import render_documents
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.tasks.lm_eval_tasks import where
 
 CHECKS = RUNS_FOLDER / "checks"
@@ -226,17 +228,17 @@ def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], fol
         _lay_out(dataset, sources, folder)
     tokenizers = {reader: _tokenizer(reader) for reader in use.readers()}
     for reader, n_labels, max_validation in sorted(use.trained, key=str):
-        train = lm_eval_tasks.labelled_examples(task, folder, n_labels)
+        train = read_labelled_examples(task, folder, n_labels)
         if reader is None:
             refuse_one_label(task, train)
         else:
-            train += lm_eval_tasks.examples(task, folder, lm_eval_tasks.validation_split(task), max_validation)
+            train += read_examples(task, folder, validation_split_of(task), max_validation)
             _refuse_long_answers(task, train, reader, tokenizers[reader])
     if not use.scored:
         first_example = train[0]
         return TaskPreview(task["task"], 0, n_documents=len(train), prompt=first_example.prompt,
                            answer=first_example.target.strip(), trained=True)  # fmt: skip
-    requests, answer = lm_eval_tasks.rendered(task, folder)
+    requests, answer = render_documents(task, folder)
     (first, _), *_ = requests[0]
     try:
         cut = {
@@ -288,9 +290,7 @@ def _is_cut(requests: Sequence[tuple[str, str | int]], reader: Reader, tokenizer
     return False
 
 
-def _refuse_long_answers(
-    task: dict[str, Any], examples: Sequence[lm_eval_tasks.Example], reader: Reader, tokenizer: Any
-) -> None:
+def _refuse_long_answers(task: dict[str, Any], examples: Sequence[Example], reader: Reader, tokenizer: Any) -> None:
     for example in examples if tokenizer else ():
         n_tokens = len(tokenizer.encode(example.target, add_special_tokens=False))
         if n_tokens > reader.seq_len:

@@ -348,8 +348,7 @@ def _condition(record: ScoresRecord, trained: Row) -> str:
 
 def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
     """The metric that stands in the table: the first of the task's `metric_list`, else `acc`, else the first."""
-    listed = [entry["metric"] for entry in task.get("metric_list") or ()]
-    listed = [name if isinstance(name, str) else name[functions.TAG].rpartition(".")[2] for name in listed]
+    listed = [functions.name_of(entry["metric"]) for entry in task.get("metric_list") or ()]
     wanted = [*listed, "acc", scores[0].metric]
     return next(score for name in wanted for score in scores if score.metric == name)
 

@@ -23,7 +23,7 @@ from cgpt.model.padding import pad, padded_length
 from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.spec import Model
-from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.training.progress import Progress
 from cgpt.training.resume import Clock, LossLog
 from cgpt.training.run_record import common_record, corpus_name, speed
@@ -138,12 +138,12 @@ def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.n
     return checkpoints.read_params(checkpoint, config)
 
 
-def _examples(job: Job) -> tuple[list[lm_eval_tasks.Example], list[lm_eval_tasks.Example]]:
+def _examples(job: Job) -> tuple[list[Example], list[Example]]:
     """Examples of the task to train on, and to validate with."""
     task, most = job.spec["task"], job.spec["finetune"]["max_validation"]
-    validation_split = lm_eval_tasks.validation_split(task)
-    train = lm_eval_tasks.labelled_examples(task, job.data, job.spec["n_labels"])
-    return train, lm_eval_tasks.examples(task, job.data, validation_split, most)
+    validation_split = validation_split_of(task)
+    train = read_labelled_examples(task, job.data, job.spec["n_labels"])
+    return train, read_examples(task, job.data, validation_split, most)
 
 
 def validation_loss(model: GPT, examples: Sequence[Encoded]) -> float:
@@ -193,7 +193,7 @@ def _finish(run: FinetuneRun, best: Epoch) -> dict[str, Any]:
     return asdict(record)
 
 
-def encode(example: lm_eval_tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
+def encode(example: Example, model: GPT, tokenizer: Any) -> Encoded:
     """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept.
 
     Raises UserError for an answer that is longer than the model.

@@ -8,7 +8,7 @@ from typing import Any
 
 from cgpt.data.hub import HUB_CONFIG, HUB_DATASET, HUB_SPLIT, is_commit
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.yaml_file import Keys, YamlFile, read
+from cgpt.files.yaml_file import Keys, YamlFile, as_list, read
 from cgpt.tasks import decoding, functions, scoring
 
 CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
@@ -38,7 +38,7 @@ def read_task(path: Path, root: Path, above: tuple[Path, ...] = ()) -> YamlFile:
         return file
     names = file.value.pop("include", None)
     value: dict[str, Any] = {}
-    for i, name in enumerate(names if isinstance(names, list) else [] if names is None else [names]):
+    for i, name in enumerate(as_list(names)):
         keys: Keys = ("include", i) if isinstance(names, list) else ("include",)
         target = _included(name, path, root, above, keys, file)
         if target is not None:
@@ -72,10 +72,10 @@ def _located(value: Any, keys: Keys, file: YamlFile, folder: Path, root: Path) -
         return [_located(item, (*keys, i), file, folder, root) for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    if functions.TAG not in value:
+    if functions.FUNCTION not in value:
         return {key: _located(item, (*keys, key), file, folder, root) for key, item in value.items()}
     try:
-        return functions.locate(str(value[functions.TAG]), folder, root)
+        return functions.locate(str(value[functions.FUNCTION]), folder, root)
     except UserError as error:
         file.problem(keys, str(error))
         return value
@@ -177,7 +177,7 @@ def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict
 
 def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
     keys: Keys = ("aggregate_metric_list",)
-    entries = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    entries = as_list(listed)
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
             file.problem((*keys, i), "has no `metric`; write e.g. {metric: acc, weight_by_size: true}")
@@ -193,7 +193,7 @@ def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
 
 
 def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
-    """What a task says of a data set of the hub that it names itself."""
+    """Note what is wrong with a data set of the hub that a task names itself."""
     revision = (task.get("dataset_kwargs") or {}).get("revision")
     if not is_commit(revision):
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
