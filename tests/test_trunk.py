@@ -23,8 +23,8 @@ def runs(tmp_path, monkeypatch) -> list[plan.Run]:
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20, 40]}\nmodels:")
     monkeypatch.chdir(root)
-    found = [run for run in plans.all_runs(load.load_workflow(root)).values() if run.stage == "pretrain"]
-    return sorted(found, key=lambda run: run.spec["train"]["steps"])
+    pretraining = [run for run in plans.all_runs(load.load_workflow(root)).values() if run.stage == "pretrain"]
+    return sorted(pretraining, key=lambda run: run.spec["train"]["steps"])
 
 
 def usable(run: plan.Run) -> str | None:
