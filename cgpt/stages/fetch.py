@@ -1,4 +1,4 @@
-"""The stage `fetch`: bring a data set of workflows/data.yaml into a folder, verified, unpacked and listed in fetched.json."""
+"""The stage `fetch`: bring a data set of workflows/data.yaml into a folder, verified, unpacked and listed there."""
 
 from __future__ import annotations
 
