@@ -163,14 +163,14 @@ class GPT:
         return self.weight(WTE if self.config.tie_embeddings else HEAD)
 
     def attention_scale(self, layer: int) -> float:
-        """What products of queries and keys of a layer are multiplied with."""
+        """Multiplier of a layer's products of queries and keys."""
         return parametrization.attention_scale(self.config, layer)
 
     def hidden(
         self, x: Tensor, independent: bool = False, attention: Callable[[int, Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Input of the first layer -> last layer's normed activations, both (B, T, C). What logits are multiplied with
-        is in the latter already.
+        """Input of the first layer -> last layer's normed activations, both (B, T, C), in which the multiplier of the
+        logits is already.
 
         `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
         """

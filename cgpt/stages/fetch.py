@@ -1,4 +1,4 @@
-"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked, and list it in fetched.json."""
+"""The stage `fetch`: bring a data set of workflows/data.yaml into a folder, verified, unpacked and listed there."""
 
 from __future__ import annotations
 
@@ -91,18 +91,18 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
-    found = [path for path in local_files(str(dataset.path)) if out not in path.parents]
+    files = [path for path in local_files(str(dataset.path)) if out not in path.parents]
     if source.is_file():
         return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
-    if not found:
+    if not files:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
-    _refuse_equal_names(where, found)
-    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in found]
+    _refuse_equal_names(where, files)
+    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in files]
 
 
 def _split_of(name: str) -> str:
-    found = SPLIT_NAMES.match(name)
-    return ("train", "validation", "test")[found.lastindex - 1] if found and found.lastindex else "all"
+    match = SPLIT_NAMES.match(name)
+    return ("train", "validation", "test")[match.lastindex - 1] if match and match.lastindex else "all"
 
 
 def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text to tokens: train or load a byte-level BPE, then write the train and validation shards in one streaming pass."""
+"""The stage `tokenize`: train or load a byte-level BPE, then write the train and validation shards in one pass."""
 
 from __future__ import annotations
 
