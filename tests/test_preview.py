@@ -13,7 +13,7 @@ from project import DATA_FILES, edit, write_project
 from cgpt.__main__ import main
 from cgpt.experiment import load, plan
 from cgpt.experiment.run import Plan, Run
-from cgpt.preview import corpora, tasks
+from cgpt.preview import kept_checks
 from cgpt.tasks import lm_eval_tasks
 
 TOPIC, QUICKSTART = "workflows/tasks/topic.yaml", "workflows/experiments/quickstart.yaml"
@@ -203,8 +203,7 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
 
 
 def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root, capsys, monkeypatch):
-    for module in (tasks, corpora):
-        monkeypatch.setattr(module, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
+    monkeypatch.setattr(kept_checks, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
     assert "task topic: 30 documents" in said(capsys)
 
 

@@ -77,7 +77,7 @@ def write_stages(root: Path) -> None:
         (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / path.relative_to(ROOT))
     stubs = {"model/gpt": MODEL, "stub": STUB, "experiment/chain": CHAIN,
-             "preview/tasks": "def previews(runs, known, workflow):\n    return []\n"}  # fmt: skip
+             "preview/tasks": "def preview(runs, known, workflow):\n    return []\n"}  # fmt: skip
     for function, (parameters, written) in STAGES.items():
         model = "from cgpt.model import gpt\n" if function in ("pretrain", "finetune") else ""
         stubs[MODULES.get(function, f"stages/{function}")] = (

@@ -52,7 +52,7 @@ def show(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = read_workflow()
     experiment, planned = make_plan(arguments.experiment, workflow)
     corpora.refuse_too_small(experiment.name, planned.runs, workflow)
-    previews = tasks.previews(planned.runs, {run.key: run for run in planned.runs}, workflow)
+    previews = tasks.preview(planned.runs, {run.key: run for run in planned.runs}, workflow)
     when = timed(planned, arguments.cores)
     return show_plan.as_json(experiment, when, previews), show_plan.as_text(experiment, when, previews)
 
@@ -64,5 +64,5 @@ def check(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = read_workflow()
     runs = plans.make_plans(workflow).runs
     ids = set(arguments.ids or sys.stdin.read().split())
-    previews = tasks.previews([run for run in runs.values() if run.id in ids], runs, workflow)
+    previews = tasks.preview([run for run in runs.values() if run.id in ids], runs, workflow)
     return {"tasks": [preview.task for preview in previews]}, ""

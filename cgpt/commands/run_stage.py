@@ -127,6 +127,6 @@ def _warn_of_tasks(data: str, runs: Mapping[Key, Run], workflow: Workflow) -> No
     from cgpt.preview import tasks
 
     try:
-        tasks.previews([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
+        tasks.preview([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
