@@ -85,7 +85,7 @@ def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
         given["leads_on"] = plans.is_awaited(run)
         if given["leads_on"]:  # seen by a longer run that starts at the same time, which then waits
             (STATES / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
-        given["trunk"] = shared_steps.usable(run, STATES, LOCKS / "pretrain")
+        given["trunk"] = shared_steps.wait_for_trunk(run, STATES, LOCKS / "pretrain")
     return Job(
         spec=run.spec,
         folder=_folder(run.stage, run.id),

@@ -19,7 +19,7 @@ import numpy as np
 
 from cgpt.files.whole import write_whole, writing
 from cgpt.host import peak_memory_bytes
-from cgpt.jobs import ASKS_FOR_AN_END
+from cgpt.jobs import ASKS_FOR_AN_END, STATE_FILE
 from cgpt.records import LOSS_COLUMNS
 
 
@@ -40,7 +40,7 @@ class RunState:
     """
 
     def __init__(self, folder: Path, key: dict[str, str]):
-        self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
+        self.folder, self.key, self.path = folder, key, folder / STATE_FILE
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
