@@ -61,12 +61,9 @@ def keep(measured: Measured) -> Path:
     """Add to this machine's, rates in place of older ones of the same kind; return their file."""
     new, before = {_kind(rate) for rate in measured.rates}, read()
     kept = [*(rate for rate in before.rates if _kind(rate) not in new), *measured.rates]
-    content = {
-        "cpu": cpu_model(),
-        "start_s": before.start_s | measured.start_s,
-        "rates": [asdict(rate) for rate in kept],
-    }
-    write_whole(path(), (json.dumps(whole, indent=1) + "\n").encode())
+    starts = before.start_s | measured.start_s
+    content = {"cpu": cpu_model(), "start_s": starts, "rates": [asdict(rate) for rate in kept]}
+    write_whole(path(), (json.dumps(content, indent=1) + "\n").encode())
     return path()
 
 
