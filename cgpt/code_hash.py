@@ -59,23 +59,23 @@ class _Module:
         self.for_effect = [name for name in self.imports if name not in used]
 
     def imported(self, tree: ast.AST) -> dict[str, tuple[str, str]]:
-        """What a piece of code imports from the package: its own name for it -> (module, name there; "" for itself)."""
-        found: dict[str, tuple[str, str]] = {}
+        """Imports of a piece of code from the package: the name used here -> (module, name there; "" for itself)."""
+        imports: dict[str, tuple[str, str]] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names = [alias.name.removeprefix(f"{self.package}.") for alias in node.names
                          if alias.name.startswith(f"{self.package}.")]  # fmt: skip
-                found |= {name: (name, "") for name in names}
+                imports |= {name: (name, "") for name in names}
             elif isinstance(node, ast.ImportFrom) and (module := self._module_of(node)) is not None:
-                found |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
-        return found
+                imports |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
+        return imports
 
     def statements(self, definition: str) -> list[ast.stmt]:
-        """Those of a definition; "" and "*" stand for those that the module runs besides its definitions."""
+        """Statements of a definition; "" and "*" stand for those that the module runs besides its definitions."""
         return self.loose if definition in ("", "*") else self.definitions[definition]
 
     def text_sha256(self, definition: str) -> str:
-        """Hash of what a definition says."""
+        """Hash of a definition's statements."""
         if definition not in self._texts:
             text = "\n".join(map(ast.unparse, self.statements(definition)))
             pathless = re.sub(rf"(?m)^( *)from (?:{self.package}\b|\.)[\w.]* import", r"\1import", text)
@@ -83,7 +83,7 @@ class _Module:
         return self._texts[definition]
 
     def uses(self, definition: str) -> set[tuple[str, str, str]]:
-        """What a definition uses of the package: (module, name there, attribute of that or "")."""
+        """Names of the package that a definition uses: (module, name there, attribute of that or "")."""
         if definition not in self._uses:
             tree = ast.Module(self.statements(definition), [])
             inside = self.imported(tree)
@@ -179,7 +179,7 @@ class _Reach:
             self.paths.update(source for pattern in COMPILED_SOURCES for source in module.path.parent.rglob(pattern))
 
     def _resolve(self, name: str, definition: str, attribute: str = "") -> set[tuple[str, str]]:
-        """What `definition` of the module `name` stands for, or `attribute` of it where it is a module itself."""
+        """Definitions that `definition` of the module `name` stands for, or `attribute` of it where it is a module."""
         inner = f"{name}.{definition}".strip(".")
         if self._module(inner) is not None:
             return self._resolve(inner, attribute) if attribute else {(inner, "*")}

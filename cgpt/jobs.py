@@ -25,6 +25,7 @@ from cgpt.spec import Dataset, Model, Train
 WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
 ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
+STATE_FILE = "state.safetensors"  # that a training run resumes from, in its folder of results/runs/state
 FORWARDERS = ("bash", "sh", "dash", "zsh", "tee")  # end by themselves, and pass the last lines on, when the job ends
 
 HOST = Hardware("cpu", "", device="CPU")

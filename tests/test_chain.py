@@ -185,8 +185,8 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, na
     assert refused(root, capsys, "export-hf", str(folder), "--out", "new").startswith(wanted)
     capsys.readouterr()
     assert main(["evaluate", run_id(root, "evaluate")]) == 1
-    said = capsys.readouterr().err
-    assert (wanted if name == "model.safetensors" else f"{name} changed since; run `python -m cgpt pretrain ") in said
+    error = capsys.readouterr().err
+    assert (wanted if name == "model.safetensors" else f"{name} changed since; run `python -m cgpt pretrain ") in error
 
 
 def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hashes(root):

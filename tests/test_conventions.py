@@ -39,7 +39,7 @@ DECLARATIVE = (
     "experiment.load experiment.plan experiment.planned_time experiment.plans experiment.rates experiment.rules "
     "experiment.run experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations "
     "files.digest files.json_object files.typed files.user_files files.whole files.yaml_file formats hardware host "
-    "jobs preview.corpora preview.tasks "
+    "jobs preview.corpora preview.kept_checks preview.sources preview.tasks "
     "provenance recipe.flops recipe.generation_config records report.axes report.figures report.flags "
     "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
     "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "

@@ -16,7 +16,7 @@ from test_tabulate import change, markdown_tables
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
 from cgpt.experiment.plan import hardware_identity, make_plan
-from cgpt.experiment.planned_time import timed
+from cgpt.experiment.planned_time import time_plan
 from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import write_csv
 from cgpt.formats import with_prefix
@@ -116,7 +116,7 @@ def test_a_constant_of_the_cost_model_redoes_what_is_modeled_and_nothing_measure
 def test_the_plan_names_modeled_machines_and_counts_neither_tokens_nor_minutes_of_theirs(root):
     plan = with_hardware(root, "hardware: [cpu, one, sixteen]\nweights_from: cpu")
     experiment = load.load_workflow(root).experiments["quickstart"]
-    said = show_plan.as_text(experiment, timed(plan))
+    said = show_plan.as_text(experiment, time_plan(plan))
     assert "modeled: one (extrapolated), sixteen (16 systems, extrapolated), with the weights of cpu" in said
     (pretrain,) = plan.of("pretrain")
     alone = Plan(plan.experiment, tuple(run for run in plan.runs if run.stage != "meter"))

@@ -16,7 +16,7 @@ from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
 from cgpt.experiment.plan import make_plan
-from cgpt.experiment.planned_time import timed
+from cgpt.experiment.planned_time import time_plan
 from cgpt.experiment.plans import make_plans
 from cgpt.experiment.run import Plan
 
@@ -115,9 +115,9 @@ per_model:
 
 def test_what_is_said_of_one_model_holds_for_it_alone_and_wins(root):
     edit(root, QUICKSTART, "models: [small]", OWN)
-    found = {(run.spec["model"]["name"], run.spec["train"]["lr"], run.spec["seed"])
+    trained = {(run.spec["model"]["name"], run.spec["train"]["lr"], run.spec["seed"])
              for run in planned(root).of("pretrain")}  # fmt: skip
-    assert found == {("small", 0.003, 0), ("large", 0.001, 0), ("large", 0.001, 1)}
+    assert trained == {("small", 0.003, 0), ("large", 0.001, 0), ("large", 0.001, 1)}
 
 
 def test_runs_of_schedule_wsd_go_on_from_the_next_shorter_one_of_the_same_seed(root):
@@ -319,9 +319,9 @@ def test_an_unknown_run_id_is_answered_with_the_nearest(root):
 
 
 def test_minutes_follow_the_profile_s_measured_rate_and_are_empty_without_it(root):
-    assert timed(planned(root)).plan.of("pretrain")[0].execution.minutes is None
+    assert time_plan(planned(root)).plan.of("pretrain")[0].execution.minutes is None
     edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
-    cost = timed(planned(root)).plan.of("pretrain")[0].execution
+    cost = time_plan(planned(root)).plan.of("pretrain")[0].execution
     assert cost.minutes == pytest.approx(cost.flops / (1e9 / 2) / 60)  # one of the profile's two threads
 
 
@@ -330,8 +330,8 @@ def test_plan_prints_a_table_and_with_json_one_object(root, monkeypatch, capsys)
     assert main(["plan", "quickstart"]) == 0
     assert "9 runs; 640 tokens" in capsys.readouterr().out
     assert main(["plan", "quickstart", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["totals"]["runs"] == len(said["runs"]) == 9
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["totals"]["runs"] == len(printed["runs"]) == 9
 
 
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback(root):

@@ -1,4 +1,4 @@
-"""What `plan` says of tasks and corpora before anything is spent."""
+"""Previews of tasks and corpora that `plan` prints before anything is spent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from project import DATA_FILES, edit, write_project
 from cgpt.__main__ import main
 from cgpt.experiment import load, plan
 from cgpt.experiment.run import Plan, Run
-from cgpt.preview import corpora, tasks
+from cgpt.preview import kept_checks
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.documents import pick_subset, render_documents
 from cgpt.tasks.examples import read_examples
@@ -47,8 +47,8 @@ def planned(root: Path) -> Plan:
     return plan.make_plan(workflow.experiments["quickstart"], workflow)
 
 
-def said(capsys) -> str:
-    """What `plan` prints."""
+def printed(capsys) -> str:
+    """Text that `plan` prints."""
     assert main(["plan", "quickstart"]) == 0
     return capsys.readouterr().out
 
@@ -63,7 +63,7 @@ def refused(capsys) -> list[str]:
 
 def test_a_plan_shows_a_prompt_of_each_task_with_its_right_answer(root, capsys):
     assert "task topic: 30 documents, each of which can be rendered and scored; the first is\n  | test 0\n" in (
-        text := said(capsys)
+        text := printed(capsys)
     )
     assert "  and its answer 'sea'\n" in text
     assert main(["plan", "quickstart", "--json"]) == 0
@@ -112,7 +112,7 @@ def test_what_would_fail_at_evaluate_or_finetune_fails_at_plan(root, capsys, old
 
 def test_as_many_shots_as_there_are_training_documents_can_be_drawn(root, capsys):
     edit(root, TOPIC, "test_split: test", f"test_split: test\nnum_fewshot: {LABELS}")
-    assert f"task topic, {LABELS}-shot: 30 documents" in said(capsys)
+    assert f"task topic, {LABELS}-shot: 30 documents" in printed(capsys)
 
 
 def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
@@ -134,14 +134,14 @@ def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kep
 
 
 def test_what_was_found_right_is_not_checked_again_until_its_content_changes(root, capsys, monkeypatch):
-    first = said(capsys)
+    first = printed(capsys)
     with monkeypatch.context() as patch:
         patch.setattr(lm_eval_tasks, "build", lambda *_: pytest.fail("rendered again"))
-        assert said(capsys) == first
+        assert printed(capsys) == first
         (root / "own/test.jsonl").write_bytes((root / "own/test.jsonl").read_bytes())
-        assert said(capsys) == first
+        assert printed(capsys) == first
     write_rows(root / "own/test.jsonl", [{"text": "another", "label": 1}])
-    assert "task topic: 1 documents" in said(capsys)
+    assert "task topic: 1 documents" in printed(capsys)
     write_rows(root / "own/test.jsonl", [{"text": "another", "label": 2}])
     assert "label 2 is not among the choices" in refused(capsys)[0]
 
@@ -150,10 +150,12 @@ def test_prompts_longer_than_a_model_are_counted_in_tokens_or_estimated_without_
     rows = [{"text": " ".join(f"w{i}" for i in range(3, 3 + n)), "label": 0} for n in (5, 15, 16, 17, 40)]
     write_rows(root / "own/test.jsonl", rows)
     edit(root, TOPIC, "[sea, land]", "[w1, w2]")
-    assert "1 of 5 prompts may be longer than small, and lose their start" in said(capsys)  # 150 bytes > 4 x 17
+    assert "1 of 5 prompts may be longer than small, and lose their start" in printed(capsys)  # 150 bytes > 4 x 17
     (tokenize,) = planned(root).of("tokenize")
     tiny.write_tokenizer(root / "results/runs/tokens" / tokenize.id / "tokenizer.json")
-    assert "2 of 5 prompts are longer than small, and lose their start" in said(capsys)  # 17 tokens fit with the answer
+    assert "2 of 5 prompts are longer than small, and lose their start" in printed(
+        capsys
+    )  # 17 tokens fit with the answer
 
 
 def test_data_that_are_not_at_hand_leave_a_task_unchecked_but_for_its_form_and_the_names_of_its_files(root, capsys):
@@ -161,7 +163,7 @@ def test_data_that_are_not_at_hand_leave_a_task_unchecked_but_for_its_form_and_t
     edit(root, "workflows/data.yaml", "path: notes.txt", far)
     edit(root, TOPIC, "dataset_path: json", "data: notes\ndataset_path: json")
     edit(root, TOPIC, OWN, OWN.replace("own/", ""))
-    assert "task topic: not checked: its data are not here yet; `python -m cgpt fetch notes` brings them" in said(
+    assert "task topic: not checked: its data are not here yet; `python -m cgpt fetch notes` brings them" in printed(
         capsys
     )
     edit(root, TOPIC, "test: test.jsonl", "test: tset.jsonl")
@@ -181,12 +183,12 @@ def test_data_in_the_mirror_are_checked_packed_or_not(root, capsys, monkeypatch)
         (root / f"own/{split}.jsonl").rename(root / f"mirror/far/{split}.jsonl")
     (root / "mirror/far/test.jsonl.gz").write_bytes(gzip.compress((root / "own/test.jsonl").read_bytes()))
     monkeypatch.setenv("CGPT_DATA_MIRROR", str(root / "mirror"))
-    assert "task topic: 30 documents, each of which can be rendered and scored" in said(capsys)
+    assert "task topic: 30 documents, each of which can be rendered and scored" in printed(capsys)
 
 
 def test_the_builtin_data_are_made_and_checked(root, capsys):
     write_project(root)
-    assert "task topic: 1,000 documents, each of which can be rendered and scored" in said(capsys)
+    assert "task topic: 1,000 documents, each of which can be rendered and scored" in printed(capsys)
     edit(root, TOPIC, "doc_to_target: label", "doc_to_target: text")
     assert "split 'train', document 0: doc_to_target: label " in refused(capsys)[0]
 
@@ -197,7 +199,7 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
     (line,) = refused(capsys)
     assert line.startswith(f"{QUICKSTART}: data.vocab_size: 100000 is more than this corpus gives; write ")
     edit(root, QUICKSTART, "vocab_size: 100000", "vocab_size: 512")
-    assert "9 runs" in said(capsys)
+    assert "9 runs" in printed(capsys)
     edit(root, "workflows/models.yaml", "n_head: 2, seq_len: 16", "n_head: 2, seq_len: 1000000")
     train, validation = refused(capsys)
     assert train.startswith("workflows/models.yaml: small.seq_len: 1000000 does not fit the ")
@@ -205,9 +207,8 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
 
 
 def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root, capsys, monkeypatch):
-    for module in (tasks, corpora):
-        monkeypatch.setattr(module, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
-    assert "task topic: 30 documents" in said(capsys)
+    monkeypatch.setattr(kept_checks, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
+    assert "task topic: 30 documents" in printed(capsys)
 
 
 def evaluations(root: Path) -> dict[str, Run]:
@@ -245,7 +246,7 @@ def test_a_file_that_changes_after_its_run_was_planned_is_refused_at_reading(roo
 
 def test_what_is_trained_on_whole_and_scored_by_a_limit_is_said_to_be_trained_on(root, capsys):
     edit(root, QUICKSTART, "models:", "limit: 5\nmodels:")
-    text = said(capsys)
+    text = printed(capsys)
     assert (
         f"task topic: {LABELS + 10} labelled documents, each of which can be rendered and trained on; the first is"
         in text

@@ -35,8 +35,8 @@ def hash_of_train(package: Path) -> str:
 
 
 def test_what_a_stage_reaches_includes_imports_within_functions_and_c_sources(package):
-    found = {path.relative_to(package).as_posix() for path in code_hash.reached("train", package)}
-    assert found == {"train.py", "layers.py", "fast/__init__.py", "fast/core.py", "fast/core.c"}
+    paths = {path.relative_to(package).as_posix() for path in code_hash.reached("train", package)}
+    assert paths == {"train.py", "layers.py", "fast/__init__.py", "fast/core.py", "fast/core.c"}
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_a_changed_constant_counts_wherever_it_is_reached(package, name, text):
 
 
 def test_training_reaches_the_kernels_and_not_the_tables():
-    found = {path.relative_to(code_hash.PACKAGE).as_posix() for path in code_hash.reached("stages.pretrain")}
-    assert {"stages/pretrain.py", "model/gpt.py", "kernels/native/call.py", "kernels/native/c/gpt.c"} <= found
-    assert not {"report/tables.py", "experiment/plan.py", "experiment/load.py", "errors.py"} & found
+    paths = {path.relative_to(code_hash.PACKAGE).as_posix() for path in code_hash.reached("stages.pretrain")}
+    assert {"stages/pretrain.py", "model/gpt.py", "kernels/native/call.py", "kernels/native/c/gpt.c"} <= paths
+    assert not {"report/tables.py", "experiment/plan.py", "experiment/load.py", "errors.py"} & paths
 
 
 def test_the_record_names_versions_commit_processor_and_day():
-    found = provenance.record("stages.tokenize")
-    assert found["versions"]["tinygrad"] == "0.13.0"
-    assert found["date"].endswith("+00:00")
-    assert len(found["code_sha256"]) == 64
+    record = provenance.record("stages.tokenize")
+    assert record["versions"]["tinygrad"] == "0.13.0"
+    assert record["date"].endswith("+00:00")
+    assert len(record["code_sha256"]) == 64
 
 
 COMPUTES = {

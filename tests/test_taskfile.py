@@ -13,7 +13,7 @@ from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan, show_plan
-from cgpt.experiment.planned_time import timed
+from cgpt.experiment.planned_time import time_plan
 from cgpt.tasks import definition, lm_eval_tasks
 
 TASKS = Path("workflows/tasks")
@@ -240,7 +240,7 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     assert (
         made.of("finetune")
         and not made.not_tuned
-        and "not fine-tuned" not in show_plan.as_text(experiment, timed(made))
+        and "not fine-tuned" not in show_plan.as_text(experiment, time_plan(made))
     )
     path = root / QUICKSTART
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "finetune" not in line))
@@ -249,5 +249,5 @@ def test_a_task_that_could_be_fine_tuned_in_an_experiment_that_does_not_is_named
     made = plan.make_plan(experiment, workflow)
     assert not made.of("finetune") and made.not_tuned == ("topic",)
     assert "not fine-tuned, as the experiment has no `finetune:` block: topic; write" in show_plan.as_text(
-        experiment, timed(made)
+        experiment, time_plan(made)
     )

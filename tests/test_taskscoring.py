@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_fewshot import MODEL, TOKENIZER
-from test_preview import TOPIC, refused, root, said  # noqa: F401  a small project with files of its own
+from test_preview import TOPIC, printed, refused, root  # noqa: F401  a small project with files of its own
 from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
@@ -103,7 +103,7 @@ def test_a_filter_that_cannot_work_is_known_before_a_model_is_asked(root, capsys
 def test_filters_that_work_are_those_of_lm_eval(root, capsys):  # noqa: F811
     rewrite(root, "filter_list:", "- {name: first, filter: [{function: regex, regex_pattern: '(s)'}, "
             "{function: take_first}]}", "repeats: 2", generate=True)  # fmt: skip
-    assert "each of which can be rendered and scored" in said(capsys)
+    assert "each of which can be rendered and scored" in printed(capsys)
 
 
 def of_known_texts(answers, docs):
@@ -196,7 +196,7 @@ def test_the_shots_of_an_experiment_are_not_said_of_a_text_that_is_scored_whole(
     text = EXPERIMENT.read_text().replace("finetune: {start: [pretrained, scratch]}\n", "")
     EXPERIMENT.write_text(text + "num_fewshot: 2\n")
     (root / TOPIC).write_text(ROLLING.format(""))
-    assert "task topic: 30 documents" in said(capsys)
+    assert "task topic: 30 documents" in printed(capsys)
 
 
 def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp_path):

@@ -14,6 +14,7 @@ from test_wholefile import HOLDER, start
 from cgpt.experiment import load, shared_steps
 from cgpt.experiment.plans import make_plans
 from cgpt.experiment.run import Run, last_file
+from cgpt.jobs import STATE_FILE
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 
@@ -30,14 +31,14 @@ def runs(tmp_path, monkeypatch) -> list[Run]:
 
 
 def usable(run: Run) -> str | None:
-    return shared_steps.usable(run, Path("state"), Path("locks"))
+    return shared_steps.wait_for_trunk(run, Path("state"), Path("locks"))
 
 
 def leave(run: Run, kind: str = ".trunk") -> None:
-    """What a run keeps for itself, or for longer ones."""
+    """Leave a state as a run keeps it for itself, or for longer ones."""
     folder = Path("state") / f"{run.id}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / shared_steps.STATE_FILE).write_bytes(b"state")
+    (folder / STATE_FILE).write_bytes(b"state")
 
 
 def test_the_longest_of_the_shorter_runs_that_left_something_is_taken(runs):

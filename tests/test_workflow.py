@@ -57,7 +57,7 @@ def imported(tree: ast.Module) -> list[str]:
 
 def declarative() -> set[Path]:
     """The files of the package that the command line and the rules import, whatever is asked of them."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     rules = (ROOT / "workflows/rules/common.smk").read_text().splitlines()
     first_lines = ast.parse("\n".join(line for line in rules if line.startswith(("from ", "import "))))
     waiting = ["cgpt", "cgpt.__main__", *imported(first_lines)]
@@ -65,10 +65,10 @@ def declarative() -> set[Path]:
         name = waiting.pop()
         base = ROOT.joinpath(*name.split("."))
         path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-        if path and path not in found:
-            found.add(path)
+        if path and path not in files:
+            files.add(path)
             waiting += [*imported(ast.parse(path.read_text())), name.rpartition(".")[0] or "cgpt"]
-    return found
+    return files
 
 
 def write_stages(root: Path) -> None:
@@ -77,7 +77,7 @@ def write_stages(root: Path) -> None:
         (root / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / path.relative_to(ROOT))
     stubs = {"model/gpt": MODEL, "stub": STUB, "experiment/chain": CHAIN,
-             "preview/tasks": "def previews(runs, known, workflow):\n    return []\n"}  # fmt: skip
+             "preview/tasks": "def preview(runs, known, workflow):\n    return []\n"}  # fmt: skip
     for function, (parameters, written) in STAGES.items():
         model = "from cgpt.model import gpt\n" if function in ("pretrain", "finetune") else ""
         stubs[MODULES.get(function, f"stages/{function}")] = (

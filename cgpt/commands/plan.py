@@ -46,15 +46,15 @@ def make_plan(name: str, workflow: load.Workflow) -> tuple[Experiment, Plan]:
 def show(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """An experiment's plan as a mapping, and as a table. Raises UserError where a document or a corpus is of no use."""
     from cgpt.experiment import show_plan
-    from cgpt.experiment.planned_time import timed
+    from cgpt.experiment.planned_time import time_plan
     from cgpt.preview import corpora, tasks
 
     workflow = read_workflow()
     experiment, planned = make_plan(arguments.experiment, workflow)
     corpora.refuse_too_small(experiment.name, planned.runs, workflow)
-    previews = tasks.previews(planned.runs, {run.key: run for run in planned.runs}, workflow)
-    when = timed(planned, arguments.cores)
-    return show_plan.as_json(experiment, when, previews), show_plan.as_text(experiment, when, previews)
+    previews = tasks.preview(planned.runs, {run.key: run for run in planned.runs}, workflow)
+    timed = time_plan(planned, arguments.cores)
+    return show_plan.as_json(experiment, timed, previews), show_plan.as_text(experiment, timed, previews)
 
 
 def check(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -64,5 +64,5 @@ def check(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     workflow = read_workflow()
     runs = plans.make_plans(workflow).runs
     ids = set(arguments.ids or sys.stdin.read().split())
-    previews = tasks.previews([run for run in runs.values() if run.id in ids], runs, workflow)
+    previews = tasks.preview([run for run in runs.values() if run.id in ids], runs, workflow)
     return {"tasks": [preview.task for preview in previews]}, ""

@@ -85,7 +85,7 @@ def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
         given["leads_on"] = plans.is_awaited(run)
         if given["leads_on"]:  # seen by a longer run that starts at the same time, which then waits
             (STATES / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
-        given["trunk"] = shared_steps.usable(run, STATES, LOCKS / "pretrain")
+        given["trunk"] = shared_steps.wait_for_trunk(run, STATES, LOCKS / "pretrain")
     return Job(
         spec=run.spec,
         folder=_folder(run.stage, run.id),
@@ -127,6 +127,6 @@ def _warn_of_tasks(data: str, runs: Mapping[Key, Run], workflow: Workflow) -> No
     from cgpt.preview import tasks
 
     try:
-        tasks.previews([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
+        tasks.preview([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)

@@ -9,37 +9,34 @@ from typing import Any
 
 from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.experiment.run import LAST_FILE, Run
-
-Runs = Mapping[tuple[str, str], Run]
+from cgpt.experiment.run import LAST_FILE, Key, Run
 
 
 class Chain:
     """The records of `runs` below the folder `root`. `redo` says how a run is done again."""
 
-    def __init__(self, runs: Runs, root: Path, redo: Callable[[Run], str]):
+    def __init__(self, runs: Mapping[Key, Run], root: Path, redo: Callable[[Run], str]):
         self.runs, self.root, self.redo = runs, root, redo
-        self._problems: dict[tuple[str, str], list[str]] = {}
+        self._problems: dict[Key, list[str]] = {}
 
     def problems(self, asked: Iterable[Run]) -> list[str]:
         """A line for each run, of those asked or of those they were made from, whose inputs have changed since.
 
         What follows from such a run has no line of its own; a run without a record has none either.
         """
-        return list(dict.fromkeys(line for run in asked for line in self._of(run)))
+        return list(dict.fromkeys(line for run in asked for line in self._problems_of(run)))
 
     def above(self, run: Run) -> list[str]:
         """The problems of what a run is made from."""
         return self.problems(self.runs[key] for key in run.upstream() if key in self.runs)
 
-    def _of(self, run: Run) -> list[str]:
-        key = run.stage, run.id
-        if key not in self._problems:
-            self._problems[key] = self.above(run) or self._own(run)
-        return self._problems[key]
+    def _problems_of(self, run: Run) -> list[str]:
+        if run.key not in self._problems:
+            self._problems[run.key] = self.above(run) or self._problems_within(run)
+        return self._problems[run.key]
 
-    def _own(self, run: Run) -> list[str]:
-        path = self.path(run.stage, run.id)
+    def _problems_within(self, run: Run) -> list[str]:
+        path = self.path(*run.key)
         if not path.is_file():
             return []
         try:
@@ -58,15 +55,15 @@ class Chain:
         for stage, upstream in run.upstream():
             if (stage, upstream) not in self.runs or not self.path(stage, upstream).is_file():
                 continue
-            there = self._outputs(run, stage, upstream)
+            outputs = self._outputs(run, stage, upstream)
             prefix = f"fetch/{upstream}" if stage == "fetch" else f"{stage}/"
             used = {name: sha256 for name, sha256 in recorded.items() if name.startswith(prefix)}
-            if not used or any(there.get(name) != sha256 for name, sha256 in used.items()):
+            if not used or any(outputs.get(name) != sha256 for name, sha256 in used.items()):
                 changed.append(f"data set '{upstream}'" if stage == "fetch" else f"{stage} {upstream}")
         return changed
 
     def _outputs(self, run: Run, stage: str, upstream: str) -> dict[str, str]:
-        """What an upstream run has to give to `run`, by the names that records call it."""
+        """Hashes of an upstream run's outputs that `run` reads, by the names that records call them."""
         path = self.path(stage, upstream)
         if stage == "fetch" and run.stage == "tokenize":
             return content.of_corpora(run.spec, path.parent.parent)
@@ -80,17 +77,17 @@ class Chain:
         return {f"{stage}/{name}": sha256 for name, sha256 in (record.get("outputs") or {}).items()}
 
     def _source(self, run: Run, path: Path) -> list[str]:
-        """Whether a data set's entry, or the local files that it names, are others than were fetched."""
+        """The data set's entry, or the local files that it names, where they are others than were fetched."""
         fetched, files, spec = content.read_object(path, self.redo(run)), content.fetched_files(path), run.spec
-        same = all(fetched.get(key) == json.loads(json.dumps(spec.get(key)))
-                   for key in ("builtin", "seed", "path", "hub") if key in fetched)  # fmt: skip
+        is_same = all(fetched.get(key) == json.loads(json.dumps(spec.get(key)))
+                      for key in ("builtin", "seed", "path", "hub") if key in fetched)  # fmt: skip
         if spec["files"]:
             wanted = sorted((str(file["sha256"]), str(file["split"])) for file in spec["files"])
-            same = same and wanted == sorted((file["sha256"], file["split"]) for file in files)
-        if not same:
+            is_same = is_same and wanted == sorted((file["sha256"], file["split"]) for file in files)
+        if not is_same:
             return ["its entry in workflows/data.yaml"]
-        there = content.of_local_files(spec["path"]) if spec["path"] else {}
-        return [f"'{spec['path']}'"] if there and there != {file["name"]: file["sha256"] for file in files} else []
+        local = content.of_local_files(spec["path"]) if spec["path"] else {}
+        return [f"'{spec['path']}'"] if local and local != {file["name"]: file["sha256"] for file in files} else []
 
     def path(self, stage: str, run_id: str) -> Path:
         """A run's record."""

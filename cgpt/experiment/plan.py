@@ -88,12 +88,12 @@ class _UsedTask:
     name: str
     task: dict[str, Any]
     scored: dict[str, Any]
-    finetune: dict[str, Any] | None  # the task's own keys of the block of that name
+    finetune: dict[str, Any] | None  # keys of its block of that name
     dataset: Dataset | None
 
     @property
     def data_identity(self) -> dict[str, Any] | None:
-        """What decides the bytes of its data set; None where it has none."""
+        """The part of its data set's entry that decides the bytes; None where it has no data set."""
         return _dataset_identity(self.dataset) if self.dataset else None
 
     @property

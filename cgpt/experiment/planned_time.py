@@ -14,20 +14,18 @@ from cgpt.cost import memory
 from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment import rates
-from cgpt.experiment.run import RUNS_FOLDER, Plan, Run, last_file
+from cgpt.experiment.run import RUNS_FOLDER, Key, Plan, Run, last_file
 from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
-from cgpt.recipe import flops
 from cgpt.tasks.documents import select_documents
 
 BYTES_PER_TOKEN = 3.0  # of a task's file, roughly, with any tokenizer
 SHORTEST_PADDING = 32  # tokens that the length of a short example is rounded up to a multiple of
 SCORING_SHARE = 1 / 3  # of a training token's FLOPs: the forward pass
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedPlan:
     """A plan with its minutes. `wall_minutes` is of the runs that are left, on `cores`; None where none is named.
     `sources`: a line for each hardware profile and number of threads, of where its rate comes from."""
 
@@ -40,21 +38,22 @@ class Timed:
 
     def left(self) -> list[Run]:
         """The runs that are not finished."""
-        return [run for run in self.plan.runs if (run.stage, run.id) not in self.finished]
+        return [run for run in self.plan.runs if run.key not in self.finished]
 
 
-def timed(plan: Plan, cores: int | None = None) -> Timed:
-    """The plan at this machine's rates. Raises UserError where a run names more threads than `cores`."""
+def time_plan(plan: Plan, cores: int | None = None) -> TimedPlan:
+    """The plan with minutes at this machine's rates. Raises UserError where a run names more threads than `cores`."""
     if cores is not None:
         _refuse_few(plan, cores)
-    finished = frozenset((run.stage, run.id) for run in plan.runs if last_file(run.stage, run.id).is_file())
+    finished = frozenset(run.key for run in plan.runs if last_file(*run.key).is_file())
     measured = rates.read()
-    known = [*measured.rates, *_of_finished(plan, finished)]
+    known = [*measured.rates, *_rates_of_finished(plan, finished)]
     runs = tuple(_with_minutes(run, known, measured.start_s.get(run.stage, 0.0)) for run in plan.runs)
-    made = Timed(replace(plan, runs=runs), finished, _sources(plan, known), bool(measured.start_s), cores)
-    if cores is None:
-        return made
-    return replace(made, wall_minutes=_wall_minutes(made.left(), cores))
+    wall_minutes = None
+    if cores is not None:
+        wall_minutes = _wall_minutes([run for run in runs if run.key not in finished], cores)
+    return TimedPlan(replace(plan, runs=runs), finished, _rate_sources(plan, known), bool(measured.start_s), cores,
+                     wall_minutes)  # fmt: skip
 
 
 def _refuse_few(plan: Plan, cores: int) -> None:
@@ -64,13 +63,10 @@ def _refuse_few(plan: Plan, cores: int) -> None:
         raise UserError(f"--cores: {cores} {wanted}; write {most} or more")
 
 
-def _of_finished(plan: Plan, finished: frozenset[Key]) -> list[rates.Rate]:
-    found = []
-    for run in plan.of("pretrain"):
-        if (run.stage, run.id) in finished and run.execution.hardware:
-            rate = rates.of_record(last_file(run.stage, run.id), run.execution.hardware)
-            found += [rate] if rate else []
-    return found
+def _rates_of_finished(plan: Plan, finished: frozenset[Key]) -> list[rates.Rate]:
+    runs = [run for run in plan.of("pretrain") if run.key in finished]
+    read = [rates.of_record(last_file(*run.key), run.execution.hardware) for run in runs if run.execution.hardware]
+    return [rate for rate in read if rate]
 
 
 def _with_minutes(run: Run, known: list[rates.Rate], start_s: float) -> Run:
@@ -78,40 +74,39 @@ def _with_minutes(run: Run, known: list[rates.Rate], start_s: float) -> Run:
     cost, hardware = run.execution, run.execution.hardware
     if hardware is None or run.stage == "meter":
         return run
-    assert cost.model is not None
-    per_token = flops.flops_per_token(cost.model, "palm")
-    work = cost.flops if run.stage == "pretrain" else _task_flops(run, cost.model.seq_len, per_token)
+    assert cost.model is not None and cost.flops_per_token is not None
+    work = cost.flops if run.stage == "pretrain" else _task_flops(run, cost.model.seq_len, cost.flops_per_token)
     if cost.trunk and work:
         work *= 1 - cost.trunk_steps / run.spec["train"]["steps"]
-    rate = _rate(known, hardware, cost.threads, per_token)
+    rate = _rate(known, hardware, cost.threads, cost.flops_per_token)
     minutes = (work / rate + start_s) / 60 if work and rate else None
     return replace(run, execution=replace(cost, minutes=minutes, memory_bytes=_memory_bytes(run)))
 
 
 def _rate(known: list[rates.Rate], hardware: Hardware, threads: int, per_token: float) -> float | None:
     """FLOPs a second: measured on this machine, else what the profile says, which is of all its threads."""
-    own = rates.flops_per_s(known, hardware, threads, per_token)
-    if own or hardware.sustained_flops_per_s is None:
-        return own
+    measured = rates.flops_per_s(known, hardware, threads, per_token)
+    if measured or hardware.sustained_flops_per_s is None:
+        return measured
     return hardware.sustained_flops_per_s * min(1.0, threads / hardware.resources.threads)
 
 
-def _sources(plan: Plan, known: list[rates.Rate]) -> tuple[str, ...]:
-    """Of each profile and number of threads that trains: whose rate its minutes are at, and how to measure one here."""
+def _rate_sources(plan: Plan, known: list[rates.Rate]) -> tuple[str, ...]:
+    """A line for each profile and number of threads that trains: whose rate is used, and how to measure one here."""
     lines: dict[str, None] = {}
     for run in plan.of("pretrain"):
         hardware, threads = run.execution.hardware, run.execution.threads
         if hardware is None or hardware.timing == "modeled":
             continue
         if any(rate.like(hardware, threads) for rate in known):
-            said = f"at the rate measured on this machine, {cpu_model()}"
+            source = f"at the rate measured on this machine, {cpu_model()}"
         elif hardware.sustained_flops_per_s and hardware.sustained_on == cpu_model():
-            said = "at the rate that its profile names, of a machine such as this"
+            source = "at the rate that its profile names, of a machine such as this"
         else:
             whose = hardware.sustained_on or "the machine in its profile"
-            said = f"at the rate of {whose}, not measured here" if hardware.sustained_flops_per_s else "not known"
-            said += f"; run `python -m cgpt measure --hardware {hardware.name} --threads {threads}`"
-        lines[f"minutes on {hardware.name}, {threads} thread{'s' if threads > 1 else ''}: {said}"] = None
+            source = f"at the rate of {whose}, not measured here" if hardware.sustained_flops_per_s else "not known"
+            source += f"; run `python -m cgpt measure --hardware {hardware.name} --threads {threads}`"
+        lines[f"minutes on {hardware.name}, {threads} thread{'s' if threads > 1 else ''}: {source}"] = None
     return tuple(lines)
 
 
@@ -134,7 +129,7 @@ def _task_flops(run: Run, longest: int, per_token: float) -> float | None:
 
 
 def _memory_bytes(run: Run) -> int | None:
-    """What the plan says, and of fine-tuning on a file that is there, what its longest example takes."""
+    """Memory that the plan names, or of fine-tuning on a file that is there, what its longest example takes."""
     cost, size = run.execution, None
     if run.stage == "finetune":
         size = _size(run.spec["task"], run.spec["task"].get("training_split"))
@@ -179,7 +174,7 @@ def _size_of(files: tuple[tuple[Path, int], ...]) -> _Size | None:
 def _wall_minutes(runs: list[Run], cores: int) -> float:
     """Minutes until the last run ends: whenever threads are free, the longest run that they suffice for starts, of
     those whose needs are done (Graham 1969). Runs of unknown length take none."""
-    todo = {(run.stage, run.id): run for run in runs}
+    todo = {run.key: run for run in runs}
     needed = {key: {*run.upstream(), (run.stage, run.execution.trunk)} for key, run in todo.items()}
     open_needs: dict[Key, set[Any]] = {key: needs & todo.keys() for key, needs in needed.items()}
     waiting_for: dict[Key, list[Key]] = {}
@@ -199,8 +194,8 @@ def _wall_minutes(runs: list[Run], cores: int) -> float:
     running: list[tuple[float, Key]] = []
     now, free = 0.0, cores
     while True:
-        while fitting := [runs for threads, runs in ready.items() if runs and threads <= free]:
-            minutes, key = heapq.heappop(min(fitting))
+        while startable := [waiting for threads, waiting in ready.items() if waiting and threads <= free]:
+            minutes, key = heapq.heappop(min(startable))
             free -= todo[key].execution.threads
             heapq.heappush(running, (now - minutes, key))
         if not running:

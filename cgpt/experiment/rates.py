@@ -44,14 +44,14 @@ def path() -> Path:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `cgpt measure` found: rates, and by stage the seconds that a job takes before its first step."""
+    """Rates that `cgpt measure` kept, and by stage the seconds that a job takes before its first step."""
 
     rates: tuple[Rate, ...] = ()
     start_s: dict[str, float] = field(default_factory=dict)
 
 
 def read() -> Measured:
-    """What was measured on this machine; nothing where there is no whole file of it."""
+    """Rates and starts measured on this machine; none where there is no whole file of them."""
     try:
         kept = read_object(path())
         starts = {stage: float(seconds) for stage, seconds in kept["start_s"].items()}
@@ -64,8 +64,9 @@ def keep(measured: Measured) -> Path:
     """Add to this machine's, rates in place of older ones of the same kind; return their file."""
     new, before = {_kind(rate) for rate in measured.rates}, read()
     kept = [*(rate for rate in before.rates if _kind(rate) not in new), *measured.rates]
-    said = {"cpu": cpu_model(), "start_s": before.start_s | measured.start_s, "rates": [asdict(rate) for rate in kept]}
-    write_whole(path(), (json.dumps(said, indent=1) + "\n").encode())
+    starts = before.start_s | measured.start_s
+    content = {"cpu": cpu_model(), "start_s": starts, "rates": [asdict(rate) for rate in kept]}
+    write_whole(path(), (json.dumps(content, indent=1) + "\n").encode())
     return path()
 
 

@@ -1,4 +1,4 @@
-"""What a plan is made of: runs, each with what it is and needs (its identity) and how it is carried out."""
+"""A plan's runs: each one's identity, the runs that it needs, and how it is carried out."""
 
 from __future__ import annotations
 

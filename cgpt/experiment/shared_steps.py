@@ -1,4 +1,4 @@
-"""Which pretraining runs share their first steps: those of schedule wsd that differ in nothing but their length."""
+"""Steps that pretraining runs share: the first ones of runs of schedule wsd that differ only in their length."""
 
 from __future__ import annotations
 
@@ -8,35 +8,33 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cgpt.experiment.run import Run
 from cgpt.files.whole import is_locked
-from cgpt.recipe.schedule import Schedule, shared
+from cgpt.jobs import STATE_FILE
+from cgpt.recipe.schedule import Schedule, without_length
 from cgpt.spec import Model, Train
 
-if TYPE_CHECKING:
-    from cgpt.experiment.run import Run
-
-STATE_FILE = "state.safetensors"  # as cgpt.training.resume writes it
 WAIT_S = 0.5  # between two looks at a run that is waited for
 
 
 def share(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each with the shorter ones that it can go on from and the steps that it then need not do itself."""
+    """The runs, each with the shorter ones that it can go on from, and the steps that these did of it."""
     shared_by = {run.id: run for run in runs}
-    for group in _of_wsd_alike(runs, shared):
+    for group in _group_wsd(runs, without_length):
         group.sort(key=lambda run: run.spec["train"]["steps"])
         for n, run in enumerate(group):
-            execution = replace(run.execution, leads_on=n + 1 < len(group))
-            if n:
-                shorter = tuple(other.id for other in reversed(group[:n]))
-                steps = _shared_steps(group[n - 1])
-                execution = replace(execution, trunk=shorter[0], shorter=shorter, trunk_steps=steps)
+            shorter = group[:n][::-1]
+            execution = replace(
+                run.execution, leads_on=run is not group[-1], shorter=tuple(other.id for other in shorter),
+                trunk=shorter[0].id if shorter else None, trunk_steps=_shared_steps(shorter[0]) if shorter else 0,
+            )  # fmt: skip
             shared_by[run.id] = replace(run, execution=execution)
     return [shared_by[run.id] for run in runs]
 
 
-def usable(run: Run, state: Path, locks: Path) -> str | None:
+def wait_for_trunk(run: Run, state: Path, locks: Path) -> str | None:
     """The longest shorter run that has left what `run` can go on from; one that is under way is waited for.
 
     `state` is the folder of resume states, `locks` that of the locks of pretraining runs. None where there is none, or
@@ -55,19 +53,19 @@ def usable(run: Run, state: Path, locks: Path) -> str | None:
     return None
 
 
-def apart(runs: Sequence[Run]) -> int:
-    """How many runs of schedule wsd differ in their length alone, and share no steps as their warm-up does too."""
+def count_apart(runs: Sequence[Run]) -> int:
+    """Number of runs of schedule wsd that differ in length alone, and share no steps as their warm-up does too."""
 
     def but_for_warmup(spec: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in shared(spec).items() if key != "warmup_steps"}
+        return {key: value for key, value in without_length(spec).items() if key != "warmup_steps"}
 
     by_fraction = [run for run in runs if run.stage == "pretrain" and not run.spec["train"]["warmup_tokens"]]
-    several = [run for group in _of_wsd_alike(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
+    several = [run for group in _group_wsd(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
     return sum(not run.execution.shorter and not run.execution.leads_on for run in several)
 
 
-def _of_wsd_alike(runs: Sequence[Run], decisive: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[Run]]:
-    """Pretraining runs of schedule wsd whose specs are the same in what is `decisive`."""
+def _group_wsd(runs: Sequence[Run], decisive: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[Run]]:
+    """Pretraining runs of schedule wsd in groups whose specs are the same in what is `decisive`."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.stage == "pretrain" and run.spec["train"]["schedule"] == "wsd":

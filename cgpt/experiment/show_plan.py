@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cost.step import training_extrapolated
 from cgpt.experiment import shared_steps
-from cgpt.experiment.planned_time import Timed
+from cgpt.experiment.planned_time import TimedPlan
 from cgpt.experiment.run import Plan, Run
 from cgpt.formats import aligned, count, mebibytes, power
 from cgpt.hardware import Hardware
@@ -25,13 +25,13 @@ KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "m
         "trunk_steps")  # fmt: skip
 
 
-def as_json(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] = ()) -> dict[str, Any]:
+def as_json(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPreview] = ()) -> dict[str, Any]:
     """The plan as one JSON object: each run with its spec, needs and estimates (null: not known), the totals, and the
     tasks with a prompt of each."""
     runs = [
         {"stage": run.stage, "id": run.id, "needs": run.needs, "spec": run.spec}
         | {key: getattr(run.execution, key) for key in KEYS}
-        | {"finished": (run.stage, run.id) in timed.finished}
+        | {"finished": run.key in timed.finished}
         for run in timed.plan.runs
     ]
     plan = {"experiment": experiment.name, "question": experiment.question, "runs": runs, "totals": totals(timed.plan)}
@@ -58,7 +58,7 @@ def totals(plan: Plan) -> dict[str, Any]:
         "shared_tokens": shared_tokens,
         "shared_flops": shared_flops,
         "runs_with_trunk": len(going_on),
-        "wsd_runs_apart": shared_steps.apart(plan.runs),
+        "wsd_runs_apart": shared_steps.count_apart(plan.runs),
         "minutes": sum(cost.minutes or 0 for cost in costs),
         "memory_bytes": max((cost.memory_bytes or 0 for cost in costs), default=0),
         "runs_without_minutes": sum(
@@ -68,11 +68,11 @@ def totals(plan: Plan) -> dict[str, Any]:
     }
 
 
-def as_text(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] = ()) -> str:
+def as_text(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPreview] = ()) -> str:
     """A table for people: a prompt of each task, one line a run, then the totals and what the estimates rest on."""
     plan, total = timed.plan, totals(timed.plan)
     lines = [*(line for task in tasks for line in _preview(task)), ""] if tasks else []
-    lines += aligned([HEADINGS, *(_row(run, (run.stage, run.id) in timed.finished) for run in plan.runs)], left=2)
+    lines += aligned([HEADINGS, *(_row(run, run.key in timed.finished) for run in plan.runs)], left=2)
     known = f"about {_minutes(total['minutes'])} minutes one after another"
     minutes = known if total["minutes"] else "minutes not known"
     lines += [
@@ -101,8 +101,8 @@ def as_text(experiment: Experiment, timed: Timed, tasks: Sequence[TaskPreview] =
     return "\n".join(lines)
 
 
-def _progress(timed: Timed) -> list[str]:
-    """What is finished, and how long the rest takes on the cores that are asked of; no line where neither is said."""
+def _progress(timed: TimedPlan) -> list[str]:
+    """A line of what is finished, and one of how long the rest takes on the cores that were named."""
     lines, left = [], timed.left()
     if timed.finished:
         minutes = sum(run.execution.minutes or 0.0 for run in left)
@@ -117,7 +117,7 @@ def _progress(timed: Timed) -> list[str]:
 
 
 def _forecasts(plan: Plan) -> list[str]:
-    """What to ask where no profile of the plan says how fast it is."""
+    """A line with the command that forecasts, where no profile of the plan says how fast it is."""
     trained = [run.spec["model"]["name"] for run in plan.of("pretrain")]
     family = ", or `python -m cgpt forecast-family` for the seven Cerebras-GPT" * any(map(FAMILY.match, trained))
     command = "python -m cgpt forecast --model <model> --hardware <profile> --tokens <tokens>"
@@ -125,7 +125,7 @@ def _forecasts(plan: Plan) -> list[str]:
 
 
 def _trunks(total: dict[str, Any]) -> list[str]:
-    """What runs of schedule wsd share, or why they do not."""
+    """Lines of what runs of schedule wsd share, or why they do not."""
     lines = []
     if total["runs_with_trunk"]:
         lines.append(f"shared: {total['runs_with_trunk']} runs go on from a shorter one, which saves "
@@ -138,15 +138,15 @@ def _trunks(total: dict[str, Any]) -> list[str]:
 
 
 def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
-    """Which machines are modeled, how many of each, and whether beyond what was measured; no line where none is."""
+    """A line that names the modeled machines, how many of each, and whether beyond what was measured."""
     widths: dict[str, tuple[Hardware, set[int]]] = {}
     for run in plan.runs:
         hardware = run.execution.hardware
         if hardware and hardware.timing == "modeled" and "model" in run.spec:
             widths.setdefault(hardware.name, (hardware, set()))[1].add(run.spec["model"]["d_model"])
     named = []
-    for name, (hardware, of_runs) in widths.items():
-        beyond = [training_extrapolated(hardware, d_model, hardware.systems) for d_model in of_runs]
+    for name, (hardware, d_models) in widths.items():
+        beyond = [training_extrapolated(hardware, d_model, hardware.systems) for d_model in d_models]
         notes = [f"{hardware.systems} systems"] if hardware.systems > 1 else []
         notes += ["extrapolated" if all(beyond) else "extrapolated for some"] if any(beyond) else []
         named.append(f"{name} ({', '.join(notes)})" if notes else name)
@@ -155,7 +155,7 @@ def _modeled(experiment: Experiment, plan: Plan) -> list[str]:
 
 
 def _preview(task: TaskPreview) -> list[str]:
-    """What is known of one task, and its first prompt with the right answer after it."""
+    """Lines of what is known of one task, with its first prompt and the right answer after it."""
     name = f"task {task.task}, {task.n_shot}-shot" if task.n_shot else f"task {task.task}"
     if task.unchecked:
         return [f"{name}: not checked: {task.unchecked}"]
@@ -166,10 +166,10 @@ def _preview(task: TaskPreview) -> list[str]:
         if len(shown) > 2 * PROMPT_LINES else shown  # fmt: skip
     lines += [f"  | {line if len(line) <= LINE_WIDTH else line[:LINE_WIDTH] + ' ...'}" for line in shown]
     lines += [f"  and its answer {task.answer!r}"] if task.answer is not None else []
-    said = "are" if task.counted_in == "tokens" else "may be"
+    are = "are" if task.counted_in == "tokens" else "may be"
     for n_cut in sorted({n_cut for n_cut in task.cut.values() if n_cut}, reverse=True):
         models = ", ".join(model for model, n in task.cut.items() if n == n_cut)
-        lines.append(f"  {n_cut:,} of {task.n_documents:,} prompts {said} longer than {models}, and lose their start")
+        lines.append(f"  {n_cut:,} of {task.n_documents:,} prompts {are} longer than {models}, and lose their start")
     return lines
 
 

@@ -1,1 +1,1 @@
-"""What is tried before anything is spent: tasks and small corpora."""
+"""Tasks and small corpora, tried before anything is spent."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterable
@@ -17,9 +16,10 @@ from cgpt.data import task_rows
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import Run, last_file
-from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
-from cgpt.preview.tasks import CHECKS, at_hand
+from cgpt.preview.kept_checks import remember
+from cgpt.preview.sources import find_files
+from cgpt.spec import Dataset
 
 SPLITS = ("train", "validation")
 LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner
@@ -35,7 +35,7 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
     for run in runs:
         if run.stage == "tokenize":
             try:
-                counted[run.id] = _remembered(run, workflow)
+                counted[run.id] = _count_tokens(run, workflow)
             except UserError as error:
                 problems += [f"workflows/experiments/{experiment}.yaml: {problem}" for problem in error.problems]
     for run in runs:
@@ -53,37 +53,26 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
         raise UserError(*problems)
 
 
-def _remembered(run: Run, workflow: Workflow) -> dict[str, int]:
-    """Tokens of each split: of the run if it is finished, else counted on trial, now or by an earlier call for the same
-    content; {} where that is not tried."""
+def _count_tokens(run: Run, workflow: Workflow) -> dict[str, int]:
+    """Tokens of each split: of the run if it is finished, else counted on trial; {} where that is not tried."""
     try:
         record = json.loads(last_file("tokenize", run.id).read_text(encoding="utf-8"))
         return {split: int(record[split]["n_tokens"]) for split in SPLITS}
     except (OSError, ValueError, LookupError, TypeError):
         pass
     datasets = [workflow.datasets[name] for name in run.spec["corpus"]]
-    sources = [at_hand(dataset) for dataset in datasets]
+    sources = [find_files(dataset) for dataset in datasets]
     if run.spec["tokenizer"] != "bpe" or not all(sources):
         return {}
     paths = [path for files in sources for path in (files or {}).values()]
     if sum(path.stat().st_size for path in paths) > LARGEST_BYTES:
         return {}
-    decides = [asdict(dataset) for dataset in datasets], run.spec, [task_rows.sha256_of(path) for path in paths], \
-        code_sha256("stages.tokenize")  # fmt: skip
-    path = CHECKS / f"corpus-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pass
-    counted = _counted(run.spec, datasets)
-    try:
-        write_whole(path, json.dumps(counted).encode())
-    except (OSError, UserError):  # only remembered
-        pass
-    return counted
+    content = [task_rows.sha256_of(path) for path in paths]
+    decisive = [asdict(dataset) for dataset in datasets], run.spec, content, code_sha256("stages.tokenize")
+    return remember("corpus", decisive, lambda: _tokenize_on_trial(run.spec, datasets))
 
 
-def _counted(spec: dict[str, Any], datasets: list[Any]) -> dict[str, int]:
+def _tokenize_on_trial(spec: dict[str, Any], datasets: list[Dataset]) -> dict[str, int]:
     from cgpt.stages.fetch import fetch_dataset
     from cgpt.stages.tokenize import tokenize
 

@@ -1,14 +1,12 @@
-"""What a plan shows of its tasks before anything is spent: a prompt of each, and what is wrong with any document.
+"""Previews of a plan's tasks before anything is spent: a prompt of each, and what is wrong with any document.
 
 Everything is checked where a task's data are at hand: fetched, in the mirror, in a local file, or made by the builtin
-generator. What was found right is remembered by the content of all that decides it.
+generator.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,16 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cgpt import provenance
 from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
-from cgpt.data.hub import mirror_path
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.run import RUNS_FOLDER, Run
-from cgpt.files.whole import write_whole
+from cgpt.experiment.run import RUNS_FOLDER, Key, Run
+from cgpt.preview.kept_checks import remember
+from cgpt.preview.sources import file_names, find_files
+from cgpt.provenance import installed_version
 from cgpt.spec import Dataset
-from cgpt.stages import fetch
 from cgpt.stages.baseline import refuse_one_label
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.decoding import n_new_tokens
@@ -34,7 +31,7 @@ from cgpt.tasks.documents import render_documents
 from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.tasks.lm_eval_tasks import where
 
-CHECKS = RUNS_FOLDER / "checks"
+Requests = Sequence[tuple[str, str | int]]  # of one document: prompts, with an answer or the most tokens of one
 BYTES_PER_TOKEN = 4  # of English under a vocabulary of some thousands; for prompts whose tokenizer is not there yet
 
 
@@ -70,12 +67,12 @@ class Reader:
 
 
 @dataclass
-class Use:
-    """What the runs of a plan do with one task: who is scored on it, and what is trained on it."""
+class TaskUse:
+    """A task as the runs of a plan use it: models that are scored on it, and those that are trained on it."""
 
     task: dict[str, Any]
     scored: set[Reader] = field(default_factory=set)
-    trained: set[tuple[Reader | None, int | None, int]] = field(default_factory=set)  # with labels, most for validation
+    trained: set[tuple[Reader | None, int | None, int]] = field(default_factory=set)  # labels, most for validation
 
     def readers(self) -> list[Reader]:
         """Every model, in one order."""
@@ -83,35 +80,37 @@ class Use:
         return sorted(self.scored | trained, key=lambda reader: (reader.seq_len, reader.model, reader.tokenize))
 
 
-def previews(runs: Iterable[Run], known: Mapping[tuple[str, str], Run], workflow: Workflow) -> list[TaskPreview]:
+def preview(runs: Iterable[Run], known: Mapping[Key, Run], workflow: Workflow) -> list[TaskPreview]:
     """Check every task that the runs use and show it; `known` has these runs and all that they need.
 
     Raises one UserError with the first problem of each task.
     """
-    found, problems = [], []
+    previews, problems = [], []
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # what lm-evaluation-harness may print
         for use in _uses(runs, known):
             try:
-                found.append(_remembered(use, workflow, Path(folder)))
+                previews.append(_preview(use, workflow, Path(folder)))
             except UserError as error:
                 problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise UserError(*problems)
-    return found
+    return previews
 
 
-def _uses(runs: Iterable[Run], known: Mapping[tuple[str, str], Run]) -> list[Use]:
+def _uses(runs: Iterable[Run], known: Mapping[Key, Run]) -> list[TaskUse]:
     """The tasks of the runs, in their order; one with other shots is another."""
-    uses: dict[str, Use] = {}
+    uses: dict[str, TaskUse] = {}
     for run in runs:
         if run.stage not in ("evaluate", "finetune", "baseline"):
             continue
-        use = uses.setdefault(json.dumps(run.spec["task"], sort_keys=True), Use(run.spec["task"]))
+        use = uses.setdefault(json.dumps(run.spec["task"], sort_keys=True), TaskUse(run.spec["task"]))
         if run.stage == "evaluate":
-            use.scored.add(_reader(known[run.spec["checkpoint_stage"], run.needs[run.spec["checkpoint_stage"]]]))
+            stage = run.spec["checkpoint_stage"]
+            use.scored.add(_reader(known[stage, run.needs[stage]]))
+        elif run.stage == "finetune":
+            use.trained.add((_reader(run), run.spec["n_labels"], run.spec["finetune"]["max_validation"]))
         else:
-            reader = _reader(run) if run.stage == "finetune" else None
-            use.trained.add((reader, run.spec["n_labels"], run.spec.get("finetune", {}).get("max_validation", 2000)))
+            use.trained.add((None, run.spec["n_labels"], 0))
     return list(uses.values())
 
 
@@ -119,49 +118,26 @@ def _reader(run: Run) -> Reader:
     return Reader(run.spec["model"]["name"], run.spec["model"]["seq_len"], run.spec["tokenize"])
 
 
-def _remembered(use: Use, workflow: Workflow, folder: Path) -> TaskPreview:
-    """The preview that an earlier call made of the same content, or a new one."""
+def _preview(use: TaskUse, workflow: Workflow, folder: Path) -> TaskPreview:
+    """The preview of one task, from an earlier call where that was of the same content."""
     dataset = workflow.datasets.get(use.task.get("data") or "")
-    sources = at_hand(dataset) if dataset else {}
-    sources = sources and _read_by(use.task, sources)
-    decides = {
+    sources = find_files(dataset) if dataset else {}
+    sources = sources and _files_of(use.task, sources)
+    tokenizers = [reader.tokenizer for reader in use.readers() if reader.tokenizer.is_file()]
+    decisive = {
         "task": use.task, "scored": sorted(map(str, use.scored)), "trained": sorted(map(str, use.trained)),
         "data": None if sources is None else {name: task_rows.sha256_of(path) for name, path in sources.items()},
-        "dataset": str(dataset), "code": [code_sha256(name) for name in ("preview.tasks", "data.world")],
-        "tokenizers": [
-            task_rows.sha256_of(reader.tokenizer) for reader in use.readers() if reader.tokenizer.is_file()
-        ],
-        "lm_eval": provenance.installed_version("lm-eval"),
+        "dataset": str(dataset), "tokenizers": [task_rows.sha256_of(path) for path in tokenizers],
+        "code": code_sha256("preview.tasks"), "lm_eval": installed_version("lm-eval"),
     }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-    path = CHECKS / f"{use.task['task']}-{digest[:16]}.json"
-    try:
-        return TaskPreview(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        pass
-    made = _unchecked(use, dataset) if sources is None else _checked(use, dataset, sources, folder)
-    try:
-        write_whole(path, (json.dumps(asdict(made), ensure_ascii=False) + "\n").encode())
-    except (OSError, UserError):  # it is only remembered, so a folder that cannot be written costs time alone
-        pass
-    return made
+
+    def check() -> dict[str, Any]:
+        return asdict(_check_form(use, dataset) if sources is None else _check(use, dataset, sources, folder))
+
+    return TaskPreview(**remember(use.task["task"], decisive, check))
 
 
-def at_hand(dataset: Dataset) -> dict[str, Path] | None:
-    """Where the files of a data set are, by the names that it is fetched under; None where they are not here.
-
-    A builtin data set has no files until it is made, which takes no time.
-    """
-    if dataset.builtin is not None:
-        return {}
-    if dataset.path is not None:
-        source = Path(dataset.path).expanduser()
-        paths = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-        return {path.name.removesuffix(".gz"): path for path in paths}
-    return _fetched(dataset) or _mirrored(dataset)
-
-
-def _read_by(task: dict[str, Any], sources: Mapping[str, Path]) -> dict[str, Path]:
+def _files_of(task: dict[str, Any], sources: Mapping[str, Path]) -> dict[str, Path]:
     """The files that the task names; all of them where it names some by a pattern."""
     listed = task_rows.split_files(task, where(task)).values()
     names = {name.removesuffix(".gz") for split in listed for name in split}
@@ -169,42 +145,11 @@ def _read_by(task: dict[str, Any], sources: Mapping[str, Path]) -> dict[str, Pat
     return {name: path for name, path in sources.items() if patterns or name in names}
 
 
-def _fetched(dataset: Dataset) -> dict[str, Path] | None:
-    folder = RUNS_FOLDER / "data" / dataset.name
-    try:
-        record = json.loads((folder / "fetched.json").read_text(encoding="utf-8"))
-        listed = record["files"]
-        paths = {file["name"]: folder / file["name"] for file in listed}
-        wanted = {file.sha256 for file in dataset.files} - {None}
-        hub = asdict(dataset.hub) | {"splits": list(dataset.hub.splits)} if dataset.hub else None
-        current = wanted <= {file["sha256"] for file in listed} and record["hub"] == hub
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return paths if current and all(path.is_file() for path in paths.values()) else None
-
-
-def _mirrored(dataset: Dataset) -> dict[str, Path] | None:
-    mirror = os.environ.get(fetch.MIRROR)
-    if not mirror:
-        return None
-    below = [Path(file.path) for file in dataset.files]
-    below += [mirror_path(dataset.hub, split) for split in dataset.hub.splits] if dataset.hub else []
-    found = {}
-    for path in below:
-        plain = Path(mirror) / str(path).removesuffix(".gz")
-        copy = next((copy for copy in (plain, plain.with_name(plain.name + ".gz")) if copy.is_file()), None)
-        if copy is None:
-            return None
-        found[plain.name] = copy
-    return found
-
-
-def _unchecked(use: Use, dataset: Dataset | None) -> TaskPreview:
-    """What is known of a task whose data are not here: the names of their files, its templates and its metrics."""
+def _check_form(use: TaskUse, dataset: Dataset | None) -> TaskPreview:
+    """Preview of a task whose data are not here: checked are the names of their files, its templates and metrics."""
     task = use.task
     assert dataset is not None
-    names = [Path(file.path).name.removesuffix(".gz") for file in dataset.files]
-    names += [f"{split}.jsonl" for split in dataset.hub.splits] if dataset.hub else []
+    names = file_names(dataset)
     problems = [
         f"{where(task)}: dataset_kwargs.data_files.{split}: data set '{dataset.name}' has no file '{name}'; "
         f"{did_you_mean(name, names)}"
@@ -219,39 +164,47 @@ def _unchecked(use: Use, dataset: Dataset | None) -> TaskPreview:
     return TaskPreview(task["task"], task.get("num_fewshot") or 0, fetching)
 
 
-def _checked(use: Use, dataset: Dataset | None, sources: Mapping[str, Path], folder: Path) -> TaskPreview:
-    """Every document that the plan scores or trains on, rendered as it will be."""
-    task = use.task
+def _check(use: TaskUse, dataset: Dataset | None, sources: Mapping[str, Path], folder: Path) -> TaskPreview:
+    """Preview of a task every document of which, of those that are scored or trained on, was rendered."""
+    task, n_shot = use.task, use.task.get("num_fewshot") or 0
     if not task_rows.in_files(task):
-        return TaskPreview(task["task"], task.get("num_fewshot") or 0, "its data come from the Hugging Face hub")
+        return TaskPreview(task["task"], n_shot, "its data come from the Hugging Face hub")
     if dataset is not None:
         _lay_out(dataset, sources, folder)
-    tokenizers = {reader: _tokenizer(reader) for reader in use.readers()}
-    for reader, n_labels, max_validation in sorted(use.trained, key=str):
-        train = read_labelled_examples(task, folder, n_labels)
-        if reader is None:
-            refuse_one_label(task, train)
-        else:
-            train += read_examples(task, folder, validation_split_of(task), max_validation)
-            _refuse_long_answers(task, train, reader, tokenizers[reader])
+    tokenizers = {reader: _read_tokenizer(reader) for reader in use.readers()}
+    labelled = _check_training(use, folder, tokenizers)
     if not use.scored:
-        first_example = train[0]
-        return TaskPreview(task["task"], 0, n_documents=len(train), prompt=first_example.prompt,
-                           answer=first_example.target.strip(), trained=True)  # fmt: skip
+        return TaskPreview(task["task"], 0, n_documents=len(labelled), prompt=labelled[0].prompt,
+                           answer=labelled[0].target.strip(), trained=True)  # fmt: skip
     requests, answer = render_documents(task, folder)
-    (first, _), *_ = requests[0]
+    (prompt, _), *_ = requests[0]
+    cut = _count_cut(use, requests, tokenizers)
+    unit = "tokens" if all(tokenizers[reader] for reader in use.scored) else "bytes"
+    return TaskPreview(task["task"], n_shot, None, len(requests), prompt, answer, cut, unit)
+
+
+def _check_training(use: TaskUse, folder: Path, tokenizers: Mapping[Reader, Any]) -> Sequence[Example]:
+    """The labelled examples, with those for validation, of the last of the trainings, all of which are checked."""
+    task, examples = use.task, []
+    for reader, n_labels, max_validation in sorted(use.trained, key=str):
+        examples = read_labelled_examples(task, folder, n_labels)
+        if reader is None:
+            refuse_one_label(task, examples)
+        else:
+            examples += read_examples(task, folder, validation_split_of(task), max_validation)
+            _refuse_long_answers(task, examples, reader, tokenizers[reader])
+    return examples
+
+
+def _count_cut(use: TaskUse, requests: Sequence[Requests], tokenizers: Mapping[Reader, Any]) -> dict[str, int]:
+    """By model, the number of documents whose prompt is too long for it; raises UserError for an answer that is."""
     try:
-        cut = {
+        return {
             reader.model: sum(_is_cut(document, reader, tokenizers[reader]) for document in requests)
-            for reader in sorted(use.scored, key=lambda reader: (reader.seq_len, reader.model))
-        }
+            for reader in use.readers() if reader in use.scored
+        }  # fmt: skip
     except UserError as error:
-        raise UserError(*(f"{where(task)}: {problem}" for problem in error.problems)) from None
-    in_tokens = all(tokenizers[reader] for reader in use.scored)
-    n_shot = task.get("num_fewshot") or 0
-    return TaskPreview(
-        task["task"], n_shot, None, len(requests), first, answer, cut, "tokens" if in_tokens else "bytes"
-    )
+        raise UserError(*(f"{where(use.task)}: {problem}" for problem in error.problems)) from None
 
 
 def _lay_out(dataset: Dataset, sources: Mapping[str, Path], folder: Path) -> None:
@@ -268,7 +221,7 @@ def _lay_out(dataset: Dataset, sources: Mapping[str, Path], folder: Path) -> Non
         (target / name).symlink_to(path.absolute())
 
 
-def _tokenizer(reader: Reader) -> Any:
+def _read_tokenizer(reader: Reader) -> Any:
     """The model's tokenizer, None where it is not made yet."""
     from tokenizers import Tokenizer
 
@@ -278,7 +231,7 @@ def _tokenizer(reader: Reader) -> Any:
         return None
 
 
-def _is_cut(requests: Sequence[tuple[str, str | int]], reader: Reader, tokenizer: Any) -> bool:
+def _is_cut(requests: Requests, reader: Reader, tokenizer: Any) -> bool:
     """Whether a document's prompt with one of its answers, or with as many tokens as are asked for, is too long."""
     for prompt, answer in requests:
         n_new = n_new_tokens(answer or None, reader.seq_len) if isinstance(answer, int) else 0

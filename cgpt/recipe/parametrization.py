@@ -36,7 +36,7 @@ def init_std(config: Model, name: str) -> float:
 
 
 def learning_rate_factor(config: Model, name: str) -> float:
-    """What the learning rate is multiplied with for one parameter."""
+    """Factor of the learning rate of one parameter."""
     return 1 / width_multiplier(config, name)
 
 
@@ -50,19 +50,19 @@ def width_multiplier(config: Model, name: str) -> float:
 
 
 def embedding_scale(config: Model) -> float:
-    """What the sum of token and position embedding is multiplied with."""
+    """Factor of the sum of token and position embedding."""
     return config.mup_embedding_scale if config.parametrization == "mup" else 1.0
 
 
 def logit_scale(config: Model) -> float:
-    """What the logits are multiplied with."""
+    """Factor of the logits."""
     if config.parametrization == "sp":
         return 1.0
     return config.mup_output_alpha * config.mup_base_width / config.d_model
 
 
 def attention_scale(config: Model, layer: int) -> float:
-    """What products of queries and keys of a layer are multiplied with: the first layer is number 0."""
+    """Factor of the products of queries and keys of a layer; the first layer is number 0."""
     d_head = config.d_model // config.n_head
     scale = 1.0
     if config.scale_attn_weights:

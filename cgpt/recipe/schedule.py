@@ -65,8 +65,8 @@ class Schedule:
         return self.peak * (self.min_ratio + (1 - self.min_ratio) * share)
 
 
-def shared(spec: dict[str, Any]) -> dict[str, Any]:
-    """The part of a pretraining run's spec that decides it before its rate decays: all but its length."""
+def without_length(spec: dict[str, Any]) -> dict[str, Any]:
+    """A pretraining run's spec as far as it decides the run before its rate decays: all but its length."""
     train, seq_len = spec["train"], spec["model"]["seq_len"]
     settings = {key: value for key, value in train.items() if key not in ("steps", "tokens")}
     return spec | {"train": settings, "warmup_steps": Schedule.of(Train(**train), seq_len).warmup_steps}

@@ -100,6 +100,22 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in files]
 
 
+def find_mirrored_file(file: DataFile) -> Path | None:
+    """The mirror's copy of a file, packed or not; None where there is none, or no mirror."""
+    return _find_in_mirror(file.path, file.path.removesuffix(".gz"))
+
+
+def find_mirrored_split(hub: Hub, split: str) -> Path | None:
+    """The mirror's copy of a split's rows, packed or not; None where there is none, or no mirror."""
+    return _find_in_mirror(mirror_path(hub, split), f"{mirror_path(hub, split)}.gz")
+
+
+def _find_in_mirror(*names: str | Path) -> Path | None:
+    mirror = os.environ.get(MIRROR)
+    copies = [Path(mirror) / name for name in names] if mirror else []
+    return next((copy for copy in copies if copy.is_file()), None)
+
+
 def _split_of(name: str) -> str:
     match = SPLIT_NAMES.match(name)
     return ("train", "validation", "test")[match.lastindex - 1] if match and match.lastindex else "all"
@@ -109,10 +125,9 @@ def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, A
     """The rows of a split of the hub as JSON lines, from the mirror where that has them."""
     target, below = out / f"{split}.jsonl", mirror_path(hub, split)
     where = f"workflows/data.yaml: {dataset.name}.hub"
+    if copy := find_mirrored_split(hub, split):
+        return _place(copy, target, _split_of(split), None)
     mirror = os.environ.get(MIRROR)
-    for copy in [Path(mirror) / below, Path(mirror) / f"{below}.gz"] if mirror else []:
-        if copy.is_file():
-            return _place(copy, target, _split_of(split), None)
     at = f"put its rows, as JSON lines, at {Path(mirror) / below}" if mirror else \
         f"set {MIRROR} to a folder that holds its rows, as JSON lines, at {below}"  # fmt: skip
     rows = load_split(hub, split, out.parent, where, f"connect to the network, or {at}")
@@ -148,12 +163,10 @@ def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
     where = f"workflows/data.yaml: {dataset.name}.files: {file.path}"
     if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
         return _entry(target, file.split, file.sha256)
+    if copy := find_mirrored_file(file):
+        return _place(copy, target, file.split, file)
     if mirror := os.environ.get(MIRROR):
-        copies = [Path(mirror) / file.path, Path(mirror) / file.path.removesuffix(".gz")]
-        for copy in copies:
-            if copy.is_file():
-                return _place(copy, target, file.split, file)
-        raise UserError(f"{where}: is not in the mirror; put it at {copies[0]}, or unset {MIRROR}")
+        raise UserError(f"{where}: is not in the mirror; put it at {Path(mirror) / file.path}, or unset {MIRROR}")
     if file.url is None:
         raise UserError(
             f"{where}: has no public address of its own (made from {dataset.home or 'an unnamed source'}); "

@@ -22,7 +22,7 @@ from cgpt.kernels import backend
 from cgpt.kernels.work import meter
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import score
-from cgpt.recipe.schedule import Schedule, shared
+from cgpt.recipe.schedule import Schedule, without_length
 from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record
 from cgpt.spec import Model, Train
 from cgpt.training.progress import Progress
@@ -94,8 +94,8 @@ class PretrainRun:
         t = self.settings
         self.trainer = Trainer(model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
         self.state = self._state(job.id, job.spec)
-        self.trunk = self._state(f"{job.trunk}.trunk", shared(job.spec)) if job.trunk else None
-        self.branch = self._state(f"{job.id}.trunk", shared(job.spec)) if job.leads_on else None
+        self.trunk = self._state(f"{job.trunk}.trunk", without_length(job.spec)) if job.trunk else None
+        self.branch = self._state(f"{job.id}.trunk", without_length(job.spec)) if job.leads_on else None
         self.log = LossLog(self.state.folder / "loss.csv")
         saved = load_first([self.state, *([self.trunk] if self.trunk else [])], self.n_steps, job.id)
         if saved is not None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from cgpt.files.whole import write_whole, writing
 from cgpt.host import peak_memory_bytes
+from cgpt.jobs import STATE_FILE
 from cgpt.records import LOSS_COLUMNS
 
 
@@ -37,7 +38,7 @@ class RunState:
     """
 
     def __init__(self, folder: Path, key: dict[str, str]):
-        self.folder, self.key, self.path = folder, key, folder / "state.safetensors"
+        self.folder, self.key, self.path = folder, key, folder / STATE_FILE
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 

@@ -44,7 +44,7 @@ def ids(stage):
 
 
 def of_run(value):
-    """What a rule of a stage asks of each of its runs."""
+    """For a rule of a stage: a value of the run that its wildcards name."""
     return lambda stage: lambda wildcards: value(PLANS.runs[stage, wildcards.run])
 
 
@@ -55,17 +55,17 @@ shortest_first = of_run(rule_values.priority)("pretrain")
 
 
 def of_dataset(value):
-    """What the rule of a dataset asks of it."""
+    """For the rule of datasets: a value of the one that its wildcards name."""
     return lambda wildcards: value(WORKFLOW.datasets[wildcards.run])
 
 
 def of_plan(value):
-    """What a rule of an experiment asks of its plan."""
+    """For a rule of experiments: a value of the plan of the one that its wildcards name."""
     return lambda wildcards: value(PLANS.by_experiment[wildcards.experiment])
 
 
 def of_experiment(value):
-    """What a rule of an experiment asks of it and of its plan."""
+    """For a rule of experiments: a value of the one that its wildcards name, and of its plan."""
     return lambda wildcards: value(*EXPERIMENTS[wildcards.experiment])
 
 
