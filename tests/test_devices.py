@@ -97,8 +97,8 @@ def test_a_batch_that_the_systems_do_not_divide_is_refused(root, weights_from):
     with pytest.raises(UserError) as caught:
         with_hardware(root, f"hardware: [cpu, sixteen]{weights_from}")
     assert caught.value.problems == (
-        "hardware_profiles/sixteen.yaml: systems: 16 do not divide the experiment's train.batch_size 24; write a "
-        "multiple of it there",
+        f"{QUICKSTART}:7: train.batch_size: 24 sequences cannot be shared evenly by the 16 systems of hardware profile "
+        "'sixteen'; write a multiple of 16",
     )
 
 

@@ -153,7 +153,7 @@ def test_a_plan_says_which_of_its_modeled_machines_are_extrapolated(tmp_path, mo
     (WAFER.replace("pass_latency_s: 0.002", "pass_latency_s: 0"),
      "8: wafer.pass_latency_s: must be greater than 0, not 0.0; write a positive number"),
     (WAFER.replace("matmul_efficiency: 0.3", "matmul_efficiency: 30"),
-     "8: wafer.matmul_efficiency: must be at most 1, not 30.0; write a fraction of the peak"),
+     "8: wafer.matmul_efficiency: must be at most 1, not 30.0; write a smaller number"),
     (WAFER.replace("pass_latency_s", "latency_s"),
      "8: wafer.latency_s: unknown key; did you mean 'pass_latency_s'?"),
     (WAFER.replace("float16: 7.5e+15", "bfloat16: 7.5e+15"),
