@@ -4,6 +4,7 @@
     seeds: Annotated[tuple[Annotated[int, Range(0, 9)], ...], NotEmpty(), Distinct()]
 
 The method `wrong(value)` of each says in one line what is wrong and what to write instead; None where nothing is.
+`problems(cls, value)` asks them all of a value that was not read from YAML.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ LONGEST_PATH = 240  # characters
 
 
 class Constraint(Protocol):
-    """What a field's values must be."""
+    """A demand on the values of a field."""
 
     def wrong(self, value: Any) -> str | None:
-        """What is wrong with a value that has the field's type, and what to write instead."""
+        """The problem of a value that has the field's type, and what to write instead; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Fraction:
 
 @dataclass(frozen=True)
 class Documents:
-    """As many documents as are scored, or a share of them below 1, as lm-evaluation-harness's `limit` has it."""
+    """Number of documents that are scored, or a share of them below 1, as lm-evaluation-harness's `limit` has it."""
 
     def wrong(self, limit: Any) -> str | None:
         if (type(limit) is int and limit >= 1) or (type(limit) is float and 0 < limit < 1):
@@ -154,14 +155,14 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def wrong(constraints: Sequence[Constraint], value: Any) -> str | None:
-    """What is wrong by the first of the constraints that a value does not meet."""
+    """The problem by the first of the constraints that a value does not meet."""
     return next((problem for constraint in constraints if (problem := constraint.wrong(value))), None)
 
 
 def problems(
     annotation: Any, value: Any, keys: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What is wrong with a value of the right type, and where in it: (keys, problem) of each constraint not met."""
+    """(keys, problem) of each constraint that a value of the right type, or its part at these keys, does not meet."""
     origin, args = get_origin(annotation), get_args(annotation)
     if value is None:
         return

@@ -34,8 +34,8 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
 
 
 def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) -> str | None:
-    """What is wrong with a batch that `n_systems` of a profile, by default those that compute, cannot share evenly, and
-    what to write; None if none."""
+    """The problem of a batch that `n_systems` of a profile, by default those that compute, cannot share evenly; None if
+    there is none."""
     n = n_systems or profile.n_devices
     if n_sequences % n == 0:
         return None
@@ -45,7 +45,7 @@ def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) ->
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run asks of the machine; never part of its identity."""
+    """Resources that a run asks of the machine; never part of its identity."""
 
     threads: Threads = 1
     mem_mb: Annotated[int, Positive(10**9)] | None = None

@@ -181,7 +181,7 @@ class Finetune:
 
 @dataclass(frozen=True)
 class PerModel:
-    """What an experiment says of one of its models alone: keys of `train:` that win, and seeds in place of its own."""
+    """Keys of `train:` that win for one of an experiment's models, and seeds in place of the experiment's."""
 
     train: Annotated[Mapping[str, Any], KeysOf(Train)] = field(default_factory=dict)
     seeds: Seeds | None = None

@@ -292,8 +292,8 @@ def test_a_warm_up_as_long_as_the_run_is_refused(root, warmup, steps):
     edit(root, QUICKSTART, "steps: 10", f"steps: 20, warmup_tokens: {warmup}")
     planned(root)
     edit(root, QUICKSTART, "steps: 20", f"steps: {steps}")
-    with pytest.raises(UserError, match=rf"quickstart.yaml:4: train.warmup_tokens: a warm-up of {warmup:,} tokens is not "
-                       "below the 640 tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
+    with pytest.raises(UserError, match=rf"quickstart.yaml:4: train.warmup_tokens: a warm-up of {warmup:,} tokens is "
+                       "not below the 640 tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
         planned(root)
 
 

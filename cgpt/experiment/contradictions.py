@@ -1,4 +1,4 @@
-"""What an experiment says against itself, judged by its settings once every value of them is resolved.
+"""Contradictions of an experiment with itself, judged by its settings once every value of them is resolved.
 
 A key is named as `vary` names it, e.g. `train.lr`, and blamed where it was written: in `vary`, in `per_model`, in a
 model's row or in its block.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from math import prod
+from math import isqrt, prod
 from typing import Any
 
 from cgpt.errors import did_you_mean
@@ -23,7 +23,7 @@ MOST_RUNS = 100_000
 LEAST_RATES = 3  # learning rates through which a parabola goes
 LEAST_SIZES = 4  # sizes that a budget of FLOPs needs for one
 MUP_DEFAULTS = {f"model.{f.name}": f.default for f in fields(Model) if f.name.startswith("mup_")}
-MUTABLE = ("train.decay_fraction", "train.warmup_fraction", "data.validation_fraction", *MUP_DEFAULTS)
+CONDITIONAL = ("train.decay_fraction", "train.warmup_fraction", "data.validation_fraction", *MUP_DEFAULTS)
 
 
 def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
@@ -41,7 +41,7 @@ def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
         for contradictions in (of(variant), *(unshared(variant, profile) for profile in profiles)):
             for keys, problem in contradictions.items():
                 wrong.setdefault(_blamed(keys, experiment, variant.model.name, file), problem)
-    wrong |= _muted(experiment, settings, entered.datasets, file)
+    wrong |= _written_in_vain(experiment, settings, entered.datasets, file)
     for where, problem in wrong.items():
         file.problem(where, problem)
     if not wrong:
@@ -50,7 +50,7 @@ def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
 
 
 def of(variant: Variant) -> dict[tuple[str, ...], str]:
-    """What is wrong with keys of one setting that say different things, by those keys, the likeliest to mend first."""
+    """Problems of one setting, by the keys that contradict each other, the likeliest to mend first."""
     model, data, train = variant.model, variant.data, variant.train
     wrong: dict[tuple[str, ...], str] = {}
     if problem := uneven_heads(model):
@@ -73,7 +73,8 @@ def of(variant: Variant) -> dict[tuple[str, ...], str]:
         )
     micro, size = train.micro_batch_size, train.batch_size
     if micro and size % micro:
-        nearest = min((n for n in range(1, size + 1) if size % n == 0), key=lambda n: abs(n - micro))
+        divisors = [d for n in range(1, isqrt(size) + 1) if size % n == 0 for d in (n, size // n)]
+        nearest = min(sorted(divisors), key=lambda n: abs(n - micro))
         wrong["train.micro_batch_size", "train.batch_size"] = (
             f"micro_batch_size {micro} does not divide batch_size {size}; write e.g. {nearest}"
         )
@@ -86,7 +87,7 @@ def of(variant: Variant) -> dict[tuple[str, ...], str]:
 
 
 def unshared(variant: Variant, profile: Hardware) -> dict[tuple[str, ...], str]:
-    """What is wrong, by key, with a batch that the systems of a profile cannot share evenly: those that train take
+    """The problem of a batch that the systems of a profile cannot share evenly, by its keys: those that train take
     their part of each forward pass, modeled ones of each step."""
     if profile.timing == "modeled":
         key, problem = "train.batch_size", uneven(variant.train.batch_size, profile, profile.systems)
@@ -112,26 +113,26 @@ def _blamed(keys: Sequence[str], experiment: Experiment, model: str, file: YamlF
     return first or (keys[0].partition(".")[0],)
 
 
-def mutes(variant: Variant, datasets: Mapping[str, Dataset | None]) -> dict[str, str]:
-    """What is wrong, by key, with writing the keys that change nothing in one setting."""
-    muted: dict[str, str] = {}
+def without_effect(variant: Variant, datasets: Mapping[str, Dataset | None]) -> dict[str, str]:
+    """Problems of the keys that change nothing in one setting, by key."""
+    idle: dict[str, str] = {}
     if variant.train.schedule != "wsd":
-        muted["train.decay_fraction"] = (
+        idle["train.decay_fraction"] = (
             f"has no effect on schedule {variant.train.schedule}; write `schedule: wsd`, or leave it out"
         )
     if variant.train.warmup_tokens is not None:
-        muted["train.warmup_fraction"] = "has no effect beside `warmup_tokens`; leave one of the two out"
+        idle["train.warmup_fraction"] = "has no effect beside `warmup_tokens`; leave one of the two out"
     if all((dataset := datasets.get(name)) and _has_validation(dataset) for name in variant.data.corpus):
-        muted["data.validation_fraction"] = (
+        idle["data.validation_fraction"] = (
             "is of no use: every data set of the corpus has a validation file of its own; leave it out"
         )
     if variant.model.parametrization != "mup":
-        muted |= {
+        idle |= {
             key: f"{key.partition('.')[2]} of '{variant.model.name}' has no effect on parametrization "
             f"{variant.model.parametrization}; write `parametrization: mup`, or leave it out"
             for key in MUP_DEFAULTS
         }
-    return muted
+    return idle
 
 
 def _has_validation(dataset: Dataset) -> bool:
@@ -139,23 +140,24 @@ def _has_validation(dataset: Dataset) -> bool:
     return "validation" in splits
 
 
-def _muted(experiment: Experiment, settings: Sequence[Variant], datasets: Mapping[str, Dataset | None],
-           file: YamlFile) -> dict[Keys, str]:  # fmt: skip
-    """What is wrong with each written key that changes nothing: at any point where it is varied, else at all settings
-    that it holds for."""
-    muted: dict[Keys, str] = {}
+def _written_in_vain(
+    experiment: Experiment, settings: Sequence[Variant], datasets: Mapping[str, Dataset | None], file: YamlFile
+) -> dict[Keys, str]:
+    """Problems of written keys that change nothing, at any point where they are varied, else at all settings that they
+    hold for, by where they are written."""
+    idle: dict[Keys, str] = {}
     of_use: set[Keys] = set()
     for variant in settings:
-        silent = mutes(variant, datasets)
-        for key in MUTABLE:
+        idle_here = without_effect(variant, datasets)
+        for key in CONDITIONAL:
             source = _source(key, experiment, variant.model.name)
             if source[0] == "models" and getattr(variant.model, key.partition(".")[2]) == MUP_DEFAULTS[key]:
                 continue
-            if key in silent:
-                muted.setdefault(source, silent[key])
+            if key in idle_here:
+                idle.setdefault(source, idle_here[key])
             elif source[0] != "vary":
                 of_use.add(source)
-    return {source: what for source, what in muted.items() if source in file.lines and source not in of_use}
+    return {source: what for source, what in idle.items() if source in file.lines and source not in of_use}
 
 
 def _note_alike(settings: Sequence[Variant], file: YamlFile) -> None:
@@ -188,7 +190,7 @@ def _note_weights_from(experiment: Experiment, profiles: Mapping[str, Hardware |
 
 
 def _note_per_model(experiment: Experiment, file: YamlFile) -> None:
-    """What is said of single models is of models of this experiment, and not varied as well."""
+    """Keys of `per_model` are of models of this experiment, and not varied as well."""
     for name, of_model in experiment.per_model.items():
         if name not in experiment.models:
             file.problem(("per_model", name), f"there is no model of this experiment '{name}'; "
@@ -206,7 +208,7 @@ def _note_finetune(experiment: Experiment, tasks: Mapping[str, Mapping[str, Any]
         return
     named = {name: tasks.get(name) for task in experiment.tasks for name in _with_members(task, tasks)}
     if None in named.values():
-        return  # a task is wrong, which is said already
+        return  # a task is wrong, which is noted already
     tuned = {name: task["finetune"] for name, task in named.items() if task and "finetune" in task}
     if not tuned:
         file.problem(("finetune",), "is of no use: no task of this experiment has a `finetune:` block; write one in a "

@@ -38,7 +38,7 @@ class Entries(dict[str, T]):
 
 @dataclass(frozen=True)
 class Entered:
-    """What an experiment or a task can refer to, by name; None for an entry that is wrong itself."""
+    """Entries that an experiment can refer to, by name; None for one that is wrong itself."""
 
     models: Mapping[str, Model | None]
     datasets: Mapping[str, Dataset | None]

@@ -43,7 +43,7 @@ def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tup
 
 
 def fill_given(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
-    """As `fill_fields`, where any key may be missing."""
+    """Typed values as of `fill_fields`, where any key may be missing."""
     if not isinstance(mapping, dict):
         file.problem(keys, f"must be a mapping, not {_show(mapping)}; write `key: value` lines below it")
         return {}

@@ -46,7 +46,7 @@ def load_workflow(root: Path) -> Workflow:
 
 
 def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
-    """As `load_workflow`, where a wrong entry of a file raises only once it is asked for.
+    """Load as `load_workflow` does, where a wrong entry of a file raises only once it is asked for.
 
     The files are those below `declarations`, by default those of `root` itself; paths in them are relative to `root`.
     Raises UserError where models.yaml or data.yaml has no entries to read.

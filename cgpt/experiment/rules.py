@@ -1,4 +1,4 @@
-"""What the keys of one entry say of each other: of a model's row, a data set or a hardware profile."""
+"""Checks of what the keys of one entry say of each other: of a model's row, a data set or a hardware profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ORIGINS = ("builtin", "path", "files", "hub")
 
 
 def uneven_heads(model: Model) -> str | None:
-    """What is wrong with a width that a model's heads cannot share, and what to write; None where they can."""
+    """The problem of a width that a model's heads cannot share, and what to write; None where they can."""
     width, heads = model.d_model, model.n_head
     if width % heads == 0:
         return None

@@ -150,14 +150,14 @@ def check_group(
     for key in task:
         if key not in (*GROUP_KEYS, *known):
             file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
-    own = {key: value for key, value in task.items() if key not in GROUP_KEYS}
-    if not mistyped(own, (), file):
-        check_scoring(own, file)
+    common = {key: value for key, value in task.items() if key not in GROUP_KEYS}
+    if not mistyped(common, (), file):
+        check_scoring(common, file)
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
-    for keys, said in (((), task), *((("task", i), item) for i, item in enumerate(items))):
-        if "data" in said and said["data"] not in datasets:
-            file.problem((*keys, "data"), f"there is no dataset {said['data']!r}; "
-                         f"{did_you_mean(str(said['data']), datasets)}")  # fmt: skip
+    for keys, entry in (((), task), *((("task", i), item) for i, item in enumerate(items))):
+        if "data" in entry and entry["data"] not in datasets:
+            file.problem((*keys, "data"), f"there is no dataset {entry['data']!r}; "
+                         f"{did_you_mean(str(entry['data']), datasets)}")  # fmt: skip
     return task | {"group": name, "task": items,
                    "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
 
@@ -194,7 +194,7 @@ def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
 
 
 def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
-    """What a task says of a data set of the hub that it names itself."""
+    """Check what a task says of a data set of the hub that it names itself."""
     revision = (task.get("dataset_kwargs") or {}).get("revision")
     if not isinstance(revision, str) or HUB_COMMIT.wrong(revision):
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
