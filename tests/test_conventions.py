@@ -18,7 +18,8 @@ PACKAGE = ROOT / "cgpt"
 # The package from the ground up: a file imports from its own folder and from floors below.
 FLOORS = (
     "errors",
-    "code_hash spec host",
+    "bounds code_hash host",
+    "spec",
     "formats files hardware",
     "provenance recipe records jobs",
     "data kernels cost",
