@@ -18,7 +18,8 @@ PACKAGE = ROOT / "cgpt"
 # The package from the ground up: a file imports from its own folder and from floors below.
 FLOORS = (
     "errors",
-    "spec host",
+    "bounds host",
+    "spec",
     "formats jobs files hardware",
     "provenance recipe records",
     "data kernels cost",

@@ -92,14 +92,14 @@ def test_who_trains_must_be_said_where_it_is_not_clear(root, hardware, expected)
     assert caught.value.problems == (f"{QUICKSTART}:{expected}",)
 
 
-@pytest.mark.parametrize("weights_from", ["", "\nweights_from: cpu"])
-def test_a_batch_that_the_systems_do_not_divide_is_refused(root, weights_from):
+@pytest.mark.parametrize(("weights_from", "line"), [("", 5), ("\nweights_from: cpu", 6)])
+def test_a_batch_that_the_systems_do_not_divide_is_refused(root, weights_from, line):
     edit(root, QUICKSTART, "batch_size: 16", "batch_size: 24")
     with pytest.raises(UserError) as caught:
         with_hardware(root, f"hardware: [cpu, sixteen]{weights_from}")
     assert caught.value.problems == (
-        "hardware_profiles/sixteen.yaml: systems: 16 do not divide the experiment's train.batch_size 24; write a "
-        "multiple of it there",
+        f"{QUICKSTART}:{line}: train.batch_size: 24 sequences cannot be shared evenly by the 16 systems of hardware "
+        "profile 'sixteen'; write a multiple of 16",
     )
 
 

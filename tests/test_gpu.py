@@ -234,8 +234,8 @@ def planned(root: Path) -> plan.Plan:
 
 
 @pytest.mark.parametrize(("old", "new", "where"), [
-    ("batch_size: 4", "batch_size: 6", "experiments/quickstart.yaml: train.batch_size: 6"),
-    ("batch_size: 4", "batch_size: 8, micro_batch_size: 2", "experiments/quickstart.yaml: train.micro_batch_size: 2"),
+    ("batch_size: 4", "batch_size: 6", "experiments/quickstart.yaml:4: train.batch_size: 6"),
+    ("batch_size: 4", "batch_size: 8, micro_batch_size: 2", "experiments/quickstart.yaml:4: train.micro_batch_size: 2"),
     ("scratch]", "scratch], batch_size: 2", "experiments/quickstart.yaml: finetune.batch_size: 2"),
     ("epochs: 2", "epochs: 2, batch_size: 3", "tasks/topic.yaml: finetune.batch_size: 3"),
 ])  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -98,7 +97,7 @@ class Plan:
 
 
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
-    """The experiment's runs; raises UserError where a point of `vary` contradicts itself."""
+    """The experiment's runs; raises UserError where its tasks cannot be run as it wants them."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
     not_tuned = [name for name, task in leaves if "finetune" in task] if experiment.finetune is None else []
     runs = trunk.share(_runs(experiment, workflow, leaves))
@@ -108,8 +107,6 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
 def _runs(experiment: Experiment, workflow: Workflow, leaves: Sequence[Leaf]) -> list[Run]:
     runs: dict[tuple[str, str], Run] = {}
     points = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
-    for of_model in points.values():
-        _refuse_alike(of_model, experiment.name)
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
         for variant in points[model_name]:
             for run in _runs_of_variant(variant, experiment, workflow, workflow.hardware[hardware_name], leaves):
@@ -132,36 +129,12 @@ def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
         raise UserError(f"workflows/{where}: {problem}")
 
 
-def _refuse_alike(points: Iterable[Variant], experiment: str) -> None:
-    """No two points of `vary` are the same runs, of which one would be lost without a word."""
-    seen: dict[str, Variant] = {}
-    for point in points:
-        train = resolve_length(point.train, point.model)
-        said = replace(train, tokens_per_parameter=None, flops=None)
-        other = seen.setdefault(repr((point.model, point.data, said, point.finetune)), point)
-        if other is not point:
-            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, point)]
-            raise UserError(f"workflows/experiments/{experiment}.yaml: vary: at {' and at '.join(at)} the runs of "
-                            f"{point.model.name} are the same; leave one of the two out")  # fmt: skip
-
-
-def _refuse_long_warmup(variant: Variant, experiment: str) -> None:
-    """A run that ends before its rate has reached the peak learns with none of the rates that it was given."""
-    warmup, tokens = variant.train.warmup_tokens, resolve_length(variant.train, variant.model).tokens
-    if warmup is not None and tokens is not None and warmup >= tokens:
-        at = "".join(f", {axis}={value}" for axis, value in variant.point)
-        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
-        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {variant.model.name}{at}; write "
-                        "fewer, or a warmup_fraction")  # fmt: skip
-
-
 def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflow, hardware: Hardware,
                      leaves: Sequence[Leaf]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else.
     """
-    _refuse_long_warmup(variant, experiment.name)
     tokenize = _tokenize_run(variant.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
         trained_on = workflow.hardware[experiment.weights_from]
@@ -170,8 +143,6 @@ def _runs_of_variant(variant: Variant, experiment: Experiment, workflow: Workflo
             yield _meter_run(hardware, _pretrain_run(variant, seed, trained_on, threads, tokenize))
         return
     threads = experiment.threads_per_run or hardware.resources.threads
-    own_key = "micro_batch_size" if variant.train.micro_batch_size else "batch_size"
-    _refuse_uneven(f"experiments/{experiment.name}.yaml: train.{own_key}", getattr(variant.train, own_key), hardware)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in variant.seeds:
@@ -225,7 +196,7 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
 
 
 def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int, tokenize: Run) -> Run:
-    model, train = variant.model, resolve_length(variant.train, variant.model)
+    model, train = variant.model, variant.train
     identity = asdict(train)
     del identity["tokens_per_parameter"]
     for key in ("flops", *Train.EXECUTION):
@@ -245,10 +216,6 @@ def _pretrain_run(variant: Variant, seed: int, hardware: Hardware, threads: int,
 
 def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
     """What a pretraining run would take on a modeled profile: it depends on the constants of the cost model."""
-    batch_size = pretrain.spec["train"]["batch_size"]
-    if batch_size % hardware.systems:
-        raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
-                        f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
     spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
         "hardware": hardware_identity(hardware),
         "weights_from": pretrain.spec["hardware"]["name"],
@@ -323,16 +290,6 @@ def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str,
     return Run(
         stage, f"{'.'.join(name)}-{hashlib.sha256(identity.encode()).hexdigest()[:ID_DIGITS]}", spec, needs, execution
     )
-
-
-def resolve_length(train: Train, model: Model) -> Train:
-    """`train` with `steps` (rounded up) and the `tokens` these steps see, whichever length it was given."""
-    tokens_per_step = train.batch_size * model.seq_len
-    wanted = train.tokens or (train.tokens_per_parameter or 0) * flops.n_parameters(model)
-    wanted = wanted or (train.flops or 0) / flops.flops_per_token(model)
-    steps = train.steps or max(1, math.ceil(wanted / tokens_per_step))
-    return replace(train, steps=steps, tokens=steps * tokens_per_step,
-                   micro_batch_size=train.micro_batch_size or train.batch_size)  # fmt: skip
 
 
 def hardware_identity(hardware: Hardware) -> dict[str, Any]:

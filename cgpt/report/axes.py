@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgpt.experiment.rules import LENGTHS
 from cgpt.report.rows import COLUMN_KEYS, Row, as_value, column_key
-from cgpt.spec import Experiment
+from cgpt.spec import LENGTHS, Experiment
 
 AT = "at"  # the key that `beside` adds to a row: its value of the axis, None where the axis does not touch it
 OTHER_TOKENS = ("data.vocab_size", "data.tokenizer", "model.vocab_size")

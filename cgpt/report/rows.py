@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.plan import LAST_FILE
-from cgpt.experiment.rules import LENGTHS
 from cgpt.files.csv_file import read_csv
 from cgpt.formats import short
 from cgpt.records import (
@@ -27,7 +26,7 @@ from cgpt.records import (
     read_scores,
 )
 from cgpt.report.scales import scale_of
-from cgpt.spec import Experiment
+from cgpt.spec import LENGTHS, Experiment
 from cgpt.tasks import functions
 from cgpt.tasks.groups import group_rows
 

@@ -15,7 +15,7 @@ from cgpt.recipe import flops
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.statistics import interval
-from cgpt.spec import Model
+from cgpt.spec import GPT2_VOCABULARY, Model
 
 Interval = list[float]  # value, low, high; infinite where no training reaches it
 SAME_RATIO = 1.5  # tokens per parameter that differ by less count as the same
@@ -102,7 +102,7 @@ def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
     shapes = tuple((n_layer, d_model, n_head) for n_layer, d_model, n_head in study.get("shapes", ()))
     ranges = (tuple(study[key]) if study.get(key) else None for key in ("loss_range", "flops_range"))
     counted_in = _convention(study.get("primary_flops", "palm"))
-    rest = (study["tokens_per_parameter"], study["vocab_size"] or 50257, study["seq_len"] or 2048,
+    rest = (study["tokens_per_parameter"], study["vocab_size"] or GPT2_VOCABULARY, study["seq_len"] or 2048,
             study.get("batch_tokens"), shapes, *ranges, counted_in)  # fmt: skip
     parametric = study.get("parametric", {}).get("n_parameters", {})
     if "draws" in parametric:

@@ -11,11 +11,11 @@ from cgpt.errors import UserError
 from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
 from cgpt.scaling.points import Points
-from cgpt.spec import Model
+from cgpt.spec import GPT2_VOCABULARY, Model
 
 FAMILY = "published.csv"
 CHINCHILLA = "chinchilla_points.csv"
-GPT2_VOCABULARY, SEQ_LEN = 50257, 2048
+SEQ_LEN = 2048
 TOKENS_PER_BYTE = 0.29335  # of GPT-2's tokenizer on the Pile (Gao et al. 2020, table 1)
 N_OUTLIERS = 5  # highest losses, which Besiroglu et al. leave out: their runs ended early
 PAPER_LAW = (5.984e22, 0.0737, 0.5066)  # C0, alpha, E of equation 1 of Cerebras-GPT (arXiv 2304.03208)

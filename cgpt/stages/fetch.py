@@ -17,14 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cgpt.bounds import problems
 from cgpt.data.content import local_files, sha256_of
 from cgpt.data.download import download as get
 from cgpt.data.hub import load_split, mirror_path
-from cgpt.errors import UserError, did_you_mean
-from cgpt.experiment import rules
-from cgpt.experiment.rules import BUILTINS
+from cgpt.errors import UserError
 from cgpt.files.whole import whole_file, write_whole, writing
-from cgpt.files.yaml_file import YamlFile
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 
 MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
@@ -39,10 +37,9 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
     A file that is there already with the right checksum is kept. Returns what fetched.json says: name, origin, licence
     and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable or wrong.
     """
-    wrong = YamlFile("workflows/data.yaml")
-    rules.names(dataset, (dataset.name,), wrong)
-    if wrong.problems:
-        raise UserError(*wrong.problems)
+    if wrong := [f"workflows/data.yaml: {dataset.name}.{'.'.join(map(str, keys))}: {problem}"
+                 for keys, problem in problems(Dataset, dataset)]:  # fmt: skip
+        raise UserError(*wrong)
     if dataset.licence_status not in ("", "open"):
         print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
     with writing(out):
@@ -66,9 +63,6 @@ def fetch(dataset: Dataset, out: Path) -> dict[str, Any]:
 
 def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """Run the generator. Its corpus.jsonl is the corpus; its other files belong to tasks."""
-    if dataset.builtin not in BUILTINS:
-        hint = did_you_mean(str(dataset.builtin), BUILTINS)
-        raise UserError(f"workflows/data.yaml: {dataset.name}.builtin: '{dataset.builtin}' is no generator; {hint}")
     from cgpt.data.world import write_world
 
     with tempfile.TemporaryDirectory(dir=out) as folder:

@@ -23,8 +23,8 @@ from cgpt.data.shards import ShardWriter
 from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
+from cgpt.spec import SMALLEST_VOCABULARY
 
-SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
 
 
