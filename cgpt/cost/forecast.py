@@ -59,7 +59,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
-        "fits": _fits(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
+        "fits": _is_held(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
         "memory_bytes": step.memory_bytes, "layout": step.layout,
     }  # fmt: skip
     return answer | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
@@ -147,7 +147,7 @@ def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
     return Step(1, 1, flops, parts, "memory_bandwidth" if read_s > compute_s else "compute", True)
 
 
-def _fits(step: Step) -> bool | None:
+def _is_held(step: Step) -> bool | None:
     """None: the profile does not say how much memory there is."""
     return step.problem is None if step.memory_bytes else None
 
