@@ -36,13 +36,13 @@ class Layout:
 
 def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, systems: int, *,
                   layout: Layout | None = None) -> Step:  # fmt: skip
-    """One step of `batch_per_system` sequences a GPU on `systems` GPUs, in the fastest layout that fits.
+    """One step of `batch_per_system` sequences a GPU on `systems` GPUs, in the fastest layout that the memory holds.
 
-    `layout` fixes one instead, without asking whether it fits.
+    `layout` fixes one instead, without asking whether the memory holds it.
     """
     batch = batch_per_system * systems
     extrapolated = training_extrapolated(hardware, shape.d_model, systems)
-    layouts = [layout] if layout else _fitting(shape, hardware, batch, systems)
+    layouts = [layout] if layout else _layouts_in_memory(shape, hardware, batch, systems)
     tokens = batch * shape.seq_len
     if not layouts:
         least = _state_bytes(shape) / USABLE_MEMORY / (hardware.memory_bytes or math.inf)
@@ -92,8 +92,8 @@ def _activation_bytes(shape: Shape, layout: Layout) -> float:
     return tokens * (kept * in_flight + LOGIT_BYTES * shape.vocab_size) / layout.tensor
 
 
-def _fitting(shape: Shape, hardware: Hardware, batch: float, systems: int) -> list[Layout]:
-    """Every layout whose state and activations fit, each with the largest micro-batch that does.
+def _layouts_in_memory(shape: Shape, hardware: Hardware, batch: float, systems: int) -> list[Layout]:
+    """Every layout whose state and activations the memory holds, each with the largest micro-batch that it holds.
 
     Tensor and pipeline parallel, which no row was measured with, only where data parallel alone does not do.
     """
