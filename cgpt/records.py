@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,23 +148,7 @@ DIVERGED_FILE = "diverged.json"
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
                 "tokens_per_s", "seconds")  # fmt: skip
 
-HASHES = ("inputs", "outputs")  # which a record holds and no table shows
-
-RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in HASHES))
-
-HARDWARE_COLUMNS = (
-    "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
-    "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
-    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
-    "metered_bytes", "parts_s", "run",
-)  # fmt: skip
-
 KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
-
-SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
-                 "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
-                 "finetune_run", "pretrain_run")  # fmt: skip
 
 # Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
 BOUNDS = {
@@ -175,32 +159,6 @@ BOUNDS = {
 
 # The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
 ANSWER_BITS = "bits_per_byte_of_answer"
-
-# The same words for the same column in every table header and on every axis.
-LABELS = {
-    "model": "model",
-    "seed": "seed",
-    "data": "data",
-    "hardware": "hardware",
-    "setting": "setting",
-    "n_parameters": "parameters",
-    "tokens": "training tokens",
-    "flops": "training FLOPs",
-    "train_loss": "training loss (nats per token)",
-    "validation_loss": "validation loss (nats per token)",
-    "validation_bits_per_byte": "validation bits per byte",
-    "seconds": "training time (s)",
-    "weights_from": "trained on",
-    "systems": "systems",
-    "step_s": "step time (s)",
-    "utilisation": "utilisation (of the dense peak)",
-    "energy_j_per_token": "energy per token (J)",
-    "bound_by": "bound by",
-    "tokens_per_s": "tokens per second",
-    "peak_memory_bytes": "peak memory (GiB)",
-    "energy_j": "energy (J)",
-    "host_cpu": "host",
-}
 
 
 def read_run(path: Path) -> PretrainRecord:

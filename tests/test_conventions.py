@@ -45,7 +45,7 @@ DECLARATIVE = (
     "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
     "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "
     "report.machines.table report.page report.rows report.scales report.score_table report.tables "
-    "report.vary_figure scaling scaling.cheapest scaling.cost_law scaling.downstream scaling.fitted_law "
+    "report.vary_figure scaling scaling.cost_law scaling.downstream scaling.fitted_law "
     "scaling.isoflop scaling.machines scaling.parametric_law scaling.points scaling.published scaling.seeds "
     "scaling.statistics scaling.study scaling.target_loss spec stages.baseline stages.fetch stages.tokenize "
     "tasks.answers tasks.documents tasks.examples tasks.lm_eval_tasks tasks.text_task".split()

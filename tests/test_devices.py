@@ -23,7 +23,7 @@ from cgpt.formats import with_prefix
 from cgpt.records import KERNEL_COLUMNS, read_loss
 from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
 from cgpt.report.machines.roofline import make_roofline, roofline_figure
-from cgpt.report.machines.table import device_rows
+from cgpt.report.machines.table import hardware_rows
 from cgpt.report.rows import collect
 from cgpt.report.tables import tabulate
 from cgpt.spec import Model
@@ -188,7 +188,7 @@ def test_what_trained_on_a_modeled_machine_has_one_row_that_is_marked(tmp_path):
 
 def test_loss_is_drawn_against_tokens_over_speed_dashed_where_it_is_modeled(results):
     experiment, plan, folder = results
-    rows = device_rows(collect(experiment, plan, folder))
+    rows = hardware_rows(collect(experiment, plan, folder))
     curves = {run.id: read_loss(folder / "runs/pretrain" / run.id / "loss.csv") for run in plan.of("pretrain")}
     figure = time_to_loss_figure(rows, curves)
     time, energy = figure.axes[0], figure.axes[3]
@@ -205,7 +205,7 @@ def test_loss_is_drawn_against_tokens_over_speed_dashed_where_it_is_modeled(resu
 
 def test_a_step_is_drawn_in_shares_with_its_time_beside_it(results):
     experiment, plan, folder = results
-    figure = step_time_figure(device_rows(collect(experiment, plan, folder)))
+    figure = step_time_figure(hardware_rows(collect(experiment, plan, folder)))
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == [f"{90112 / 12345.6:.3g} s", "~14.4 ms", "~14.4 ms"]
     assert sorted(round(bar.get_width()) for bar in axes.patches) == [25, 25, 75, 75, 100]

@@ -12,10 +12,9 @@ from scipy.optimize import least_squares, minimize, minimize_scalar
 from scipy.stats import f_oneway
 
 from cgpt.scaling import cost_law, downstream, parametric_law, published
-from cgpt.scaling.lack_of_fit import lack_of_fit
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.statistics import interval, resampled_weights, with_misses
+from cgpt.scaling.statistics import interval, lack_of_fit, resampled_weights, with_misses
 from cgpt.scaling.study import study
 from cgpt.spec import LAWS
 

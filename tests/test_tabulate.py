@@ -16,8 +16,9 @@ import results_fixture as made
 
 from cgpt.errors import UserError
 from cgpt.formats import short
-from cgpt.records import RUN_COLUMNS, SCORE_COLUMNS, read_loss, read_run, read_scores, write_record
-from cgpt.report.tables import tabulate
+from cgpt.records import read_loss, read_run, read_scores, write_record
+from cgpt.report.tables import SCORE_COLUMNS, tabulate
+from cgpt.scaling.points import RUN_COLUMNS
 from cgpt.spec import Experiment
 
 
