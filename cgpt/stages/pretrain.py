@@ -99,8 +99,8 @@ class PretrainRun:
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
             "code": provenance.code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
-            "compiler": str(backend.description(self.hardware)),
-            "processor": provenance.processor() if backend.on_host(self.hardware) else "",
+            "compiler": str(backend.describe_kernels(self.hardware)),
+            "processor": provenance.processor() if backend.runs_on_host(self.hardware) else "",
             "version of tinygrad or NumPy": " ".join(map(str, versions)),
         }
 
@@ -231,7 +231,7 @@ def common_record(
         "hardware": hardware.name, "timing": hardware.timing, "threads": threads,
         "n_parameters": flops.n_parameters(config),
         "n_parameters_non_embedding": flops.n_parameters_non_embedding(config),
-        "compiler": backend.description(hardware),
+        "compiler": backend.describe_kernels(hardware),
     } | provenance.record(f"stages.{stage}")  # fmt: skip
 
 
