@@ -87,7 +87,7 @@ def test_a_run_never_goes_on_with_other_data_and_says_so(stopped, tokens, tmp_pa
 @pytest.mark.parametrize(
     ("of", "name", "says"),
     [
-        (stage.backend, "description", "compiler"),
+        (stage.backend, "describe_kernels", "compiler"),
         (stage.provenance, "processor", "processor"),
         (stage.provenance, "installed_version", "version of tinygrad or NumPy"),
     ],

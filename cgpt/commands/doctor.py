@@ -86,14 +86,14 @@ def examine() -> dict[str, Any]:
 def why_not(hardware: Hardware) -> str | None:
     """Why no model can be trained on this hardware profile here, in one line; None where one can."""
     where = f"hardware_profiles/{hardware.name}.yaml"
-    if hardware.timing == "modeled" and not backend.on_host(hardware):
+    if hardware.timing == "modeled" and not backend.runs_on_host(hardware):
         return (
             f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
             f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
         )
     try:
         backend.open_devices(hardware)
-        if backend.on_host(hardware):
+        if backend.runs_on_host(hardware):
             find_compiler()
             host.level()
             if hardware.kernels == "native":

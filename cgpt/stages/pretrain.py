@@ -115,8 +115,8 @@ class PretrainRun:
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
             "code": code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
-            "compiler": str(backend.description(hardware)),
-            "processor": provenance.processor() if backend.on_host(hardware) else "",
+            "compiler": str(backend.describe_kernels(hardware)),
+            "processor": provenance.processor() if backend.runs_on_host(hardware) else "",
             "version of tinygrad or NumPy": " ".join(map(str, versions)),
         }
         return RunState(self.job.folder.parent.parent / "state" / name, key)

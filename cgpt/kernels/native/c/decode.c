@@ -27,19 +27,19 @@ typedef struct {
   int64_t rows, n_in, n_out, per_item, n_items, activation;
 } FewRows;
 
-typedef void (*block_fn)(const FewRows *s, const float *x, float *y, int64_t from, int64_t to, int rows);
+typedef void (*block_fn)(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows);
 
 // Call `block` for the rows of x and y, ROW_BLOCK at a time: each count of rows is a constant that it is compiled for.
-INLINED void in_blocks(block_fn block, const FewRows *s, float *y, int64_t from, int64_t to) {
+INLINED void in_blocks(block_fn block, const FewRows *s, float *y, int64_t from, int64_t n) {
   const float *x = s->x;
   for (int64_t left = s->rows; left > 0; left -= ROW_BLOCK, x += ROW_BLOCK * s->n_in, y += ROW_BLOCK * s->n_out)
     switch (min64(ROW_BLOCK, left)) {
-      case 1: block(s, x, y, from, to, 1); break;
-      case 2: block(s, x, y, from, to, 2); break;
-      case 3: block(s, x, y, from, to, 3); break;
-      case 4: block(s, x, y, from, to, 4); break;
-      case 5: block(s, x, y, from, to, 5); break;
-      case 6: block(s, x, y, from, to, 6);
+      case 1: block(s, x, y, from, n, 1); break;
+      case 2: block(s, x, y, from, n, 2); break;
+      case 3: block(s, x, y, from, n, 3); break;
+      case 4: block(s, x, y, from, n, 4); break;
+      case 5: block(s, x, y, from, n, 5); break;
+      case 6: block(s, x, y, from, n, 6);
     }
 }
 
@@ -69,10 +69,10 @@ static void add_last_columns(const FewRows *s, const float *x, const float *w, f
     for (int64_t j = 0; j < cols; j++) y[j] += w[k * s->n_out + j] * x[k];
 }
 
-// y (rows, n_out) += x w over the rows `from` to `to` of w.
-INLINED void add_rows(const FewRows *s, const float *x, float *y, int64_t from, int64_t to, int rows) {
+// y (rows, n_out) += x w over `depth` rows of w.
+INLINED void add_rows(const FewRows *s, const float *x, float *y, int64_t from, int64_t depth, int rows) {
   const float *w = s->w + from * s->n_out;
-  int64_t col = 0, depth = to - from;
+  int64_t col = 0;
   x += from;
   for (; col + TILE_COLS <= s->n_out; col += TILE_COLS) add_tile(s, x, w + col, y + col, depth, rows);
   for (int r = 0; r < rows; r++)
@@ -85,7 +85,7 @@ static void partial_product_item(int64_t item, int, const void *arg) {
   int64_t from = item * s->per_item, to = min64(from + s->per_item, s->n_in);
   float *partial = s->partial + item * s->rows * s->n_out;
   memset(partial, 0, s->rows * s->n_out * sizeof(float));
-  for (int64_t k = from; k < to; k += DEPTH) in_blocks(add_rows, s, partial, k, min64(k + DEPTH, to));
+  for (int64_t k = from; k < to; k += DEPTH) in_blocks(add_rows, s, partial, k, min64(DEPTH, to - k));
 }
 
 // Some columns of a row of y: the bias, then what each item adds, in their order, and the activation.
@@ -145,9 +145,9 @@ INLINED void dot_rows(const FewRows *s, const float *x, const float *w, float *y
     }
 }
 
-// Logits of the words `from` to `to` for `rows` rows of x.
-INLINED void dot_words(const FewRows *s, const float *x, float *y, int64_t from, int64_t to, int rows) {
-  int64_t v = from;
+// Logits of n words for `rows` rows of x.
+INLINED void dot_words(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows) {
+  int64_t v = from, to = from + n;
   for (; v + TILE <= to; v += TILE) dot_rows(s, x, s->w + v * s->n_in, y + v, rows, TILE);
   for (; v < to; v++) dot_rows(s, x, s->w + v * s->n_in, y + v, rows, 1);
 }
@@ -156,7 +156,7 @@ INLINED void dot_words(const FewRows *s, const float *x, float *y, int64_t from,
 static void logits_item(int64_t item, int, const void *arg) {
   const FewRows *s = arg;
   int64_t from = item * s->per_item;
-  in_blocks(dot_words, s, s->y, from, min64(from + s->per_item, s->n_out));
+  in_blocks(dot_words, s, s->y, from, min64(s->per_item, s->n_out - from));
 }
 
 // logits (rows, V) = x (rows, C) w^T. bufs: logits, x, w (V, C)
