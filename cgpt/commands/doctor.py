@@ -1,4 +1,4 @@
-"""Looks at the machine before any job does: compiler, libraries, cores, memory, disk, hardware profiles."""
+"""A look at the machine before any job starts: compiler, libraries, cores, memory, disk, hardware profiles."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ LEAST_DISK_BYTES = 2 * 2**30
 
 
 def examine() -> dict[str, Any]:
-    """What was found; `problems` holds a line for each thing that will stop a run on this machine's processor."""
+    """This machine, its software and each hardware profile, by name.
+
+    `problems` holds a line for each thing that will stop a run on this machine's processor.
+    """
     problems: list[str] = []
     libraries = {name: installed_version(name) for name in LIBRARIES}
     problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
     free = shutil.disk_usage(Path.cwd()).free
     if free < LEAST_DISK_BYTES:
-        problems.append(f"disk: only {free / 2**30:.1f} GiB are free here; free at least 2")
+        problems.append(f"disk: only {free / 2**30:.1f} GiB are free here; free at least {LEAST_DISK_BYTES >> 30}")
     mirror = os.environ.get("CGPT_DATA_MIRROR")
     if mirror and not Path(mirror).is_dir():
         problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
@@ -87,23 +90,23 @@ def why_not(hardware: Hardware) -> str | None:
     return None
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """One line for each thing found."""
-    compiler, openblas = found["compiler"], found["openblas"]
-    memory = f", {found['memory_bytes'] / 2**30:.1f} GiB memory" if found["memory_bytes"] else ""
+def as_text(machine: dict[str, Any]) -> str:
+    """The lines of what `examine` returns, one for each part of the machine, of its software and each profile."""
+    compiler, openblas = machine["compiler"], machine["openblas"]
+    memory = f", {machine['memory_bytes'] / 2**30:.1f} GiB memory" if machine["memory_bytes"] else ""
     lines = [
-        f"python     {found['python']}",
-        f"processor  {found['cpu']}, {found['cores']} cores granted{memory}",
-        f"level      {_level(found)}",
-        f"disk       {found['disk_free_bytes'] / 2**30:.1f} GiB free",
+        f"python     {machine['python']}",
+        f"processor  {machine['cpu']}, {machine['cores']} cores granted{memory}",
+        f"level      {_level(machine)}",
+        f"disk       {machine['disk_free_bytes'] / 2**30:.1f} GiB free",
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
-        f"cache      {found['cache']}",
-        f"mirror     {found['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
-        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in found["libraries"].items()),
+        f"cache      {machine['cache']}",
+        f"mirror     {machine['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
+        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine["libraries"].items()),
     ]
-    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in found["hardware"].items()]
-    return "\n".join([*lines, *([] if found["problems"] else ["all well"])])
+    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in machine["hardware"].items()]
+    return "\n".join([*lines, *([] if machine["problems"] else ["all well"])])
 
 
 def _can_run(hardware: dict[str, Any]) -> str:
@@ -115,22 +118,22 @@ def _can_run(hardware: dict[str, Any]) -> str:
 
 def _compiler() -> dict[str, str] | None:
     try:
-        found = find_compiler()
+        compiler = find_compiler()
     except UserError:
         return None
-    return {"name": found.name, "command": found.command[0], "version": found.version}
+    return {"name": compiler.name, "command": compiler.command[0], "version": compiler.version}
 
 
-def _level(found: dict[str, Any]) -> str:
-    if found["cpu_level_in_use"] is None:
-        return f"{found['cpu_level']}, CGPT_CPU asks for another"
-    if found["cpu_level_in_use"] == found["cpu_level"]:
-        return found["cpu_level"]
-    return f"{found['cpu_level']}, in use {found['cpu_level_in_use']} (CGPT_CPU)"
+def _level(machine: dict[str, Any]) -> str:
+    if machine["cpu_level_in_use"] is None:
+        return f"{machine['cpu_level']}, CGPT_CPU asks for another"
+    if machine["cpu_level_in_use"] == machine["cpu_level"]:
+        return machine["cpu_level"]
+    return f"{machine['cpu_level']}, in use {machine['cpu_level_in_use']} (CGPT_CPU)"
 
 
 def _or_none(function: Callable[[], str]) -> str | None:
-    """What a function returns; None where it raises UserError, which `why_not` says of the profile."""
+    """The function's result; None where it raises UserError, which `why_not` gives for the profile."""
     try:
         return function()
     except UserError:
