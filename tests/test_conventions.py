@@ -111,9 +111,10 @@ def names_given(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
-def documented(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | Function]:
-    """What can have a docstring."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | Function))
+def length_of(node: Function) -> int:
+    """Lines of a function, without its decorators."""
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
 
 
 def public(tree: ast.Module) -> Iterator[ast.ClassDef | Function]:
@@ -195,15 +196,19 @@ def test_no_source_file_is_longer_than_400_lines():
     assert not [path for path in sources if len(path.read_text().splitlines()) > 400]
 
 
+@pytest.mark.parametrize("path", tracked("*.py"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_names_say_what_they_hold(path):
+    given = [(line, name) for line, name in names_given(ast.parse(path.read_text())) if not name.startswith("test_")]
+    assert not [(line, name) for line, name in given if EMPTY_WORDS & set(name.lower().split("_"))]
+
+
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_names_say_what_they_hold_and_docstrings_what_comes_back(name):
+def test_docstrings_say_what_comes_back_and_functions_fit_on_a_screen_or_two(name):
     tree = ast.parse(modules()[name].read_text())
-    assert not [(line, word) for line, word in names_given(tree) if EMPTY_WORDS & set(word.lower().split("_"))]
-    texts = {getattr(node, "name", name): ast.get_docstring(node) or "" for node in documented(tree)}
-    assert not [each for each, text in texts.items() if text.startswith("What ")]
-    assert ast.get_docstring(tree) and not [node.name for node in public(tree) if not ast.get_docstring(node)]
-    assert not [node.name for node in ast.walk(tree)
-                if isinstance(node, Function) and node.end_lineno - node.lineno >= LONGEST_FUNCTION]  # fmt: skip
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | Function)]
+    assert not [ast.get_docstring(node) for node in nodes if (ast.get_docstring(node) or "").startswith("What ")]
+    assert not [getattr(node, "name", name) for node in (tree, *public(tree)) if not ast.get_docstring(node)]
+    assert not [node.name for node in nodes if isinstance(node, Function) and length_of(node) > LONGEST_FUNCTION]
 
 
 def test_the_drawn_package_names_each_file_once_and_on_its_floor():
