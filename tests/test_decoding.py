@@ -1,4 +1,4 @@
-"""What a task says of its answers, against lm-evaluation-harness's own normalisation."""
+"""Options of written answers, against lm-evaluation-harness's own normalisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgpt.tasks.decoding import LENGTHS, read_options, unsupported, without_effe
 
 
 def asked(options: dict) -> list[tuple]:
-    """What the adapter asks of `generate` for two prompts with these options."""
+    """Lengths and settings that the adapter asks of `generate` for two prompts with these options."""
     calls = []
 
     def noted(prompts, n_new, config, stop_ids, stop):
@@ -71,7 +71,7 @@ def test_every_setting_that_the_decoder_has_reaches_it(options, expected):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"num_beam": 5}, "num_beam: is nothing that answers are written with here; did you mean 'num_beams'?"),
         ({"max_length": 5}, "max_length: counts the prompt too; write max_gen_toks"),
@@ -87,8 +87,8 @@ def test_every_setting_that_the_decoder_has_reaches_it(options, expected):
         ({"top_k": 2.5}, "top_k: does not fit: 2.5; write a number"),
     ],
 )
-def test_what_the_decoder_does_not_offer_is_refused_by_name(options, said):
-    assert said in "\n".join(f"{key}: {what}" for key, what in unsupported(options))
+def test_what_the_decoder_does_not_offer_is_refused_by_name(options, message):
+    assert message in "\n".join(f"{key}: {what}" for key, what in unsupported(options))
     with pytest.raises(UserError, match=f"generation_kwargs.{next(iter(unsupported(options)))[0]}"):
         read_options(options)
 
