@@ -86,9 +86,9 @@ def test_attention_to_a_cache_equals_its_twin_and_numpy(B, H, S, D):
         prob = softmax(np.einsum("hd,nhd->hn", q[b], seen[:, 0]) * scale)
         wanted[b] = np.einsum("hn,nhd->hd", prob, seen[:, 1])
     for ops in (NATIVE, PLAIN):
-        found = run(lambda *t, ops=ops: ops.cached_attention(*t, scale), qkv, cache, positions, slots)
-        np.testing.assert_allclose(found[0], wanted.reshape(B, 1, H * D), rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(found[2], kept.astype(np.float32))
+        result = run(lambda *t, ops=ops: ops.cached_attention(*t, scale), qkv, cache, positions, slots)
+        np.testing.assert_allclose(result[0], wanted.reshape(B, 1, H * D), rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(result[2], kept.astype(np.float32))
 
 
 def test_a_prompt_is_stored_in_its_row_and_nowhere_else():

@@ -1,4 +1,4 @@
-"""What a task says of its answers, against lm-evaluation-harness's own normalisation."""
+"""Options of written answers, against lm-evaluation-harness's own normalisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgpt.tasks.decoding import LENGTHS, read_options, unsupported, without_effe
 
 
 def asked(options: dict) -> list[tuple]:
-    """What the adapter asks of `generate` for two prompts with these options."""
+    """Lengths and settings that the adapter asks of `generate` for two prompts with these options."""
     calls = []
 
     def noted(prompts, n_new, config, stop_ids, stop):

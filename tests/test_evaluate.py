@@ -372,11 +372,11 @@ def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(
         score_task(task, lm_eval_tasks.build(task, tmp_path), adapter(broken))
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, message", [
     ({"value": 7.0}, "scores: acc: 7.0 is not from 0 to 1"), ({"value": -0.1}, "scores: acc: -0.1 is not from 0 to 1"),
     ({"stderr": -1.0}, "scores: acc: stderr: -1.0 is negative"), ({"chance": 2.0}, "chance: 2.0 is not from 0 to 1"),
 ])  # fmt: skip
-def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, monkeypatch, capsys, change, said):
+def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, monkeypatch, capsys, change, message):
     stage(write_task(tmp_path / "data", ROWS), tmp_path, monkeypatch, capsys)
     path = tmp_path / "evaluate" / "toy-1" / "scores.json"
     record = {key: value for key, value in json.loads(path.read_text()).items() if key != SEAL}  # which shows a change
@@ -384,7 +384,7 @@ def test_a_score_that_no_evaluation_can_give_is_refused_at_reading(tmp_path, mon
     path.write_text(json.dumps(record))
     with pytest.raises(UserError) as caught:
         read_scores(path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:

@@ -184,7 +184,7 @@ def test_a_split_that_is_not_the_tasks_own_has_the_prompts_that_lm_eval_makes_wh
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"sampler": "first"}, "fewshot_config.sampler: there is no sampler 'first'; did you mean 'first_n'?"),
         ({"sample": []}, "fewshot_config.sample: is no key that has an effect; did you mean 'samples'?"),
@@ -196,7 +196,7 @@ def test_a_split_that_is_not_the_tasks_own_has_the_prompts_that_lm_eval_makes_wh
         ({"split": "deb"}, "has no split 'deb'; did you mean 'dev'?"),
     ],
 )
-def test_a_few_shot_key_without_effect_is_refused_by_name(tmp_path, config, said):
+def test_a_few_shot_key_without_effect_is_refused_by_name(tmp_path, config, message):
     with pytest.raises(UserError) as caught:
         lm_eval_tasks.build(question_task(tmp_path, fewshot_config=config), tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -22,7 +22,6 @@ from cgpt.errors import UserError
 from cgpt.model.gpt import init_parameters
 from cgpt.spec import Finetune
 from cgpt.stages import finetune as stage
-from cgpt.tasks import examples
 from cgpt.tasks.examples import Example, read_examples
 
 CHOICES = ("w1", "w2")
@@ -170,8 +169,8 @@ def test_the_best_epochs_weights_are_what_is_saved(root, tmp_path, monkeypatch):
 
 def test_n_labels_trains_on_that_many_examples(root, tmp_path, monkeypatch):
     asked = []
-    for module in (examples, stage):
-        monkeypatch.setattr(module, "read_examples", lambda *a: asked.append(a[2:]) or read_examples(*a))
+    for module in ("cgpt.tasks.examples", "cgpt.stages.finetune"):  # for the training and for the validation split
+        monkeypatch.setattr(f"{module}.read_examples", lambda *a: asked.append(a[2:]) or read_examples(*a))
     record = run(root, tmp_path / "run", n_labels=5, max_validation=6, epochs=1)
     assert (record.n_labels, record.n_train_examples) == (5, 5)
     assert asked == [("train", 5), ("validation", 6)]

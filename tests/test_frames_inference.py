@@ -92,3 +92,7 @@ def test_few_frames_lie_between_the_stage_evaluate_and_the_model(checkpoint_fold
     evaluate(spec, checkpoint_folder, tmp_path / "data", tmp_path / "scored", tiny.CPU, tiny.THREADS)
     assert most_between(seen["hidden"], "evaluate") == FROM_STAGE
     assert most_between(seen["product"], "evaluate") == FROM_STAGE + MORE_TO_A_PRODUCT
+
+
+def test_a_model_knows_nothing_of_those_that_generate_with_it():
+    assert not [path for path in (PACKAGE / "model").glob("*.py") if "cgpt.inference" in path.read_text()]

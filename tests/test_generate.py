@@ -55,9 +55,9 @@ def test_logits_with_a_cache_are_those_of_the_whole_sequence_for_every_prompt_of
         decoder.start(slice(row, row + 1), sequence[:-1])
     for _ in range(6):
         logits = decoder.step(np.array([sequence[-1] for sequence in sequences]))
-        for sequence, found in zip(sequences, logits):
-            np.testing.assert_allclose(found, next_logits(sequence), rtol=0, atol=1e-5)
-            sequence.append(int(found.argmax()))
+        for sequence, result in zip(sequences, logits):
+            np.testing.assert_allclose(result, next_logits(sequence), rtol=0, atol=1e-5)
+            sequence.append(int(result.argmax()))
 
 
 def test_rows_that_share_a_prompt_and_then_part_see_their_own_past():
@@ -68,13 +68,13 @@ def test_rows_that_share_a_prompt_and_then_part_see_their_own_past():
     decoder.step(np.array([8, 9, 10]))
     decoder.reorder(slice(1, 3), np.array([2, 0]))
     logits = decoder.step(np.array([11, 12, 13]))
-    for found, past in zip(logits, ([7, 8, 11], [5, 10, 12], [7, 8, 13])):
-        np.testing.assert_allclose(found, next_logits([3, 1, 4, 1, *past]), rtol=0, atol=1e-5)
+    for result, past in zip(logits, ([7, 8, 11], [5, 10, 12], [7, 8, 13])):
+        np.testing.assert_allclose(result, next_logits([3, 1, 4, 1, *past]), rtol=0, atol=1e-5)
 
 
 def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_context_is_full():
-    found = GENERATOR.generate(prompts(5), 30)
-    assert found == [greedy(prompt, min(30, CONFIG.seq_len - len(prompt))) for prompt in prompts(5)]
+    result = GENERATOR.generate(prompts(5), 30)
+    assert result == [greedy(prompt, min(30, CONFIG.seq_len - len(prompt))) for prompt in prompts(5)]
     assert [len(new) for new in GENERATOR.generate(prompts(5), 500)] == [CONFIG.seq_len - len(p) for p in prompts(5)]
     assert GENERATOR.generate(prompts(2), 0) == [[], []]
     assert GENERATOR.generate([], 5) == []
@@ -93,11 +93,11 @@ def test_more_prompts_than_rows_take_the_rows_that_become_free(monkeypatch):
 def test_logits_have_the_same_bits_in_every_batch():
     sequences = prompts(9)
 
-    def logits(chosen: list[int]) -> list[np.ndarray]:
-        decoder = Decoder(MODEL, len(chosen), CONFIG.seq_len)
-        for row, i in enumerate(chosen):
+    def logits(picked: list[int]) -> list[np.ndarray]:
+        decoder = Decoder(MODEL, len(picked), CONFIG.seq_len)
+        for row, i in enumerate(picked):
             decoder.start(slice(row, row + 1), sequences[i][:-1])
-        return [decoder.step(np.array([sequences[i][-1] for i in chosen])).copy() for _ in range(3)]
+        return [decoder.step(np.array([sequences[i][-1] for i in picked])).copy() for _ in range(3)]
 
     together = logits(list(range(9)))
     for i in range(9):
@@ -180,9 +180,9 @@ print(bits.hexdigest())
 
 def test_generation_gives_the_same_bits_with_one_thread_and_with_two():
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    found = [
+    result = [
         subprocess.run([sys.executable, "-c", DECODE, n], env=environment, capture_output=True, text=True, timeout=60)
         for n in "12"
     ]
-    assert [run.returncode for run in found] == [0, 0], found[0].stderr
-    assert found[0].stdout == found[1].stdout
+    assert [run.returncode for run in result] == [0, 0], result[0].stderr
+    assert result[0].stdout == result[1].stdout

@@ -32,18 +32,18 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A checkpoint of a random model with a byte-level tokenizer."""
-    place = tmp_path_factory.mktemp("spoken")
-    TOKENIZER.save(str(place / "made.json"))
+    root = tmp_path_factory.mktemp("spoken")
+    TOKENIZER.save(str(root / "made.json"))
     params = tiny.rough_parameters(CONFIG, seed=4)
-    checkpoints.save(place / "checkpoint", CONFIG, params, place / "made.json")
-    return place / "checkpoint"
+    checkpoints.save(root / "checkpoint", CONFIG, params, root / "made.json")
+    return root / "checkpoint"
 
 
 def run(folder: Path, capsys, *arguments: str, code: int = 0) -> tuple[str, str]:
     """Standard output and standard error of `cgpt generate`."""
-    found = main(["generate", "--checkpoint", str(folder), "--threads", str(tiny.THREADS), *arguments])
+    result = main(["generate", "--checkpoint", str(folder), "--threads", str(tiny.THREADS), *arguments])
     out, err = capsys.readouterr()
-    assert found == code, err
+    assert result == code, err
     return out, err
 
 
@@ -52,13 +52,13 @@ def test_text_json_and_stream_say_the_same(folder, capsys):
     text, err = run(folder, capsys, *options)
     assert "new tokens in" in err
     assert run(folder, capsys, *options, "--stream")[0] == text
-    found = json.loads(run(folder, capsys, *options, "--json")[0])
-    (entry,) = found["continuations"]
+    result = json.loads(run(folder, capsys, *options, "--json")[0])
+    (entry,) = result["continuations"]
     assert entry["prompt"] + entry["text"] + "\n" == text
-    assert len(entry["tokens"]) == found["n_new_tokens"] == 40 - len(TOKENIZER.encode(PROMPT).ids)
-    assert entry["finish_reason"] == "length" and found["settings"]["do_sample"] is False
+    assert len(entry["tokens"]) == result["n_new_tokens"] == 40 - len(TOKENIZER.encode(PROMPT).ids)
+    assert entry["finish_reason"] == "length" and result["settings"]["do_sample"] is False
     model, _ = checkpoints.load(folder, threads=tiny.THREADS)
-    assert Generator(model).generate([TOKENIZER.encode(PROMPT).ids], found["n_new_tokens"]) == [entry["tokens"]]
+    assert Generator(model).generate([TOKENIZER.encode(PROMPT).ids], result["n_new_tokens"]) == [entry["tokens"]]
 
 
 def test_several_prompts_and_samples_are_numbered_and_the_seed_repeats_them(folder, capsys, tmp_path):
@@ -68,8 +68,8 @@ def test_several_prompts_and_samples_are_numbered_and_the_seed_repeats_them(fold
     assert [texts.count(f"{i}: {PROMPT}") for i in range(3)] == [1, 1, 0]
     assert [texts.count(f"{i}: a calm river") for i in range(1, 4)] == [0, 1, 1]
     assert run(folder, capsys, *options, "--seed", "3")[0] == texts != run(folder, capsys, *options)[0]
-    found = json.loads(run(folder, capsys, *options, "--json", "--num-beams", "3")[0])
-    assert [len(entry["tokens"]) for entry in found["continuations"]] == [20] * 4
+    result = json.loads(run(folder, capsys, *options, "--json", "--num-beams", "3")[0])
+    assert [len(entry["tokens"]) for entry in result["continuations"]] == [20] * 4
 
 
 def test_a_streamed_text_is_the_decoded_text_whatever_the_bytes(capsys):
@@ -173,12 +173,12 @@ def test_a_prompt_file_has_its_text_without_byte_order_mark_and_with_plain_line_
         path.write_bytes(content)
         (entry,) = json.loads(run(folder, capsys, "--prompt-file", str(path), "--json")[0])["continuations"]
         assert entry["prompt"] == "the film\nis"
-    for content, said in (
+    for content, wanted_text in (
         ("the film".encode("utf-16"), "is UTF-16 text; convert the file to UTF-8"),
         (b"caf\xe9", "byte 3: is not UTF-8 text (0xe9); convert the file to UTF-8"),
     ):
         path.write_bytes(content)
-        assert run(folder, capsys, "--prompt-file", str(path), code=1) == ("", f"{path}: {said}\n")
+        assert run(folder, capsys, "--prompt-file", str(path), code=1) == ("", f"{path}: {wanted_text}\n")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
@@ -207,22 +207,20 @@ def test_a_locale_that_knows_only_ascii_loses_nothing(folder):
 
 
 def test_the_end_tokens_that_a_checkpoint_names_end_a_text(folder, capsys, tmp_path):
-    place = Path(shutil.copytree(folder, tmp_path / "checkpoint"))
+    root = Path(shutil.copytree(folder, tmp_path / "checkpoint"))
     options = ["--prompt", PROMPT, "--greedy", "--max-new-tokens", "30", "--json"]
-    (free,) = json.loads(run(place, capsys, *options)[0])["continuations"]
+    (free,) = json.loads(run(root, capsys, *options)[0])["continuations"]
     at = next(n for n in range(4, 30) if free["tokens"][n] not in free["tokens"][:n])
     end, never = free["tokens"][at], next(i for i in range(CONFIG.vocab_size) if i not in free["tokens"])
-    config = json.loads((place / "config.json").read_text())
+    config = json.loads((root / "config.json").read_text())
     for by_config, by_generation in ((end, None), (never, end), (never, [never, end, 50256]), ([end], {})):
-        (place / "config.json").write_text(json.dumps(config | {"eos_token_id": by_config}))
-        said = by_generation if isinstance(by_generation, dict) else {"eos_token_id": by_generation}
-        (place / "generation_config.json").write_text(json.dumps(said))
-        (cut,) = json.loads(run(place, capsys, *options)[0])["continuations"]
+        (root / "config.json").write_text(json.dumps(config | {"eos_token_id": by_config}))
+        generation = by_generation if isinstance(by_generation, dict) else {"eos_token_id": by_generation}
+        (root / "generation_config.json").write_text(json.dumps(generation))
+        (cut,) = json.loads(run(root, capsys, *options)[0])["continuations"]
         assert (cut["tokens"], cut["finish_reason"]) == (free["tokens"][:at], "stop")
-    (place / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
-    assert (
-        "eos_token_id: is '</s>', a token id or a list of them is expected" in run(place, capsys, *options, code=1)[1]
-    )
+    (root / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
+    assert "eos_token_id: is '</s>', a token id or a list of them is expected" in run(root, capsys, *options, code=1)[1]
 
 
 def test_a_character_without_a_token_is_refused():

@@ -136,9 +136,9 @@ def test_the_distribution_that_is_drawn_from_is_that_of_transformers_processors(
     scores = processors(torch.tensor([tokens]), torch.tensor(logits[None]))
     config = GenerationConfig(do_sample=True, **options)
     kept, prob = distribution(process(logits, tokens, config), config)
-    found = np.zeros(80)
-    found[kept] = prob
-    np.testing.assert_allclose(found, torch.softmax(scores, -1)[0].numpy(), rtol=1e-5, atol=1e-9)
+    result = np.zeros(80)
+    result[kept] = prob
+    np.testing.assert_allclose(result, torch.softmax(scores, -1)[0].numpy(), rtol=1e-5, atol=1e-9)
 
 
 def test_what_is_drawn_follows_the_softmax_by_a_chi_square_test():
@@ -166,20 +166,20 @@ def test_first_tokens_of_many_samples_follow_the_models_softmax():
 def test_samples_are_repeated_from_a_seed_and_do_not_depend_on_the_batch():
     ours, few = models(GRID[0])[0], prompts(GRID[0], 7)
     config = GenerationConfig(do_sample=True, num_return_sequences=3, seed=5)
-    found = ours.generate(few, 12, config)
-    assert found == ours.generate(few, 12, config)
-    assert found[:3] == ours.generate(few[:1], 12, config)
-    assert found != ours.generate(few, 12, GenerationConfig(do_sample=True, num_return_sequences=3, seed=6))
-    assert len({tuple(new) for new in found}) == len(found) == 21
+    result = ours.generate(few, 12, config)
+    assert result == ours.generate(few, 12, config)
+    assert result[:3] == ours.generate(few[:1], 12, config)
+    assert result != ours.generate(few, 12, GenerationConfig(do_sample=True, num_return_sequences=3, seed=6))
+    assert len({tuple(new) for new in result}) == len(result) == 21
 
 
 def test_every_token_is_told_when_it_comes():
-    told: list[tuple[int, int]] = []
+    noted: list[tuple[int, int]] = []
     config = GenerationConfig(do_sample=True, num_return_sequences=2)
     few = prompts(GRID[0], 3)
-    found = models(GRID[0])[0].generate(few, [4, 9, 0], config, on_token=lambda i, token: told.append((i, token)))
-    assert [[token for i, token in told if i == n] for n in range(6)] == found
-    assert [len(new) for new in found] == [4, 4, 9, 9, 0, 0]
+    result = models(GRID[0])[0].generate(few, [4, 9, 0], config, on_token=lambda i, token: noted.append((i, token)))
+    assert [[token for i, token in noted if i == n] for n in range(6)] == result
+    assert [len(new) for new in result] == [4, 4, 9, 9, 0, 0]
 
 
 @pytest.mark.parametrize(

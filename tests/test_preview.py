@@ -136,7 +136,8 @@ def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kep
 def test_what_was_found_right_is_not_checked_again_until_its_content_changes(root, capsys, monkeypatch):
     first = printed(capsys)
     with monkeypatch.context() as patch:
-        patch.setattr(lm_eval_tasks, "build", lambda *_: pytest.fail("rendered again"))
+        for module in ("documents", "examples"):
+            patch.setattr(f"cgpt.tasks.{module}.build", lambda *_: pytest.fail("rendered again"))
         assert printed(capsys) == first
         (root / "own/test.jsonl").write_bytes((root / "own/test.jsonl").read_bytes())
         assert printed(capsys) == first

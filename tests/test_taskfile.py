@@ -1,4 +1,4 @@
-"""What a task file says by other files: `include:` and `!function`, against lm-evaluation-harness's own reader."""
+"""Task files that use other files: `include:` and `!function`, against lm-evaluation-harness's own reader."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Function(str):
 def study(tmp_path, monkeypatch) -> Path:
     """A study's folder with a task that names Python beside it and includes another file; the current folder."""
     monkeypatch.chdir(tmp_path)
-    own = write_task(tmp_path, ROWS)
+    ours = write_task(tmp_path, ROWS)
     (tmp_path / TASKS / "parts").mkdir(parents=True)
-    (tmp_path / TASKS / "parts/base.yaml").write_text(dump({**own, "process_docs": Function("code.shout")}))
+    (tmp_path / TASKS / "parts/base.yaml").write_text(dump({**ours, "process_docs": Function("code.shout")}))
     (tmp_path / TASKS / "parts/code.py").write_text(CODE)
     (tmp_path / TASKS / "code.py").write_text(CODE)
-    own = {"include": "parts/base.yaml", "task": "toy", "doc_to_text": Function("code.ask"), "num_fewshot": 1,
+    ours = {"include": "parts/base.yaml", "task": "toy", "doc_to_text": Function("code.ask"), "num_fewshot": 1,
            "fewshot_config": {"samples": Function("code.samples")}, "training_split": None}  # fmt: skip
-    (tmp_path / TASKS / "toy.yaml").write_text(dump(own))
+    (tmp_path / TASKS / "toy.yaml").write_text(dump(ours))
     return tmp_path
 
 
@@ -115,7 +115,7 @@ def test_reading_a_task_runs_none_of_its_python(study):
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "said"),
+    ("key", "name", "message"),
     [
         ("doc_to_text", "code.axk", "workflows/tasks/code.py has no 'axk'; did you mean 'ask'?"),
         (
@@ -128,7 +128,7 @@ def test_reading_a_task_runs_none_of_its_python(study):
         ("doc_to_text", "wrong.ask", "workflows/tasks/wrong.py is not Python"),
     ],
 )
-def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, said):
+def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, message):
     (study / TASKS / "wrong.py").write_text("def ask(:\n")
     text = (
         (study / TASKS / "toy.yaml").read_text().replace(f"{key}: !function 'code.ask'", f"{key}: !function '{name}'")
@@ -137,7 +137,7 @@ def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, s
     file = definition.read_task(study / TASKS / "toy.yaml", study)
     line = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(key))
     assert len(file.problems) == 1 and file.problems[0].startswith(f"workflows/tasks/toy.yaml:{line}: {key}: ")
-    assert said in file.problems[0]
+    assert message in file.problems[0]
 
 
 def test_python_of_a_task_that_fails_is_one_line_with_the_document(study):
@@ -161,7 +161,7 @@ def test_keys_of_the_file_win_over_those_it_includes_and_later_ones_over_earlier
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("none.yaml", "toy.yaml:1: include: there is no file 'none.yaml'"),
         ("toy.yaml", "toy.yaml:1: include: 'toy.yaml' includes this file again"),
@@ -172,12 +172,12 @@ def test_keys_of_the_file_win_over_those_it_includes_and_later_ones_over_earlier
         ("yes", "YAML reads yes as true"),
     ],
 )
-def test_a_file_that_cannot_be_included_is_one_line(study, name, said):
+def test_a_file_that_cannot_be_included_is_one_line(study, name, message):
     (study / TASKS / "circle.yaml").write_text("include: toy.yaml\n")
     (study / TASKS / "broken.yaml").write_text("task: [topic\n")
     (study / TASKS / "toy.yaml").write_text(f"include: {name}\ntask: toy\n")
-    found = definition.read_task(study / TASKS / "toy.yaml", study).problems
-    assert len(found) == 1 and said in found[0] and "\n" not in found[0]
+    result = definition.read_task(study / TASKS / "toy.yaml", study).problems
+    assert len(result) == 1 and message in result[0] and "\n" not in result[0]
 
 
 def test_a_file_to_be_included_is_no_task_and_its_keys_are_checked_like_the_tasks_own(root):  # noqa: F811
@@ -185,12 +185,12 @@ def test_a_file_to_be_included_is_no_task_and_its_keys_are_checked_like_the_task
         (root / TASKS / "topic.yaml").read_text().replace("label\n", "label\nlimt: 3\n")
     )
     (root / TASKS / "topic.yaml").write_text("include: _part.yaml\ntask: topic\n")
-    found = problems(root)
-    assert len(found) == 1 and "limt: unknown key; did you mean 'limit'?" in found[0]
+    result = problems(root)
+    assert len(result) == 1 and "limt: unknown key; did you mean 'limit'?" in result[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("limit: 0", "limit: must be a number of documents, or a share of them below 1, not 0"),
         ("limit: 2.5", "limit: must be a number of documents, or a share of them below 1, not 2.5"),
@@ -208,10 +208,10 @@ def test_a_file_to_be_included_is_no_task_and_its_keys_are_checked_like_the_task
         ("custom_dataset: !function json.loads", "custom_dataset: makes the data that `data` names"),
     ],
 )
-def test_how_a_task_is_scored_is_checked_when_files_are_read(root, text, said):  # noqa: F811
+def test_how_a_task_is_scored_is_checked_when_files_are_read(root, text, message):  # noqa: F811
     path = root / TASKS / "topic.yaml"
     path.write_text(path.read_text() + text + "\n")
-    assert any(said in line for line in problems(root)), problems(root)
+    assert any(message in line for line in problems(root)), problems(root)
 
 
 def test_functions_of_every_key_of_lm_eval_are_read_and_need_no_data_set_where_they_make_the_data(root):  # noqa: F811

@@ -1,4 +1,4 @@
-"""What a task's documents may be: the prompts and answers of lm-evaluation-harness, or one line."""
+"""Documents of tasks: the prompts and answers of lm-evaluation-harness, or one line."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ WORD = {
 
 
 def prompts(task: dict, root: Path) -> list:
-    """What the engine would send to a model, as (arguments) per request, in its order."""
+    """The arguments of every request that the engine would send to a model, in its order."""
     lm_task = lm_eval_tasks.build(task, root)
     lm_task.build_all_requests()
     return [instance.args for instance in lm_task.instances]
 
 
 def theirs(task: dict, root: Path) -> list:
-    """The same by lm-evaluation-harness alone, its own task over the same rows."""
+    """The requests of lm-evaluation-harness alone, its own task over the same rows."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
@@ -158,14 +158,14 @@ def refused(task: dict, root: Path) -> str:
     return line
 
 
-@pytest.mark.parametrize("entry, said", [
+@pytest.mark.parametrize("entry, message", [
     ({"metric": "f1", "aggregation": "mean"}, "f1 cannot be aggregated so (TypeError"),
     ({"metric": "mcc", "aggregation": "perplexity"}, "mcc cannot be aggregated so"),
     ({"metric": "acc", "aggregation": "maen"}, "acc cannot be aggregated so"),
     ({"metric": "perplexity"}, "output_type multiple_choice gives no perplexity"),
 ])  # fmt: skip
-def test_a_metric_that_cannot_be_computed_is_refused_before_the_model_is_asked(tmp_path, entry, said):
-    assert said in refused(write_task(tmp_path, ROWS, metric_list=[entry]), tmp_path)
+def test_a_metric_that_cannot_be_computed_is_refused_before_the_model_is_asked(tmp_path, entry, message):
+    assert message in refused(write_task(tmp_path, ROWS, metric_list=[entry]), tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:F-score is ill-defined", "ignore:A single label was found")
@@ -184,19 +184,19 @@ def test_a_metric_that_later_documents_cannot_have_is_refused(tmp_path):
     assert "brier_score cannot be aggregated so" in refused(task, tmp_path)
 
 
-@pytest.mark.parametrize("row, said", [
+@pytest.mark.parametrize("row, message", [
     ({"label": 1, "sentence": None}, "doc_to_text: is null"),
     ({"label": 1, "sentence": "x", "options": ["a", ""]}, "doc_to_choice: choice 1 is empty"),
     ({"label": 1, "sentence": "x", "options": []}, "doc_to_choice: [] is no list of texts"),
     ({"label": 2, "sentence": "x", "options": ["a", "b"]}, "doc_to_target: label 2 is not among the choices"),
 ])  # fmt: skip
 @pytest.mark.parametrize("at", [0, 1])
-def test_the_document_that_cannot_be_scored_is_named(tmp_path, row, said, at):
+def test_the_document_that_cannot_be_scored_is_named(tmp_path, row, message, at):
     rows = [{"label": 0, "sentence": "x", "options": ["a", "b"]}]
     rows.insert(at, {"options": ["a", "b"]} | row)
     task = write_task(tmp_path, {"test": rows}, doc_to_text="sentence", doc_to_choice="options", training_split=None)
     line = problem(task, tmp_path)
-    assert f"split 'test', document {at}: {said}" in line
+    assert f"split 'test', document {at}: {message}" in line
 
 
 def test_a_template_that_fails_on_a_later_document_names_it(tmp_path):
@@ -244,7 +244,7 @@ def test_choices_that_are_numbers_are_text(tmp_path):
     assert [args[1] for args in prompts(task | {"doc_to_choice": [7, 8]}, tmp_path)] == [" 7", " 8"]
 
 
-@pytest.mark.parametrize("changes, said", [
+@pytest.mark.parametrize("changes, message", [
     ({"description": "{{topc}}"}, "document 0: description: 'topc' is undefined"),
     ({"gen_prefix": "{{topc}}"}, "document 0: gen_prefix: 'topc' is undefined"),
     ({"doc_to_choice": None}, "doc_to_choice: is missing, and multiple_choice needs it"),
@@ -253,8 +253,8 @@ def test_choices_that_are_numbers_are_text(tmp_path):
     (WORD | {"doc_to_target": "", "doc_to_text": "sentence"}, "doc_to_target: is empty"),
     ({"num_fewshot": 1, "fewshot_config": {"doc_to_text": "{{topc}}"}}, "with its shots: 'topc' is undefined"),
 ])  # fmt: skip
-def test_every_template_is_rendered_before_the_model_is_asked(tmp_path, changes, said):
+def test_every_template_is_rendered_before_the_model_is_asked(tmp_path, changes, message):
     task = write_task(tmp_path, ROWS, **changes)
     with pytest.raises(UserError) as caught:
         score_task(task, lm_eval_tasks.build(task, tmp_path), SimpleNamespace())
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

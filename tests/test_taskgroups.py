@@ -60,20 +60,20 @@ def test_a_stock_name_stands_for_the_tasks_that_lm_eval_builds_for_it(name):
     if name not in manager().task_index:
         pytest.skip(f"this version of lm-eval has no {name}")
     expected = {leaf.task_name: leaf.overrides for leaf in leaves_of(manager()._load_spec(name))}
-    found, _ = expand({"mine": {"task": name, "stock": True}}, "mine")
-    of_group = found if len(found) > 1 else {name: found["mine"]}
+    result, _ = expand({"mine": {"task": name, "stock": True}}, "mine")
+    of_group = result if len(result) > 1 else {name: result["mine"]}
     assert set(of_group) == set(expected)
     for leaf, task in of_group.items():
-        said = {key: value for key, value in task.items() if key not in ("task", "stock")}
-        assert said == {key: value for key, value in expected[leaf].items() if key not in ("task", "tag")}
+        keys = {key: value for key, value in task.items() if key not in ("task", "stock")}
+        assert keys == {key: value for key, value in expected[leaf].items() if key not in ("task", "tag")}
 
 
 def test_the_keys_of_a_stock_file_hold_for_every_task_of_its_group():
-    found, groups = expand({"m": {"task": "mmlu", "stock": True, "num_fewshot": 5, "sample": 9}}, "m", limit=3)
-    assert len(found) == 57
-    assert found["mmlu_anatomy"] == {"task": "mmlu_anatomy", "stock": True, "num_fewshot": 5, "sample": 9}
+    result, groups = expand({"m": {"task": "mmlu", "stock": True, "num_fewshot": 5, "sample": 9}}, "m", limit=3)
+    assert len(result) == 57
+    assert result["mmlu_anatomy"] == {"task": "mmlu_anatomy", "stock": True, "num_fewshot": 5, "sample": 9}
     assert set(groups) == {"mmlu", "mmlu_stem", "mmlu_other", "mmlu_social_sciences", "mmlu_humanities"}
-    assert groups["mmlu"].members == tuple(found) and groups["mmlu"].version == 2
+    assert groups["mmlu"].members == tuple(result) and groups["mmlu"].version == 2
 
 
 def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eval():
@@ -85,8 +85,8 @@ def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eva
         "topic": {"task": "topic", "data": "world", "limit": 5},
         "sciq": {"task": "sciq", "data": "sciq"},
     }  # fmt: skip
-    found, groups = expand(files, "mine")
-    assert found == {
+    result, groups = expand(files, "mine")
+    assert result == {
         "topic": {"task": "topic", "data": "world", "limit": 5, "num_fewshot": 2},
         "mmlu_anatomy": {"task": "mmlu_anatomy", "stock": True, "num_fewshot": 4},
         "sciq": {"task": "sciq", "data": "sciq", "num_fewshot": 2},
@@ -95,7 +95,7 @@ def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eva
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "wanted_text"),
     [
         ({"x": {"task": "mmlu_anatomi", "stock": True}},
          "tasks/x.yaml: task: lm-evaluation-harness has no task 'mmlu_anatomi'; did you mean 'mmlu_anatomy'?"),
@@ -109,10 +109,10 @@ def test_a_group_of_the_study_names_its_own_files_first_and_then_those_of_lm_eva
          "workflows/experiments/mine.yaml: tasks: x: 't' is there already, with other keys; take one of the two"),
     ],
 )  # fmt: skip
-def test_a_name_that_nobody_knows_is_named_when_the_experiment_is_planned(files, said):
+def test_a_name_that_nobody_knows_is_named_when_the_experiment_is_planned(files, wanted_text):
     with pytest.raises(UserError) as caught:
         expand(files, "x")
-    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    assert wanted_text in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_num_fewshot_and_limit_of_an_experiment_win_over_those_of_its_tasks():
@@ -164,10 +164,10 @@ def test_a_group_has_a_score_for_each_model_and_condition_that_has_all_of_its_me
     rows += [score_row(*MEMBERS[0], model="x", metric="acc_norm"), score_row("d", 9, 0.1, None)]
     rows[1] |= {"condition": "few-shot", "n_shot": 5, "stderr": None}
     group = taskgroups.TaskGroup("g", None, ("a", "b", "c"), ({"metric": "acc"},))
-    found = taskgroups.group_rows([group], rows)
-    assert [(row["model"], row["condition"], row["n_shot"]) for row in found] == [
+    result = taskgroups.group_rows([group], rows)
+    assert [(row["model"], row["condition"], row["n_shot"]) for row in result] == [
         ("x", "zero-shot", 0), ("y", "few-shot", 5)]  # fmt: skip
-    assert found[1]["stderr"] is None
+    assert result[1]["stderr"] is None
 
 
 def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_without_one_read_no_index(root, monkeypatch):  # noqa: F811
@@ -191,7 +191,7 @@ def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_witho
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "wanted_text"),
     [
         ("group: other\ntask: [topic]\n", "tasks/mine.yaml:1: group: 'other' is not the file's name; write mine"),
         ("group: mine\n", "task: must be a list of tasks; write e.g. [first, second]"),
@@ -205,9 +205,9 @@ def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_witho
         ("task: [topic]\ndata: wrold\n", "data: there is no dataset 'wrold'; did you mean 'world'?"),
     ],
 )  # fmt: skip
-def test_a_wrong_key_of_a_group_is_one_line_with_its_place(root, text, said):  # noqa: F811
+def test_a_wrong_key_of_a_group_is_one_line_with_its_place(root, text, wanted_text):  # noqa: F811
     (root / "workflows/tasks/mine.yaml").write_text(text)
-    assert any(said in line for line in problems(root)), problems(root)
+    assert any(wanted_text in line for line in problems(root)), problems(root)
 
 
 def test_the_index_is_read_again_where_the_cache_is_damaged_or_of_another_state(monkeypatch, tmp_path):
@@ -238,7 +238,7 @@ def test_an_index_that_cannot_be_kept_is_used(monkeypatch, tmp_path):
     stock.index.cache_clear()
 
 
-def own_group(metric: dict, **keys) -> tuple:
+def study_group(metric: dict, **keys) -> tuple:
     """Expand a group of two tasks of the study, of which one says its metrics and filters."""
     files = {
         "both": {"group": "both", "task": [{"task": "one"}, {"task": "two"}], "aggregate_metric_list": [metric]},
@@ -250,9 +250,9 @@ def own_group(metric: dict, **keys) -> tuple:
 
 @pytest.mark.parametrize("name", ["acc", "acc_norm", "f1", "bits_per_byte_of_answer"])
 def test_a_group_may_average_what_a_member_has(name):
-    assert own_group({"metric": name})[1]["both"].metrics == ({"metric": name},)
+    assert study_group({"metric": name})[1]["both"].metrics == ({"metric": name},)
     strict = {"filter_list": [{"name": "strict", "filter": [{"function": "take_first"}]}]}
-    assert own_group({"metric": name, "filter_list": ["strict"]}, **strict)[1]["both"].metrics
+    assert study_group({"metric": name, "filter_list": ["strict"]}, **strict)[1]["both"].metrics
 
 
 @pytest.mark.parametrize("metric, message", [
@@ -262,7 +262,7 @@ def test_a_group_may_average_what_a_member_has(name):
 ])  # fmt: skip
 def test_a_group_that_averages_what_no_member_has_is_refused(metric, message):
     with pytest.raises(UserError) as caught:
-        own_group(metric)
+        study_group(metric)
     assert str(caught.value).startswith("workflows/tasks/both.yaml: aggregate_metric_list") and message in str(
         caught.value
     )

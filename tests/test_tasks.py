@@ -90,11 +90,11 @@ def test_csv_keeps_empty_cells_and_the_word_null_as_text(tmp_path):
 def test_a_label_that_is_not_among_the_choices_is_named_with_its_document(tmp_path, label, document):
     rows = [{"sentence": "so so", "label": 0 if not isinstance(label, str) else "bad"} for _ in range(2)]
     rows[document]["label"] = label
-    said = problem(write_task(tmp_path, {"test": rows}), tmp_path)
-    assert said.startswith(
+    message = problem(write_task(tmp_path, {"test": rows}), tmp_path)
+    assert message.startswith(
         f"workflows/tasks/toy.yaml: split 'test', document {document}: doc_to_target: label {label!r} is not"
     )
-    assert "['bad', 'good']" in said
+    assert "['bad', 'good']" in message
 
 
 def test_a_template_that_names_a_missing_field_says_so_with_the_nearest_name(tmp_path):

@@ -1,4 +1,4 @@
-"""What a task file says of metrics, filters and repeats: used, or refused before a model is asked."""
+"""Metrics, filters and repeats of a task file: used, or refused before a model is asked."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ def test_a_template_without_end_is_stopped(env, template):
 def test_what_templates_of_tasks_use_renders_as_in_lm_evals_own_environment(env):
     from jinja2 import BaseLoader, Environment, StrictUndefined
 
-    own = Environment(loader=BaseLoader, undefined=StrictUndefined, keep_trailing_newline=True)
-    own.filters["regex_replace"] = env.regex_replace
+    reference = Environment(loader=BaseLoader, undefined=StrictUndefined, keep_trailing_newline=True)
+    reference.filters["regex_replace"] = env.regex_replace
     doc = {"text": "A film. it was ", "items": ["b", "a"], "nested": {"k": [1, 2]}, "label": 1, "n": 2.5}
     for template in (
         "{{text}}\n", "{{text.strip()|capitalize}}", "{{items|sort|join(', ')}}", "{{['x', 'y'][label]}}",
@@ -111,7 +111,7 @@ def test_what_templates_of_tasks_use_renders_as_in_lm_evals_own_environment(env)
         "{{ missing|default('none') }}", "{{ 'abc' * 3 }}{{ 2 ** 10 }}{{ 7 // 2 }}", "{{ namespace(a=1).a }}",
         "{{ dict(a=1) }}{{ range(3)|list }}{{ items.index('a') }}", "<b>{{ '<i>' }}</b>", "{{ nested|tojson }}",
     ):  # fmt: skip
-        assert env.apply_template(template, doc) == own.from_string(template).render(**doc), template
+        assert env.apply_template(template, doc) == reference.from_string(template).render(**doc), template
 
 
 @pytest.mark.parametrize("key", ["doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix"])

@@ -1,4 +1,4 @@
-"""How the next token is chosen from its logits: the settings, their processors and their order as in transformers."""
+"""The next token, picked from its logits: settings, processors and their order are those of transformers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ NEVER = np.float32(-1e9)  # the score of what is never taken, as in transformers
 
 @dataclass(frozen=True)
 class Ends:
-    """What ends a continuation: a token (which is left out), a text (which is kept), or a number of tokens."""
+    """Ends of a continuation: a token (which is left out), a text (which is kept), or a number of tokens."""
 
     stop_ids: Collection[int]
     stop: Callable[[list[int]], bool] | None

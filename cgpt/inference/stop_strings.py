@@ -1,4 +1,4 @@
-"""What ends a continuation: the tokens that a checkpoint ends its texts with, and strings."""
+"""Strings that end a continuation, looked for in the text of its tokens."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def check_tokens(tokens: Any, config: Model) -> None:
 
 
 def check_targets(targets: Any, tokens: Any, config: Model) -> None:
-    """The same for targets (B, T) or (B, T, K) of such tokens; a negative one is no target."""
+    """Raise ValueError unless `targets` of tokens (B, T) are int32 ids (B, T) or (B, T, K); below 0 is no target."""
     values = _int32(targets, "targets")
     shape = tuple(targets.shape)
     if shape[:2] != tuple(tokens.shape) or len(shape) > 3 or 0 in shape:

@@ -150,14 +150,14 @@ def check_group(
     for key in task:
         if key not in (*GROUP_KEYS, *known):
             file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
-    common = {key: value for key, value in task.items() if key not in GROUP_KEYS}
-    if not mistyped(common, (), file):
-        check_scoring(common, file)
+    shared = {key: value for key, value in task.items() if key not in GROUP_KEYS}
+    if not mistyped(shared, (), file):
+        check_scoring(shared, file)
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
-    for keys, entry in (((), task), *((("task", i), item) for i, item in enumerate(items))):
-        if "data" in entry and entry["data"] not in datasets:
-            file.problem((*keys, "data"), f"there is no dataset {entry['data']!r}; "
-                         f"{did_you_mean(str(entry['data']), datasets)}")  # fmt: skip
+    for keys, part in (((), task), *((("task", i), item) for i, item in enumerate(items))):
+        if "data" in part and part["data"] not in datasets:
+            file.problem((*keys, "data"), f"there is no dataset {part['data']!r}; "
+                         f"{did_you_mean(str(part['data']), datasets)}")  # fmt: skip
     return task | {"group": name, "task": items,
                    "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
 

@@ -87,7 +87,7 @@ def made_by() -> dict[str, Any]:
 
 
 class Elsewhere:
-    """How much of the machine went to others since this was made: other processes, and other guests of its host.
+    """Share of the machine that went to others since this was made: other processes, and other guests of its host.
 
     Where that is much, no ratio can be trusted: programs whose threads wait for each other suffer more than others.
     """
