@@ -12,7 +12,7 @@ from test_fit import QUICKSTART, root, write_runs  # noqa: F401
 from test_scaling import made_of
 
 from cgpt.__main__ import main
-from cgpt.experiment import plan
+from cgpt.experiment.vary import resolve_length
 from cgpt.files.csv_file import write_csv
 from cgpt.records import RUN_COLUMNS
 from cgpt.scaling import cost_law
@@ -59,7 +59,7 @@ def test_a_loss_that_size_or_tokens_do_not_lower_decides_no_law_of_both(law, noi
 def in_batches(batch_sizes: list[int], wanted: list[int]) -> Points:
     """Two sizes at every length `wanted` in tokens and batch size, the second batch size the best one."""
     shapes = [Model("m", n_layer=1, d_model=width, n_head=1, seq_len=16, vocab_size=512) for width in (16, 32)]
-    trained = [(model, plan.resolve_length(Train(lr=0.1, batch_size=size, tokens=length), model), size)
+    trained = [(model, resolve_length(Train(lr=0.1, batch_size=size, tokens=length), model), size)
                for model in shapes for length in wanted for size in batch_sizes]  # fmt: skip
     tokens = np.array([float(train.tokens or 0) for _, train, _ in trained])
     n = np.array([float(model.d_model) ** 2 for model, _, _ in trained])
@@ -107,15 +107,15 @@ def test_a_law_of_best_rates_says_at_how_many_sizes_the_best_is_the_last_rate_tr
             row["validation_loss"] = str(1.1 * float(row["validation_loss"]))
     write_csv(table, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 0
-    ((_, found),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
-    assert found["rates_at_an_end"] == [3, 6]
+    ((_, series),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
+    assert series["rates_at_an_end"] == [3, 6]
     page = (root / "results/quickstart/fits.md").read_text()
     assert "by train.lr; at 3 of 6 the best learning rate is the last one tried on its side)" in page
 
 
-@pytest.mark.parametrize(("loss", "said"), [("-1.5", "is -1.5, and a cross-entropy is above 0"), ("0.0", "is 0, and"),
+@pytest.mark.parametrize(("loss", "problem"), [("-1.5", "is -1.5, and a cross-entropy is above 0"), ("0.0", "is 0, and"),
                                             ("abc", "holds what is no number")])  # fmt: skip
-def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, said):  # noqa: F811
+def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, problem):  # noqa: F811
     write_runs(root)
     table = root / "results/quickstart/runs.csv"
     with open(table, encoding="utf-8", newline="") as file:
@@ -124,7 +124,7 @@ def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, said):  # noqa
     write_csv(table, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("results/quickstart/runs.csv: ") and said in line
+    assert line.startswith("results/quickstart/runs.csv: ") and problem in line
 
 
 def test_a_law_whose_terms_the_runs_show_is_fitted_with_its_intervals():
