@@ -113,8 +113,9 @@ def test_a_law_of_best_rates_says_at_how_many_sizes_the_best_is_the_last_rate_tr
     assert "by train.lr; at 3 of 6 the best learning rate is the last one tried on its side)" in page
 
 
-@pytest.mark.parametrize(("loss", "problem"), [("-1.5", "is -1.5, and a cross-entropy is above 0"), ("0.0", "is 0, and"),
-                                            ("abc", "holds what is no number")])  # fmt: skip
+@pytest.mark.parametrize(("loss", "problem"), [
+    ("-1.5", "is -1.5, and a cross-entropy is above 0"), ("0.0", "is 0, and"), ("abc", "holds what is no number"),
+])  # fmt: skip
 def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, problem):  # noqa: F811
     write_runs(root)
     table = root / "results/quickstart/runs.csv"
