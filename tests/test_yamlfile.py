@@ -53,11 +53,11 @@ def test_a_pipe_a_device_a_folder_and_a_missing_file_are_refused_at_once(tmp_pat
     (tmp_path / "device.yaml").symlink_to("/dev/zero")
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nothing")
     (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
-    said = {name: only_problem(tmp_path / f"{name}.yaml") for name in ("pipe", "folder", "device", "gone", "loop")}
+    problem = {name: only_problem(tmp_path / f"{name}.yaml") for name in ("pipe", "folder", "device", "gone", "loop")}
     assert all(
-        "is no plain file but a folder, a pipe or a device" in said[name] for name in ("pipe", "folder", "device")
+        "is no plain file but a folder, a pipe or a device" in problem[name] for name in ("pipe", "folder", "device")
     )
-    assert "No such file or directory" in said["gone"] and "symbolic links" in said["loop"]
+    assert "No such file or directory" in problem["gone"] and "symbolic links" in problem["loop"]
 
 
 def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path):
