@@ -314,18 +314,18 @@ def test_a_tokenizer_of_two_files_gives_the_tokens_of_transformers(folder, tmp_p
 
 
 def test_the_verbs_import_and_export_and_write_whole_folders_or_none(tmp_path, capsys):
-    ours = written(tmp_path / "own")
-    assert main(["export-hf", str(ours), "--out", str(tmp_path / "hf"), "--json"]) == 0
+    folder = written(tmp_path / "own")
+    assert main(["export-hf", str(folder), "--out", str(tmp_path / "hf"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_evaluations"] == 0
     assert main(["import-hf", str(tmp_path / "hf"), "--out", str(tmp_path / "back")]) == 0
     for name in ("config.json", "model.safetensors"):
-        assert (tmp_path / "back" / name).read_bytes() == (ours / name).read_bytes()
+        assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
     ours, back = (Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")) for name in ("own", "back"))
     # As transformers does, which tokenizer_config.json tells the end token.
     ours.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
     assert ours.to_str() == back.to_str()
     capsys.readouterr()
-    assert main(["export-hf", str(ours), "--out", str(tmp_path / "hf")]) == 1
+    assert main(["export-hf", str(folder), "--out", str(tmp_path / "hf")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/hf: is there already and not empty; name a new folder\n"
     shutil.rmtree(tmp_path / "back")
     (tmp_path / "hf/model.safetensors").unlink()
