@@ -49,8 +49,8 @@ def test_the_profiles_give_the_fitted_value_of_every_row():
 
 def test_prompt_and_answer_together_follow_from_decode_and_prefill_alone():
     """WaferLLM, table 2: rows that no constant was fitted to."""
-    found = {row.id: calibrate.predict(row, HARDWARE, 1.0) for row in ROWS if row.group == "end to end"}
-    assert found == pytest.approx({"W01": 764.4, "W02": 604.4, "W03": 2370.3, "W04": 2459.0}, rel=0.08)
+    predicted = {row.id: calibrate.predict(row, HARDWARE, 1.0) for row in ROWS if row.group == "end to end"}
+    assert predicted == pytest.approx({"W01": 764.4, "W02": 604.4, "W03": 2370.3, "W04": 2459.0}, rel=0.08)
 
 
 @pytest.mark.parametrize("group", ["A100 training", "H100 training"])
@@ -84,8 +84,8 @@ def test_a_fit_recovers_the_constants_that_made_the_rows():
     """Rows computed with the profile's constants; the fit starts from others."""
     fit = next(fit for fit in calibrate.FITS if fit.name == "decode")
     made = [replace(row, value=str(calibrate.predict(row, HARDWARE, 1.0))) for row in ROWS if row.group == "decode"]
-    found = calibrate.fitted(fit, made, HARDWARE, fit.start)
-    assert found == pytest.approx({name: getattr(HARDWARE["cs2"].wafer, name) for name in fit.start}, rel=1e-4)
+    constants = calibrate.fitted(fit, made, HARDWARE, fit.start)
+    assert constants == pytest.approx({name: getattr(HARDWARE["cs2"].wafer, name) for name in fit.start}, rel=1e-4)
 
 
 def test_every_row_is_used_or_has_a_reason():
@@ -120,12 +120,12 @@ def test_a_wrong_row_is_refused_by_name(tmp_path, old, new, problem):
 
 @pytest.mark.slow
 def test_the_command_writes_what_is_committed(tmp_path):
-    found = calibrate.calibrate(ROWS, HARDWARE)
-    fidelity.write(found, ROWS, tmp_path)
+    calibration = calibrate.calibrate(ROWS, HARDWARE)
+    fidelity.write(calibration, ROWS, tmp_path)
     again = {line["id"]: line for line in csv.DictReader((tmp_path / "model_fidelity.csv").open(encoding="utf-8"))}
     for name, line in committed().items():
         if line["row_left_out"]:
             assert float(again[name]["row_left_out"]) == pytest.approx(float(line["row_left_out"]), rel=1e-3), name
-    for group in fidelity.groups(found):
+    for group in fidelity.groups(calibration):
         assert group.target is None or group.row_left_out <= group.target, group.name
     assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".csv", ".svg", ".png"}

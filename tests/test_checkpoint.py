@@ -209,5 +209,5 @@ def test_transformers_opens_the_folder_and_computes_the_same_logits(folder):
     tokens, _ = tiny.batch(3)
     with torch.no_grad():
         wanted = peer(torch.from_numpy(tokens.astype(np.int64))).logits.numpy()
-    found = checkpoint.load(folder, tiny.CPU)[0](Tensor(tokens, device="CPU")).numpy()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4)
+    logits = checkpoint.load(folder, tiny.CPU)[0](Tensor(tokens, device="CPU")).numpy()
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=2e-4)

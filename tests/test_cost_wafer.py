@@ -141,13 +141,13 @@ SLOW = with_wafer(replace(CS2, memory_bytes=5_000_000_000), io_bytes_per_s=5e8, 
 @pytest.mark.parametrize(("shape", "hardware"), [(GPT_6_7B, CS2), (GPT_6_7B, CS3), (LLAMA3_8B, SLOW),
                                                  (Shape(200, 256, 256, 4, 4, 0, 2048), SLOW)])  # fmt: skip
 def test_the_number_of_micro_batches_is_the_one_that_trying_all_finds(shape, hardware, batch):
-    found = wafer_training.training_step(shape, hardware, batch, 1)
+    step = wafer_training.training_step(shape, hardware, batch, 1)
     fewest = max(1, math.ceil(batch / wafer_training.largest_micro_batch(shape, hardware)))
 
     def of(count: int) -> float:
         return count * sum(wafer_training._parts(shape, hardware, batch / count, 0.0, 1.0)[0].values())
 
-    assert found.layout["micro_batches"] == min(range(fewest, math.ceil(batch) + fewest), key=of)
+    assert step.layout["micro_batches"] == min(range(fewest, math.ceil(batch) + fewest), key=of)
 
 
 def test_a_batch_of_billions_of_sequences_is_answered_from_few_micro_batches(monkeypatch):

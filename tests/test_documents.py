@@ -35,14 +35,14 @@ def test_documents_are_the_same_wherever_the_file_is_cut_into_lines_and_pieces(k
             wanted = ["".join(random.choice(parts, 20)) for _ in range(5)]
             content = "\n".join(json.dumps({"text": part}) for part in wanted)
         (tmp_path / "x").write_text(content, encoding="utf-8")
-        found = "".join(
+        texts = "".join(
             piece.text + "\0" * piece.ends_document
             for piece in documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None)
         )
         stripped = [part.rstrip() for part in wanted]
         leading = [part[: len(part) - len(part.lstrip())] for part in stripped]
         wanted = [part[blank.rfind("\n") + 1 :] for part, blank in zip(stripped, leading) if part]
-        assert found.split("\0")[:-1] == wanted
+        assert texts.split("\0")[:-1] == wanted
 
 
 def test_half_a_character_in_json_becomes_the_replacement_character_and_is_counted(tmp_path: Path, capsys) -> None:
@@ -63,8 +63,10 @@ def test_markers_at_line_ends_part_the_documents_and_none_is_learnt(tmp_path: Pa
 
 def test_a_separator_that_never_occurs_is_refused_and_one_that_some_files_lack_is_not(tmp_path: Path) -> None:
     texts = {"train": "===".join(sentences(40)), "validation": "one document\n"}
-    said = problem(tmp_path, corpus(tmp_path, "+++", **texts))
-    assert said.startswith("workflows/data.yaml: x: documents: '+++' never occurs in its files; write the text that ")
+    message = problem(tmp_path, corpus(tmp_path, "+++", **texts))
+    assert message.startswith(
+        "workflows/data.yaml: x: documents: '+++' never occurs in its files; write the text that "
+    )
     run(tmp_path, corpus(tmp_path, "===", **texts))
     assert decoded(tmp_path, "validation") == ["one document"] and len(decoded(tmp_path, "train")) == 40
 
@@ -81,10 +83,11 @@ def test_a_corpus_file_whose_name_is_no_text_is_fetched_and_read(tmp_path: Path)
 
 def test_a_corpus_in_utf16_or_utf32_is_named_so(tmp_path: Path) -> None:
     for encoding in ("UTF-16", "UTF-32"):
-        said = problem(tmp_path, corpus(tmp_path, train="one\ntwo\n".encode(encoding)))
-        assert said.endswith(f"train.txt: is {encoding} text; convert the file to UTF-8, or leave it out of the corpus")
-    said = problem(tmp_path, corpus(tmp_path, train=b"\xef\xbb\xbfab\xff"))
-    assert "byte 5: is not UTF-8 text (0xff)" in said
+        message = problem(tmp_path, corpus(tmp_path, train="one\ntwo\n".encode(encoding)))
+        remedy = "convert the file to UTF-8, or leave it out of the corpus"
+        assert message.endswith(f"train.txt: is {encoding} text; {remedy}")
+    message = problem(tmp_path, corpus(tmp_path, train=b"\xef\xbb\xbfab\xff"))
+    assert "byte 5: is not UTF-8 text (0xff)" in message
 
 
 def test_end_of_text_that_nobody_named_a_separator_is_mentioned(tmp_path: Path, capsys) -> None:
@@ -107,8 +110,8 @@ def test_a_header_with_values_of_another_kind_is_refused_by_name(shard: Path, ke
         shard.write_bytes(b"CGPTSHRD" + header.ljust(1016) + body)
         with pytest.raises(UserError) as caught:
             shards.open_shard(shard)
-        said = str(caught.value)
-        assert f"{shard}: " in said and f"{key}: is " in said and said.endswith("so that tokenize runs again")
+        message = str(caught.value)
+        assert f"{shard}: " in message and f"{key}: is " in message and message.endswith("so that tokenize runs again")
 
 
 @pytest.mark.parametrize("header", ["[]", "3", "null", "[" * 1000, '{"format_version": 1}'])
@@ -127,8 +130,8 @@ def test_a_vocabulary_too_large_for_any_memory_is_refused_before_it_is_trained(t
 
 
 def test_a_corpus_of_one_short_document_is_refused_before_a_window_is_cut(tmp_path: Path) -> None:
-    said = problem(tmp_path, corpus(tmp_path, "line", train="one\n") | {"vocab_size": 257})
-    assert "data.validation_fraction: 0.1 of 1 documents is none" in said
+    message = problem(tmp_path, corpus(tmp_path, "line", train="one\n") | {"vocab_size": 257})
+    assert "data.validation_fraction: 0.1 of 1 documents is none" in message
     record = run(tmp_path, corpus(tmp_path, "file", train="one two\n", validation="three\n") | {"vocab_size": 257})
     tokens = shards.open_shard(tmp_path / "out" / "train.bin")
     assert len(tokens) == record["train"]["n_tokens"] == 8
@@ -139,8 +142,8 @@ def test_a_corpus_of_one_short_document_is_refused_before_a_window_is_cut(tmp_pa
 @pytest.mark.parametrize("separator", ["\r", "\r===\r", "\r\n===\r\n"])
 def test_a_separator_with_line_ends_of_any_system_occurs_where_the_file_has_any(separator, tmp_path) -> None:
     (tmp_path / "x").write_bytes(f"one{separator}two{separator}three".encode())
-    found = documents.pieces(tmp_path / "x", separator, 0.0, lambda n: None)
-    assert [piece.text for piece in found] == ["one", "two", "three"]
+    texts = documents.pieces(tmp_path / "x", separator, 0.0, lambda n: None)
+    assert [piece.text for piece in texts] == ["one", "two", "three"]
 
 
 def test_a_corpus_that_is_a_json_list_is_told_what_to_write(tmp_path) -> None:

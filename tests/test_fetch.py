@@ -106,16 +106,16 @@ def test_a_download_that_breaks_off_is_tried_again(server: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "message"),
     [
         ("/away", "cannot be reached (InvalidSchema)"),
         ("/endless", "goes on after 10,000 bytes"),
         ("/length", "answers with a Content-Length of 'x'"),
     ],
 )
-def test_an_answer_that_is_no_file_is_one_line_and_leaves_nothing(server, tmp_path, page, said):
+def test_an_answer_that_is_no_file_is_one_line_and_leaves_nothing(server, tmp_path, page, message):
     files = (DataFile("text.txt", SHA256, "train", server + page, max_bytes=10_000),)
-    assert said in problem(Dataset("set", files=files), tmp_path)
+    assert message in problem(Dataset("set", files=files), tmp_path)
 
 
 def test_a_download_that_always_breaks_off_is_one_line(server: str, tmp_path: Path, monkeypatch) -> None:
@@ -170,8 +170,8 @@ def test_a_verified_file_is_not_downloaded_again(server: str, tmp_path: Path) ->
 
 
 def test_a_wrong_checksum_names_both_and_leaves_nothing(server: str, tmp_path: Path) -> None:
-    said = problem(listed(url=server + "/text", sha256="0" * 64), tmp_path)
-    assert said == (
+    message = problem(listed(url=server + "/text", sha256="0" * 64), tmp_path)
+    assert message == (
         f"set/text.txt.gz (from {server}/text): sha256: expected {'0' * 64}, got {SHA256}; "
         "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
     )
@@ -234,8 +234,9 @@ def test_a_local_folder_gives_its_files_by_split_and_a_file_is_all(tmp_path: Pat
 
 
 def test_missing_and_empty_local_files_are_refused(tmp_path: Path) -> None:
-    said = problem(Dataset("x", path=str(tmp_path / "no")), tmp_path / "out")
-    assert said == f"workflows/data.yaml: x.path: '{tmp_path / 'no'}' does not exist; write a file or folder that does"
+    message = problem(Dataset("x", path=str(tmp_path / "no")), tmp_path / "out")
+    where = f"workflows/data.yaml: x.path: '{tmp_path / 'no'}'"
+    assert message == f"{where} does not exist; write a file or folder that does"
     (tmp_path / "empty.txt").touch()
     assert "empty.txt: is empty" in problem(Dataset("x", path=str(tmp_path / "empty.txt")), tmp_path / "out")
     (tmp_path / "folder").mkdir()

@@ -39,33 +39,33 @@ def refused(capsys, monkeypatch):
 )
 def test_every_profile_answers_for_every_cerebras_gpt_that_fits(forecast, hardware):
     for size in ("111m", "256m", "590m", "1.3b", "2.7b", "6.7b", "13b"):
-        found = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware, "--tokens", "2e10")
-        assert found.keys() >= KEYS | {"days", "energy_kwh"}
-        assert found["timing"] == "modeled"
-        if found["fits"] is False:
-            assert found["step_s"] is None and found["problem"] and found["days"] is None
+        answer = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware, "--tokens", "2e10")
+        assert answer.keys() >= KEYS | {"days", "energy_kwh"}
+        assert answer["timing"] == "modeled"
+        if answer["fits"] is False:
+            assert answer["step_s"] is None and answer["problem"] and answer["days"] is None
         else:
-            assert found["tokens_per_s"] > 0 and found["days"] > 0
+            assert answer["tokens_per_s"] > 0 and answer["days"] > 0
 
 
 def test_rates_energy_and_days_are_of_one_another(forecast):
-    found = forecast(
+    answer = forecast(
         "--model", "cerebras-gpt-1.3b", "--hardware", "h100-8", "--batch-per-system", "4", "--tokens", "1e9"
     )
-    assert found["samples_per_s"] == pytest.approx(32 / found["step_s"])
-    assert found["tokens_per_s"] == pytest.approx(2048 * found["samples_per_s"])
-    assert found["energy_j_per_token"] == pytest.approx(8 * 700 / found["tokens_per_s"])
-    assert found["days"] == pytest.approx(1e9 / found["tokens_per_s"] / 86400)
-    assert found["energy_kwh"] == pytest.approx(1e9 * found["energy_j_per_token"] / 3.6e6)
+    assert answer["samples_per_s"] == pytest.approx(32 / answer["step_s"])
+    assert answer["tokens_per_s"] == pytest.approx(2048 * answer["samples_per_s"])
+    assert answer["energy_j_per_token"] == pytest.approx(8 * 700 / answer["tokens_per_s"])
+    assert answer["days"] == pytest.approx(1e9 / answer["tokens_per_s"] / 86400)
+    assert answer["energy_kwh"] == pytest.approx(1e9 * answer["energy_j_per_token"] / 3.6e6)
     peak = 8 * 9.89e14
     n_flops = 6 * (12 * 24 * 2048**2 + 50257 * 2048) + 12 * 24 * 2048 * 2048
-    assert found["utilisation"] == pytest.approx(found["tokens_per_s"] * n_flops / peak)
+    assert answer["utilisation"] == pytest.approx(answer["tokens_per_s"] * n_flops / peak)
 
 
 def test_a_job_on_a_wafer_takes_its_overhead_too(forecast):
-    found = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", "1e6")
-    assert found["days"] * 86400 > 2869 + 232  # compilation and programming, rows O05 and O02
-    assert found["days"] * 86400 == pytest.approx(1e6 / found["tokens_per_s"] + found["job_overhead_s"])
+    answer = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", "1e6")
+    assert answer["days"] * 86400 > 2869 + 232  # compilation and programming, rows O05 and O02
+    assert answer["days"] * 86400 == pytest.approx(1e6 / answer["tokens_per_s"] + answer["job_overhead_s"])
 
 
 def test_published_rates_are_met(forecast):
@@ -99,8 +99,10 @@ def test_more_than_two_systems_are_marked_as_extrapolated(forecast, capsys):
 def test_inference_at_a_width_that_no_row_measured_is_extrapolated(forecast, hardware, task):
     """The rows are of widths 4096 and 8192; 24,600 tokens a second of a width of 128 had no mark."""
     narrow = "n_layer=4,d_model=128,n_head=4,vocab=4096,seq_len=128"
-    said = [forecast("--shape", shape, "--hardware", hardware, task)["extrapolated"] for shape in (narrow, LLAMA3_8B)]
-    assert said == [True, False]
+    extrapolated = [
+        forecast("--shape", shape, "--hardware", hardware, task)["extrapolated"] for shape in (narrow, LLAMA3_8B)
+    ]
+    assert extrapolated == [True, False]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
@@ -212,8 +214,8 @@ def test_every_flag_changes_the_answer_or_is_refused_by_its_name(capsys, monkeyp
             code = main(["forecast", *asked, *more, "--json"])
         except SystemExit as stop:  # argparse's own refusal
             code = stop.code
-        said = capsys.readouterr()
-        return code, said.out, said.err.splitlines()
+        output = capsys.readouterr()
+        return code, output.out, output.err.splitlines()
 
     before = answer()
     if before[0]:
@@ -242,20 +244,20 @@ def test_several_profiles_make_one_table_of_steps_start_up_energy_and_price(caps
     assert rows[1][1:] == ["1", "1,080", "does not fit"]  # nothing is known of it but that
     assert all(cell.startswith("~") for row in rows for cell in row[3:] if "t" not in cell[:1] and cell[0] not in "de")
     assert len(rows[0]) == 9 and rows[0][-1] == "extrapolated"  # no price of a CS-2 is public
-    found = forecast(*asked, "cs2", "h100-8")["profiles"]
-    assert found == [forecast(*asked, "cs2"), forecast(*asked, "h100-8")]
-    assert found[0]["days"] * 86400 == pytest.approx(found[0]["steps_s"] + found[0]["job_overhead_s"])
-    assert found[1]["energy_kwh"] == pytest.approx(8 * 0.7 * found[1]["days"] * 24)
-    assert found[1]["price_usd"] == pytest.approx(8 * 4.916 * found[1]["days"] * 24)
+    answer = forecast(*asked, "cs2", "h100-8")["profiles"]
+    assert answer == [forecast(*asked, "cs2"), forecast(*asked, "h100-8")]
+    assert answer[0]["days"] * 86400 == pytest.approx(answer[0]["steps_s"] + answer[0]["job_overhead_s"])
+    assert answer[1]["energy_kwh"] == pytest.approx(8 * 0.7 * answer[1]["days"] * 24)
+    assert answer[1]["price_usd"] == pytest.approx(8 * 4.916 * answer[1]["days"] * 24)
 
 
 def test_the_batch_is_the_models_own_and_not_what_the_memory_holds(forecast):
     """Published: 120 sequences of 111M, 1,040 of 6.7B and 1,080 of most of 13B (cerebras_gpt_runs.csv)."""
     for size, n_sequences, hardware in (("111m", 120, "cs2"), ("111m", 120, "h100-8"), ("13b", 1080, "h100-8"),
                                         ("6.7b", 1040, "cs3"), ("590m-mup", 264, "a100")):  # fmt: skip
-        found = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware)
-        assert found["batch_sequences"] == n_sequences == found["batch_per_system"] * found["systems"]
-        assert found["batch_source"] == "as published"
+        answer = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware)
+        assert answer["batch_sequences"] == n_sequences == answer["batch_per_system"] * answer["systems"]
+        assert answer["batch_source"] == "as published"
 
 
 def test_the_batch_of_another_model_is_on_the_line_through_the_published_ones(forecast):
@@ -263,37 +265,37 @@ def test_the_batch_of_another_model_is_on_the_line_through_the_published_ones(fo
         runs = [(int(run["batch_size"]) * 2048, int(run["batch_size"]) * 2048 * int(run["steps"]))
                 for run in csv.DictReader(file) if run["model"] != "cerebras-gpt-13b"]  # fmt: skip
     exponent, level = np.polyfit(np.log([tokens for _, tokens in runs]), np.log([batch for batch, _ in runs]), 1)
-    found = forecast("--shape", LLAMA2_7B, "--hardware", "cs3", "--tokens", "1e11")
-    assert found["batch_sequences"] * 2048 == pytest.approx(np.exp(level + exponent * np.log(1e11)), rel=0.15)
-    assert "by the law" in found["batch_source"]
+    answer = forecast("--shape", LLAMA2_7B, "--hardware", "cs3", "--tokens", "1e11")
+    assert answer["batch_sequences"] * 2048 == pytest.approx(np.exp(level + exponent * np.log(1e11)), rel=0.15)
+    assert "by the law" in answer["batch_source"]
 
 
 @pytest.mark.parametrize(("text", "tokens"), [("300M", 3e8), ("20B", 2e10), ("1.5e9", 1.5e9), ("2_000", 2e3),
                                               ("1.5t", 1.5e12), ("7k", 7e3), ("1e3M", 1e9), ("42", 42)])  # fmt: skip
 def test_tokens_are_read_as_people_write_them(forecast, text, tokens):
-    found = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", text)
-    assert found["tokens"] == pytest.approx(tokens)
+    answer = forecast("--model", "cerebras-gpt-111m", "--hardware", "cs2", "--tokens", text)
+    assert answer["tokens"] == pytest.approx(tokens)
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(3e-7, "0.3 us"), (0.0123, "12.3 ms"), (1.234, "1.23 s"),
+@pytest.mark.parametrize(("seconds", "text"), [(3e-7, "0.3 us"), (0.0123, "12.3 ms"), (1.234, "1.23 s"),
     (119, "119 s"), (125, "2.08 minutes"), (7000, "117 minutes"), (7300, "2.03 hours"), (172_000, "47.8 hours"),
     (1e6, "11.6 days"), (6e7, "694 days"), (6.4e7, "2.03 years"), (1e12, "31,700 years")])  # fmt: skip
-def test_times_are_in_units_for_people(seconds, said):
-    assert duration(seconds) == said
+def test_times_are_in_units_for_people(seconds, text):
+    assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("kwh", "said"), [(0.0005, "0.5 Wh"), (0.25, "250 Wh"), (3.456, "3.46 kWh"),
+@pytest.mark.parametrize(("kwh", "text"), [(0.0005, "0.5 Wh"), (0.25, "250 Wh"), (3.456, "3.46 kWh"),
     (999, "999 kWh"), (1234, "1.23 MWh"), (5.67e6, "5.67 GWh")])  # fmt: skip
-def test_energies_are_in_units_for_people(kwh, said):
-    assert energy(kwh) == said
+def test_energies_are_in_units_for_people(kwh, text):
+    assert energy(kwh) == text
 
 
 def test_a_vocabulary_of_ones_own_is_in_parameters_and_products(forecast):
-    found = forecast("--model", "gpt-2m", "--vocab-size", "8192", "--hardware", "cs2", "--batch-per-system", "8")
+    answer = forecast("--model", "gpt-2m", "--vocab-size", "8192", "--hardware", "cs2", "--batch-per-system", "8")
     n = 8192 * 128 + 256 * 128 + 4 * (12 * 128**2 + 13 * 128) + 2 * 128
-    assert (found["n_parameters"], found["vocab_size"]) == (n, 8192)
+    assert (answer["n_parameters"], answer["vocab_size"]) == (n, 8192)
     products = 6 * (8192 * 128 + 4 * 12 * 128**2) + 12 * 4 * 256 * 128
-    assert found["model_flops"] == products * 8 * 256
+    assert answer["model_flops"] == products * 8 * 256
 
 
 # The cards' counts of models whose head is their embedding, which no count may have twice.

@@ -42,8 +42,8 @@ def written(folder: Path, config: Model = tiny.CONFIG) -> Path:
 
 
 def exported(folder: Path, config: Model = tiny.CONFIG) -> Path:
-    own = written(folder / "own", config)
-    model, tokenizer = checkpoint.load(own, tiny.CPU, tiny.THREADS)
+    ours = written(folder / "own", config)
+    model, tokenizer = checkpoint.load(ours, tiny.CPU, tiny.THREADS)
     checkpoint.export_hf(model, tokenizer, folder / "hf")
     return folder / "hf"
 
@@ -81,10 +81,10 @@ def test_import_export_import_gives_the_same_bits(tmp_path, config):
 
 
 def test_a_mup_checkpoint_comes_back_with_its_multipliers_and_exports_as_plain_weights(tmp_path):
-    own, tokens = written(tmp_path / "own", MUP), tiny.batch(0)[0]
-    assert checkpoint.read_config(own) == MUP
-    model, tokenizer = checkpoint.load(own, tiny.CPU, tiny.THREADS)
-    imported, _ = checkpoint.import_hf(own, tiny.CPU, tiny.THREADS)
+    ours, tokens = written(tmp_path / "own", MUP), tiny.batch(0)[0]
+    assert checkpoint.read_config(ours) == MUP
+    model, tokenizer = checkpoint.load(ours, tiny.CPU, tiny.THREADS)
+    imported, _ = checkpoint.import_hf(ours, tiny.CPU, tiny.THREADS)
     np.testing.assert_array_equal(logits(imported, tokens), logits(model, tokens))
     checkpoint.export_hf(model, tokenizer, tmp_path / "hf")
     plain, _ = checkpoint.import_hf(tmp_path / "hf", tiny.CPU, tiny.THREADS)
@@ -96,9 +96,9 @@ def test_a_mup_checkpoint_comes_back_with_its_multipliers_and_exports_as_plain_w
 
 def test_published_mup_keys_without_a_width_scale_load_as_transformers_code_for_them_reads_them(tmp_path):
     """Cerebras-GPT's muP checkpoints name the embedding's scale and 1 / d_head alone; their own head holds the rest."""
-    own = written(tmp_path / "own", replace(tiny.CONFIG, tie_embeddings=False))
-    edit_config(own, model_type="btlm", mup_embeddings_scale=10, mup_scale_qk_dot_by_d=True)
-    config, _, _ = hf_folder.read(own)
+    ours = written(tmp_path / "own", replace(tiny.CONFIG, tie_embeddings=False))
+    edit_config(ours, model_type="btlm", mup_embeddings_scale=10, mup_scale_qk_dot_by_d=True)
+    config, _, _ = hf_folder.read(ours)
     assert (config.parametrization, config.mup_embedding_scale) == ("mup", 10.0)
     assert config.mup_base_width == config.d_model and config.mup_output_alpha == 1.0
 
@@ -110,9 +110,9 @@ def test_the_keys_of_a_model_without_a_head_and_the_masks_of_old_versions_are_un
     old |= {f"h.{i}.attn.masked_bias": np.full((), -1e4, np.float32) for i in range(2)}
     old["lm_head.weight"] = old["wte.weight"].copy()
     save_file(old, folder / "model.safetensors")
-    _, found, _ = hf_folder.read(folder)
-    assert set(found) == set(params)
-    assert all(np.array_equal(found[name], params[name]) for name in params)
+    _, params_read, _ = hf_folder.read(folder)
+    assert set(params_read) == set(params)
+    assert all(np.array_equal(params_read[name], params[name]) for name in params)
 
 
 def test_weights_in_shards_are_read_by_their_index(folder):
@@ -123,8 +123,8 @@ def test_weights_in_shards_are_read_by_their_index(folder):
     for file in files:
         save_file({name: params[name] for name in params if weight_map[name] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    _, found, _ = hf_folder.read(folder)
-    assert all(np.array_equal(found[name], params[name]) for name in params)
+    _, params_read, _ = hf_folder.read(folder)
+    assert all(np.array_equal(params_read[name], params[name]) for name in params)
     (folder / files[1]).unlink()
     assert problems(folder) == [f"model.safetensors.index.json: weight_map: '{files[1]}' is no file of this folder; "
                                 "get it, or correct the index"]  # fmt: skip
@@ -145,10 +145,13 @@ def test_half_and_brain_floats_become_the_same_numbers_in_float32(folder):
         low = {name: torch.from_numpy(value).to(dtype) for name, value in params.items()}
         safetensors_torch.save_file(low, folder / "model.safetensors")
         torch.save(low, folder / "pytorch_model.bin")
-        found = {"safetensors": read_weights(folder, tiny.CONFIG), "bin": read_torch_file(folder / "pytorch_model.bin")}
+        by_kind = {
+            "safetensors": read_weights(folder, tiny.CONFIG),
+            "bin": read_torch_file(folder / "pytorch_model.bin"),
+        }
         for name, value in low.items():
-            for params_found in found.values():
-                np.testing.assert_array_equal(params_found[name].astype(np.float32), value.float().numpy())
+            for params_read in by_kind.values():
+                np.testing.assert_array_equal(params_read[name].astype(np.float32), value.float().numpy())
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -161,8 +164,8 @@ def test_a_file_of_torch_is_read_without_torch(folder, legacy):
     state["transformer.ln_f.bias"] = torch.nn.Parameter(torch.cat([torch.zeros(5), state["transformer.ln_f.bias"]])[5:])
     state["lm_head.weight"] = state["transformer.wte.weight"]  # one storage, twice
     torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
-    _, found, _ = hf_folder.read(folder)
-    assert all(np.array_equal(found[name], params[name]) for name in params)
+    _, params_read, _ = hf_folder.read(folder)
+    assert all(np.array_equal(params_read[name], params[name]) for name in params)
     content = (folder / "pytorch_model.bin").read_bytes()
     for kept in (0, 100, len(content) // 2, len(content) - 1000):
         (folder / "pytorch_model.bin").write_bytes(content[:kept])
@@ -311,18 +314,18 @@ def test_a_tokenizer_of_two_files_gives_the_tokens_of_transformers(folder, tmp_p
 
 
 def test_the_verbs_import_and_export_and_write_whole_folders_or_none(tmp_path, capsys):
-    own = written(tmp_path / "own")
-    assert main(["export-hf", str(own), "--out", str(tmp_path / "hf"), "--json"]) == 0
+    folder = written(tmp_path / "own")
+    assert main(["export-hf", str(folder), "--out", str(tmp_path / "hf"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_evaluations"] == 0
     assert main(["import-hf", str(tmp_path / "hf"), "--out", str(tmp_path / "back")]) == 0
     for name in ("config.json", "model.safetensors"):
-        assert (tmp_path / "back" / name).read_bytes() == (own / name).read_bytes()
+        assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
     ours, back = (Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")) for name in ("own", "back"))
     # As transformers does, which tokenizer_config.json tells the end token.
     ours.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
     assert ours.to_str() == back.to_str()
     capsys.readouterr()
-    assert main(["export-hf", str(own), "--out", str(tmp_path / "hf")]) == 1
+    assert main(["export-hf", str(folder), "--out", str(tmp_path / "hf")]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/hf: is there already and not empty; name a new folder\n"
     shutil.rmtree(tmp_path / "back")
     (tmp_path / "hf/model.safetensors").unlink()
@@ -332,16 +335,16 @@ def test_the_verbs_import_and_export_and_write_whole_folders_or_none(tmp_path, c
 
 def test_the_model_card_says_what_the_records_of_a_run_say_and_no_more(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # where no experiment is
-    own = written(tmp_path / "runs/pretrain/one")
+    ours = written(tmp_path / "runs/pretrain/one")
     record = run_json("one", "pretrain", "gpt-90k", 3, commit="abc1234", energy_j=1234.0, outputs={})
-    (own / "run.json").write_text(json.dumps(record))
+    (ours / "run.json").write_text(json.dumps(record))
     for name, checkpoint_name, stage in (("a", "one", "pretrain"), ("b", "two", "pretrain"), ("c", "one", "finetune")):
         scores = scores_json(name, f"task_{name}", stage, 0.625, checkpoint=checkpoint_name)
         write_json(tmp_path, "evaluate", name, "scores.json", scores)
-    assert main(["export-hf", str(own), "--out", "hf"]) == 0
+    assert main(["export-hf", str(ours), "--out", "hf"]) == 0
     assert "evaluations in its model card: 1" in capsys.readouterr().out
     card = (tmp_path / "hf/README.md").read_text()
-    for said in (
+    for sentence in (
         "Corpus: world.",
         "20 optimizer steps, 1,802,240 tokens, seed 3, AdamW. Its experiment was not at hand",
         f"| FLOPs (6 N D) | {record['flops_6nd']:.3e} |",
@@ -351,7 +354,7 @@ def test_the_model_card_says_what_the_records_of_a_run_say_and_no_more(tmp_path,
         "| commit | abc1234 |",
         f"validation loss {record['validation_loss']:.4f}",
     ):
-        assert said in card, said
+        assert sentence in card, sentence
     assert "task_b" not in card and "task_c" not in card
 
 
@@ -362,9 +365,9 @@ def test_the_model_card_of_a_run_in_its_project_has_its_settings_and_the_licence
     (pretrain,) = runs.of("pretrain")
     finetune = next(run for run in runs.of("finetune") if run.spec["start"] == "pretrained")
     for run in (pretrain, finetune):
-        own = written(tmp_path / "results/runs" / run.stage / run.id)
-        (own / "run.json").write_text(json.dumps(run_json(run.id, run.stage, "gpt-90k", 0, seconds=None, outputs={})))
-        assert main(["export-hf", str(own), "--out", run.stage]) == 0
+        ours = written(tmp_path / "results/runs" / run.stage / run.id)
+        (ours / "run.json").write_text(json.dumps(run_json(run.id, run.stage, "gpt-90k", 0, seconds=None, outputs={})))
+        assert main(["export-hf", str(ours), "--out", run.stage]) == 0
     card, tuned = ((tmp_path / stage / "README.md").read_text() for stage in ("pretrain", "finetune"))
     assert "| lr | 0.003 |" in card and "| world |  |  |  |" in card and "| seconds | not known |" in card
     assert "Fine-tuned on the task topic (the whole training split)" in tuned and "| epochs | 2 |" in tuned

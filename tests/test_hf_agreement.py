@@ -59,9 +59,9 @@ def assert_agree(model, peer, n_positions: int, vocab_size: int) -> None:
     """Logits within the tolerance and the same top token everywhere, for lengths from 1 to the longest."""
     for rows, length in ((2, 1), (1, n_positions // 2), (2, n_positions)):
         tokens = np.random.default_rng(length).integers(0, vocab_size, (rows, length)).astype(np.int32)
-        wanted, found = their_logits(peer, tokens), model(Tensor(tokens, device="CPU")).numpy()
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE)
-        np.testing.assert_array_equal(found.argmax(-1), wanted.argmax(-1))
+        wanted, logits = their_logits(peer, tokens), model(Tensor(tokens, device="CPU")).numpy()
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=TOLERANCE)
+        np.testing.assert_array_equal(logits.argmax(-1), wanted.argmax(-1))
 
 
 @pytest.mark.parametrize("n_head", range(1, 17))

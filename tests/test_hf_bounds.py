@@ -42,14 +42,14 @@ def test_a_torch_file_that_would_fill_the_memory_is_refused(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     assert read_torch_file(zipped(path, pickled_view(8, 1)))["a"].tolist() == [0] * 8
     large = b"\x80\x02" + b"N0" * 5 + b"Nr" + (2**31).to_bytes(4, "little") + b"."  # puts an object at place 2^31
-    for content, compression, said in (
+    for content, compression, message in (
         (pickled_view(10**9, 0), zipfile.ZIP_STORED, "a tensor repeats its storage"),
         (pickled_view(2**62, 4), zipfile.ZIP_STORED, "a tensor reaches beyond its storage"),
         (pickled_view(8, 1), zipfile.ZIP_DEFLATED, "archive/data.pkl is compressed"),
         (large, zipfile.ZIP_STORED, "it counts more objects than it has"),
         (b"(" * 10**5 + b"t" * 10**5 + b".", zipfile.ZIP_STORED, "holds other things than tensors by name"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_torch_file(zipped(path, content, compression))
     path.write_bytes(large)
     with pytest.raises(UserError, match="it counts more objects than it has"):
@@ -77,9 +77,9 @@ def test_weights_of_nothing_but_zeros_are_refused_before_they_are_read(folder, m
 
 def test_of_thousands_of_wrong_parameters_twenty_are_named(folder):
     edit_config(folder, n_layer=9000)
-    said = problems(folder)
-    assert len(said) == 21
-    assert said[-1] == "model.safetensors: 107,956 more parameters are wrong; get the file again"
+    lines = problems(folder)
+    assert len(lines) == 21
+    assert lines[-1] == "model.safetensors: 107,956 more parameters are wrong; get the file again"
 
 
 WRONG = ({}, [], {"a": [1]}, "x", True, -1, 1.5, float("inf"), float("nan"), 10**30, "\ud83d")
@@ -117,9 +117,9 @@ def test_an_activation_that_is_no_word_and_a_dropout_that_is_no_number_are_refus
 
 
 def test_a_folder_whose_name_is_no_text_is_imported_under_one_that_is(tmp_path):
-    own = written(tmp_path / "own").rename(tmp_path / "caf\udce9")
-    config = json.loads((own / "config.json").read_text())
+    ours = written(tmp_path / "own").rename(tmp_path / "caf\udce9")
+    config = json.loads((ours / "config.json").read_text())
     del config["name"]
-    (own / "config.json").write_text(json.dumps(config))
-    assert main(["import-hf", str(own), "--out", str(tmp_path / "new")]) == 0
+    (ours / "config.json").write_text(json.dumps(config))
+    assert main(["import-hf", str(ours), "--out", str(tmp_path / "new")]) == 0
     assert checkpoint.read_config(tmp_path / "new").name == "caf\ufffd"

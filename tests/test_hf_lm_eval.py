@@ -81,8 +81,8 @@ def sides(tmp_path_factory, data_root):
 
 @pytest.mark.parametrize("name, n_shot", CASES)
 def test_every_loglikelihood_and_metric_is_that_of_the_hugging_face_model(sides, data_root, workflow, name, n_shot):
-    own = {"wikitext_lines": ROLLING, "gsm8k_answers": GENERATION}
-    task = {key: value for key, value in (own.get(name) or workflow.tasks[name]).items() if key != "sample"}
+    of_this_file = {"wikitext_lines": ROLLING, "gsm8k_answers": GENERATION}
+    task = {key: value for key, value in (of_this_file.get(name) or workflow.tasks[name]).items() if key != "sample"}
     task |= {"limit": DOCUMENTS[n_shot], "num_fewshot": n_shot}
     (ours, our_samples), (theirs, their_samples) = (
         score_task(task, lm_eval_tasks.build(task, data_root), side) for side in sides

@@ -145,7 +145,7 @@ def test_half_a_character_that_an_escape_left_alone_is_replaced_and_counted(fold
     assert "toy.yaml: test.jsonl: 2 lone surrogates" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize("content, expected", [
     (LINES.encode("latin-1", "replace"), "test.jsonl: line 1: is not utf-8 text"),
     (LINES + '{"q": NaN}\n', "test.jsonl: line 4: NaN is not JSON, write null or text"),
     (LINES + '{"q": 1e999}\n', "test.jsonl: line 4: 1e999 is larger than a number can be"),
@@ -157,9 +157,9 @@ def test_half_a_character_that_an_escape_left_alone_is_replaced_and_counted(fold
     (gzip.compress(LINES.encode())[:40], "test.jsonl: cannot be unpacked"),
     ("", "split 'train' holds no documents"),
 ])  # fmt: skip
-def test_what_cannot_be_read_is_one_line_with_the_file_and_the_line(folder, content, message):
+def test_what_cannot_be_read_is_one_line_with_the_file_and_the_line(folder, content, expected):
     write(folder, "test.jsonl", content)
-    assert message in problem(folder)
+    assert expected in problem(folder)
 
 
 def test_an_option_that_a_format_does_not_have_is_refused(folder):
@@ -197,11 +197,11 @@ def test_a_slice_beyond_the_documents_that_there_are_is_refused(folder):
 def test_files_without_a_data_set_are_of_the_studys_folder(folder, monkeypatch):
     write(folder, "test.jsonl", LINES)
     monkeypatch.chdir(folder)
-    its = task("toy/test.jsonl")
-    del its["data"]
-    assert read_split(its, Path("elsewhere"), "train", "toy.yaml") == ROWS
-    its["dataset_kwargs"]["data_files"] = "toy/tset.jsonl"
+    local = task("toy/test.jsonl")
+    del local["data"]
+    assert read_split(local, Path("elsewhere"), "train", "toy.yaml") == ROWS
+    local["dataset_kwargs"]["data_files"] = "toy/tset.jsonl"
     with pytest.raises(
         UserError, match=r"the study's folder has no file 'toy/tset.jsonl', .*; did you mean 'test.jsonl'\?"
     ):
-        read_split(its, Path("elsewhere"), "train", "toy.yaml")
+        read_split(local, Path("elsewhere"), "train", "toy.yaml")

@@ -156,8 +156,8 @@ def test_a_single_file_gives_its_last_lines_for_validation(tmp_path: Path) -> No
 )
 def test_text_becomes_documents_as_the_entry_says(kind: str, text: str, expected: list[str], tmp_path: Path) -> None:
     (tmp_path / "x").write_text(text, encoding="utf-8", newline="")
-    found = list(documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None))
-    assert [piece.text for piece in found] == expected and all(piece.ends_document for piece in found)
+    read = list(documents.pieces(tmp_path / "x", kind, 0.0, lambda n: None))
+    assert [piece.text for piece in read] == expected and all(piece.ends_document for piece in read)
 
 
 def test_the_end_of_text_token_written_in_a_document_is_plain_text(tmp_path: Path) -> None:
@@ -171,8 +171,8 @@ def test_the_end_of_text_token_written_in_a_document_is_plain_text(tmp_path: Pat
 def test_a_corpus_that_is_not_utf8_names_file_and_byte(tmp_path: Path) -> None:
     good = "naïve\n".encode()
     for bad, value in ((b"ab\xff\xfe", "0xff"), (b"ab\0c", "0x00")):
-        said = problem(tmp_path, corpus(tmp_path, train=good * 3 + bad))
-        assert said == (
+        message = problem(tmp_path, corpus(tmp_path, train=good * 3 + bad))
+        assert message == (
             f"{tmp_path}/data/x/train.txt: byte {3 * len(good) + 2}: is not UTF-8 text ({value}); "
             "convert the file to UTF-8, or leave it out of the corpus"
         )
@@ -198,8 +198,8 @@ def test_a_record_of_a_fetch_that_is_none_is_refused_without_asking_to_delete_a_
 ) -> None:
     spec = corpus(tmp_path, train="a\n")
     (tmp_path / "data" / "x" / "fetched.json").write_text(content)
-    said = problem(tmp_path, spec)
-    assert said.endswith("run `python -m cgpt fetch x` again") and "delete" not in said.replace(str(tmp_path), "")
+    message = problem(tmp_path, spec)
+    assert message.endswith("run `python -m cgpt fetch x` again") and "delete" not in message.replace(str(tmp_path), "")
 
 
 def test_too_few_documents_for_validation_says_which_fraction_would_do(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_too_few_documents_for_validation_says_which_fraction_would_do(tmp_path:
 def test_a_vocabulary_that_does_not_fit_is_refused_with_one_that_does(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="\n".join(sentences(40)))
     assert "data.vocab_size: 256 is too small" in problem(tmp_path, spec | {"vocab_size": 256})
-    said = problem(tmp_path, spec | {"vocab_size": 5000})
-    assert "data.vocab_size: 5000 is more than this corpus gives; write " in said
-    most = int(said.split("write ")[1].split()[0])
+    message = problem(tmp_path, spec | {"vocab_size": 5000})
+    assert "data.vocab_size: 5000 is more than this corpus gives; write " in message
+    most = int(message.split("write ")[1].split()[0])
     assert run(tmp_path, spec | {"vocab_size": most})["vocab_size"] == most
 
 
@@ -224,8 +224,8 @@ def test_a_bad_json_line_and_an_unknown_kind_are_told_what_to_write(tmp_path: Pa
     )
     assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train="{a\n"))
     for meant, kind in (("line", "lines"), ("paragraph", "Paragraphs"), ("jsonl:text", "json"), ("file", "files")):
-        said = problem(tmp_path, corpus(tmp_path, kind, train=f"a {kind}\nb\n"))
-        assert f"'{kind}' is no known way" in said and said.endswith(f"did you mean '{meant}'?")
+        message = problem(tmp_path, corpus(tmp_path, kind, train=f"a {kind}\nb\n"))
+        assert f"'{kind}' is no known way" in message and message.endswith(f"did you mean '{meant}'?")
     assert "'' is no known way" in problem(tmp_path, corpus(tmp_path, "", train="a\nb\n"))
     for line in ("[" * 100_000, '{"text": ' + "1" * 5000 + "}"):
         assert "line 1: is not JSON" in problem(tmp_path, corpus(tmp_path, "jsonl:text", train=line))
@@ -274,7 +274,7 @@ def test_a_foreign_truncated_or_altered_shard_is_refused(shard: Path) -> None:
     size = 1024 + 66_001 * 4
     altered = bytearray(good)
     altered[2000] ^= 1
-    for content, said in (
+    for content, message in (
         (b"PK\3\4" + good[4:], "magic: is b'PK\\x03\\x04SHRD', so this is no token shard"),
         (good.replace(b'"format_version": 1', b'"format_version": 7'), "format_version: is 7, expected 1"),
         (good[:-4], f"size: is {size - 4} bytes, expected {size} (truncated or appended to)"),
@@ -284,7 +284,7 @@ def test_a_foreign_truncated_or_altered_shard_is_refused(shard: Path) -> None:
         shard.write_bytes(content)
         with pytest.raises(UserError) as caught:
             shards.open_shard(shard, check_hash=True)
-        assert str(caught.value) == f"{shard}: {said}{remedy}"
+        assert str(caught.value) == f"{shard}: {message}{remedy}"
     shard.write_bytes(good)
     with pytest.raises(UserError, match="belongs to another tokenizer"):
         shards.open_shard(shard, tokenizer_sha256="other")

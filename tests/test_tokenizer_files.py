@@ -101,7 +101,7 @@ def undefined_template(raw: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "edit, said",
+    "edit, message",
     [
         (undefined_template, "post_processor: adds '<x>' and does not say what it is; get the file again"),
         (in_vocabulary(-1), "is no tokenizer (invalid value: integer `-1`"),
@@ -114,11 +114,11 @@ def undefined_template(raw: dict) -> None:
         (lambda raw: raw["model"].update(merges=["a zzzz"]), "is no tokenizer (Token `zzzz` out of vocabulary"),
     ],
 )  # fmt: skip
-def test_what_is_no_tokenizer_is_refused_in_one_line_that_asks_to_delete_nothing(edit, said, tmp_path, capsys):
+def test_what_is_no_tokenizer_is_refused_in_one_line_that_asks_to_delete_nothing(edit, message, tmp_path, capsys):
     folder = edited(written(tmp_path, byte_level()), edit)
     assert main(["import-hf", str(folder), "--out", str(tmp_path / "new")]) == 1
     out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1) and err.startswith(f"{folder}/tokenizer.json: {said}")
+    assert (out, err.count("\n")) == ("", 1) and err.startswith(f"{folder}/tokenizer.json: {message}")
     assert "delete" not in err.replace(str(folder), "") and not (tmp_path / "new").exists()
     assert main(["generate", "--checkpoint", str(folder), "--prompt", "the"]) == 1
     assert capsys.readouterr() == ("", err)
@@ -235,8 +235,8 @@ def test_end_tokens_are_those_of_the_checkpoint_and_come_back_from_an_export(con
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": config}))
     if generation is not None:
-        said = generation if isinstance(generation, dict) else {"eos_token_id": generation}
-        (folder / "generation_config.json").write_text(json.dumps(said))
+        content = generation if isinstance(generation, dict) else {"eos_token_id": generation}
+        (folder / "generation_config.json").write_text(json.dumps(content))
     model, tokenizer = checkpoint.import_hf(folder, tiny.CPU, tiny.THREADS)
     assert (model.ends.stop, model.ends.end, model.ends.begin) == (stop, 1, 0)
     checkpoint.export_hf(model, tokenizer, tmp_path / "back")

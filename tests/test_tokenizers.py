@@ -117,7 +117,7 @@ def test_an_evaluation_asks_the_model_what_that_of_lm_evaluation_harness_asks(fo
 def test_a_greedy_continuation_has_the_tokens_of_transformers_and_ends_where_its_does(folder, capsys):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.set_num_threads(1)
-    own = folder.parent / "own"
+    ours = folder.parent / "own"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer(TEXTS[0], return_tensors="pt")
@@ -125,11 +125,11 @@ def test_a_greedy_continuation_has_the_tokens_of_transformers_and_ends_where_its
     n, options = prompt.input_ids.shape[1], {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
     free = model.generate(**prompt, **options)[0, n:].tolist()
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [free[9], 1]}))
-    assert main(["import-hf", str(folder), "--out", str(own)]) == 0
+    assert main(["import-hf", str(folder), "--out", str(ours)]) == 0
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     wanted = model.generate(**prompt, **options)[0, n:].tolist()
     capsys.readouterr()
     arguments = ["--greedy", "--max-new-tokens", "20", "--threads", str(tiny.THREADS), "--json"]
-    assert main(["generate", "--checkpoint", str(own), "--prompt", TEXTS[0], *arguments]) == 0
+    assert main(["generate", "--checkpoint", str(ours), "--prompt", TEXTS[0], *arguments]) == 0
     (made,) = json.loads(capsys.readouterr().out)["continuations"]
     assert wanted[-1] in (free[9], 1) and [*made["tokens"], wanted[-1]] == wanted

@@ -51,7 +51,7 @@ def test_processes_that_write_one_file_at_once_leave_it_whole_at_every_moment(tm
         if content and content not in (b"a" * 100_000, b"b" * 100_000, b"c" * 100_000):
             torn.append(content)
     assert not torn and [writer.communicate()[1] for writer in writers] == ["", "", ""]
-    assert [found.name for found in tmp_path.iterdir()] == ["run.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_threads_that_write_one_table_at_once_leave_it_whole(tmp_path):
@@ -70,7 +70,7 @@ def test_threads_that_write_one_table_at_once_leave_it_whole(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not problems and [found.name for found in tmp_path.iterdir()] == ["runs.csv"]
+    assert not problems and [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
     assert len((tmp_path / "runs.csv").read_text().splitlines()) == 201
 
 
@@ -78,12 +78,12 @@ def test_what_a_killed_write_left_is_removed_by_the_next_one_and_a_living_ones_i
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
-        kind: f"a.json.{whole.HOST}.{pid}.0123abcd.part" for kind, pid in (("dead", dead.pid), ("own", os.getpid()))
+        kind: f"a.json.{whole.HOST}.{pid}.0123abcd.part" for kind, pid in (("dead", dead.pid), ("alive", os.getpid()))
     }
     for name in names.values():
         (tmp_path / name).write_text("half")
     whole.write_whole(tmp_path / "a.json", b"whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.json", names["own"]}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", names["alive"]}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
@@ -185,6 +185,6 @@ for write in (shard, lambda: write_whole(out / "table.md", bytes(5000)),
 
 
 def test_where_there_is_no_room_shards_and_tables_are_absent_and_that_is_one_line(tmp_path):
-    said, error = start(FULL, tmp_path / "out").communicate()
-    assert (said, error) == ("1 True\n" * 3, "")
+    output, error = start(FULL, tmp_path / "out").communicate()
+    assert (output, error) == ("1 True\n" * 3, "")
     assert not list((tmp_path / "out").iterdir())

@@ -50,8 +50,8 @@ def asked(folder, task, split):
 
 def told_cells(text, rows_, columns, pattern):
     """Splits of the (row, column) cells that a pattern with groups r and c finds in the text."""
-    found = {(match["r"], match["c"]) for match in re.finditer(pattern, text)}
-    return {split_of(rows_.index(r), columns.index(c)) for r, c in found if r in rows_ and c in columns}
+    cells = {(match["r"], match["c"]) for match in re.finditer(pattern, text)}
+    return {split_of(rows_.index(r), columns.index(c)) for r, c in cells if r in rows_ and c in columns}
 
 
 def asked_about(prompts):
@@ -73,12 +73,12 @@ def thing_cells(text):
 
 def topic_cells(text, topic):
     """Splits of the (pattern, noun) pairs in the text, among the patterns that only this topic has."""
-    found = set()
+    cells = set()
     for row, pattern in enumerate(topic.patterns):
         if sum(pattern in other.patterns for other in words.TOPICS.values()) == 1:
-            told = sentence(pattern).replace("{n}", r"\w+").replace("{N}", r"\w+").replace("{x}", r"(\w+)")
-            found |= {split_of(row, topic.nouns.index(noun)) for noun in set(re.findall(told, text))}
-    return found
+            form = sentence(pattern).replace("{n}", r"\w+").replace("{N}", r"\w+").replace("{x}", r"(\w+)")
+            cells |= {split_of(row, topic.nouns.index(noun)) for noun in set(re.findall(form, text))}
+    return cells
 
 
 def test_seed_0_gives_the_same_bytes_on_every_machine(folder):
@@ -135,8 +135,8 @@ def test_labels_are_balanced_and_no_text_repeats_within_or_between_splits(folder
 
 
 def test_qa_asks_about_people_whom_neither_corpus_nor_training_asks_about(folder):
-    told = [document for document in corpus(folder) if "\nQuestion: " in document]
-    train = asked_about(told)
+    asking = [document for document in corpus(folder) if "\nQuestion: " in document]
+    train = asked_about(asking)
     validation, test = (asked_about(qa_prompts(folder, split)) for split in ("validation", "test"))
     assert train == asked_about(qa_prompts(folder, "train"))
     assert train | validation | test == set(words.NAMES)
@@ -144,13 +144,13 @@ def test_qa_asks_about_people_whom_neither_corpus_nor_training_asks_about(folder
 
 
 def test_every_fact_is_told_in_the_corpus_and_never_another_value(folder):
-    told = "\n".join(corpus(folder))
+    text = "\n".join(corpus(folder))
     for relation in words.RELATIONS:
         for statement in relation.statements:
             pattern = re.sub("^the", "[Tt]he", statement).replace("{n}", r"(?P<n>\w+)").replace("{v}", r"(?P<v>\w+)")
-            pairs = {(match["n"], match["v"]) for match in re.finditer(rf"\b{pattern}", told)}
-            said = {(name, value) for name, value in pairs if name in words.NAMES and value in relation.values}
-            assert said == {(name, FACTS[name, relation]) for name in words.NAMES}
+            pairs = {(match["n"], match["v"]) for match in re.finditer(rf"\b{pattern}", text)}
+            stated = {(name, value) for name, value in pairs if name in words.NAMES and value in relation.values}
+            assert stated == {(name, FACTS[name, relation]) for name in words.NAMES}
 
 
 def test_as_many_people_share_each_value():
@@ -174,19 +174,19 @@ def test_topic_sentences_combine_words_as_neither_corpus_nor_training_does(folde
 
 def test_qa_answers_are_the_facts_and_the_passage_tells_another_one(folder):
     for row in rows(folder, "world_qa", "test"):
-        said = set(re.findall(r"\w+", row["passage"]))
-        (name,) = said & set(words.NAMES)
+        vocabulary = set(re.findall(r"\w+", row["passage"]))
+        (name,) = vocabulary & set(words.NAMES)
         (relation,) = (relation for relation in words.RELATIONS if relation.question == row["question"])
         answer = row["choices"][row["label"]]
-        assert answer == FACTS[name, relation] and answer not in said
-        assert len(set(row["choices"])) == 4 and len(set(row["choices"]) & said) == 1
+        assert answer == FACTS[name, relation] and answer not in vocabulary
+        assert len(set(row["choices"])) == 4 and len(set(row["choices"]) & vocabulary) == 1
         assert sum(choice in relation.values for choice in row["choices"]) == 2
 
 
 def test_qa_prompt_has_the_form_that_the_corpus_has(folder):
-    told = "\n".join(corpus(folder))
+    text = "\n".join(corpus(folder))
     for relation in words.RELATIONS:
-        assert f"{question(relation)} " in told
+        assert f"{question(relation)} " in text
 
 
 def test_topics_share_words_so_that_one_word_is_often_not_enough():

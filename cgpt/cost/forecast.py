@@ -13,7 +13,6 @@ from cgpt.cost.job import job_overhead_s, processor_step, training_step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step
 from cgpt.errors import UserError, did_you_mean
-from cgpt.formats import MOST_TOKENS
 from cgpt.hardware import Hardware
 from cgpt.spec import Model
 
@@ -33,7 +32,7 @@ class Request:
     task: str = "training"
     systems: Annotated[int, Positive(10**6)] | None = None
     batch_per_system: Annotated[int, Positive(10**9)] | None = None
-    tokens: Annotated[float, Positive(MOST_TOKENS)] | None = None
+    tokens: Annotated[float, Positive()] | None = None
     sparsity: Annotated[float, Fraction()] | None = None
     context: Annotated[int, Positive(10**9)] | None = None
     grid: Annotated[int, Positive(10**6)] | None = None
