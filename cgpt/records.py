@@ -158,6 +158,7 @@ BOUNDS = {
 # The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
 ANSWER_BITS = "bits_per_byte_of_answer"
 
+
 def read_run(path: Path) -> PretrainRecord:
     """Read a run.json; its `stage` decides which keys it must have. Raises UserError."""
     raw = _read_object(path)
