@@ -60,9 +60,9 @@ def test_the_interval_of_the_power_of_the_width_holds_the_true_one_in_about_95_o
 
 
 def test_a_rate_at_the_end_of_the_grid_is_said_to_be_no_minimum():
-    found = learning_rate.study(rate_points(lambda width: 1.0))
-    assert [width["interior"] for width in found["widths"]] == [False] * 4
-    assert [width["best_lr"] for width in found["widths"]] == pytest.approx([RATES.max()] * 4)
+    fit = learning_rate.study(rate_points(lambda width: 1.0))
+    assert [width["interior"] for width in fit["widths"]] == [False] * 4
+    assert [width["best_lr"] for width in fit["widths"]] == pytest.approx([RATES.max()] * 4)
     assert "NOT interior" in markdown(
         report.page("x", "", {"": study(rate_points(lambda _: 1.0), ("learning_rate",))}, [])
     )

@@ -45,29 +45,29 @@ def test_recorded_activations_equal_those_of_the_numpy_gpt(kind):
     scores, embedding, logits = by_hand(config)["scales"]
     tokens, _ = tiny.batch(1, 3, 13)
     numpy_gpt.run(params, tokens, None, config.n_head, scales=(scores, embedding, logits), seen=seen)
-    found = activations(tiny.model(params, config), tokens)
-    assert set(found) == set(seen)
-    for place, x in found.items():
-        np.testing.assert_allclose(x, seen[place], rtol=0, atol=3e-6 * np.abs(seen[place]).max(), err_msg=place)
+    recorded = activations(tiny.model(params, config), tokens)
+    assert set(recorded) == set(seen)
+    for name, x in recorded.items():
+        np.testing.assert_allclose(x, seen[name], rtol=0, atol=3e-6 * np.abs(seen[name]).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("kind", PARAMETRIZATIONS)
 def test_the_rows_of_a_check_equal_those_of_numpys_training(kind):
     settings = replace(SMALL, widths=(32,), base_width=16, steps=2, seeds=(5,))
     config, (watched, *batches) = settings.model(kind, 32), byte_batches(settings, 5)
-    found = {(r["step"], r["place"]): r for r in measure(settings, tiny.THREADS) if r["parametrization"] == kind}
+    measured = {(r["step"], r["place"]): r for r in measure(settings, tiny.THREADS) if r["parametrization"] == kind}
     initial: dict = {}
     for step in range(3):
         params, seen = init_parameters(config, 5), {}
         _, params = reference_losses(config, params, batches[:step], [settings.lr] * step)
         numpy_gpt.run(params, watched[0], None, config.n_head, **by_hand(config), seen=seen)
         initial = initial or seen
-        for place, x in seen.items():
-            row = found[step, place]
+        for name, x in seen.items():
+            row = measured[step, name]
             # AdamW makes a step out of rounding in the keys' bias, which counts in qkv.
-            rel = 0.02 if step and place.startswith("qkv") else 1e-3
-            assert row["mean_abs"] == pytest.approx(np.abs(x).mean(), rel=rel), (step, place)
-            assert row["mean_abs_change"] == pytest.approx(np.abs(x - initial[place]).mean(), rel=rel), (step, place)
+            rel = 0.02 if step and name.startswith("qkv") else 1e-3
+            assert row["mean_abs"] == pytest.approx(np.abs(x).mean(), rel=rel), (step, name)
+            assert row["mean_abs_change"] == pytest.approx(np.abs(x - initial[name]).mean(), rel=rel), (step, name)
 
 
 def test_slopes_and_their_standard_errors_are_those_of_scipy():
@@ -93,11 +93,11 @@ def test_batches_are_text_whose_targets_are_the_next_bytes_and_differ_by_seed():
 def test_sp_grows_with_width_and_mup_does_not_at_small_widths():
     rows = measure(replace(SMALL, widths=(32, 64, 128), seeds=(0, 1, 2)), tiny.THREADS)
     sp, mup = (slopes_of(rows, kind, "mean_abs_change", SMALL.steps) for kind in PARAMETRIZATIONS)
-    for place in ("qkv 0", "qkv 1", "attention 1", "logits"):
-        assert sp[place].slope - 2 * sp[place].standard_error > 0.4, place
-    for place, found in mup.items():
-        assert abs(found.slope) < 0.2, place
-        assert found.standard_error < 0.1, place
+    for name in ("qkv 0", "qkv 1", "attention 1", "logits"):
+        assert sp[name].slope - 2 * sp[name].standard_error > 0.4, name
+    for name, slope in mup.items():
+        assert abs(slope.slope) < 0.2, name
+        assert slope.standard_error < 0.1, name
 
 
 @pytest.mark.parametrize("broken", ["learning_rate_factor", "init_std"])
@@ -125,19 +125,19 @@ def test_the_reference_shows_that_mup_holds_and_its_table_has_the_slopes_of_its_
 def assert_mup_holds(rows: list[dict], step: int) -> None:
     """Intervals of two standard errors: those of muP within 0.2 of 0, those of SP, norms apart, above a root's 0.5."""
     for value in coordinates.VALUES:
-        for place, found in slopes_of(rows, "mup", value, step).items():
-            assert abs(found.slope) + 2 * found.standard_error < 0.2, (value, place)
-        for place, found in slopes_of(rows, "sp", value, step).items():
-            if place not in ("embedding", NORMED):
-                assert found.slope - 2 * found.standard_error > 0.5, (value, place)
+        for name, slope in slopes_of(rows, "mup", value, step).items():
+            assert abs(slope.slope) + 2 * slope.standard_error < 0.2, (value, name)
+        for name, slope in slopes_of(rows, "sp", value, step).items():
+            if name not in ("embedding", NORMED):
+                assert slope.slope - 2 * slope.standard_error > 0.5, (value, name)
 
 
 def test_the_verb_writes_table_and_figure_and_prints_slopes_as_json(tmp_path, monkeypatch, capsys):
     rows = measure(replace(SMALL, widths=(16, 32), steps=1), tiny.THREADS)
     monkeypatch.setattr(coordinate_check, "measure", lambda settings, threads: rows)
     assert main(["coordinate-check", "--json", "--out", str(tmp_path), "--threads", "2"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["slopes"] == [slope._asdict() for slope in slopes(rows)]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["slopes"] == [slope._asdict() for slope in slopes(rows)]
     assert {path.name for path in tmp_path.iterdir()} == {
         f"coordinate_check.{kind}" for kind in ("csv", "md", "png", "svg")
     }

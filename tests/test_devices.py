@@ -116,8 +116,8 @@ def test_a_constant_of_the_cost_model_redoes_what_is_modeled_and_nothing_measure
 def test_the_plan_names_modeled_machines_and_counts_neither_tokens_nor_minutes_of_theirs(root):
     plan = with_hardware(root, "hardware: [cpu, one, sixteen]\nweights_from: cpu")
     experiment = load.load_workflow(root).experiments["quickstart"]
-    said = show_plan.as_text(experiment, time_plan(plan))
-    assert "modeled: one (extrapolated), sixteen (16 systems, extrapolated), with the weights of cpu" in said
+    text = show_plan.as_text(experiment, time_plan(plan))
+    assert "modeled: one (extrapolated), sixteen (16 systems, extrapolated), with the weights of cpu" in text
     (pretrain,) = plan.of("pretrain")
     alone = Plan(plan.experiment, tuple(run for run in plan.runs if run.stage != "meter"))
     for key in ("tokens", "flops", "minutes", "runs_without_minutes", "memory_bytes"):
@@ -222,12 +222,12 @@ def roofline(hardware: str, systems: int = 1):
 
 
 def test_kernels_lie_on_the_roof_at_their_flops_per_byte_of_the_machines_precision():
-    found, profile = roofline("cs2")
+    machine, profile = roofline("cs2")
     halves = 0.5  # of the bytes: 16 bits on the wafer, 32 where the kernels are metered
-    assert found.kernels == pytest.approx({
+    assert machine.kernels == pytest.approx({
         ("linear", "forward"): 8e6 / (8000 * halves), ("linear", "backward"): 8e6 / (8000 * halves),
         ("embedding", "forward"): 1e3 / (4000 * halves)})  # fmt: skip
-    axes = roofline_figure([found]).axes[0]
+    axes = roofline_figure([machine]).axes[0]
     points = [line for line in axes.lines if line.get_marker() in "osD" and line.get_fillstyle() == "full"]
     for line in points:
         x, y = (float(values[0]) for values in line.get_data())
@@ -251,9 +251,9 @@ def test_blocks_lie_on_the_stream_of_weights_at_their_flops_per_byte_that_comes_
 
 
 def test_a_gpu_has_one_roof_and_updates_in_32_bits():
-    found, _ = roofline("a100")
-    assert found.kernels["adamw", "update"] == pytest.approx(2e3 / 8000)
-    assert found.streamed == {} and found.stream_bytes_per_s is None
+    machine, _ = roofline("a100")
+    assert machine.kernels["adamw", "update"] == pytest.approx(2e3 / 8000)
+    assert machine.streamed == {} and machine.stream_bytes_per_s is None
 
 
 def test_each_figure_is_written_twice_and_the_same_files_give_the_same_bytes(tmp_path):

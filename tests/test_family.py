@@ -22,8 +22,8 @@ ROWS = cerebras_gpt.forecast_family(STRETCHES, WORKFLOW.models, WORKFLOW.hardwar
 
 
 def row(size: str, hardware: str) -> dict:
-    (result,) = [r for r in ROWS if (r["model"], r["hardware"]) == (f"cerebras-gpt-{size}", hardware)]
-    return result
+    (matching,) = [r for r in ROWS if (r["model"], r["hardware"]) == (f"cerebras-gpt-{size}", hardware)]
+    return matching
 
 
 def test_the_runs_are_the_papers_twenty_tokens_a_parameter_on_one_to_sixteen_systems():
@@ -44,11 +44,11 @@ def test_every_size_has_a_row_on_every_profile_that_can_be_forecast():
 
 
 def test_a_row_is_the_cost_models_step_and_its_steps_with_what_a_job_takes():
-    result, shape = row("590m", "cs3"), of_model(WORKFLOW.models["cerebras-gpt-590m"])
+    training, shape = row("590m", "cs3"), of_model(WORKFLOW.models["cerebras-gpt-590m"])
     step = wafer_training.training_step(shape, WORKFLOW.hardware["cs3"], 264, 1)
-    assert result["step_s"] == pytest.approx(step.step_s)
-    assert 3211 < result["seconds"] - 21836 * step.step_s < 3211 + 232 + 100  # compilation, programming, weights
-    assert result["energy_j"] == pytest.approx(23_000 * result["seconds"])
+    assert training["step_s"] == pytest.approx(step.step_s)
+    assert 3211 < training["seconds"] - 21836 * step.step_s < 3211 + 232 + 100  # compilation, programming, weights
+    assert training["energy_j"] == pytest.approx(23_000 * training["seconds"])
     h100, shape = row("6.7b", "h100"), of_model(WORKFLOW.models["cerebras-gpt-6.7b"])
     step = gpu.training_step(shape, WORKFLOW.hardware["h100"], 65, 16)
     assert h100["seconds"] == pytest.approx(62522 * step.step_s)
@@ -56,11 +56,11 @@ def test_a_row_is_the_cost_models_step_and_its_steps_with_what_a_job_takes():
 
 
 def test_the_13b_is_two_stretches_and_two_jobs():
-    result, shape = row("13b", "cs2"), of_model(WORKFLOW.models["cerebras-gpt-13b"])
+    training, shape = row("13b", "cs2"), of_model(WORKFLOW.models["cerebras-gpt-13b"])
     steps_s = sum(n * wafer_training.training_step(shape, WORKFLOW.hardware["cs2"], 90, systems).step_s
                   for n, systems in ((57000, 8), (78223, 12)))  # fmt: skip
-    assert 2 * 2869 < result["seconds"] - steps_s < 2 * (2869 + 232 + 200 + 1500)
-    assert (result["batch_size"], result["batch_per_system"]) == (1080, 90)
+    assert 2 * 2869 < training["seconds"] - steps_s < 2 * (2869 + 232 + 200 + 1500)
+    assert (training["batch_size"], training["batch_per_system"]) == (1080, 90)
 
 
 def test_a_cluster_uses_as_many_of_its_systems_as_divide_the_batch():

@@ -72,9 +72,9 @@ def write_runs(root: Path) -> None:
 def test_an_experiments_law_its_files_and_its_figure_come_from_runs_csv(root, capsys):
     write_runs(root)
     assert main(["fit", "quickstart", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == json.loads((root / "results/quickstart/fits.json").read_text())
-    study = found["series"][""]
+    fits = json.loads(capsys.readouterr().out)
+    assert fits == json.loads((root / "results/quickstart/fits.json").read_text())
+    study = fits["series"][""]
     assert (study["n_runs"], study["n_cells"]) == (12, 6)
     fits = {(each["form"], each["flops"], each["unit"]): each for each in study["compute"]}
     assert {convention for _, convention, _ in fits} == set(CONVENTIONS)
@@ -168,9 +168,9 @@ def test_runs_of_different_weight_decays_are_different_series(root):
     )
     write_runs(root)
     assert main(["fit", "quickstart"]) == 0
-    found = json.loads((root / "results/quickstart/fits.json").read_text())
-    assert set(found["series"]) == {"train.weight_decay=0.1", "train.weight_decay=0.2"}
-    assert all(study["n_runs"] == 12 and "isoflop" not in study for study in found["series"].values())
+    fits = json.loads((root / "results/quickstart/fits.json").read_text())
+    assert set(fits["series"]) == {"train.weight_decay=0.1", "train.weight_decay=0.2"}
+    assert all(study["n_runs"] == 12 and "isoflop" not in study for study in fits["series"].values())
 
 
 @pytest.mark.parametrize(("spoil", "expected"), [

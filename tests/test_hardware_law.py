@@ -97,14 +97,14 @@ def machines_of(root: Path) -> dict[str, Machine]:
     """The machines of the series SP."""
     workflow = load.load_workflow(root)
     planned, tables = plan.make_plan(workflow.experiments["quickstart"], workflow), root / "results/quickstart"
-    found = read_machines(tables / "hardware.csv", planned, read_runs(tables / "runs.csv", planned))
-    return {machine.hardware: machine for machine in found["SP"]}
+    machines = read_machines(tables / "hardware.csv", planned, read_runs(tables / "runs.csv", planned))
+    return {machine.hardware: machine for machine in machines["SP"]}
 
 
 def fit_of(study: dict, hardware: str, cost: str, form: str | None = "offset") -> dict:
     wanted = (hardware, cost, form)
-    (found,) = (fit for fit in study["hardware"] if (fit["hardware"], fit["cost"], fit["form"]) == wanted)
-    return found
+    (matching,) = (fit for fit in study["hardware"] if (fit["hardware"], fit["cost"], fit["form"]) == wanted)
+    return matching
 
 
 def test_each_series_law_comes_back_in_the_seconds_joules_and_dollars_of_each_machine(series):

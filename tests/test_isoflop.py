@@ -32,14 +32,14 @@ def parabolas(best: np.ndarray, noise: float = 0.0, seed: int = 0) -> Points:
 
 def test_a_minimum_off_the_middle_of_the_sizes_comes_back_with_its_tokens_and_the_powers_of_compute():
     points = parabolas(best_sizes())
-    found = study(points, ("isoflop",), "6nd")["isoflop"]
+    minima = study(points, ("isoflop",), "6nd")["isoflop"]
     made = isoflop.budgets(points)
-    for own, budget, flops, best in zip(made, found["budgets"], BUDGETS, best_sizes(), strict=True):
+    for trained, budget, flops, best in zip(made, minima["budgets"], BUDGETS, best_sizes(), strict=True):
         assert budget["interior"] and budget["flops"] == pytest.approx(flops)
         assert budget["n_parameters"]["value"] == pytest.approx(best, rel=1e-6)
         sizes = best * np.array([0.7, 1, 3])
-        assert own.at(points, points.tokens, sizes) == pytest.approx(flops / 6 / sizes)
-    law = found["laws"]["6nd"]
+        assert trained.at(points, points.tokens, sizes) == pytest.approx(flops / 6 / sizes)
+    law = minima["laws"]["6nd"]
     assert law["n_exponent"]["value"] == pytest.approx(N_EXPONENT, abs=1e-6)
     assert law["d_exponent"]["value"] == pytest.approx(1 - N_EXPONENT, abs=1e-6)
     assert law["n_held_out_error"] == pytest.approx(0, abs=1e-5)

@@ -80,7 +80,7 @@ def rate_points() -> Points:
 
 
 @pytest.fixture(scope="module")
-def own() -> Points:
+def ours() -> Points:
     """Eight sizes with two seeds each, along LAW in FLOPs of either count, which are a factor of two apart."""
     cells = np.repeat(np.arange(8), 2)
     n = np.geomspace(1e5, 1e7, 8)[cells]
@@ -90,31 +90,31 @@ def own() -> Points:
     return Points(names, cells, n, None, 20 * n, {"palm": palm, "cerebras": palm / 2}, loss, BITS_PER_NAT * loss)
 
 
-def test_the_published_figure_draws_the_papers_law_and_ours_with_the_bands_of_their_draws(own):
-    made = {"paper": study(SP, ("compute",), "reported"), "ours": study(own, ("compute",), "cerebras")}
-    laws = {name: next(fit for fit in found["compute"] if fit["form"] == "offset" and "draws" in fit)
-            for name, found in made.items()}  # fmt: skip
+def test_the_published_figure_draws_the_papers_law_and_ours_with_the_bands_of_their_draws(ours):
+    made = {"paper": study(SP, ("compute",), "reported"), "ours": study(ours, ("compute",), "cerebras")}
+    laws = {name: next(fit for fit in fits["compute"] if fit["form"] == "offset" and "draws" in fit)
+            for name, fits in made.items()}  # fmt: skip
     others = {"another": (np.array([1e20, 1e22]), np.array([2.5, 2.0]))}
-    (axes,) = published_figure({"ours": own}, {"SP": SP, "muP": MUP}, others, laws).axes
+    (axes,) = published_figure({"ours": ours}, {"SP": SP, "muP": MUP}, others, laws).axes
     scales = {"paper": float(SP.bits_per_byte[0] / SP.loss[0]), "ours": BITS_PER_NAT}
     assert has_line(axes, cost_law_of(EQUATION_1, scales["paper"]), 100)
     assert has_line(axes, cost_law_of(values_of(laws["ours"]), BITS_PER_NAT), 100)
     for name, fit in laws.items():
         assert has_band(axes, cost_law_of(fit["draws"], scales[name])), name
-    assert has_points(axes, own.flops["cerebras"], own.bits_per_byte)
+    assert has_points(axes, ours.flops["cerebras"], ours.bits_per_byte)
     for points in (SP, MUP):
         assert has_points(axes, points.flops["reported"], points.bits_per_byte)
     assert has_points(axes, others["another"][0], scales["paper"] * others["another"][1])
     assert axes.get_xscale() == axes.get_yscale() == "log"
 
 
-def test_the_panel_of_compute_draws_both_laws_the_band_of_the_offset_law_and_the_mean_of_each_setting(own):
-    found = study(own, ("compute",))
-    (axes,) = law_figure({"": own}, {"": found}).axes
-    offset, power = (fit for fit in found["compute"] if "draws" in fit)
+def test_the_panel_of_compute_draws_both_laws_the_band_of_the_offset_law_and_the_mean_of_each_setting(ours):
+    fits = study(ours, ("compute",))
+    (axes,) = law_figure({"": ours}, {"": fits}).axes
+    offset, power = (fit for fit in fits["compute"] if "draws" in fit)
     assert has_line(axes, cost_law_of(values_of(offset))) and has_line(axes, cost_law_of([*values_of(power), 0]))
     assert has_band(axes, cost_law_of(offset["draws"]))
-    assert has_points(axes, own.flops["palm"][::2], own.loss.reshape(8, 2).mean(axis=1))
+    assert has_points(axes, ours.flops["palm"][::2], ours.loss.reshape(8, 2).mean(axis=1))
 
 
 def test_the_panel_of_size_and_tokens_draws_the_law_and_its_band_for_every_size():
@@ -123,9 +123,9 @@ def test_the_panel_of_size_and_tokens_draws_the_law_and_its_band_for_every_size(
     loss = (1.5 + 30 / n**0.3 + 200 / tokens**0.35) * (1 + 0.003 * np.random.default_rng(0).standard_normal(9))
     names = tuple(f"{size:.0f}" for size in n)
     points = Points(names, np.arange(9), n, None, tokens, {"palm": 6 * n * tokens}, loss, None)
-    found = study(points, ("parametric",))
-    (axes,) = law_figure({"": points}, {"": found}).axes
-    fit = found["parametric"]["n_parameters"]
+    fits = study(points, ("parametric",))
+    (axes,) = law_figure({"": points}, {"": fits}).axes
+    fit = fits["parametric"]["n_parameters"]
     for size in set(n):
 
         def losses(x: np.ndarray, constants: np.ndarray, size: float = size) -> np.ndarray:
@@ -145,9 +145,9 @@ def test_the_panel_of_budgets_draws_each_parabola_and_its_minimum_with_the_inter
         assert has_points(axes, np.array([best]), np.array([level]))
     assert has_points(axes, exact.n_parameters, exact.loss)
     noisy = parabolas(best_sizes(), 0.002)
-    found = study(noisy, ("isoflop",), "6nd")
-    (axes,) = law_figure({"": noisy}, {"": found}).axes
-    for budget in found["isoflop"]["budgets"]:
+    fits = study(noisy, ("isoflop",), "6nd")
+    (axes,) = law_figure({"": noisy}, {"": fits}).axes
+    for budget in fits["isoflop"]["budgets"]:
         best = budget["n_parameters"]
         (level,) = {y for x, y in np.concatenate([line.get_xydata() for line in axes.lines])
                     if np.isclose(x, best["value"], rtol=1e-9)}  # fmt: skip
@@ -156,13 +156,13 @@ def test_the_panel_of_budgets_draws_each_parabola_and_its_minimum_with_the_inter
 
 def test_the_panel_of_learning_rates_draws_each_widths_means_and_its_best_rate_with_the_interval():
     points = rate_points()
-    found = study(points, ("learning_rate",))
-    (axes,) = law_figure({"": points}, {"": found}).axes
+    fits = study(points, ("learning_rate",))
+    (axes,) = law_figure({"": points}, {"": fits}).axes
     for width in (32, 64):
-        own = points.d_model == width
-        rates = np.array(sorted(set(points.lr[own])))
-        assert has_points(axes, rates, np.array([points.loss[own & (points.lr == rate)].mean() for rate in rates]))
-    for width in found["learning_rate"]["widths"]:
+        of_width = points.d_model == width
+        rates = np.array(sorted(set(points.lr[of_width])))
+        assert has_points(axes, rates, np.array([points.loss[of_width & (points.lr == rate)].mean() for rate in rates]))
+    for width in fits["learning_rate"]["widths"]:
         assert has_points(axes, np.array([width["best_lr"]]), np.array([width["best_loss"]]))
         assert has_bar(axes, *width["best_lr_ends"], width["best_loss"])
 
@@ -171,9 +171,9 @@ def test_a_best_rate_at_an_end_is_a_white_star_above_its_curve_and_every_rate_ha
     """A star without a face let the point below it show through, so that it looked like the others."""
     points = rate_points()
     low = points._of(points.lr <= sorted(set(points.lr))[2])
-    found = study(low, ("learning_rate",))
-    (axes,) = law_figure({"": low}, {"": found}).axes
-    widths = found["learning_rate"]["widths"]
+    fits = study(low, ("learning_rate",))
+    (axes,) = law_figure({"": low}, {"": fits}).axes
+    widths = fits["learning_rate"]["widths"]
     stars = [line for line in axes.lines if line.get_marker() == "*"]
     assert [star.get_markerfacecolor() == "white" for star in stars] == [not width["interior"] for width in widths]
     assert "white" in [star.get_markerfacecolor() for star in stars]

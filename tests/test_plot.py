@@ -68,9 +68,9 @@ def test_the_answers_figure_draws_bits_per_byte_over_the_main_metric_of_each_tas
         for axes, value in ((upper, lambda acc: 3 - 2 * acc), (lower, lambda acc: acc)):
             drawn = [(bars.lines[0].get_xdata()[0], bars.lines[0].get_ydata()[0]) for bars in axes.containers]
             expected = []
-            for place, model in enumerate(made.SIZES):
+            for n, model in enumerate(made.SIZES):
                 losses = [row["validation_loss"] for row in pretrained if row["model"] == model]
-                expected.append((np.mean(losses), value(np.mean([0.3 + 0.05 * place, 0.31 + 0.05 * place]))))
+                expected.append((np.mean(losses), value(np.mean([0.3 + 0.05 * n, 0.31 + 0.05 * n]))))
             assert np.array(drawn) == pytest.approx(np.array(expected))
         assert [text.get_text() for text in upper.texts] == ["90.1 K, n=2", "352 K, n=2", "1.23 M, n=2"]
         drawn = [bars.lines[0].get_xydata()[0] for bars in upper.containers]

@@ -82,9 +82,9 @@ def test_the_offset_law_is_the_one_that_scipy_finds(name, relative):
 def test_points_made_of_a_law_give_it_back_and_are_predicted_from_the_smaller_ones(law):
     flops = np.geomspace(1e14, 1e19, 8)
     loss = cost_law.loss_at(np.array(law), flops)
-    found = cost_law.fit_offset(flops, loss)
-    assert found[1] == pytest.approx(law[1], rel=1e-3) and found[2] == pytest.approx(law[2], abs=2e-3)
-    assert cost_law.cost_at(found, float(loss[3])) == pytest.approx(flops[3], rel=1e-4)
+    law_again = cost_law.fit_offset(flops, loss)
+    assert law_again[1] == pytest.approx(law[1], rel=1e-3) and law_again[2] == pytest.approx(law[2], abs=2e-3)
+    assert cost_law.cost_at(law_again, float(loss[3])) == pytest.approx(flops[3], rel=1e-4)
     errors = cost_law.held_out_errors("offset", flops, loss, np.arange(8))
     assert [cell for cell, _ in errors] == [3, 4, 5, 6, 7]
     assert all(abs(error) < 1e-3 for _, error in errors)
@@ -127,10 +127,10 @@ def test_besiroglus_constants_follow_from_the_points_of_chinchillas_figure():
 def test_besiroglus_intervals_follow_from_1000_draws():
     """Each end within a tenth of the printed interval's width."""
     points = published.chinchilla_points(published.read(REFERENCE / "chinchilla_points.csv"))
-    found = study(points, ("parametric",), "6nd")["parametric"]["n_parameters"]
+    fit = study(points, ("parametric",), "6nd")["parametric"]["n_parameters"]
     for name, (_, low, high) in BESIROGLU.items():
-        assert found["constants"][name]["ends"] == pytest.approx([low, high], abs=0.1 * (high - low))
-    assert len(found["draws"]) == 1000
+        assert fit["constants"][name]["ends"] == pytest.approx([low, high], abs=0.1 * (high - low))
+    assert len(fit["draws"]) == 1000
 
 
 def test_draws_end_where_l_bfgs_ends():
@@ -163,14 +163,14 @@ def test_a_parametric_law_comes_back_from_its_own_points_in_a_few_constants_of_a
     law = parametric_law.fit(points.n_parameters, points.tokens, points.loss)
     for name in parametric_law.CONSTANTS:
         assert getattr(law, name) == pytest.approx(getattr(truth, name), rel=0.01)
-    found = study(points, ("parametric",))["parametric"]["n_parameters"]
-    assert all(abs(held["error"]) < 1e-3 for held in found["held_out"]) and len(found["held_out"]) == 3
+    fit = study(points, ("parametric",))["parametric"]["n_parameters"]
+    assert all(abs(held["error"]) < 1e-3 for held in fit["held_out"]) and len(fit["held_out"]) == 3
 
 
 def test_one_ratio_of_tokens_to_parameters_cannot_tell_n_from_d():
-    found = study(made_of(HOFFMANN, np.geomspace(1e6, 1e9, 9), 20 * np.geomspace(1e6, 1e9, 9)), ("parametric",))
-    assert found["parametric"]["n_parameters"].keys() == {"problem"}
-    assert "tokens per parameter" in found["parametric"]["n_parameters"]["problem"]
+    fits = study(made_of(HOFFMANN, np.geomspace(1e6, 1e9, 9), 20 * np.geomspace(1e6, 1e9, 9)), ("parametric",))
+    assert fits["parametric"]["n_parameters"].keys() == {"problem"}
+    assert "tokens per parameter" in fits["parametric"]["n_parameters"]["problem"]
 
 
 def isoflop_points(noise: float = 0.0, seed: int = 0, around: np.ndarray = AROUND) -> Points:
@@ -183,17 +183,17 @@ def isoflop_points(noise: float = 0.0, seed: int = 0, around: np.ndarray = AROUN
 
 def test_isoflop_minima_are_the_laws_and_so_is_their_exponent():
     points = isoflop_points()
-    found = study(points, ("isoflop",), "6nd")["isoflop"]
-    assert found["designed_in"] == "6nd" and [budget["interior"] for budget in found["budgets"]] == [True] * 3
-    for budget in found["budgets"]:
+    minima = study(points, ("isoflop",), "6nd")["isoflop"]
+    assert minima["designed_in"] == "6nd" and [budget["interior"] for budget in minima["budgets"]] == [True] * 3
+    for budget in minima["budgets"]:
         n_parameters, tokens = HOFFMANN.optimum(budget["flops"])
         assert budget["n_parameters"]["value"] == pytest.approx(n_parameters, rel=0.05)  # a parabola is no power law
         assert budget["tokens"]["value"] == pytest.approx(tokens, rel=0.05)
         assert budget["tokens_per_parameter"]["value"] == pytest.approx(tokens / n_parameters, rel=0.1)
-    exponents = found["laws"]["6nd"]
+    exponents = minima["laws"]["6nd"]
     assert exponents["n_exponent"]["value"] == pytest.approx(HOFFMANN.n_exponent, abs=0.01)
     assert exponents["d_exponent"]["value"] == pytest.approx(1 - HOFFMANN.n_exponent, abs=0.01)
-    first, second, last = (budget["n_parameters"]["value"] for budget in found["budgets"])  # a factor of ten apart
+    first, second, last = (budget["n_parameters"]["value"] for budget in minima["budgets"])  # a factor of ten apart
     assert exponents["n_held_out_error"] == pytest.approx(second * second / first / last - 1)
 
 
@@ -222,8 +222,8 @@ def test_isoflop_exponents_lie_in_their_intervals_and_nothing_is_surer_by_parabo
         assert near_miss < 0.1 and far_miss > 2 * near_miss
     held = []
     for seed in range(20):
-        found = study(isoflop_points(0.001, seed), ("isoflop",), "6nd")["isoflop"]["laws"]["6nd"]["n_exponent"]
-        low, high = found["ends"]
+        exponent = study(isoflop_points(0.001, seed), ("isoflop",), "6nd")["isoflop"]["laws"]["6nd"]["n_exponent"]
+        low, high = exponent["ends"]
         held.append(low < HOFFMANN.n_exponent < high)
     assert np.mean(held) == pytest.approx(0.95, abs=0.11)
 
@@ -232,17 +232,17 @@ def test_lack_of_fit_to_one_mean_is_an_analysis_of_variance():
     rng = np.random.default_rng(3)
     cells = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
     values = rng.standard_normal(9) + cells
-    found = lack_of_fit(values, np.full(9, values.mean()), cells, 1)
+    test = lack_of_fit(values, np.full(9, values.mean()), cells, 1)
     expected = f_oneway(*(values[cells == cell] for cell in range(3)))
-    assert found is not None and (found["f"], found["p"]) == pytest.approx((expected.statistic, expected.pvalue))
+    assert test is not None and (test["f"], test["p"]) == pytest.approx((expected.statistic, expected.pvalue))
     assert lack_of_fit(values[[0, 3, 5]], np.zeros(3), np.arange(3), 1) is None  # one seed each
 
 
 def test_a_minimum_beyond_the_sizes_trained_is_said_and_decides_nothing():
     too_small = np.geomspace(1 / 16, 1 / 2, 7)
-    found = study(isoflop_points(around=too_small), ("isoflop",), "6nd")["isoflop"]
-    assert [budget["interior"] for budget in found["budgets"]] == [False] * 3
-    assert "laws" not in found and found["problem"].startswith("0 of 3 minima lie inside the sizes")
+    minima = study(isoflop_points(around=too_small), ("isoflop",), "6nd")["isoflop"]
+    assert [budget["interior"] for budget in minima["budgets"]] == [False] * 3
+    assert "laws" not in minima and minima["problem"].startswith("0 of 3 minima lie inside the sizes")
     mixed = study(isoflop_points(around=np.stack([AROUND, AROUND, too_small])), ("isoflop",), "6nd")["isoflop"]
     assert [budget["interior"] for budget in mixed["budgets"]] == [True, True, False]
     last = mixed["budgets"][2]
@@ -338,10 +338,10 @@ def test_the_sigmoid_of_one_family_holds_for_another():
 
 def test_published_averages_are_those_of_their_seven_tasks():
     seven = downstream.TASKS[:-1]
-    found = {}
+    values = {}
     for row in FAMILY:
-        found.setdefault((row["model"], row["variant"], row["n_shot"]), {})[row["task"]] = float(row["value"])
-    whole = {key: of for key, of in found.items() if "average7" in of}
+        values.setdefault((row["model"], row["variant"], row["n_shot"]), {})[row["task"]] = float(row["value"])
+    whole = {key: of for key, of in values.items() if "average7" in of}
     assert len(whole) == 72
     for of in whole.values():
         assert np.mean([of[task] for task in seven]) == pytest.approx(of["average7"], abs=0.0011)
@@ -369,12 +369,12 @@ PATHS = {
 
 @pytest.mark.parametrize("n, tokens, problem", PATHS.values(), ids=PATHS)
 def test_runs_along_one_path_decide_no_law_of_size_and_tokens(n, tokens, problem):
-    found = study(made_of(HOFFMANN, n, tokens, 0.002), ("parametric",))["parametric"]["n_parameters"]
-    assert found.keys() == {"problem"} and problem in found["problem"]
+    fit = study(made_of(HOFFMANN, n, tokens, 0.002), ("parametric",))["parametric"]["n_parameters"]
+    assert fit.keys() == {"problem"} and problem in fit["problem"]
 
 
 def test_a_law_of_compute_needs_more_budgets_than_constants_whatever_their_settings():
     n = np.geomspace(1e6, 1e7, 6)
     points = made_of(HOFFMANN, n, np.repeat([1e15, 1e16], 3) / n)
-    found = [fit for fit in study(points, ("compute",))["compute"] if fit["flops"] == "6nd"]
-    assert len(found) == 2 and all("at 2 different costs" in fit["problem"] for fit in found)
+    fits = [fit for fit in study(points, ("compute",))["compute"] if fit["flops"] == "6nd"]
+    assert len(fits) == 2 and all("at 2 different costs" in fit["problem"] for fit in fits)

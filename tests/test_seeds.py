@@ -1,4 +1,4 @@
-"""What a few seeds can say, held against simulation: how often an interval covers, how often a seed is flagged."""
+"""Conclusions from a few seeds, held against simulation: how often an interval covers, how often a seed is flagged."""
 
 from __future__ import annotations
 

@@ -20,26 +20,26 @@ FITS = ROOT / "results/reference/published_fits.json"
 def test_the_papers_own_losses_ask_for_about_the_papers_models(forecast):
     """1.3B reached 1.997 on 26.3 B tokens, 6.7B 1.704 on 133 B."""
     for loss, n, tokens in ((1.997, 1.3157e9, 26.3e9), (1.704, 6.658e9, 133e9)):
-        (found,) = forecast("--target-loss", str(loss), "--hardware", "cs2")["profiles"]
-        assert found["n_parameters"] == pytest.approx(n, rel=0.2)
-        assert found["tokens"][0] == pytest.approx(tokens, rel=0.2)
-        assert found["tokens"][1] < found["tokens"][0] < found["tokens"][2]
-        assert found["hours"][1] < found["hours"][0] < found["hours"][2]
+        (training,) = forecast("--target-loss", str(loss), "--hardware", "cs2")["profiles"]
+        assert training["n_parameters"] == pytest.approx(n, rel=0.2)
+        assert training["tokens"][0] == pytest.approx(tokens, rel=0.2)
+        assert training["tokens"][1] < training["tokens"][0] < training["tokens"][2]
+        assert training["hours"][1] < training["hours"][0] < training["hours"][2]
 
 
 def test_a_profile_takes_what_the_plain_forecast_says_of_that_shape(forecast):
-    (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
-    width, layers = found["d_model"], found["n_layer"]
+    (training,) = forecast("--target-loss", "2.0", "--hardware", "h100-8")["profiles"]
+    width, layers = training["d_model"], training["n_layer"]
     shape = f"n_layer={layers},d_model={width},n_head={width // 64},vocab=50257,seq_len=2048,tied=true"
-    plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(found["tokens"][0]),
-                "--batch-per-system", str(found["batch_tokens"] // 2048 // 8))  # fmt: skip
-    assert found["hours"][0] == pytest.approx(24 * plain["days"])
-    assert found["energy_kwh"][0] == pytest.approx(plain["energy_kwh"])
+    plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(training["tokens"][0]),
+                "--batch-per-system", str(training["batch_tokens"] // 2048 // 8))  # fmt: skip
+    assert training["hours"][0] == pytest.approx(24 * plain["days"])
+    assert training["energy_kwh"][0] == pytest.approx(plain["energy_kwh"])
 
 
 def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
     asked = ("--target-loss", "2.4", "--series", "Chinchilla", "--hardware", "h100-8")
-    (found,) = forecast(*asked)["profiles"]
+    (training,) = forecast(*asked)["profiles"]
     fitted = fitted_law.read(FITS, "Chinchilla")
     for model in list(target_loss.models(fitted))[20:40:2]:
         tokens = fitted.tokens_by_draw(2.4, model)[0]
@@ -47,27 +47,27 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
             assert fitted.loss_of(model, tokens)[0] == pytest.approx(2.4)
             shape = (f"n_layer={model.n_layer},d_model={model.d_model},n_head={model.n_head},vocab=50257,"
                      "seq_len=2048,tied=true")  # fmt: skip
-            batch = str(max(1, round(found["batch_tokens"] / 2048 / 8)))
+            batch = str(max(1, round(training["batch_tokens"] / 2048 / 8)))
             other = forecast(
                 "--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch
             )
             if other["fits"]:
-                assert other["days"] * 24 > 0.99 * found["hours"][0]
+                assert other["days"] * 24 > 0.99 * training["hours"][0]
 
 
 def test_a_machine_that_holds_no_such_model_names_the_one_of_the_fewest_flops(forecast):
-    (found,) = forecast("--target-loss", "1.9", "--series", "Chinchilla", "--hardware", "h100")["profiles"]
+    (training,) = forecast("--target-loss", "1.9", "--series", "Chinchilla", "--hardware", "h100")["profiles"]
     fitted = fitted_law.read(FITS, "Chinchilla")
     spent = {flops.n_parameters(model): fitted.tokens_by_draw(1.9, model)[0] * flops.flops_per_token(model)
              for model in target_loss.models(fitted)}  # fmt: skip
-    assert found["fits"] is False and found["hours"] == [None] * 3
-    assert found["n_parameters"] == min(spent, key=lambda size: spent[size])
+    assert training["fits"] is False and training["hours"] == [None] * 3
+    assert training["n_parameters"] == min(spent, key=lambda size: spent[size])
 
 
 def test_a_budget_buys_the_loss_whose_training_fills_it(forecast):
-    (found,) = forecast("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
-    assert found["within_budget"] is (found["hours"][0] <= 20)
-    value, low, high = found["budget_loss"]
+    (training,) = forecast("--target-loss", "2.0", "--hardware", "h100-8", "--budget-hours", "20")["profiles"]
+    assert training["within_budget"] is (training["hours"][0] <= 20)
+    value, low, high = training["budget_loss"]
     assert low < value < high
     (again,) = forecast("--target-loss", str(value), "--hardware", "h100-8")["profiles"]
     assert again["hours"][0] == pytest.approx(20, rel=0.1)
@@ -125,48 +125,48 @@ def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
     assert expected in line
 
 
-def own_fits(path: Path, **said) -> Path:
+def write_fits(path: Path, **changes) -> Path:
     """fits.json of runs of a vocabulary of 512, context of 128 and heads of 16, with the published law's constants."""
     study = json.loads(FITS.read_text())["series"]["Cerebras-GPT SP"]
-    own = {"vocab_size": 512, "seq_len": 128, "batch_tokens": 2048.0, "tokens_per_parameter": 20.0,
+    runs = {"vocab_size": 512, "seq_len": 128, "batch_tokens": 2048.0, "tokens_per_parameter": 20.0,
            "shapes": [[2, 32, 2], [2, 64, 4], [3, 80, 5], [4, 128, 8]]}  # fmt: skip
-    path.write_text(json.dumps({"series": {"SP": study | own | said}}))
+    path.write_text(json.dumps({"series": {"SP": study | runs | changes}}))
     return path
 
 
 def test_by_the_law_of_own_runs_models_and_batch_are_like_theirs(forecast, tmp_path):
-    fits = own_fits(tmp_path / "fits.json")
+    fits = write_fits(tmp_path / "fits.json")
     shapes = {model.d_model: (model.n_layer, model.n_head) for model in target_loss.models(fitted_law.read(fits))}
     for n_layer, d_model, n_head in ((2, 32, 2), (2, 48, 3), (2, 64, 4), (3, 80, 5), (4, 128, 8), (8, 256, 16)):
         assert shapes[d_model] == (n_layer, n_head)
     counts = [flops.n_parameters(model) for model in target_loss.models(fitted_law.read(fits))]
     assert counts == sorted(counts) and counts[0] < 2e4 and counts[-1] > 1e10
-    for found in forecast("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "cs3", "h100")["profiles"]:
-        assert found["batch_tokens"] == 2048 and found["timing"] == "modeled"
-        assert found["tokens"][0] / found["n_parameters"] == pytest.approx(20, rel=0.5)
-        assert found["hours"][1] < found["hours"][0] < found["hours"][2]
-        assert (found["energy_kwh"][0] is None) == (found["hardware"] == "cpu")
+    for training in forecast("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "cs3", "h100")["profiles"]:
+        assert training["batch_tokens"] == 2048 and training["timing"] == "modeled"
+        assert training["tokens"][0] / training["n_parameters"] == pytest.approx(20, rel=0.5)
+        assert training["hours"][1] < training["hours"][0] < training["hours"][2]
+        assert (training["energy_kwh"][0] is None) == (training["hardware"] == "cpu")
 
 
 def test_by_a_law_of_compute_no_answer_is_far_from_the_laws_tokens_per_parameter(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     answered = 0
-    for law_file in (FITS, own_fits(tmp_path / "fits.json")):
+    for law_file in (FITS, write_fits(tmp_path / "fits.json")):
         for loss in np.arange(0.9, 6.2, 0.3):
             asked = ["forecast", "--target-loss", f"{loss:.2f}", "--law", str(law_file), "--hardware", "cpu", "--json"]
             failed = main(asked)
-            said = capsys.readouterr()
+            output = capsys.readouterr()
             if failed:
-                assert "tokens for each, and no" in said.err
+                assert "tokens for each, and no" in output.err
             else:
-                (found,) = json.loads(said.out)["profiles"]
-                assert 1 / 1.5 <= found["tokens"][0] / found["n_parameters"] / 20 <= 1.5, loss
+                (training,) = json.loads(output.out)["profiles"]
+                assert 1 / 1.5 <= training["tokens"][0] / training["n_parameters"] / 20 <= 1.5, loss
                 answered += 1
     assert answered > 20
 
 
 def test_no_size_is_far_from_the_next(tmp_path):
-    for law_file in (FITS, own_fits(tmp_path / "fits.json")):
+    for law_file in (FITS, write_fits(tmp_path / "fits.json")):
         counts = np.array([flops.n_parameters(model) for model in target_loss.models(fitted_law.read(law_file))])
         assert (counts[1:] / counts[:-1]).max() < 1.55  # so the nearest is off the ratio by no more
 
@@ -177,7 +177,7 @@ def test_what_lies_beyond_the_laws_runs_is_said_in_words(forecast, capsys, tmp_p
         fit for fit in json.loads(FITS.read_text())["series"]["Cerebras-GPT SP"]["compute"]
         if fit["form"] == "offset" and "draws" in fit)["constants"].values())  # fmt: skip
     spent = [c0 * (loss - e) ** (-1 / alpha) for loss in (5, 3)]
-    fits = str(own_fits(tmp_path / "fits.json", loss_range=[3.0, 5.0], flops_range=spent))
+    fits = str(write_fits(tmp_path / "fits.json", loss_range=[3.0, 5.0], flops_range=spent))
     (inside,) = forecast("--target-loss", "4", "--law", fits, "--hardware", "cpu")["profiles"]
     assert inside["law_extrapolated"] is None
     asked = ("--target-loss", "2", "--law", fits, "--hardware", "cpu")
@@ -189,23 +189,23 @@ def test_what_lies_beyond_the_laws_runs_is_said_in_words(forecast, capsys, tmp_p
     printed = capsys.readouterr().out
     assert f"  law       EXTRAPOLATED: {below['law_extrapolated']}\n" in printed
     assert re.search(r"it buys   loss .* tokens; EXTRAPOLATED: loss .* is below", printed)
-    narrow = str(own_fits(tmp_path / "narrow.json", loss_range=[3.0, 3.5], flops_range=spent))
+    narrow = str(write_fits(tmp_path / "narrow.json", loss_range=[3.0, 3.5], flops_range=spent))
     (above,) = forecast("--target-loss", "4", "--law", narrow, "--hardware", "cpu")["profiles"]
     assert above["law_extrapolated"] == "loss 4 is above the highest of the law's runs, 3.5"
 
 
-@pytest.mark.parametrize(("said", "expected"), [
+@pytest.mark.parametrize(("changes", "expected"), [
     ({"n_sizes": 1}, "SP: its L(C) is of runs of a single size, and chooses no model size; take another with --law"),
     ({"tokens_per_parameter_range": [5.0, 80.0]},
      "SP: its L(C) is of runs of 5 to 80 tokens per parameter, not of one ratio, and chooses no model size"),
 ])  # fmt: skip
-def test_a_law_that_says_nothing_of_size_is_refused(capsys, monkeypatch, tmp_path, said, expected):
+def test_a_law_that_says_nothing_of_size_is_refused(capsys, monkeypatch, tmp_path, changes, expected):
     monkeypatch.chdir(ROOT)
-    fits = own_fits(tmp_path / "fits.json", **said)
+    fits = write_fits(tmp_path / "fits.json", **changes)
     assert main(["forecast", "--target-loss", "4", "--law", str(fits), "--hardware", "cpu"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{fits}: {expected}")
-    own_fits(fits, n_sizes=4, tokens_per_parameter_range=[19.9, 20.3])
+    write_fits(fits, n_sizes=4, tokens_per_parameter_range=[19.9, 20.3])
     assert main(["forecast", "--target-loss", "4", "--law", str(fits), "--hardware", "cpu"]) == 0
 
 
@@ -220,8 +220,8 @@ def test_the_ends_of_the_size_are_what_the_draws_would_choose(forecast, tmp_path
     def asked(constants: list[float] | None, draws: tuple) -> dict:
         named = [name for name in fit["constants"] if name != "n_exponent"]
         changed = {name: {"value": value} for name, value in zip(named, constants or ())}
-        own = fit | {"constants": fit["constants"] | changed, "draws": draws}
-        parts = {"parametric": {"n_parameters": own}} if "parametric" in study else {"compute": [own]}
+        changed_fit = fit | {"constants": fit["constants"] | changed, "draws": draws}
+        parts = {"parametric": {"n_parameters": changed_fit}} if "parametric" in study else {"compute": [changed_fit]}
         path = tmp_path / "fits.json"
         path.write_text(json.dumps({"series": {"": study | parts}}))
         return forecast("--target-loss", loss, "--law", str(path), "--hardware", "cpu")["profiles"][0]
@@ -231,7 +231,7 @@ def test_the_ends_of_the_size_are_what_the_draws_would_choose(forecast, tmp_path
 
 
 def test_a_law_of_compute_gives_a_budget_its_least_or_its_most(forecast, tmp_path):
-    fits = own_fits(tmp_path / "fits.json")
+    fits = write_fits(tmp_path / "fits.json")
     asked = ("--target-loss", "4", "--law", str(fits), "--hardware", "cpu", "--budget-hours")
     (little,) = forecast(*asked, "1e-7")["profiles"]
     assert little["budget_loss"] is None and little["within_budget"] is False
@@ -255,24 +255,24 @@ def tokens_to(study: dict, loss: float, n_layer: int, d_model: int) -> np.ndarra
 
 @pytest.mark.parametrize(("series", "loss"), [("Cerebras-GPT SP", 1.6), ("Chinchilla", 2.3)])
 def test_the_ends_of_an_interval_are_those_of_the_draws_in_tokens_and_what_they_take_in_hours(forecast, series, loss):
-    (found,) = forecast("--target-loss", str(loss), "--series", series, "--hardware", "h100-8")["profiles"]
-    n_layer, d_model = found["n_layer"], found["d_model"]
+    (training,) = forecast("--target-loss", str(loss), "--series", series, "--hardware", "h100-8")["profiles"]
+    n_layer, d_model = training["n_layer"], training["d_model"]
     drawn = tokens_to(json.loads(FITS.read_text())["series"][series], loss, n_layer, d_model)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found["tokens"][1:] == pytest.approx([low, high], rel=0.01)
+    assert training["tokens"][1:] == pytest.approx([low, high], rel=0.01)
     factor, exponent = published.batch_tokens_law(published.read(FITS.parent / "published.csv"))
     model = next(each for each in target_loss.models(fitted_law.read(FITS, series)) if each.d_model == d_model)
     shape = f"n_layer={n_layer},d_model={d_model},n_head={model.n_head},vocab=50257,seq_len=2048,tied=true"
-    for place, tokens in enumerate(found["tokens"]):
+    for end, tokens in enumerate(training["tokens"]):
         batch = str(max(1, round(factor * tokens**exponent / 2048 / 8)))
         plain = forecast("--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch)
-        assert found["hours"][place] == pytest.approx(24 * plain["days"])
-        assert found["energy_kwh"][place] == pytest.approx(plain["energy_kwh"])
+        assert training["hours"][end] == pytest.approx(24 * plain["days"])
+        assert training["energy_kwh"][end] == pytest.approx(plain["energy_kwh"])
 
 
 def test_a_loss_is_held_against_the_irreducible_one_of_the_law_that_is_asked(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    fits = json.loads(own_fits(tmp_path / "fits.json").read_text())
+    fits = json.loads(write_fits(tmp_path / "fits.json").read_text())
     for fit in fits["series"]["SP"]["compute"]:
         if fit["form"] == "offset":
             fit["constants"]["e"]["value"] = 2.0

@@ -106,16 +106,16 @@ def test_a_law_of_best_rates_says_at_how_many_sizes_the_best_is_the_last_rate_tr
             row["validation_loss"] = str(1.1 * float(row["validation_loss"]))
     write_csv(table, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 0
-    ((_, series),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
-    assert series["rates_at_an_end"] == [3, 6]
+    ((_, study),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
+    assert study["rates_at_an_end"] == [3, 6]
     page = (root / "results/quickstart/fits.md").read_text()
     assert "by train.lr; at 3 of 6 the best learning rate is the last one tried on its side)" in page
 
 
-@pytest.mark.parametrize(("loss", "problem"), [
+@pytest.mark.parametrize(("loss", "expected"), [
     ("-1.5", "is -1.5, and a cross-entropy is above 0"), ("0.0", "is 0, and"), ("abc", "holds what is no number"),
 ])  # fmt: skip
-def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, problem):  # noqa: F811
+def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, expected):  # noqa: F811
     write_runs(root)
     table = root / "results/quickstart/runs.csv"
     with open(table, encoding="utf-8", newline="") as file:
@@ -124,7 +124,7 @@ def test_a_loss_that_no_model_has_is_one_line(root, capsys, loss, problem):  # n
     write_csv(table, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("results/quickstart/runs.csv: ") and problem in line
+    assert line.startswith("results/quickstart/runs.csv: ") and expected in line
 
 
 def test_a_law_whose_terms_the_runs_show_is_fitted_with_its_intervals():

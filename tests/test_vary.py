@@ -1,4 +1,4 @@
-"""What an experiment varies as an axis of tables and of a figure; every number is computed a second time with NumPy."""
+"""An axis that an experiment varies, in tables and in a figure; every number is computed a second time with NumPy."""
 
 from __future__ import annotations
 

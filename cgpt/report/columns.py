@@ -16,7 +16,8 @@ Row = dict[str, Any]
 
 # A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
-CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
+BASELINE = "bag of words"  # the condition of a score that no language model has
+CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", BASELINE)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def belongs(row: Row, column: Row) -> bool:
     """Whether a result stands in this column: it is the same but for axes that do not touch the result."""
     same = all(row[key] == column[key] for key in COLUMN_KEYS if key != "setting")
     return same and row["point"].items() <= column["point"].items()
+
+
+def is_baseline(row: Row) -> bool:
+    """Whether a row is a score of the baseline; a row of a run is not."""
+    return row.get("condition") == BASELINE
 
 
 def tasks_of(scores: Iterable[Row], order: Sequence[str]) -> list[str]:

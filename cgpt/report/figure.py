@@ -97,6 +97,13 @@ def machine_label(hardware: str, timing: str, remarks: Sequence[str], job_overhe
     return name + (f"; a job takes {job_overhead_s / 60:.0f} min more" if job_overhead_s else "")
 
 
+def same_height(panels: Sequence[Axes]) -> None:
+    """Give panels that are to be compared by eye the same range of values."""
+    limits = [limit for axes in panels for limit in axes.get_ylim()]
+    for axes in panels:
+        axes.set_ylim(min(limits), max(limits))
+
+
 def handle(label: str, **look: Any) -> Any:
     """An entry of a legend."""
     from matplotlib.lines import Line2D

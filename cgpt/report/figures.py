@@ -18,6 +18,7 @@ from cgpt.report.columns import (
     column_key,
     column_names,
     grouped,
+    is_baseline,
     mean,
     series,
     series_order,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
     from cgpt.experiment.run import Plan
 
-BASELINE: dict[str, Any] = {"linestyle": ":"}
 CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
 MOST_INSIDE = 6  # entries of a legend, or labels of points, that do not cover what is drawn
 MOST_INCHES = 16.0  # of a figure's width
@@ -101,7 +101,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     tasks = tasks_of(scores, task_order)
     scores, titles = _labels_to_titles(scores, tasks)
     looks = _looks(scores)
-    models = column_names([row for row in scores if row["condition"] != "bag of words"])
+    models = column_names([row for row in scores if not is_baseline(row)])
     wide = max(3.0, 0.3 * len(models))
     across = min(len(tasks), 3 if len(tasks) != 4 else 2, max(1, int(MOST_INCHES / wide)))
     down = math.ceil(len(tasks) / across)
@@ -220,7 +220,7 @@ def _looks(scores: list[Row], name: Callable[[Row], str] = series) -> dict[str, 
     for row in sorted(scores, key=series_order):
         if name(row) not in looks:
             n = len(looks) % len(COLOURS)
-            marks = BASELINE if row["condition"] == "bag of words" else {"linestyle": "", "marker": MARKERS[n]}
+            marks = {"linestyle": ":"} if is_baseline(row) else {"linestyle": "", "marker": MARKERS[n]}
             looks[name(row)] = {"color": COLOURS[n], **marks}
     return looks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -38,6 +38,14 @@ class Page:
     question: str
     facts: Sequence[tuple[str, str]]
     tables: Sequence[Table]
+
+
+def table_of(title: str, header: Sequence[str | Cell], rows: Iterable[Sequence[str | Cell]], in_groups: bool = False
+             ) -> Table:  # fmt: skip
+    """A table of plain texts and cells; a row shorter than the header ends in empty cells."""
+    cells = [[each if isinstance(each, Cell) else Cell(each) for each in (*row, *[""] * (len(header) - len(row)))]
+             for row in (header, *rows)]  # fmt: skip
+    return Table(title, cells[0], cells[1:], in_groups)
 
 
 def markdown(page: Page) -> str:

@@ -13,7 +13,7 @@ from cgpt.experiment.run import LAST_FILE
 from cgpt.files.csv_file import read_csv
 from cgpt.records import DIVERGED_FILE, PretrainRecord, Score, ScoresRecord, read_diverged, read_run, read_scores
 from cgpt.report.axes import as_value
-from cgpt.report.columns import Row
+from cgpt.report.columns import BASELINE, Row
 from cgpt.report.scales import scale_of
 from cgpt.scaling.points import RUN_COLUMNS
 from cgpt.spec import LENGTHS, Experiment
@@ -241,7 +241,7 @@ def _run_row(record: PretrainRecord, common: Row) -> Row:
 def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: dict[str, Row]) -> list[Row]:
     """A row for each metric; `runs` are the rows of the models, by run."""
     if record.stage == "baseline":
-        trained: Row = {"model": "bag of words", "n_labels": chain["baseline"].spec.get("n_labels")}
+        trained: Row = {"model": BASELINE, "n_labels": chain["baseline"].spec.get("n_labels")}
     else:
         checkpoint = chain.get(record.stage)
         if checkpoint is None or checkpoint.id not in runs:
@@ -269,7 +269,7 @@ def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: 
 
 def _condition(record: ScoresRecord, trained: Row) -> str:
     if record.stage == "baseline":
-        return "bag of words"
+        return BASELINE
     if record.stage == "finetune":
         return "fine-tuned" if trained["start"] == "pretrained" else "from scratch"
     return "few-shot" if record.n_shot else "zero-shot"

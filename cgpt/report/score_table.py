@@ -16,6 +16,7 @@ from cgpt.report.columns import (
     column_names,
     columns,
     grouped,
+    is_baseline,
     mean,
     series,
     series_order,
@@ -46,7 +47,7 @@ class Setting:
 def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axis | None = None) -> Table:
     """One metric of each task: a row per condition and value of the axis, a column per model from small to large."""
     rows = beside(scores, axis)
-    of_columns = columns([row for row in rows if row["condition"] != "bag of words"] or rows)
+    of_columns = columns([row for row in rows if not is_baseline(row)] or rows)
     names = column_names(of_columns.values())
     header = [Cell("task"), Cell("condition"), *([Cell(axis.name)] if axis else []), *_column_headers(names)]
     body: list[list[Cell]] = []
@@ -129,7 +130,7 @@ def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, Setting]:
 
 def _at_column(rows: list[Row], column: Row) -> list[Row]:
     """The rows of a column; the baseline has no model, so that its one value stands in every column."""
-    return [row for row in rows if row["condition"] == "bag of words" or belongs(row, column)]
+    return [row for row in rows if is_baseline(row) or belongs(row, column)]
 
 
 def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) -> dict[Any, Cell]:

@@ -11,7 +11,7 @@ from cgpt.formats import score, short
 from cgpt.records import ANSWER_BITS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
-from cgpt.report.columns import COLUMN_KEYS, Row, column_key, column_names, grouped
+from cgpt.report.columns import BASELINE, COLUMN_KEYS, Row, column_key, column_names, grouped, is_baseline
 from cgpt.report.labels import LABELS
 from cgpt.report.machines.table import hardware_rows, hardware_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
@@ -43,7 +43,7 @@ _CONDITIONS = (
     ("zero-shot", "the pretrained model, which has seen no example of the task"),
     ("few-shot", "the pretrained model, with solved examples of the task in its prompt"),
     ("fine-tuned", "the pretrained model, trained further on the task"),
-    ("bag of words", "logistic regression on word counts, trained on the same labels"),
+    (BASELINE, "logistic regression on word counts, trained on the same labels"),
 )
 MOST_NAMED = 12  # missing records
 
@@ -131,7 +131,7 @@ def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
     if any(" ± " in cell.text for cell in cells):
         facts.append(("mean ± sd", "mean and sample standard deviation over n training seeds, which is no interval of "
                       "the mean; one seed is given without sd"))  # fmt: skip
-    elif any(row["condition"] != "bag of words" for row in rows.scores):
+    elif not all(map(is_baseline, rows.scores)):
         facts.append(("one seed", "each result is of one training seed: how far seeds differ is not known"))
     if any("se " in cell.note for cell in cells):
         facts.append(("se", "standard error of the metric over the test documents (with several seeds, the mean of "

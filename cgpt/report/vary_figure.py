@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 from cgpt.errors import UserError
 from cgpt.report.axes import AT, Axis, axes_of, beside, setting_text, value_text
 from cgpt.report.columns import (
+    BASELINE,
     Row,
     belongs,
     column_key,
     column_names,
     columns,
     grouped,
+    is_baseline,
     mean,
     series,
     series_order,
     tasks_of,
 )
-from cgpt.report.figure import GREY, handle, legend_below, new_figure, note, styles_of, write_figures
+from cgpt.report.figure import GREY, handle, legend_below, new_figure, note, same_height, styles_of, write_figures
 from cgpt.report.figures import CHANCE, name_metric
 from cgpt.report.flags import loss_flags, score_flags
 from cgpt.report.labels import LABELS
@@ -84,10 +86,8 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
     measures = _measures(experiment, axis, runs, diverged, scores)
     panels = _layout([row for measure in measures for row in (*measure.rows, *measure.diverged)])
     looks = styles_of(list(dict.fromkeys(line for lines in panels.values() for line in lines)))
-    of_models = [
-        row for measure in measures for row in measure.rows if row.get("condition", "bag of words") != "bag of words"
-    ]
-    conditions = list(dict.fromkeys(series(row) for row in of_models))
+    every = [row for measure in measures for row in measure.rows]
+    conditions = list(dict.fromkeys(series(row) for row in every if "condition" in row and not is_baseline(row)))
     across = len(panels) if len(panels) > 1 else min(3, len(measures))
     down = len(measures) if len(panels) > 1 else math.ceil(len(measures) / across)
     pairs = [(measure, panel) for measure in measures for panel in panels]
@@ -99,10 +99,7 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
         _label(box, measure, axis)
         box.set_title("\n".join([measure.name, *filter(None, panel.split(", "))]), fontweight="bold")
     for n in range(0, len(pairs), len(panels)):
-        of_measure = boxes[n : n + len(panels)]
-        lows, highs = zip(*(box.get_ylim() for box in of_measure))
-        for box in of_measure:
-            box.set_ylim(min(lows), max(highs))
+        same_height(boxes[n : n + len(panels)])
     legend_below(figure, _handles(measures, looks, conditions, marks))
     return figure
 
@@ -123,7 +120,7 @@ def _measures(
 
 def _layout(rows: list[Row]) -> dict[str, dict[str, Row]]:
     """The lines of each panel, by name, with a row of the column that each stands for."""
-    every = list(columns([row for row in rows if row.get("condition") != "bag of words"]).values())
+    every = list(columns([row for row in rows if not is_baseline(row)]).values())
     plain = column_names([row | {"setting": ""} for row in every])
     models = {id(row): plain[column_key(row | {"setting": ""})] for row in every}
     settings = list(dict.fromkeys(setting_text(row["point"]) for row in every))
@@ -151,10 +148,10 @@ def _line(
     marks: dict[str, dict[str, Any]],
 ) -> None:
     """Draw what one column has, a line for each condition of a task; note in `marks` what was marked."""
-    words = [row for row in measure.rows if row.get("condition") == "bag of words"]
-    if words:
-        box.axhline(mean([row["value"] for row in words]).value, **WORDS)
-    rows = [row for row in measure.rows if row.get("condition") != "bag of words" and belongs(row, column)]
+    baseline = [row["value"] for row in measure.rows if is_baseline(row)]
+    if baseline:
+        box.axhline(mean(baseline).value, **WORDS)
+    rows = [row for row in measure.rows if not is_baseline(row) and belongs(row, column)]
     names = [series(row) if "condition" in row else "" for row in rows]
     for name in dict.fromkeys(names):
         of_name = [row for row, its_name in zip(rows, names, strict=True) if its_name == name]
@@ -247,6 +244,6 @@ def _handles(
     handles = [handle(name, **look) for name, look in looks.items()]
     if len(conditions) > 1:
         handles += [handle(name, color=GREY, linestyle=dash) for name, dash in zip(conditions, itertools.cycle(LINES))]
-    handles += [handle("bag of words", **WORDS)] if any(row.get("condition") == "bag of words" for row in rows) else []
+    handles += [handle(BASELINE, **WORDS)] if any(map(is_baseline, rows)) else []
     handles += [handle("chance", **CHANCE)] if any(row.get("chance") is not None for row in rows) else []
     return handles + [handle(meaning, color=GREY, **look) for meaning, look in marks.items()]

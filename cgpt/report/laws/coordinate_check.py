@@ -13,8 +13,8 @@ from scipy.optimize import isotonic_regression
 from cgpt import provenance
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
-from cgpt.report.figure import COLOURS, GREY, MARKERS, log_ticks, new_figure, write_figure
-from cgpt.report.page import Cell, Page, Table, markdown
+from cgpt.report.figure import COLOURS, GREY, MARKERS, log_ticks, new_figure, same_height, write_figure
+from cgpt.report.page import Page, Table, markdown, table_of
 from cgpt.training.coordinate_check import (
     COLUMNS,
     PARAMETRIZATIONS,
@@ -83,12 +83,10 @@ def _table(value: str, every: Sequence[Slope], steps: Sequence[int]) -> Table:
     """A row per parametrization and activation, a column per step that has such slopes."""
     cells = {(s.parametrization, s.place, s.step): s for s in every if s.value == value and s.step in steps}
     columns = sorted({step for *_, step in cells})
-    rows = [
-        [Cell(kind), Cell(activation), *(Cell(_slope(cells[kind, activation, step])) for step in columns)]
-        for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)
-    ]
-    header = [Cell("parametrization"), Cell("place"), *(Cell(f"step {step}") for step in columns)]
-    return Table(f"Slopes of the {SIZES[value]}", header, rows)
+    rows = [[kind, activation, *(_slope(cells[kind, activation, step]) for step in columns)]
+            for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)]  # fmt: skip
+    header = ["parametrization", "place", *(f"step {step}" for step in columns)]
+    return table_of(f"Slopes of the {SIZES[value]}", header, rows)
 
 
 def _slope(slope: Slope) -> str:
@@ -136,9 +134,8 @@ def _pair(panels: Sequence[Axes], rows: Sequence[Row], by: str, value: str, look
     by_kind = [[row for row in rows if row["parametrization"] == kind] for kind in PARAMETRIZATIONS]
     ends = [[_line(axes, of_kind, by, value, name, look) for name, look in looks.items()]
             for axes, of_kind in zip(panels, by_kind)]  # fmt: skip
-    limits = [limit for axes in panels for limit in axes.get_ylim()]
+    same_height(panels)
     for axes, heights in zip(panels, ends):
-        axes.set_ylim(min(limits), max(limits))
         log_ticks(axes.yaxis)
         _label(axes, heights, list(looks.values()))
 

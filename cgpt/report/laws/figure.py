@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgpt.formats import short
-from cgpt.report.figure import COLOURS, MARKERS, log_ticks, new_figure, styles_of
+from cgpt.report.figure import COLOURS, MARKERS, log_ticks, new_figure, same_height, styles_of
 from cgpt.report.labels import LABELS
 from cgpt.report.laws.page import power_in_words
 from cgpt.scaling import isoflop
@@ -43,9 +43,7 @@ def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Fi
         drawn[kind](axes, curves, studies)
         log_loss(axes)
     if len({kind for kind, _ in shown}) < len(shown):  # panels to compare by eye
-        low, high = zip(*(axes.get_ylim() for axes in panels))
-        for axes in panels:
-            axes.set_ylim(min(low), max(high))
+        same_height(panels)
     return figure
 
 

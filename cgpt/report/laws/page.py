@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cgpt.formats import short, short_amount
-from cgpt.report.page import Cell, Page, Table
+from cgpt.report.page import Cell, Page, Table, table_of
 from cgpt.scaling.statistics import CONFIDENCE
 
 N_KEPT_DRAWS = 1000  # in fits.json, for the intervals of forecasts
@@ -35,11 +35,11 @@ def _downstream_table(tasks: list[dict[str, Any]]) -> Table:
     """The sigmoids of accuracy in loss and their errors, in points of accuracy."""
     names = ("task", "low", "high", "slope", "middle", "model left out", "13B, its loss given, from smaller", "Pythia")
     keys = ("left_out_mean_error", "largest_error", "pythia_mean_error")
-    rows = [[Cell(task["task"]), *(Cell(f"{task[key]:.3g}") for key in ("low", "high", "slope", "middle")),
-             *(Cell(f"{100 * task[key]:{'+' if key == 'largest_error' else ''}.1f}") for key in keys)]
+    rows = [[task["task"], *(f"{task[key]:.3g}" for key in ("low", "high", "slope", "middle")),
+             *(f"{100 * task[key]:{'+' if key == 'largest_error' else ''}.1f}" for key in keys)]
             for task in tasks]  # fmt: skip
-    return Table("Zero-shot accuracy from loss: Cerebras-GPT SP and muP, mean absolute errors in points of accuracy",
-                 [Cell(name) for name in names], rows)  # fmt: skip
+    title = "Zero-shot accuracy from loss: Cerebras-GPT SP and muP, mean absolute errors in points of accuracy"
+    return table_of(title, names, rows)
 
 
 def _plain(value: Any, key: str = "") -> Any:
@@ -89,17 +89,17 @@ def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
              "largest left out")  # fmt: skip
     rows = []
     for fit in fits:
-        cells = [fit["unit"].replace("_", " "), fit["flops"], fit["form"]]
+        texts = [fit["unit"].replace("_", " "), fit["flops"], fit["form"]]
         if "problem" in fit:
-            cells += [fit["problem"], *[""] * 6]
+            texts.append(fit["problem"])
         else:
-            cells += [*_law_cells(fit), _correlation(fit), f"{fit['residual_sd']:.2%}"]
-            cells += [_lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
-        rows.append([Cell(text) for text in cells])
-    return Table(title, [Cell(name) for name in names], rows)
+            texts += [*_law_texts(fit), _correlation(fit), f"{fit['residual_sd']:.2%}"]
+            texts += [_lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
+        rows.append(texts)
+    return table_of(title, names, rows)
 
 
-def _law_cells(fit: Mapping[str, Any]) -> list[str]:
+def _law_texts(fit: Mapping[str, Any]) -> list[str]:
     """C0, alpha and E of a law of a cost; E with the word where it lies at the 0 that it is not let below."""
     c0, alpha, *e = fit["constants"].values()
     offset = _constant(e[0], lambda value: "0 (bound)" if value == 0 else f"{value:.4g}") if e else ""
@@ -128,10 +128,10 @@ def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:
         if fit["flops"] == study["primary_flops"] and fit["unit"] == "nats_per_token":
             for held in fit.get("held_out", ()):
                 errors.setdefault((held["model"], held["flops"]), {})[fit["form"]] = held["error"]
-    rows = [[Cell(model), Cell(f"{flops:.3g}"), *(Cell(f"{of[form]:+.2%}" if form in of else "")
-                                                  for form in ("offset", "power"))]
-            for (model, flops), of in sorted(errors.items(), key=lambda item: item[0][1])]  # fmt: skip
-    return Table(title, [Cell(name) for name in ("model", "FLOPs", "offset", "power")], rows)
+    forms = ("offset", "power")
+    rows = [[model, f"{flops:.3g}", *(f"{by_form[form]:+.2%}" if form in by_form else "" for form in forms)]
+            for (model, flops), by_form in sorted(errors.items(), key=lambda item: item[0][1])]  # fmt: skip
+    return table_of(title, ("model", "FLOPs", *forms), rows)
 
 
 def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
@@ -141,55 +141,53 @@ def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
     for counts, fit in fits.items():
         counted = "all parameters" if counts == "n_parameters" else "no embeddings"
         if "problem" in fit:
-            rows.append(["", counted, fit["problem"], *[""] * 8])
+            rows.append(["", counted, fit["problem"]])
             continue
         rest = [_correlation(fit), f"{fit['residual_sd']:.2%}", _largest_left_out(fit)]
         for unit, key in (("nats per token", "constants"), ("bits per byte", "constants_bits_per_byte")):
             if key in fit:
                 rows.append([unit, counted, *map(_constant, fit[key].values()), *rest])
-    return Table(title, [Cell(name) for name in names], [[Cell(text) for text in row] for row in rows])
+    return table_of(title, names, rows)
 
 
 def _isoflop_tables(of: str, study: Mapping[str, Any]) -> Iterator[Table]:
     """The minima and the powers of compute that they follow, by parabolas through the nearest and through all sizes."""
     if "budgets" not in study:
-        yield Table(f"IsoFLOP{of}", [Cell("problem")], [[Cell(study["problem"])]])
+        yield table_of(f"IsoFLOP{of}", ["problem"], [[study["problem"]]])
         return
     windows = [("all", study)]
     if "all_sizes" in study:
         windows = [(f"{study['n_sizes_in_parabola']} nearest", study), ("all", study["all_sizes"])]
     header = ["FLOPs", "runs", "sizes", "parabola through", "minimum", "N*", "D*", "D* / N*"]
     rows = [_budget_row(words, budget) for words, window in windows for budget in window["budgets"]]
-    yield Table(f"IsoFLOP minima{of} (equal FLOPs by {study['designed_in']})", [Cell(name) for name in header], rows)
+    yield table_of(f"IsoFLOP minima{of} (equal FLOPs by {study['designed_in']})", header, rows)
     rows = []
     for words, window in windows:
         if "laws" not in window:
-            rows.append([Cell(window["problem"]), Cell(words), *[Cell("")] * 4])
+            rows.append([window["problem"], words])
         for name, law in window.get("laws", {}).items():
             held_out = [f"{law[f'{key}_held_out_error']:+.1%}" if f"{key}_held_out_error" in law else ""
                         for key in "nd"]  # fmt: skip
             exponents = [_constant(law[f"{key}_exponent"]) for key in "nd"]
-            rows.append([Cell(text) for text in (name, words, *exponents, *held_out)])
+            rows.append([name, words, *exponents, *held_out])
     names = ("FLOPs", "parabola through", "N* ~ C^", "D* ~ C^", "N* of the largest budget left out", "D* of it")
-    yield Table(f"Best size and tokens{of}", [Cell(name) for name in names], rows)
+    yield table_of(f"Best size and tokens{of}", names, rows)
 
 
-def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
+def _budget_row(words: str, budget: Mapping[str, Any]) -> list[str]:
     texts = [f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]), words]
     if not budget["interior"]:
-        texts += [f"NOT interior: best at {short(budget['best_size_trained'])}, an end", "", "", ""]
-    else:
-        share = budget["interior_share_of_draws"]
-        texts += ["interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws"]
-        texts += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
-        texts += [_constant(budget["tokens_per_parameter"], short_amount, short_amount)]
-    return [Cell(text) for text in texts]
+        return [*texts, f"NOT interior: best at {short(budget['best_size_trained'])}, an end"]
+    share = budget["interior_share_of_draws"]
+    return [*texts, "interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws",
+            *(_constant(budget[key], short, short) for key in ("n_parameters", "tokens")),
+            _constant(budget["tokens_per_parameter"], short_amount, short_amount)]  # fmt: skip
 
 
 def _learning_rate_table(title: str, study: Mapping[str, Any]) -> Table:
     """One row a width, and the power of the width that the best rate follows."""
     if "problem" in study:
-        return Table(title, [Cell("problem")], [[Cell(study["problem"])]])
+        return table_of(title, ["problem"], [[study["problem"]]])
     names = ("d_model", "parameters", "best lr", "best lr trained", "loss there", "lost at the narrowest one's")
     rows = []
     for width in study["widths"]:
@@ -200,13 +198,11 @@ def _learning_rate_table(title: str, study: Mapping[str, Any]) -> Table:
             best += " or beyond, NOT interior: an end of the rates"
         elif share < CONFIDENCE:
             best += f", interior in {share:.0%} of draws"
-        rows.append([Cell(text) for text in (
-            str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_on_grid']:g}",
-            f"{width['best_loss_on_grid']:.3f}", f"{width['lost_at_narrowest_best_lr']:.3f}",
-        )])  # fmt: skip
+        rows.append([str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_on_grid']:g}",
+                     f"{width['best_loss_on_grid']:.3f}", f"{width['lost_at_narrowest_best_lr']:.3f}"])  # fmt: skip
     if power := study.get("power_of_width"):
-        rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(power_in_words(power)), *[Cell("")] * 3])
-    return Table(title, [Cell(name) for name in names], rows)
+        rows.append(["best lr ~ d_model^", "", power_in_words(power)])
+    return table_of(title, names, rows)
 
 
 def power_in_words(power: Mapping[str, Any]) -> str:
@@ -224,16 +220,16 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
              "a job takes besides")  # fmt: skip
     rows = []
     for fit in fits:
-        cells = [Cell(COST_WORDS[fit["cost"]]), Cell(fit["form"] or "")]
+        cells: list[str | Cell] = [_machine(fit), COST_WORDS[fit["cost"]], fit["form"] or ""]
         if "problem" in fit:
-            cells += [Cell("", fit["problem"]), *[Cell("")] * 6]
+            cells.append(Cell("", fit["problem"]))
         else:
-            c0, *rest = _law_cells(fit)
+            c0, *rest = _law_texts(fit)
             besides = _mark(fit) + short_amount(fit["job_overhead"]) if fit["job_overhead"] else ""
-            cells += map(Cell, (_mark(fit) + c0, *rest, _correlation(fit), f"{fit['residual_sd']:.2%}",
-                                _largest_left_out(fit), besides))  # fmt: skip
-        rows.append([_machine(fit), *cells])
-    return Table(title, [Cell(name) for name in names], rows, in_groups=True)
+            cells += [_mark(fit) + c0, *rest, _correlation(fit), f"{fit['residual_sd']:.2%}", _largest_left_out(fit),
+                      besides]  # fmt: skip
+        rows.append(cells)
+    return table_of(title, names, rows, in_groups=True)
 
 
 def _cheapest_table(title: str, ways: list[dict[str, Any]]) -> Table:
@@ -242,11 +238,11 @@ def _cheapest_table(title: str, ways: list[dict[str, Any]]) -> Table:
     for way in ways:
         rows.setdefault((way["loss"], way["hardware"]), {})[way["cost"]] = way
     costs = [cost for cost in COST_WORDS if any(way["cost"] == cost for way in ways)]
-    body = [[Cell(f"{loss:.2f}"), _machine(next(iter(of_costs.values()))),
-             *(_way(of_costs[cost]) if cost in of_costs else Cell("") for cost in costs)]
+    body = [[f"{loss:.2f}", _machine(next(iter(of_costs.values()))),
+             *(_way(of_costs[cost]) if cost in of_costs else "" for cost in costs)]
             for (loss, _), of_costs in rows.items()]  # fmt: skip
-    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(COST_WORDS[cost]) for cost in costs)]
-    return Table(title, header, body, in_groups=True)
+    header: list[str | Cell] = [Cell("loss", "nats per token"), "machine", *(COST_WORDS[cost] for cost in costs)]
+    return table_of(title, header, body, in_groups=True)
 
 
 def _machine(fit: Mapping[str, Any]) -> Cell:

@@ -9,7 +9,7 @@ from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
 from cgpt.report.machines.table import amount_cell
-from cgpt.report.page import Cell, Page, Table, markdown
+from cgpt.report.page import Cell, Page, markdown, table_of
 
 
 def write(rows: list[Row], path: Path) -> None:
@@ -20,10 +20,10 @@ def write(rows: list[Row], path: Path) -> None:
 
 def as_page(rows: list[Row]) -> Page:
     """The table for people; all of it is modeled, so that every time and energy carries a `~`."""
-    header = [
-        Cell("model"), Cell("hardware"), Cell("batch", "sequences"), Cell("step time", "s"), Cell("tokens per second"),
+    header: list[str | Cell] = [
+        "model", "hardware", Cell("batch", "sequences"), Cell("step time", "s"), "tokens per second",
         Cell("utilisation", "% of the dense peak"), Cell("energy per token", "J"), Cell("time to train", "days"),
-        Cell("energy to train", "MWh"), Cell("bound by"), Cell("fits"),
+        Cell("energy to train", "MWh"), "bound by", "fits",
     ]  # fmt: skip
     facts = [
         ("~", "computed by a model of the hardware; nothing here was run or measured"),
@@ -37,17 +37,18 @@ def as_page(rows: list[Row]) -> Page:
         ("source of batch sizes, steps and systems", "cerebras_gpt_runs.csv"),
     ]  # fmt: skip
     question = "What would the training of the seven Cerebras-GPT take on other machines?"
-    return Page("Cerebras-GPT by forecast", question, facts, [Table("Machines", header, list(map(_cells, rows)), True)])
+    table = table_of("Machines", header, map(_cells, rows), in_groups=True)
+    return Page("Cerebras-GPT by forecast", question, facts, [table])
 
 
-def _cells(row: Row) -> list[Cell]:
+def _cells(row: Row) -> list[str | Cell]:
     notes = [f"{row['systems']} systems"] if row["systems"] > 1 else []
     notes += ["extrapolated"] if row["extrapolated"] else []
-    fits = {True: Cell("yes"), False: Cell("no"), None: Cell("")}[row["fits"]]
     return [
         Cell(row["model"], f"{row['tokens'] / 1e9:.3g} B tokens"), Cell(row["hardware"], ", ".join(notes)),
-        Cell(f"{row['batch_size']:,}"), amount_cell(row["step_s"]), amount_cell(row["tokens_per_s"]),
+        f"{row['batch_size']:,}", amount_cell(row["step_s"]), amount_cell(row["tokens_per_s"]),
         amount_cell(row["utilisation"], 100), amount_cell(row["energy_j_per_token"]),
         amount_cell(row["seconds"], 1 / SECONDS_PER_DAY), amount_cell(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
-        Cell((row["bound_by"] or "").replace("_", " ")), fits,
+        (row["bound_by"] or "").replace("_", " "),
+        {True: "yes", False: "no", None: ""}[row["fits"]],
     ]  # fmt: skip

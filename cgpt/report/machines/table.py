@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgpt.formats import amount, score
 from cgpt.report.columns import Row, column_key, column_names, series, series_order
-from cgpt.report.page import Cell, Table
+from cgpt.report.page import Cell, Table, table_of
 from cgpt.report.rows import Rows
 from cgpt.report.score_table import metric_text
 from cgpt.scaling.machines import HARDWARE_COLUMNS
@@ -45,18 +45,19 @@ def hardware_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     of_machines = hardware_rows(rows)
     names = column_names(map(anywhere, of_machines))
     scores = [(task, *shown) for task in tasks if (shown := _scores(rows.scores, task))]
-    header = [Cell("model"), Cell("hardware"), Cell("seconds"), Cell("seed"), Cell("validation loss", "nats per token")]
+    header: list[str | Cell] = ["model", "hardware", "seconds", "seed", Cell("validation loss", "nats per token")]
     header += [Cell(task, label) for task, label, _ in scores]
-    header += [Cell(label, unit) for _, label, unit, _ in _COSTS] + [Cell("bound by")]
+    header += [*(Cell(label, unit) for _, label, unit, _ in _COSTS), "bound by"]
     body = []
     for row in of_machines:
         loss = row["validation_loss"]
-        cells = [Cell(names[column_key(anywhere(row))]), _machine(row), _timing(row)]
-        cells += [Cell(str(row["seed"])), Cell("" if loss is None else f"{loss:.3f}")]
-        cells += [Cell(by_run.get(row["pretrain_run"], "")) for _, _, by_run in scores]
-        cells += [amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS]
-        body.append([*cells, Cell((row["bound_by"] or "").replace("_", " "))])
-    return Table("Machines", header, body, in_groups=True)
+        body.append([
+            names[column_key(anywhere(row))], _machine(row), _timing(row), str(row["seed"]),
+            "" if loss is None else f"{loss:.3f}", *(by_run.get(row["pretrain_run"], "") for _, _, by_run in scores),
+            *(amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS),
+            (row["bound_by"] or "").replace("_", " "),
+        ])  # fmt: skip
+    return table_of("Machines", header, body, in_groups=True)
 
 
 def anywhere(row: Row) -> Row:
