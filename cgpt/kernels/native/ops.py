@@ -22,13 +22,14 @@ def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> T
     """As `plain.ops.embedding`."""
     (B, T), C = tokens.shape, wte.shape[1]
     outs = [empty(B, T, C, like=wte)]
-    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C], [scale], 2 * B * T * C)[0]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, 0], [scale], 2 * B * T * C)[0]
 
 
 def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
     """As `plain.ops.embedding_at`."""
     B, C = tokens.shape[0], wte.shape[1]
-    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C], [scale])[0]
+    outs = [empty(B, 1, C, like=wte)]
+    return native_call("embedding", outs, [tokens, wte, wpe, positions], [B, 1, C, 1], [scale])[0]
 
 
 def embedding_grads(
