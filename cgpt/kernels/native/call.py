@@ -106,7 +106,7 @@ class NativeProgram(CPUProgram):
         def run(*addresses: ctypes.c_uint64) -> None:
             bufs = (ctypes.c_uint64 * len(addresses))(*addresses)
             with one_kernel:
-                function((ctypes.c_uint64 * 3)(*map(ctypes.addressof, (bufs, dims, consts))))
+                function((ctypes.c_uint64 * 3)(*(ctypes.addressof(array) for array in (bufs, dims, consts))))
                 check_memory()
 
         self.fxn = run
