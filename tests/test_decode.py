@@ -62,10 +62,9 @@ def test_the_embedding_at_a_position_equals_its_twin():
     tokens, positions = np.array([[3], [0], [3]], np.int32), np.array([[4], [0], [1]], np.int32)
     wte, wpe = normal(5, 7), normal(6, 7)
     for ops in (NATIVE, PLAIN):
-        x = run(ops.embedding_at, tokens, positions, wte, wpe)[0]
-        np.testing.assert_array_equal(x, wte[tokens] + wpe[positions])
-        scaled = run(lambda *t, ops=ops: ops.embedding_at(*t, scale=10.0), tokens, positions, wte, wpe)[0]
-        np.testing.assert_array_equal(scaled, np.float32(10) * (wte[tokens] + wpe[positions]))
+        for scale in (1.0, 10.0):
+            x = run(lambda *t, ops=ops, scale=scale: ops.embedding(*t[:3], scale, t[3]), tokens, wte, wpe, positions)[0]
+            np.testing.assert_array_equal(x, np.float32(scale) * (wte[tokens] + wpe[positions]))
 
 
 @pytest.mark.parametrize("B, H, S, D", [(1, 1, 1, 1), (1, 2, 9, 17), (3, 3, 20, 5), (4, 1, 70, 64)])

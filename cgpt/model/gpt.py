@@ -149,8 +149,7 @@ class GPT:
         wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
         if positions is not None:
             check_positions(positions, tokens, self.config)
-            return self.ops.embedding_at(tokens, positions, wte, wpe, scale)
-        return self.ops.embedding(tokens, wte, wpe, scale)
+        return self.ops.embedding(tokens, wte, wpe, scale, positions)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""

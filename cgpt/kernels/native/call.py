@@ -104,8 +104,9 @@ class NativeProgram(CPUProgram):
         consts = (ctypes.c_float * max(1, len(call["consts"])))(*call["consts"])
 
         def run(*addresses: ctypes.c_uint64) -> None:
+            bufs = (ctypes.c_uint64 * len(addresses))(*addresses)
             with one_kernel:
-                function((ctypes.c_uint64 * len(addresses))(*addresses), dims, consts)
+                function((ctypes.c_uint64 * 3)(*(ctypes.addressof(array) for array in (bufs, dims, consts))))
                 check_memory()
 
         self.fxn = run

@@ -18,17 +18,12 @@ ACTIVATION_FLOPS = {None: 0, "gelu": 28, "gelu_new": 12, "relu": 1}  # in the or
 SOFTMAX_FLOPS = 5
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0, positions: Tensor | None = None) -> Tensor:
     """As `plain.ops.embedding`."""
     (B, T), C = tokens.shape, wte.shape[1]
-    outs = [empty(B, T, C, like=wte)]
-    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C], [scale], 2 * B * T * C)[0]
-
-
-def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """As `plain.ops.embedding_at`."""
-    B, C = tokens.shape[0], wte.shape[1]
-    return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C], [scale])[0]
+    ins = [tokens, wte, wpe] if positions is None else [tokens, wte, wpe, positions]
+    dims, flops = [B, T, C, int(positions is not None)], 2 * B * T * C
+    return native_call("embedding", [empty(B, T, C, like=wte)], ins, dims, [scale], flops)[0]
 
 
 def embedding_grads(

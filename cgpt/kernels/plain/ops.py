@@ -18,20 +18,18 @@ from cgpt.kernels.plain.capture import Captured as Captured
 VOCABULARY_MULTIPLE = 64  # of rows that products are computed on: tensor cores take multiples of 8 and 16
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """(wte[tokens] + wpe[0 to T - 1]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    return (wte[tokens] + wpe[: tokens.shape[1]]) * scale
+def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0, positions: Tensor | None = None) -> Tensor:
+    """(wte[tokens] + wpe[positions]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C).
 
-
-def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
-    return (wte[tokens] + wpe[positions]) * scale
+    `positions` (B, T) int32; None: 0 to T - 1 in each sequence.
+    """
+    return (wte[tokens] + (wpe[: tokens.shape[1]] if positions is None else wpe[positions])) * scale
 
 
 def embedding_grads(
     dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Gradients (V, C) and (S, C) of `embedding` in wte and wpe, from dx (B, T, C).
+    """Gradients (V, C) and (S, C) in wte and wpe of `embedding` at positions 0 to T - 1, from dx (B, T, C).
 
     `dhead` (V, C) is the gradient that a tied wte has as the head; it is added, and may be overwritten. The gradient in
     wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is less

@@ -1,8 +1,8 @@
 #pragma once
 // The CPU kernels of a GPT, float32, row-major, named as in native/ops.py. OpenBLAS does the matrix products.
 //
-// Every kernel is `name(void **bufs, const void *dims, const void *consts)`: the tensors, outputs first; the sizes, all
-// int64, and the constants, all float, each seen as a struct that names them.
+// Every kernel is `name(const void *call)`. It sees the call as a struct of its own that names, behind three pointers,
+// its tensors (`bufs`, outputs first), its sizes (`dims`, all int64) and its constants (`consts`, all float).
 // Shapes: B sequences, T tokens, C = d_model, H heads of width D, V words, S positions.
 // Work is cut into items by shape alone and threads take items as they come free, so a result is the same bit for
 // bit at any number of threads. Reductions over items run in item order.
@@ -150,6 +150,12 @@ static float *scratch(int slot, int64_t n_floats) {
     out_of_memory |= !area[slot];
   }
   return area[slot];
+}
+
+// Memory for each thread: the kernel reserves it, which fails where there is none, and an item asks for its thread's.
+static int reserve(int64_t n_floats) { return scratch(0, pool.n_threads * n_floats) != NULL; }
+static float *thread_scratch(int thread, int64_t n_floats) {
+  return scratch(0, pool.n_threads * n_floats) + thread * n_floats;
 }
 
 // n zeroed elements of a size, to be freed by the caller. NULL where there is no such memory.

@@ -101,18 +101,21 @@ static void sum_partials_item(int64_t item, int, const void *arg) {
   if (s->activation != IDENTITY) activate(s->activation, y, y, cols);
 }
 
-// y (rows, n_out) = activation(x (rows, n_in) w + b (n_out)). bufs: y, x, w (n_in, n_out), b
-void linear_few_rows(void **bufs, const void *dims, const void *) {
-  const struct { int64_t rows, n_in, n_out, activation; } *d = dims;
-  int64_t enough = div_up(WORTH_A_THREAD, d->n_out), sixteenth = div_up(d->n_in, 16);
-  int64_t per_item = div_up(enough > sixteenth ? enough : sixteenth, DEPTH) * DEPTH;
-  int64_t n_items = div_up(d->n_in, per_item);
-  FewRows s = {.y = bufs[0], .x = bufs[1], .w = bufs[2], .bias = bufs[3], .rows = d->rows, .n_in = d->n_in,
-               .n_out = d->n_out, .activation = d->activation, .per_item = per_item, .n_items = n_items,
-               .partial = scratch(0, n_items * d->rows * d->n_out)};
+// y (rows, n_out) = activation(x (rows, n_in) w + b (n_out)).
+void linear_few_rows(const void *arg) {
+  const struct {
+    const struct { float *y; const float *x, *w, *bias; } *bufs;
+    const struct { int64_t rows, n_in, n_out, activation; } *dims;
+  } *call = arg;
+  int64_t rows = call->dims->rows, n_in = call->dims->n_in, n_out = call->dims->n_out;
+  int64_t enough = div_up(WORTH_A_THREAD, n_out), sixteenth = div_up(n_in, 16);
+  int64_t per_item = div_up(enough > sixteenth ? enough : sixteenth, DEPTH) * DEPTH, n_items = div_up(n_in, per_item);
+  FewRows s = {.y = call->bufs->y, .x = call->bufs->x, .w = call->bufs->w, .bias = call->bufs->bias, .rows = rows,
+               .n_in = n_in, .n_out = n_out, .activation = call->dims->activation, .per_item = per_item,
+               .n_items = n_items, .partial = scratch(0, n_items * rows * n_out)};
   if (!s.partial) return;
   parallel(n_items, partial_product_item, &s);
-  parallel_if_worth_it(n_items * s.rows * s.n_out, s.rows * div_up(s.n_out, SUM_COLS), sum_partials_item, &s);
+  parallel_if_worth_it(n_items * rows * n_out, rows * div_up(n_out, SUM_COLS), sum_partials_item, &s);
 }
 
 // The sum of a vector's numbers, halves on halves.
@@ -159,84 +162,81 @@ static void logits_item(int64_t item, int, const void *arg) {
   in_blocks(dot_words, s, s->y, from, min64(s->per_item, s->n_out - from));
 }
 
-// logits (rows, V) = x (rows, C) w^T. bufs: logits, x, w (V, C)
-void logits_few_rows(void **bufs, const void *dims, const void *) {
-  const struct { int64_t rows, C, V; } *d = dims;
-  FewRows s = {.y = bufs[0], .x = bufs[1], .w = bufs[2], .rows = d->rows, .n_in = d->C, .n_out = d->V,
-               .per_item = div_up(65536, d->C * TILE) * TILE};
-  parallel(div_up(s.n_out, s.per_item), logits_item, &s);
-}
-
-// (wte[token] + wpe[position]) * scale: x (B, 1, C). bufs: x, tokens (B), positions (B), wte (V, C), wpe (S, C)
-void embedding_at(void **bufs, const void *dims, const void *consts) {
-  const struct { int64_t B, C; } *d = dims;
-  float *x = bufs[0], *wte = bufs[3], *wpe = bufs[4], scale = *(const float *)consts;
-  const int32_t *tokens = bufs[1], *positions = bufs[2];
-  int64_t C = d->C;
-  for (int64_t b = 0; b < d->B; b++)
-    for (int64_t j = 0; j < C; j++) x[b * C + j] = (wte[tokens[b] * C + j] + wpe[positions[b] * C + j]) * scale;
+// logits (rows, V) = x (rows, C) w^T, w (V, C).
+void logits_few_rows(const void *arg) {
+  const struct {
+    const struct { float *logits; const float *x, *w; } *bufs;
+    const struct { int64_t rows, C, V; } *dims;
+  } *call = arg;
+  int64_t C = call->dims->C, V = call->dims->V, per_item = div_up(65536, C * TILE) * TILE;
+  FewRows s = {.y = call->bufs->logits, .x = call->bufs->x, .w = call->bufs->w, .rows = call->dims->rows, .n_in = C,
+               .n_out = V, .per_item = per_item};
+  parallel(div_up(V, per_item), logits_item, &s);
 }
 
 // ---- the cache of keys and values (2, B, H, S, D) of one layer ----
 
 typedef struct { int64_t B, S, H, D, T; } CacheDims;  // T: of a prompt
+
 typedef struct {
+  const struct { float *out, *cache; const float *qkv; const int32_t *positions, *slots; } *bufs;
   const CacheDims *dims;
-  float *out, *cache, *work, scale;
-  const float *qkv;
-  const int32_t *positions, *slots;
-} Cached;
+  const float *scale;
+} CachedAttention;
 
 // A head's entry (D) of the cache: `which` is 0 for the key, 1 for the value.
 INLINED float *entry(const CacheDims *d, float *cache, int which, int64_t b, int64_t h, int64_t t) {
   return cache + (((which * d->B + b) * d->H + h) * d->S + t) * d->D;
 }
 
-// Keep keys and values of a prompt's T tokens. bufs: cache, qkv (1, T, 3 C), row (1) of the cache
-void store_prompt(void **bufs, const void *dims, const void *) {
-  const CacheDims *d = dims;
-  const float *qkv = bufs[1];
-  int64_t row = *(const int32_t *)bufs[2], D = d->D, C = d->H * D;
+// Keep keys and values of a prompt's T tokens in a row of the cache.
+void store_prompt(const void *arg) {
+  const struct {
+    const struct { float *cache; const float *qkv; const int32_t *row; } *bufs;
+    const CacheDims *dims;
+  } *call = arg;
+  const CacheDims *d = call->dims;
+  int64_t D = d->D, C = d->H * D;
   for (int which = 0; which < 2; which++)
     for (int64_t h = 0; h < d->H; h++)
       for (int64_t t = 0; t < d->T; t++)
-        memcpy(entry(d, bufs[0], which, row, h, t), qkv + (3 * t + which + 1) * C + h * D, D * sizeof(float));
+        memcpy(entry(d, call->bufs->cache, which, *call->bufs->row, h, t),
+               call->bufs->qkv + (3 * t + which + 1) * C + h * D, D * sizeof(float));
 }
 
 // One head of one sequence: its key and value are kept, then its columns of out computed.
 static void cached_attention_item(int64_t item, int thread, const void *arg) {
-  const Cached *s = arg;
-  const CacheDims *d = s->dims;
-  int64_t H = d->H, D = d->D, h = item % H, b = item / H, C = H * D, n = s->positions[b] + 1;
-  const float *q = s->qkv + b * 3 * C + h * D;
-  const int32_t *slots = s->slots + b * d->S;
-  float *score = s->work + thread * d->S, *restrict out = s->out + b * C + h * D, top = -INFINITY, sum = 0.0f;
+  const CachedAttention *call = arg;
+  const CacheDims *d = call->dims;
+  int64_t H = d->H, D = d->D, h = item % H, b = item / H, C = H * D, n = call->bufs->positions[b] + 1;
+  const float *q = call->bufs->qkv + b * 3 * C + h * D, scale = *call->scale;
+  const int32_t *slots = call->bufs->slots + b * d->S;
+  float *score = thread_scratch(thread, d->S), *cache = call->bufs->cache;
+  float *restrict out = call->bufs->out + b * C + h * D, top = -INFINITY, sum = 0.0f;
   for (int which = 0; which < 2; which++)
-    memcpy(entry(d, s->cache, which, b, h, n - 1), q + (which + 1) * C, D * sizeof(float));
+    memcpy(entry(d, cache, which, b, h, n - 1), q + (which + 1) * C, D * sizeof(float));
   for (int64_t t = 0; t < n; t++) {
-    const float *k = entry(d, s->cache, 0, slots[t], h, t);
+    const float *k = entry(d, cache, 0, slots[t], h, t);
     float dot = 0.0f;
     for (int64_t j = 0; j < D; j++) dot += q[j] * k[j];
-    score[t] = dot * s->scale;
+    score[t] = dot * scale;
     top = score[t] > top ? score[t] : top;
   }
   for (int64_t t = 0; t < n; t++) sum += score[t] = fast_exp(score[t] - top);
   memset(out, 0, D * sizeof(float));
   for (int64_t t = 0; t < n; t++) {
-    const float *v = entry(d, s->cache, 1, slots[t], h, t), p = score[t] / sum;
+    const float *v = entry(d, cache, 1, slots[t], h, t), p = score[t] / sum;
     for (int64_t j = 0; j < D; j++) out[j] += p * v[j];
   }
 }
 
 // out (B, 1, C): one new token per sequence, whose key and value go into row b, place positions[b] of the cache, and
 // whose query meets all tokens up to itself, of which token t is in row slots[b, t].
-// bufs: out, cache, qkv (B, 1, 3 C), positions (B), slots (B, S)
-void cached_attention(void **bufs, const void *dims, const void *consts) {
-  const CacheDims *d = dims;
-  Cached s = {.dims = d, .out = bufs[0], .cache = bufs[1], .qkv = bufs[2], .positions = bufs[3], .slots = bufs[4],
-              .scale = *(const float *)consts, .work = scratch(0, pool.n_threads * d->S)};
-  if (!s.work) return;
+void cached_attention(const void *arg) {
+  const CachedAttention *call = arg;
+  const CacheDims *d = call->dims;
+  if (!reserve(d->S)) return;
   int64_t n_seen = 0;
-  for (int64_t b = 0; b < d->B; b++) n_seen += s.positions[b] + 1;
-  parallel_if_worth_it(2 * n_seen * d->H * d->D, d->B * d->H, cached_attention_item, &s);
+  for (int64_t b = 0; b < d->B; b++) n_seen += call->bufs->positions[b] + 1;
+  parallel_if_worth_it(2 * n_seen * d->H * d->D, d->B * d->H, cached_attention_item, call);
 }

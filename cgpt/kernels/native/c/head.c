@@ -31,22 +31,26 @@ static int64_t rows_with_target(const int32_t *targets, int64_t rows, int64_t *a
 }
 
 // loss (1), the mean cross-entropy over the rows whose target is not negative, with its gradients dx (rows, C) and
-// dw (V, C), so that the logits are neither kept nor computed twice. bufs: loss, dx, dw, x, w, targets (rows)
-void cross_entropy_head(void **bufs, const void *dims, const void *) {
-  const struct { int64_t rows, C, V; } *d = dims;
-  int64_t C = d->C, V = d->V;
-  float *loss = bufs[0], *dx = bufs[1], *dw = bufs[2], *x = bufs[3], *w = bufs[4];
-  int64_t *at = allocate(d->rows, sizeof(int64_t));
-  int32_t *targets = allocate(d->rows, sizeof(int32_t));
+// dw (V, C), so that the logits are neither kept nor computed twice.
+void cross_entropy_head(const void *arg) {
+  const struct {
+    const struct { float *loss, *dx, *dw; const float *x, *w; const int32_t *targets; } *bufs;
+    const struct { int64_t rows, C, V; } *dims;
+  } *call = arg;
+  int64_t all_rows = call->dims->rows, C = call->dims->C, V = call->dims->V;
+  float *dx = call->bufs->dx, *dw = call->bufs->dw;
+  const float *x = call->bufs->x, *w = call->bufs->w;
+  int64_t *at = allocate(all_rows, sizeof(int64_t));
+  int32_t *targets = allocate(all_rows, sizeof(int32_t));
   float *xs = scratch(0, HEAD_ROWS * C), *dxs = scratch(1, HEAD_ROWS * C);
   float *logits = scratch(2, HEAD_ROWS * V), losses[HEAD_ROWS];
   if (out_of_memory) {
     free(at), free(targets);
     return;
   }
-  int64_t n = rows_with_target(bufs[5], d->rows, at, targets);
+  int64_t n = rows_with_target(call->bufs->targets, all_rows, at, targets);
   double total = 0.0;
-  memset(dx, 0, d->rows * C * sizeof(float));
+  memset(dx, 0, all_rows * C * sizeof(float));
   if (!n) memset(dw, 0, V * C * sizeof(float));
   for (int64_t from = 0; from < n; from += HEAD_ROWS) {
     int64_t rows = min64(HEAD_ROWS, n - from);
@@ -60,18 +64,14 @@ void cross_entropy_head(void **bufs, const void *dims, const void *) {
                 .beta = from ? 1.0f : 0.0f});
     for (int64_t i = 0; i < rows; i++) memcpy(dx + at[from + i] * C, dxs + i * C, C * sizeof(float));
   }
-  *loss = n ? (float)(total / n) : 0.0f;
+  *call->bufs->loss = n ? (float)(total / n) : 0.0f;
   free(at), free(targets);
 }
 
 typedef struct {
+  const struct { float *logprob; int32_t *is_greedy; const float *x, *w; const int32_t *targets; } *bufs;
   const struct { int64_t B, T, C, V, K; } *dims;
-  float *logprob, *work;
-  int32_t *is_greedy;
-  const float *x, *w;
-  const int32_t *targets;
-  int64_t work_per_thread;
-} Scoring;
+} TokenLogprobs;
 
 // Whether one of a position's K targets is not negative.
 static int is_wanted(const int32_t *targets, int64_t K) {
@@ -82,12 +82,13 @@ static int is_wanted(const int32_t *targets, int64_t K) {
 
 // One sequence on its own, so that a score cannot depend on what else is in the batch.
 static void token_logprobs_item(int64_t b, int thread, const void *arg) {
-  const Scoring *s = arg;
-  int64_t T = s->dims->T, C = s->dims->C, V = s->dims->V, K = s->dims->K;
-  float *logprob = s->logprob + b * T * K, *xs = s->work + thread * s->work_per_thread, *logits = xs + QUERY_BLOCK * C;
-  int32_t *is_greedy = s->is_greedy + b * T * K;
-  const float *x = s->x + b * T * C;
-  const int32_t *targets = s->targets + b * T * K;
+  const TokenLogprobs *call = arg;
+  int64_t T = call->dims->T, C = call->dims->C, V = call->dims->V, K = call->dims->K;
+  float *logprob = call->bufs->logprob + b * T * K;
+  int32_t *is_greedy = call->bufs->is_greedy + b * T * K;
+  const float *x = call->bufs->x + b * T * C;
+  const int32_t *targets = call->bufs->targets + b * T * K;
+  float *xs = thread_scratch(thread, QUERY_BLOCK * (C + V)), *logits = xs + QUERY_BLOCK * C;
   memset(logprob, 0, T * K * sizeof(float)), memset(is_greedy, 0, T * K * sizeof(int32_t));
   for (int64_t from = 0; from < T;) {
     int64_t at[QUERY_BLOCK], rows = 0;
@@ -97,7 +98,7 @@ static void token_logprobs_item(int64_t b, int thread, const void *arg) {
       at[rows++] = from;
     }
     if (!rows) continue;
-    blas_sgemm(ROW_MAJOR, NO, YES, rows, V, C, 1.0f, xs, C, s->w, C, 0.0f, logits, V);
+    blas_sgemm(ROW_MAJOR, NO, YES, rows, V, C, 1.0f, xs, C, call->bufs->w, C, 0.0f, logits, V);
     for (int64_t i = 0; i < rows; i++) {
       float *row = logits + i * V, top = row[0];
       double sum = 0.0;
@@ -113,17 +114,17 @@ static void token_logprobs_item(int64_t b, int thread, const void *arg) {
 }
 
 // log p of targets (B, T, K) and whether each is the most likely token; both are 0 where the target is negative.
-// bufs: logprob (B, T, K), is_greedy (B, T, K), x (B, T, C), w (V, C), targets
-void token_logprobs(void **bufs, const void *dims, const void *) {
-  Scoring s = {.dims = dims, .logprob = bufs[0], .is_greedy = bufs[1], .x = bufs[2], .w = bufs[3], .targets = bufs[4]};
-  s.work_per_thread = QUERY_BLOCK * (s.dims->C + s.dims->V);
-  s.work = scratch(0, pool.n_threads * s.work_per_thread);
-  if (s.work) parallel(s.dims->B, token_logprobs_item, &s);
+void token_logprobs(const void *arg) {
+  const TokenLogprobs *call = arg;
+  if (reserve(QUERY_BLOCK * (call->dims->C + call->dims->V))) parallel(call->dims->B, token_logprobs_item, call);
 }
 
-// logits (B, T, V) = x (B, T, C) w^T, each sequence on its own. bufs: logits, x, w (V, C)
-void head_logits(void **bufs, const void *dims, const void *) {
-  const struct { int64_t B, T, C, V; } *d = dims;
-  gemm((Gemm){.m = d->T, .n = d->V, .k = d->C, .a = bufs[1], .b = bufs[2], .b_transposed = 1, .c = bufs[0],
-              .n_groups = d->B});
+// logits (B, T, V) = x (B, T, C) w^T, w (V, C), each sequence on its own.
+void head_logits(const void *arg) {
+  const struct {
+    const struct { float *logits; const float *x, *w; } *bufs;
+    const struct { int64_t B, T, C, V; } *dims;
+  } *call = arg;
+  gemm((Gemm){.m = call->dims->T, .n = call->dims->V, .k = call->dims->C, .n_groups = call->dims->B, .a = call->bufs->x,
+              .b = call->bufs->w, .b_transposed = 1, .c = call->bufs->logits});
 }

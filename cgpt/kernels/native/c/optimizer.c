@@ -41,12 +41,12 @@ static void adamw_item(int64_t i, int, const void *arg) {
 }
 
 // One step of n parameters p with moments m and v and gradients g, and the norm of all gradients before clipping.
-// consts: n times Scales. bufs: norm (1), n x p, n x m, n x v, n x g, hyper (7), in which clip 0 means no clipping
-void adamw(void **bufs, const void *dims, const void *consts) {
-  const TensorDims *d = dims;
-  const Scales *scales = consts;
+// Tensors: norm (1), n x p, n x m, n x v, n x g, hyper (7), in which clip 0 means no clipping.
+void adamw(const void *arg) {
+  const struct { float *const *bufs; const TensorDims *dims; const Scales *scales; } *call = arg;
+  const TensorDims *d = call->dims;
   int64_t n = d->n, n_chunks = 0;
-  float *norm = bufs[0], **p = (float **)bufs + 1, **m = p + n, **v = m + n, **g = v + n;
+  float *norm = call->bufs[0], *const *p = call->bufs + 1, *const *m = p + n, *const *v = m + n, *const *g = v + n;
   for (int64_t i = 0; i < n; i++) n_chunks += div_up(d->sizes[i], CHUNK);
   Chunk *chunks = allocate(n_chunks, sizeof(Chunk)), *next = chunks;
   Update s = {.chunks = chunks, .squares = allocate(n_chunks, sizeof(double)), .hyper = *(const Hyper *)g[n],
@@ -58,7 +58,7 @@ void adamw(void **bufs, const void *dims, const void *consts) {
   for (int64_t i = 0; i < n; i++)
     for (int64_t at = 0; at < d->sizes[i]; at += CHUNK)
       *next++ = (Chunk){.p = p[i] + at, .m = m[i] + at, .v = v[i] + at, .g = g[i] + at,
-                        .size = min64(CHUNK, d->sizes[i] - at), .scales = scales[i]};
+                        .size = min64(CHUNK, d->sizes[i] - at), .scales = call->scales[i]};
   parallel(n_chunks, square_item, &s);
   double total = 0.0;
   for (int64_t i = 0; i < n_chunks; i++) total += s.squares[i];
@@ -70,20 +70,19 @@ void adamw(void **bufs, const void *dims, const void *consts) {
 
 // ---- gradients of several micro-batches ----
 
-typedef struct { const TensorDims *dims; float **totals, **grads, keep, scale; } Sum;
+typedef struct { float *const *bufs; const TensorDims *dims; } Accumulate;
 
 // One tensor's sum.
 static void accumulate_item(int64_t i, int, const void *arg) {
-  const Sum *s = arg;
-  float *restrict total = s->totals[i], keep = s->keep, scale = s->scale;
-  const float *restrict g = s->grads[i];
-  for (int64_t j = 0; j < s->dims->sizes[i]; j++) total[j] = (keep ? total[j] : 0.0f) + scale * g[j];
+  const Accumulate *call = arg;
+  int64_t n = call->dims->n;
+  const float *restrict g = call->bufs[n + i], *factors = call->bufs[2 * n];
+  float *restrict total = call->bufs[i], keep = factors[0], scale = factors[1];
+  for (int64_t j = 0; j < call->dims->sizes[i]; j++) total[j] = (keep ? total[j] : 0.0f) + scale * g[j];
 }
 
-// total = keep * total + scale * g for n tensors, keep 0 or 1. bufs: n x total, n x g, factors (2): keep, scale
-void accumulate(void **bufs, const void *dims, const void *) {
-  const TensorDims *d = dims;
-  float **totals = (float **)bufs, **grads = totals + d->n, *factors = grads[d->n];
-  Sum s = {.dims = d, .totals = totals, .grads = grads, .keep = factors[0], .scale = factors[1]};
-  parallel(d->n, accumulate_item, &s);
+// total = keep * total + scale * g for n tensors, keep 0 or 1. Tensors: n x total, n x g, factors (2) = keep, scale.
+void accumulate(const void *arg) {
+  const Accumulate *call = arg;
+  parallel(call->dims->n, accumulate_item, call);
 }
