@@ -31,14 +31,14 @@ class Chain:
     def above(self, run): return []
 """
 CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", "loss.csv"'
-REPORT = "experiment, plan, results, partial"
+JOB, REPORT = "job", "experiment, plan, results, partial"
 STAGES = {  # function: its parameters, and what it writes
-    "fetch": ("job", 'job.folder, "fetched.json"'),
-    "tokenize": ("job", 'job.folder, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
-    "pretrain": ("job", f"job.folder, {CHECKPOINT}"),
-    "finetune": ("job", f"job.folder, {CHECKPOINT}"),
-    "baseline": ("job", 'job.folder, "scores.json", "samples.jsonl"'),
-    "evaluate": ("job", 'job.folder, "scores.json", "samples.jsonl"'),
+    "fetch": (JOB, 'job.folder, "fetched.json"'),
+    "tokenize": (JOB, 'job.folder, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
+    "pretrain": (JOB, f"job.folder, {CHECKPOINT}"),
+    "finetune": (JOB, f"job.folder, {CHECKPOINT}"),
+    "baseline": (JOB, 'job.folder, "scores.json", "samples.jsonl"'),
+    "evaluate": (JOB, 'job.folder, "scores.json", "samples.jsonl"'),
     "tabulate": (REPORT, 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", "table.md", '
                  '"table.html"'),
     "plot": (REPORT, 'results / experiment.name / "figures", *(f"{name}.{kind}" '
@@ -230,7 +230,7 @@ def test_the_shorter_of_runs_that_share_steps_goes_first(root):
         root,
         "cgpt/stages/pretrain.py",
         "    stub.write(",
-        "    print('STEPS', spec['train']['steps'])\n    stub.write(",
+        "    print('STEPS', job.spec['train']['steps'])\n    stub.write(",
     )
     done = snakemake(root, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
