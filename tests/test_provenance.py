@@ -158,7 +158,7 @@ def test_a_module_under_another_name_is_the_same_code(computing):
 
 
 EDITS = {  # of this package: what is edited, and a stage whose hash that changes
-    ("records.py", '"training tokens"', '"tokens seen"'): {"tabulate", "plot"},
+    ("report/labels.py", '"training tokens"', '"tokens seen"'): {"tabulate", "plot"},
     ("training/progress.py", "MiB  {left} left", "MiB, {left} to go"): set(),
     ("stages/pretrain.py", "the run diverged at step", "the loss grew at step"): set(),
     ("stages/evaluate.py", 'print(f"evaluate: {checkpoint.name} on', 'print(f"{checkpoint.name} is scored on'): set(),

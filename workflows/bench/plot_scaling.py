@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scaling import SEQ_LEN, SEQ_LEN_MODEL
 
-from cgpt.report.figures import COLOURS, MARKERS, log_ticks, new_figure, write_figure
+from cgpt.report.figure import COLOURS, MARKERS, log_ticks, new_figure, write_figure
 
 Row = dict[str, Any]
 
