@@ -122,7 +122,7 @@ def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
 LENGTHS = """
 import json, sys
 import numpy as np, tiny
-from cgpt.score import score
+from cgpt.model.loglikelihood import score
 from cgpt.spec import Model
 def resident():
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmRSS"))
@@ -166,17 +166,17 @@ def test_a_number_of_threads_is_checked_also_where_it_is_asked_for_in_code():
 TOO_MANY = """
 import resource, tiny
 from cgpt.errors import UserError
-from cgpt.kernels import blas, native
-native.library(), blas.openblas()
+from cgpt.kernels.native import blas, call
+call.library(), blas.openblas()
 size = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmSize"))
 resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), resource.RLIM_INFINITY))
 try:
-    native.start(1000)
+    call.start(1000)
 except UserError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-tiny.THREADS = native.n_threads
-print(1 < native.n_threads < 1000, tiny.model()(tiny.batch(0)[0]).numpy().shape)
+tiny.THREADS = call.n_threads
+print(1 < call.n_threads < 1000, tiny.model()(tiny.batch(0)[0]).numpy().shape)
 """
 
 

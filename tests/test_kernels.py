@@ -236,7 +236,7 @@ import gc
 import numpy as np
 import tiny
 from tinygrad import Device
-from cgpt.score import score
+from cgpt.model.loglikelihood import score
 gc.disable()
 model, other, tokens, found = tiny.model(kind="tinygrad"), tiny.model(), [np.arange(9, dtype=np.int32)], []
 for _ in range(3):

@@ -183,7 +183,7 @@ import tiny
 from process import run
 from tinygrad import Device
 from cgpt.kernels import compiler
-from cgpt.optim import AdamW, Trainer
+from cgpt.training.trainer import AdamW, Trainer
 for kind in ("native", "tinygrad"):
     trainer = Trainer(tiny.model(config=tiny.ONE_LAYER, kind=kind), AdamW())
     print(trainer.step([tiny.batch(0)], 0.01)[0])

@@ -101,7 +101,7 @@ def test_a_recording_of_what_is_no_native_kernel_is_refused(cache):
 
 RUN = """
 import tiny
-from cgpt.optim import AdamW, Trainer
+from cgpt.training.trainer import AdamW, Trainer
 trainer = Trainer(tiny.model(), AdamW())
 print([trainer.step([tiny.batch(n)], 0.01) for n in range(3)])
 """

@@ -80,7 +80,7 @@ def test_a_run_never_goes_on_with_other_data_and_says_so(stopped, tokens, tmp_pa
 @pytest.mark.parametrize(
     ("of", "name", "says"),
     [
-        (stage.kernels, "description", "compiler"),
+        (stage.backend, "description", "compiler"),
         (stage.provenance, "processor", "processor"),
         (stage.provenance, "installed_version", "version of tinygrad or NumPy"),
     ],

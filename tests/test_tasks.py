@@ -240,6 +240,7 @@ def test_ten_thousand_documents_compile_each_template_once(tmp_path, monkeypatch
         return compile_template(env, source, *args, **kwargs)
 
     monkeypatch.setattr(SandboxedEnvironment, "compile", counted)
-    task = write_task(tmp_path, {"train": ROWS["train"] * 500, "test": ROWS["test"]})
+    rows = {"train": ROWS["train"] * 500, "test": ROWS["test"]}
+    task = write_task(tmp_path, rows, doc_to_text="{{sentence}} of ten thousand")
     assert len(lm_eval_tasks.examples(task, tmp_path, "train")) == 10_000
     assert 0 < len(compiled) <= 10  # lm-evaluation-harness alone compiles 40,000 here, which takes over 20 s

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
-from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.data.tokenizer import read_tokenizer
 from cgpt.errors import UserError
+from cgpt.files import json_object
 
 
 def edited(folder: Path, edit) -> Path:
@@ -86,7 +86,7 @@ def test_a_token_id_beyond_the_embedding_is_refused_at_load(make, id_, tmp_path)
     folder = edited(written(tmp_path, byte_level()), make(id_))
     n = json.loads((folder / "config.json").read_text())["vocab_size"]
     for read in (checkpoint.load, checkpoint.import_hf):
-        with pytest.raises(checkpoint.UserError) as caught:
+        with pytest.raises(UserError) as caught:
             read(folder)
         assert str(caught.value) == (
             f"{folder}/tokenizer.json: vocabulary: has the token id {id_}, the model's are 0 to {n - 1}; "
@@ -130,11 +130,11 @@ def test_a_json_file_nested_without_end_or_too_large_is_refused_in_one_line(tmp_
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
         content = (folder / name).read_bytes() if (folder / name).exists() else None
         (folder / name).write_text('{"a":' * 100_000)
-        with pytest.raises(checkpoint.UserError, match=f"/{name}: is no JSON object; get the file again$"):
+        with pytest.raises(UserError, match=f"/{name}: is no JSON object; get the file again$"):
             checkpoint.load(folder)
         (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
-    monkeypatch.setattr(hf_config, "MOST_BYTES", len(whole) - 1)
-    with pytest.raises(checkpoint.UserError, match="tokenizer.json: has more than"):
+    monkeypatch.setattr(json_object, "MOST_BYTES", len(whole) - 1)
+    with pytest.raises(UserError, match="tokenizer.json: has more than"):
         checkpoint.load(folder)
 
 
@@ -193,7 +193,7 @@ def test_a_blank_before_texts_is_as_transformers_class_for_gpt2_has_it(in_file, 
 @pytest.mark.parametrize("key", ["eos_token", "pad_token"])
 def test_what_is_no_token_is_refused_by_name(key, value, tmp_path):
     folder = written(tmp_path, byte_level(), **{key: value})
-    with pytest.raises(checkpoint.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         hf_folder.read(folder)
     assert f"/tokenizer_config.json: {key}: " in str(caught.value) and "is no token; write its text" in str(
         caught.value

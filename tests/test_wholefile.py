@@ -22,14 +22,14 @@ ROOT = Path(__file__).parent.parent
 WRITER = """
 import sys
 from pathlib import Path
-from cgpt.wholefile import write_whole
+from cgpt.files.whole import write_whole
 for n in range(100):
     write_whole(Path(sys.argv[1]), (sys.argv[2] * 100_000).encode())
 """
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cgpt.wholefile import lock
+from cgpt.files.whole import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -165,9 +165,9 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from cgpt.errors import UserError
-from cgpt.records import write_csv
+from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
-from cgpt.shards import ShardWriter
+from cgpt.data.shards import ShardWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # as a full disk, but for a name of its own
 out = Path(sys.argv[1])
 
