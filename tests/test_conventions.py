@@ -16,6 +16,7 @@ import pytest
 from cgpt import records
 from cgpt.experiment import load, plan
 from cgpt.hardware import Hardware
+from cgpt.report.tables import SCORE_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
@@ -210,7 +211,11 @@ def test_docstrings_say_what_comes_back_and_functions_fit_on_a_screen_or_two(nam
     tree = ast.parse(modules()[name].read_text())
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | Function)]
     assert not [ast.get_docstring(node) for node in nodes if (ast.get_docstring(node) or "").startswith("What ")]
-    assert not [getattr(node, "name", name) for node in (tree, *public(tree)) if not ast.get_docstring(node)]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    protocols = [each for each in classes if "Protocol" in map(ast.unparse, each.bases)]  # whose docstring is enough
+    documented = {node.name for each in protocols for node in public(each) if ast.get_docstring(node)}
+    bare = [node for node in public(tree) if not ast.get_docstring(node) and node.name not in documented]
+    assert ast.get_docstring(tree) and not [node.name for node in bare]
     assert not [node.name for node in nodes if isinstance(node, Function) and length_of(node) > LONGEST_FUNCTION]
 
 
@@ -233,7 +238,7 @@ def test_every_key_of_a_hardware_profile_is_either_part_of_a_runs_identity_or_no
 def test_columns_names_and_files_of_the_glossary_are_there():
     kinds = (records.FinetuneRecord, records.MeterRecord, records.ScoresRecord)
     columns = {field.name for kind in kinds for field in fields(kind)}
-    columns.update(records.SCORE_COLUMNS, records.LOSS_COLUMNS, records.KERNEL_COLUMNS)
+    columns.update(SCORE_COLUMNS, records.LOSS_COLUMNS, records.KERNEL_COLUMNS)
     texts = {path: path.read_text() for path in modules().values()}
     lines = [line for line in (ROOT / "docs/glossary.md").read_text().splitlines() if line.startswith("| **")]
     assert len(lines) > 60

@@ -28,7 +28,7 @@ NORMED = "hidden"  # of one size under either parametrization, as a norm makes i
 
 def slopes_of(rows: list[dict], kind: str, value: str, step: int) -> dict[str, coordinates.Slope]:
     """Slopes by place."""
-    return {s.place: s for s in slopes(rows) if (s.parametrization, s.value, s.step) == (kind, value, step)}
+    return {s.activation: s for s in slopes(rows) if (s.parametrization, s.value, s.step) == (kind, value, step)}
 
 
 def read(path: Path) -> list[dict]:

@@ -76,7 +76,7 @@ def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(dir=out) as folder:
         names = write_world(dataset.seed, Path(folder))
         return [
-            _place(Path(folder) / name, out / name, "all" if name == "corpus.jsonl" else "task", None) for name in names
+            _put(Path(folder) / name, out / name, "all" if name == "corpus.jsonl" else "task", None) for name in names
         ]
 
 
@@ -87,11 +87,11 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
     files = [path for path in local_files(str(dataset.path)) if out not in path.parents]
     if source.is_file():
-        return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
+        return [_put(source, out / source.name.removesuffix(".gz"), "all", None)]
     if not files:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
     _refuse_equal_names(where, files)
-    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in files]
+    return [_put(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in files]
 
 
 def find_mirrored_file(file: DataFile) -> Path | None:
@@ -120,7 +120,7 @@ def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, A
     target, below = out / f"{split}.jsonl", mirror_path(hub, split)
     where = f"workflows/data.yaml: {dataset.name}.hub"
     if copy := find_mirrored_split(hub, split):
-        return _place(copy, target, _split_of(split), None)
+        return _put(copy, target, _split_of(split), None)
     mirror = os.environ.get(MIRROR)
     at = f"put its rows, as JSON lines, at {Path(mirror) / below}" if mirror else \
         f"set {MIRROR} to a folder that holds its rows, as JSON lines, at {below}"  # fmt: skip
@@ -133,7 +133,7 @@ def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, A
                 n_characters += file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
                 if n_characters > MAX_BYTES:
                     raise UserError(f"{where}: split '{split}' has more than {MAX_BYTES:,} bytes; take a smaller one")
-        return _place(download, target, _split_of(split), None)
+        return _put(download, target, _split_of(split), None)
     finally:
         download.unlink(missing_ok=True)
 
@@ -158,7 +158,7 @@ def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
     if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
         return _entry(target, file.split, file.sha256)
     if copy := find_mirrored_file(file):
-        return _place(copy, target, file.split, file)
+        return _put(copy, target, file.split, file)
     if mirror := os.environ.get(MIRROR):
         raise UserError(f"{where}: is not in the mirror; put it at {Path(mirror) / file.path}, or unset {MIRROR}")
     if file.url is None:
@@ -170,12 +170,12 @@ def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
     try:
         get(file.url, download, file.max_bytes, where,
             f"set {MIRROR} to a folder that holds the file, or put it, unpacked, at {target}")  # fmt: skip
-        return _place(download, target, file.split, file)
+        return _put(download, target, file.split, file)
     finally:
         download.unlink(missing_ok=True)
 
 
-def _place(source: Path, target: Path, split: str, listed: DataFile | None) -> dict[str, Any]:
+def _put(source: Path, target: Path, split: str, listed: DataFile | None) -> dict[str, Any]:
     """Copy `source`, unpacked, to `target`, which appears only when it is whole and, if `listed`, has its checksum."""
     size, free = source.stat().st_size, shutil.disk_usage(target.parent).free
     if size > free:

@@ -54,11 +54,11 @@ class Settings:
 
 
 class Slope(NamedTuple):
-    """The power of the width that a place's size goes with after so many steps; `value` is the column of the size."""
+    """The power of the width that the size of an activation goes with after so many steps, by the column `value`."""
 
     parametrization: str
     step: int
-    place: str
+    activation: str
     value: str
     slope: float
     standard_error: float
@@ -134,8 +134,8 @@ def slopes(rows: Sequence[Row]) -> list[Slope]:
     for row in rows:
         groups.setdefault((row["parametrization"], row["step"], row["place"]), []).append(row)
     return [
-        Slope(*key, value, *line(*(np.log([row[column] for row in of_place]) for column in ("width", value))))
-        for key, of_place in groups.items()
+        Slope(*key, value, *line(*(np.log([row[column] for row in alike]) for column in ("width", value))))
+        for key, alike in groups.items()
         for value in (VALUES if key[1] else VALUES[:1])
     ]
 

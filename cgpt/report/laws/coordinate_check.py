@@ -81,7 +81,7 @@ def as_text(settings: Settings, rows: Sequence[Row], made: dict[str, Any]) -> st
 
 def _table(value: str, every: Sequence[Slope], steps: Sequence[int]) -> Table:
     """A row per parametrization and activation, a column per step that has such slopes."""
-    cells = {(s.parametrization, s.place, s.step): s for s in every if s.value == value and s.step in steps}
+    cells = {(s.parametrization, s.activation, s.step): s for s in every if s.value == value and s.step in steps}
     columns = sorted({step for *_, step in cells})
     rows = [[kind, activation, *(_slope(cells[kind, activation, step]) for step in columns)]
             for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)]  # fmt: skip
