@@ -160,7 +160,7 @@ def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
 
 
 def test_a_changed_message_or_progress_line_reruns_nothing(root):
-    edit(root, "cgpt/stages/pretrain.py", "    stub.write(", "    print('learning', spec['seed'])\n    stub.write(")
+    edit(root, "cgpt/stages/pretrain.py", "    stub.write(", "    print('learning', job.spec['seed'])\n    stub.write(")
     edit(root, "cgpt/stages/fetch.py", "    stub.write(", "    print(f'fetching {dataset.name}')\n    stub.write(")
     assert not would_run(root)
 
