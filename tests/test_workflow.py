@@ -316,7 +316,7 @@ def test_a_draft_stops_only_the_workflow_that_asks_for_it(root):
     done = snakemake(root, "--dry-run", "results/quickstart/table.md")
     assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
     assert done.stderr.count("warning: not used here, and left out: workflows/experiments/") == 2
-    for name, expected in (("draft", "modles: unknown key"), ("point", "100 is less than the 256 bytes")):
+    for name, expected in (("draft", "modles: unknown key"), ("point", "256 bytes and the end of text), not 100")):
         done = snakemake(root, "--dry-run", f"results/{name}/table.md")
         assert done.returncode == 1 and expected in done.stderr and "Traceback" not in done.stderr
     edit(root, QUICKSTART, "lr: 0.003", "lr: fast")
