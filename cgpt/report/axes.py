@@ -41,7 +41,7 @@ class Axis:
 
     @property
     def has_best(self) -> bool:
-        """Whether one value can be better than the others; of a length the most is, and that is no finding."""
+        """Whether one value can be better than the others; of a length the most is, and that says nothing."""
         return self.name.removeprefix("train.") not in LENGTHS
 
     @property

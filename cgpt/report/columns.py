@@ -17,7 +17,13 @@ Row = dict[str, Any]
 # A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
 COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
 BASELINE = "bag of words"  # the condition of a score that no language model has
-CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", BASELINE)
+CONDITIONS = {  # of scores, in the order of tables, and what each means
+    "from scratch": "random weights, trained on the task alone",
+    "zero-shot": "the pretrained model, which has seen no example of the task",
+    "few-shot": "the pretrained model, with solved examples of the task in its prompt",
+    "fine-tuned": "the pretrained model, trained further on the task",
+    BASELINE: "logistic regression on word counts, trained on the same labels",
+}
 
 
 @dataclass(frozen=True)
@@ -109,4 +115,4 @@ def series(row: Row) -> str:
 def series_order(row: Row) -> tuple:
     """Conditions in the order of CONDITIONS, few labels before many."""
     labels = math.inf if row["n_labels"] is None else row["n_labels"]
-    return CONDITIONS.index(row["condition"]), labels, row["n_shot"]
+    return list(CONDITIONS).index(row["condition"]), labels, row["n_shot"]

@@ -11,7 +11,7 @@ from cgpt.formats import score, short
 from cgpt.records import ANSWER_BITS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
-from cgpt.report.columns import BASELINE, COLUMN_KEYS, Row, column_key, column_names, grouped, is_baseline
+from cgpt.report.columns import COLUMN_KEYS, CONDITIONS, Row, column_key, column_names, grouped, is_baseline
 from cgpt.report.labels import LABELS
 from cgpt.report.machines.table import hardware_rows, hardware_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
@@ -37,14 +37,6 @@ _PRETRAINING = (
 )  # fmt: skip
 
 ANSWERS = "Bits per byte of the correct answer"
-
-_CONDITIONS = (
-    ("from scratch", "random weights, trained on the task alone"),
-    ("zero-shot", "the pretrained model, which has seen no example of the task"),
-    ("few-shot", "the pretrained model, with solved examples of the task in its prompt"),
-    ("fine-tuned", "the pretrained model, trained further on the task"),
-    (BASELINE, "logistic regression on word counts, trained on the same labels"),
-)
 MOST_NAMED = 12  # missing records
 
 # What a modeled run does not measure; these cells carry a `~` there.
@@ -162,7 +154,7 @@ def _missing(rows: Rows) -> str:
 def _meanings(rows: Rows) -> list[tuple[str, str]]:
     """The words for what was scored and for what was computed rather than measured, as far as they occur."""
     used = {row["condition"] for row in rows.scores}
-    facts = [(word, meaning) for word, meaning in _CONDITIONS if word in used]
+    facts = [(word, meaning) for word, meaning in CONDITIONS.items() if word in used]
     if any(row["chance"] is not None for row in rows.scores):
         facts.insert(0, ("chance", "the expected score of guessing"))
     if any(row["metric"] == ANSWER_BITS for row in rows.scores):

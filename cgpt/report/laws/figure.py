@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,31 +179,34 @@ def _star(axes: Axes, x: float, y: float, ends: Sequence[float], **look: Any) ->
 
 
 def _points(axes: Axes, points: Points, at: np.ndarray, n: int, labelled: bool) -> None:
-    """The settings of the `n`th series, labelled with their model (of one model, its tokens per parameter) and number
-    of seeds; hollow marks from the second series on, as series lie on each other."""
-    look = {"color": COLOURS[n], "marker": MARKERS[n], "markerfacecolor": COLOURS[n] if n == 0 else "none"}
+    """The settings of the `n`th series; hollow marks from the second one on, as series lie on each other."""
     offset, side = BESIDE[min(n, len(BESIDE) - 1)]
-    one_model = len(set(points.models)) == 1
-    for cell, (xy, n_seeds) in enumerate(draw_settings(axes, points, at, look)):
-        if labelled:
-            ratio = (points.tokens / points.n_parameters)[points.cells == cell].mean()
-            words = f"{ratio:.2g} tokens/parameter" if one_model else points.model_of(cell)
-            axes.annotate(f"{words}, n={n_seeds}", xy, xytext=offset, textcoords="offset points", ha=side,
-                          color=COLOURS[n], fontsize=7)  # fmt: skip
+    look = {"color": COLOURS[n], "marker": MARKERS[n], "markerfacecolor": COLOURS[n] if n == 0 else "none"}
+    draw_settings(
+        axes, points, at, look, _model_or_ratio if labelled else None, xytext=offset, ha=side, color=COLOURS[n]
+    )
 
 
-def draw_settings(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any]
-                  ) -> list[tuple[tuple[float, float], int]]:  # fmt: skip
+def _model_or_ratio(points: Points, runs: np.ndarray) -> str:
+    """The model of these runs, or where all points are of one model its tokens per parameter there."""
+    if len(set(points.models)) > 1:
+        return points.models[int(np.argmax(runs))]
+    return f"{(points.tokens / points.n_parameters)[runs].mean():.2g} tokens/parameter"
+
+
+def draw_settings(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any],
+                  label: Callable[[Points, np.ndarray], str] | None, **text: Any) -> None:  # fmt: skip
     """Draw the mean loss of each setting against its mean of `at` (n,), with the standard deviation over seeds as the
-    bar; returns where each lies, and its number of seeds."""
-    drawn = []
+    bar; beside it what `label` says of its runs (n,) and their number."""
     for cell in range(points.n_cells):
         runs = points.cells == cell
         x, y = at[runs].mean(), points.loss[runs].mean()
         sd = float(points.loss[runs].std(ddof=1)) if runs.sum() > 1 else None
         axes.errorbar(x, y, yerr=sd, capsize=2, **{**look, "linestyle": ""})
-        drawn.append(((x, y), int(runs.sum())))
-    return drawn
+        if label:
+            axes.annotate(
+                f"{label(points, runs)}, n={runs.sum()}", (x, y), textcoords="offset points", fontsize=7, **text
+            )
 
 
 def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:

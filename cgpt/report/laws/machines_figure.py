@@ -42,7 +42,8 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
             for machine in known:
                 look = looks[machine.hardware]
                 _law(axes, machine, cost, studies[name]["hardware"], look)
-                _points(axes, points, machine.costs[cost], look, labelled=machine is known[0])
+                draw_settings(axes, points, machine.costs[cost], {**look, "elinewidth": 1},
+                              _size if machine is known[0] else None, xytext=(5, 4))  # fmt: skip
         row[0].set_ylabel(LABELS["validation_loss"])
         row[0].set_title(name, fontweight="bold")
     for axes, cost in zip(panels[-len(costs) :], costs):
@@ -68,12 +69,8 @@ def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], look: Mappi
     axes.plot(x, loss_at(law_of(fit), x), **{**look, "marker": "", "linewidth": 1.2})
 
 
-def _points(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any], labelled: bool) -> None:
-    """The settings, labelled with their size and number of seeds."""
-    for cell, (xy, n_seeds) in enumerate(draw_settings(axes, points, at, {**look, "elinewidth": 1})):
-        if labelled:
-            size = short(points.n_parameters[points.cells == cell][0])
-            axes.annotate(f"{size}, n={n_seeds}", xy, xytext=(5, 4), textcoords="offset points", fontsize=7)
+def _size(points: Points, runs: np.ndarray) -> str:
+    return short(points.n_parameters[runs][0])
 
 
 def _label(machine: Machine, costs: list[str]) -> str:

@@ -93,26 +93,26 @@ def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
         if "problem" in fit:
             texts.append(fit["problem"])
         else:
-            texts += [*_law_texts(fit), _correlation(fit), f"{fit['residual_sd']:.2%}"]
-            texts += [_lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
+            texts += [*_law_texts(fit), _lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
         rows.append(texts)
     return table_of(title, names, rows)
 
 
 def _law_texts(fit: Mapping[str, Any]) -> list[str]:
-    """C0, alpha and E of a law of a cost; E with the word where it lies at the 0 that it is not let below."""
+    """C0, alpha and E of a law of a cost, their correlation and the residual; E with the word where it lies at the 0
+    that it is not let below."""
     c0, alpha, *e = fit["constants"].values()
     offset = _constant(e[0], lambda value: "0 (bound)" if value == 0 else f"{value:.4g}") if e else ""
-    return [_constant(c0), _constant(alpha), offset]
+    return [_constant(c0), _constant(alpha), offset, *_quality(fit)]
+
+
+def _quality(fit: Mapping[str, Any]) -> list[str]:
+    correlation = fit.get("correlation_alpha_e")
+    return ["" if correlation is None else f"{correlation:.3f}", f"{fit['residual_sd']:.2%}"]
 
 
 def _largest_left_out(fit: Mapping[str, Any]) -> str:
     return f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""
-
-
-def _correlation(fit: Mapping[str, Any]) -> str:
-    correlation = fit.get("correlation_alpha_e")
-    return "" if correlation is None else f"{correlation:.3f}"
 
 
 def _lack_of_fit(test: Mapping[str, Any] | None) -> str:
@@ -143,7 +143,7 @@ def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
         if "problem" in fit:
             rows.append(["", counted, fit["problem"]])
             continue
-        rest = [_correlation(fit), f"{fit['residual_sd']:.2%}", _largest_left_out(fit)]
+        rest = [*_quality(fit), _largest_left_out(fit)]
         for unit, key in (("nats per token", "constants"), ("bits per byte", "constants_bits_per_byte")):
             if key in fit:
                 rows.append([unit, counted, *map(_constant, fit[key].values()), *rest])
@@ -226,8 +226,7 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
         else:
             c0, *rest = _law_texts(fit)
             besides = _mark(fit) + short_amount(fit["job_overhead"]) if fit["job_overhead"] else ""
-            cells += [_mark(fit) + c0, *rest, _correlation(fit), f"{fit['residual_sd']:.2%}", _largest_left_out(fit),
-                      besides]  # fmt: skip
+            cells += [_mark(fit) + c0, *rest, _largest_left_out(fit), besides]
         rows.append(cells)
     return table_of(title, names, rows, in_groups=True)
 
