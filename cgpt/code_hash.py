@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent
 # Modules whose code decides no result: what those that read declarations say arrives in the spec, no stage imports
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
-    "__main__ code_hash errors hardware jobs provenance spec files.cache files.declarations files.user_files "
+    "__main__ bounds code_hash errors hardware jobs provenance spec files.cache files.declarations files.user_files "
     "files.whole files.yaml_file data.content experiment.chain experiment.entries experiment.from_yaml "
     "experiment.load experiment.plan experiment.plans experiment.rules experiment.run tasks.definition "
     "training.progress commands.ending checkpoint.model_card checkpoint.transformers_folder checkpoint.torch_file "

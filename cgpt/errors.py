@@ -23,6 +23,11 @@ def one_line(text: str, longest: int = LONGEST_PROBLEM) -> str:
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else repr(c)[1:-1] for c in text.strip())
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `did you mean 'x'?` for the nearest known name, else the list of what is known."""
     known = sorted(known)

@@ -15,6 +15,7 @@ YEAR_S = 365.25 * 86_400
 # Seconds of a unit, its name, and from how many seconds on it is used.
 TIMES = ((YEAR_S, "years", 2 * YEAR_S), (86_400.0, "days", 2 * 86_400.0), (3600.0, "hours", 2 * 3600.0),
          (60.0, "minutes", 120.0), (1.0, "s", 0.1), (1e-3, "ms", 1e-4), (1e-6, "us", 0.0))  # fmt: skip
+PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1.0, "m": 1e-3, "µ": 1e-6}
 # Kilowatt-hours of a unit and its name; each is used from one of it on.
 ENERGIES = ((1e6, "GWh"), (1e3, "MWh"), (1.0, "kWh"), (1e-3, "Wh"))
 
@@ -23,8 +24,8 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """One line a row, of rows of one length; the first `left` columns begin where their width does, the others end
     there."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) if place < left else cell.rjust(width)
-                      for place, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
+    return ["  ".join(cell.ljust(width) if number < left else cell.rjust(width)
+                      for number, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]  # fmt: skip
 
 
 def short(count: float | None) -> str:
@@ -38,14 +39,59 @@ def short(count: float | None) -> str:
     return f"{count:.0f}"
 
 
-def tokens(text: str, flag: str = "--tokens") -> float:
+def parse_tokens(text: str) -> float:
     """The number that `300M`, `20B`, `1_000_000` or `1.5e9` is; raises UserError for what is none."""
     match = COUNT.fullmatch(text.strip())
     value = float(match[1].replace("_", "")) * SIZES[match[2].upper()] if match else math.nan
     if not 1 <= value <= MOST_TOKENS:
         wrong = "is no number of tokens" if math.isnan(value) else f"must be from 1 to {MOST_TOKENS:g}"
-        raise UserError(f"{flag}: '{text}' {wrong}; write e.g. 300M, 20B or 1.5e9")
+        raise UserError(f"--tokens: '{text}' {wrong}; write e.g. 300M, 20B or 1.5e9")
     return value
+
+
+def count(number: int | None) -> str:
+    """`1,234,567`; unknown is empty."""
+    return "" if number is None else f"{number:,}"
+
+
+def power(number: float | None) -> str:
+    """`1.23e+15`; unknown is empty."""
+    return "" if number is None else f"{number:.2e}"
+
+
+def mebibytes(n_bytes: int | None) -> str:
+    """`1,234 MiB`; unknown and none are empty."""
+    return f"{n_bytes / 2**20:,.0f} MiB" if n_bytes else ""
+
+
+def score(value: float | None) -> str:
+    """A score with three decimals, or four digits where it is large; unknown is empty."""
+    if value is None:
+        return ""
+    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 10 else f"{value:.4g}"  # + 0.0: -0.000 is 0.000
+
+
+def spread(value: float) -> str:
+    """A standard deviation or error as a score, but with its first digit where three decimals would make it zero."""
+    return f"{value:.1g}" if 0 < value < 0.0005 else score(value)
+
+
+def amount(value: float) -> str:
+    """`0.0123`, `3,101`, `64,512`: three digits, and all before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def short_amount(value: float) -> str:
+    """As `amount`, but `645 K` from a hundred thousand on, and `inf`."""
+    if not math.isfinite(value):
+        return "inf"
+    return short(value) if value >= 1e5 else amount(value)
+
+
+def with_prefix(value: float, unit: str) -> str:
+    """Three digits with a decimal prefix: 0.0144 s is `14.4 ms`, 7.5e15 FLOP/s `7.5 PFLOP/s`."""
+    prefix = next((prefix for prefix, size in PREFIXES.items() if value >= size), "µ")
+    return f"{value / PREFIXES[prefix]:.3g} {prefix}{unit}"
 
 
 def duration(seconds: float) -> str:

@@ -1,9 +1,19 @@
-"""A hardware profile: what it says, and what no run can do on it."""
+"""A hardware profile: its keys, and what no run can do on it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from cgpt.bounds import Choice, Ends, Pattern, Positive, Range
+from cgpt.spec import PositiveFloat, PositiveInt, Threads
+
+Device = Annotated[str, Pattern("[A-Z]+(:[A-Z0-9]+)*", "is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1")]
+Dtype = Annotated[str, Choice("float32", "bfloat16", "float16")]
+Efficiency = Annotated[float, Positive(1)]  # a share of the peak
+Measured = Annotated[int, Range(0)]
+Measures = Annotated[tuple[PositiveInt, ...], Ends()]
 
 
 def unsupported(profile: Hardware) -> tuple[str, str] | None:
@@ -23,9 +33,10 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
     return None
 
 
-def uneven(n_sequences: int, profile: Hardware) -> str | None:
-    """What is wrong with a batch that the devices of a profile cannot share evenly, and what to write; None if none."""
-    n = profile.n_devices
+def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) -> str | None:
+    """The problem of a batch that `n_systems` of a profile, by default those that compute, cannot share evenly; None if
+    there is none."""
+    n = n_systems or profile.n_devices
     if n_sequences % n == 0:
         return None
     return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
@@ -34,66 +45,66 @@ def uneven(n_sequences: int, profile: Hardware) -> str | None:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run asks of the machine; never part of its identity."""
+    """Resources that a run asks of the machine; never part of its identity."""
 
-    threads: int = 1
-    mem_mb: int | None = None
-    gpu: int = 0
-    runtime_minutes: int | None = None
+    threads: Threads = 1
+    mem_mb: Annotated[int, Positive(10**9)] | None = None
+    gpu: Annotated[int, Range(0, 10**5)] = 0
+    runtime_minutes: Annotated[int, Positive(10**7)] | None = None
 
 
 @dataclass(frozen=True)
 class Wafer:
     """A wafer-scale engine as the cost model sees it: what it is, then constants that `calibrate` fits."""
 
-    precision: str  # of streamed weights and products, which the times are for; the host computes in `dtype`
-    mesh_side: int  # cores along the shorter edge of the fabric
-    clock_hz: float
-    sram_bytes_per_core: int
-    io_bytes_per_s: float  # to the machines that hold the weights, each way
-    max_systems: int
-    measured_systems: int  # most systems that an absolute rate is public for; beyond it is extrapolation
-    matmul_efficiency: float  # of the dense peak, weight matmuls of training
-    attention_efficiency: float  # of the dense peak, scores and values of training, nothing halved for causality
-    pass_latency_s: float  # of one layer, forward or backward, whatever the batch
-    reduction_loss_per_doubling: float  # share of a step that each doubling of the systems adds
-    decode_cycles_per_layer: float
-    decode_cycles_per_hop: float  # per layer and core along the mesh's side
-    decode_cycles_per_element: float  # per weight or cached value that one core holds
-    prefill_cycles_per_hop: float
-    prefill_cycles_per_flop: float  # per FLOP that one core does
-    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
-    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
-    decode_grid: tuple[int, ...] = ()  # smallest and largest side that decode was measured on
-    prefill_grid: tuple[int, ...] = ()
-    host_memory_bytes: int | None = None  # MemoryX, which holds weights and optimizer state
-    compile_s: float | None = None  # per job, as are the two below
-    programming_s: float | None = None
-    weight_send_bytes_per_s: float | None = None
-    checkpoint_bytes_per_s: float | None = None
+    precision: Dtype  # of streamed weights and products, which the times are for; the host computes in `dtype`
+    mesh_side: PositiveInt  # cores along the shorter edge of the fabric
+    clock_hz: PositiveFloat
+    sram_bytes_per_core: PositiveInt
+    io_bytes_per_s: PositiveFloat  # to the machines that hold the weights, each way
+    max_systems: PositiveInt
+    measured_systems: Measured  # most systems that an absolute rate is public for; beyond it is extrapolation
+    matmul_efficiency: Efficiency  # of the dense peak, weight matmuls of training
+    attention_efficiency: Efficiency  # of the dense peak, scores and values of training, nothing halved for causality
+    pass_latency_s: PositiveFloat  # of one layer, forward or backward, whatever the batch
+    reduction_loss_per_doubling: PositiveFloat  # share of a step that each doubling of the systems adds
+    decode_cycles_per_layer: PositiveFloat
+    decode_cycles_per_hop: PositiveFloat  # per layer and core along the mesh's side
+    decode_cycles_per_element: PositiveFloat  # per weight or cached value that one core holds
+    prefill_cycles_per_hop: PositiveFloat
+    prefill_cycles_per_flop: PositiveFloat  # per FLOP that one core does
+    measured_d_model: Measures = ()  # smallest and largest width that training was measured at
+    inference_d_model: Measures = ()  # the same of decode and prefill
+    decode_grid: Measures = ()  # smallest and largest side that decode was measured on
+    prefill_grid: Measures = ()
+    host_memory_bytes: PositiveInt | None = None  # MemoryX, which holds weights and optimizer state
+    compile_s: PositiveFloat | None = None  # per job, as are the two below
+    programming_s: PositiveFloat | None = None
+    weight_send_bytes_per_s: PositiveFloat | None = None
+    checkpoint_bytes_per_s: PositiveFloat | None = None
 
 
 @dataclass(frozen=True)
 class Gpu:
     """A GPU as the cost model sees it: how it is connected, then constants that `calibrate` fits."""
 
-    node_size: int  # GPUs that the fast links connect
-    link_bytes_per_s: float  # between GPUs of a node, each way
-    network_bytes_per_s: float  # per GPU between nodes, each way
-    measured_systems: int  # most GPUs that a training rate is public for; 0: none, constants come from another GPU
-    measured_inference_systems: int  # the same of decode and prefill
-    matmul_efficiency: float  # of the dense peak at infinite width
-    half_width: float  # d_model at which matmuls reach half of that
-    attention_efficiency: float
-    recompute_cost: float  # share of a step that recomputing activations adds
-    loss_per_doubling: float  # share of a step that each doubling of the nodes adds
-    decode_bandwidth_efficiency: float
-    decode_layer_latency_s: float  # of one layer, its kernels' launches and all-reduces within a node included
-    network_all_reduce_latency_s: float  # what one small all-reduce takes more across nodes
-    prefill_efficiency: float  # of the dense peak
-    prefill_all_reduce_s: float  # of one layer's half, tensor parallel
-    measured_d_model: tuple[int, ...] = ()  # smallest and largest width that training was measured at
-    inference_d_model: tuple[int, ...] = ()  # the same of decode and prefill
+    node_size: PositiveInt  # GPUs that the fast links connect
+    link_bytes_per_s: PositiveFloat  # between GPUs of a node, each way
+    network_bytes_per_s: PositiveFloat  # per GPU between nodes, each way
+    measured_systems: Measured  # most GPUs that a training rate is public for; 0: none, constants come from another GPU
+    measured_inference_systems: Measured  # the same of decode and prefill
+    matmul_efficiency: Efficiency  # of the dense peak at infinite width
+    half_width: PositiveFloat  # d_model at which matmuls reach half of that
+    attention_efficiency: Efficiency
+    recompute_cost: PositiveFloat  # share of a step that recomputing activations adds
+    loss_per_doubling: PositiveFloat  # share of a step that each doubling of the nodes adds
+    decode_bandwidth_efficiency: Efficiency
+    decode_layer_latency_s: PositiveFloat  # of one layer, its kernels' launches and all-reduces within a node included
+    network_all_reduce_latency_s: PositiveFloat  # what one small all-reduce takes more across nodes
+    prefill_efficiency: Efficiency  # of the dense peak
+    prefill_all_reduce_s: PositiveFloat  # of one layer's half, tensor parallel
+    measured_d_model: Measures = ()  # smallest and largest width that training was measured at
+    inference_d_model: Measures = ()  # the same of decode and prefill
 
 
 @dataclass(frozen=True)
@@ -103,19 +114,19 @@ class Hardware:
 
     name: str
     description: str
-    device: str  # tinygrad device
-    dtype: str = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
-    kernels: str = "tinygrad"  # tinygrad | native (cgpt/kernels: OpenBLAS and one C file)
-    timing: str = "measured"  # measured | modeled
-    systems: int = 1  # how many of them; peaks, memory, bandwidth, power and price are of one
-    beam: int = 0  # width of tinygrad's search for the fastest form of each kernel; 0: its rules choose
-    peak_flops_per_s: dict[str, float] = field(default_factory=dict)  # dense, by dtype
-    sustained_flops_per_s: float | None = None  # what training was measured to reach, with all its threads; for plans
+    device: Device
+    dtype: Dtype = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
+    kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"  # native: OpenBLAS and C, in cgpt/kernels
+    timing: Annotated[str, Choice("measured", "modeled")] = "measured"
+    systems: Annotated[int, Positive(10**6)] = 1  # peaks, memory, bandwidth, power and price are of one
+    beam: Annotated[int, Range(0, 1000)] = 0  # width of tinygrad's search for fast kernels; 0: its rules choose
+    peak_flops_per_s: Mapping[Dtype, PositiveFloat] = field(default_factory=dict)  # dense, by dtype
+    sustained_flops_per_s: PositiveFloat | None = None  # that training was measured to reach with all threads
     sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it
-    memory_bytes: int | None = None
-    bandwidth_bytes_per_s: float | None = None
-    power_w: float | None = None
-    price_per_hour_usd: float | None = None
+    memory_bytes: PositiveInt | None = None
+    bandwidth_bytes_per_s: PositiveFloat | None = None
+    power_w: PositiveFloat | None = None
+    price_per_hour_usd: PositiveFloat | None = None
     wafer: Wafer | None = None
     gpu: Gpu | None = None
     resources: Resources = Resources()

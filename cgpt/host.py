@@ -1,4 +1,4 @@
-"""The processor: what it is, which instructions compiled code may use on it, how many of its cores are granted.
+"""This machine: its processor, the instructions that compiled code may use on it, cores, memory and processes.
 
 `CGPT_CPU=x86-64-v2` (or v3, v4: the levels of the x86-64 psABI) has everything compiled, and OpenBLAS's kernels taken,
 for an older processor than this one; `native`, the default, for this one. `CGPT_BLAS_CORE` names one of OpenBLAS's
@@ -11,7 +11,6 @@ import os
 import platform
 import resource
 import subprocess
-import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -36,6 +35,11 @@ def machine() -> str:
     return {"amd64": X86, "arm64": ARM}.get(name, name)
 
 
+def is_macos() -> bool:
+    """Whether the system is macOS."""
+    return platform.system() == "Darwin"
+
+
 @cache
 def cpu_info() -> dict[str, str]:
     """The first processor's entries of /proc/cpuinfo; empty where there is no such file."""
@@ -58,11 +62,11 @@ def cpu_model() -> str:
 
 
 def _darwin_name() -> str | None:
-    if platform.system() != "Darwin":
+    if not is_macos():
         return None
     try:
-        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        query = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(query, capture_output=True, text=True).stdout.strip()
     except OSError:
         return None
 
@@ -92,7 +96,7 @@ def machine_level() -> str:
 
 
 def level() -> str:
-    """What is compiled for: `native`, or the level that CGPT_CPU names. Raises UserError where that cannot run here."""
+    """The level to compile for: `native`, or that of CGPT_CPU. Raises UserError where that cannot run here."""
     named = os.environ.get("CGPT_CPU") or "native"
     runnable = ("native", *runnable_levels())
     if named in runnable:
@@ -119,23 +123,8 @@ def granted_cores() -> int:
     return max(1, min([cores, *(int(quota) for quota in _quotas())]))
 
 
-def memory_bytes() -> int | None:
-    """The machine's memory; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def check_threads(threads: int) -> int:
-    """The same number. Raises UserError where no run can have so many threads."""
-    if not 1 <= threads <= MAX_THREADS:
-        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; write e.g. 2")
-    return threads
-
-
 def _quotas() -> list[float]:
-    """The limits in cores that this process's control group and those around it set."""
+    """Limits, in cores, that this process's control group and those around it set."""
     try:
         entries = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -152,7 +141,7 @@ def _quotas() -> list[float]:
 
 
 def _folders(root: Path, group: str) -> list[Path]:
-    """The folders of a group and of all around it. In a container only the root may be there."""
+    """Folders of a group and of all around it. In a container only the root may be there."""
     inside = root.joinpath(*(part for part in group.split("/") if part not in ("", "..")))
     return [folder for folder in (inside, *inside.parents) if folder.is_relative_to(root)]
 
@@ -173,6 +162,40 @@ def _quota(*words: str) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
+def check_threads(threads: int) -> int:
+    """The number itself. Raises UserError where no run can have so many threads."""
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; write e.g. 2")
+    return threads
+
+
+def memory_bytes() -> int | None:
+    """The machine's memory; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    try:  # where there is a /proc: ru_maxrss is never below what the process that started this one then had
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if is_macos() else peak * 1024
+
+
+def address_space_bytes() -> int | None:
+    """Address space that this process takes, resident or not; None where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process of this number runs, whosever it is."""
     try:
@@ -182,17 +205,6 @@ def is_alive(pid: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident size of this process so far."""
-    try:  # where there is a /proc: ru_maxrss is never below what the process that started this one then had
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def process_age_s() -> float | None:

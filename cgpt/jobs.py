@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -79,6 +80,20 @@ def _forwarding(
             before(number, frame)
 
     return forward
+
+
+@contextmanager
+def handling_signals(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Inside, and in the main thread, signals that ask for an end are handled so, but for ignored ones, as by nohup."""
+    asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        asked = []
+    before = {number: signal.signal(number, handle) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop_with_workflow() -> None:

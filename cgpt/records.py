@@ -1,4 +1,4 @@
-"""What a result file holds: the one list of columns, read strictly.
+"""Records of results and the columns of their tables, read strictly.
 
 `run.json` is one flat record per pretrained or fine-tuned model, `scores.json` one per evaluation, `loss.csv` one row
 per optimizer step. A file with a missing or an extra key, or a value of the wrong type, is refused, one line a problem.
@@ -10,17 +10,19 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from cgpt.errors import UserError, did_you_mean
-from cgpt.files.csv_file import read_csv
-from cgpt.files.user_files import read_json
+from cgpt.errors import UserError
+from cgpt.files.csv_file import read_numbers
+from cgpt.files.json_object import read_object
+from cgpt.files.typed import fill
 from cgpt.files.whole import write_whole
 
 TIMINGS = ("measured", "modeled")
 SEAL = "record_sha256"
+REDO = "delete its folder, so that the run is done again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,23 +148,7 @@ DIVERGED_FILE = "diverged.json"
 LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
                 "tokens_per_s", "seconds")  # fmt: skip
 
-HASHES = ("inputs", "outputs")  # which a record holds and no table shows
-
-RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in HASHES))
-
-HARDWARE_COLUMNS = (
-    "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
-    "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
-    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
-    "metered_bytes", "parts_s", "run",
-)  # fmt: skip
-
 KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
-
-SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
-                 "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
-                 "finetune_run", "pretrain_run")  # fmt: skip
 
 # Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
 BOUNDS = {
@@ -174,38 +160,13 @@ BOUNDS = {
 # The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
 ANSWER_BITS = "bits_per_byte_of_answer"
 
-# The same words for the same column in every table header and on every axis.
-LABELS = {
-    "model": "model",
-    "seed": "seed",
-    "data": "data",
-    "hardware": "hardware",
-    "setting": "setting",
-    "n_parameters": "parameters",
-    "tokens": "training tokens",
-    "flops": "training FLOPs",
-    "train_loss": "training loss (nats per token)",
-    "validation_loss": "validation loss (nats per token)",
-    "validation_bits_per_byte": "validation bits per byte",
-    "seconds": "training time (s)",
-    "weights_from": "trained on",
-    "systems": "systems",
-    "step_s": "step time (s)",
-    "utilisation": "utilisation (of the dense peak)",
-    "energy_j_per_token": "energy per token (J)",
-    "bound_by": "bound by",
-    "tokens_per_s": "tokens per second",
-    "peak_memory_bytes": "peak memory (GiB)",
-    "energy_j": "energy (J)",
-    "host_cpu": "host",
-}
-
 
 def read_run(path: Path) -> PretrainRecord:
     """Read a run.json; its `stage` decides which keys it must have. Raises UserError."""
-    raw = _read_object(path)
-    kind = {"finetune": FinetuneRecord, "meter": MeterRecord}.get(str(raw.get("stage")), PretrainRecord)
-    record = _parse(kind, raw, str(path))
+    raw = _read_sealed(path)
+    kinds: dict[str, type[PretrainRecord]] = {"finetune": FinetuneRecord, "meter": MeterRecord}
+    kind = kinds.get(str(raw.get("stage")), PretrainRecord)
+    record = fill(kind, raw, str(path))
     problems = [
         f"{path}: {key}: '{getattr(record, key)}' is not one of {', '.join(known)}; write one of them"
         for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", TIMINGS))
@@ -213,8 +174,7 @@ def read_run(path: Path) -> PretrainRecord:
     ]
     accuracy = getattr(record, "validation_accuracy", None)
     if accuracy is not None and not 0 <= accuracy <= 1:
-        problems.append(f"{path}: validation_accuracy: {accuracy} is not from 0 to 1; delete its folder, so that the "
-                        "run is done again")  # fmt: skip
+        problems.append(f"{path}: validation_accuracy: {accuracy} is not from 0 to 1; {REDO}")
     if problems:
         raise UserError(*problems)
     return record
@@ -222,13 +182,11 @@ def read_run(path: Path) -> PretrainRecord:
 
 def read_scores(path: Path) -> ScoresRecord:
     """Read a scores.json, its `scores` as Score objects. Raises UserError."""
-    record = _parse(ScoresRecord, _read_object(path), str(path))
+    record = fill(ScoresRecord, _read_sealed(path), str(path))
     if not record.scores or not all(isinstance(raw, dict) for raw in record.scores):
         raise UserError(f"{path}: scores: is empty or holds no objects; expected one object per metric")
-    scores = [_parse(Score, raw, f"{path}: scores.{n}") for n, raw in enumerate(record.scores)]
-    problems = [f"{path}: {problem}; delete its folder, so that the run is done again"
-                for problem in _impossible(record, scores)]  # fmt: skip
-    if problems:
+    scores = [fill(Score, raw, f"{path}: scores.{n}") for n, raw in enumerate(record.scores)]
+    if problems := [f"{path}: {problem}; {REDO}" for problem in _impossible(record, scores)]:
         raise UserError(*problems)
     return replace(record, scores=scores)
 
@@ -250,17 +208,17 @@ def _impossible(record: ScoresRecord, scores: Sequence[Score]) -> Iterator[str]:
 
 def read_loss(path: Path) -> list[dict[str, float | None]]:
     """Read a loss.csv into one dict per step; an empty cell (not evaluated at that step) is None. Raises UserError."""
-    return _read_numbers(path, LOSS_COLUMNS)
+    return _read_table(path, LOSS_COLUMNS)
 
 
 def read_kernels(path: Path) -> list[dict[str, Any]]:
     """Read a kernels.csv into one dict per kernel, layer (None: outside the blocks) and phase. Raises UserError."""
-    return _read_numbers(path, KERNEL_COLUMNS, ("kernel", "phase"))
+    return _read_table(path, KERNEL_COLUMNS, ("kernel", "phase"))
 
 
 def read_diverged(path: Path) -> DivergedRecord | None:
     """Read a diverged.json; None where there is none, as of a run that did not diverge. Raises UserError."""
-    return _parse(DivergedRecord, _read_object(path), str(path)) if path.is_file() else None
+    return fill(DivergedRecord, _read_sealed(path), str(path)) if path.is_file() else None
 
 
 def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRecord) -> None:
@@ -270,65 +228,27 @@ def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRec
     write_whole(path, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _read_numbers(path: Path, columns: tuple[str, ...], names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows of a CSV with exactly these columns: text in those of `names`, else numbers, None in an empty cell."""
+def _read_table(path: Path, columns: Sequence[str], texts: Sequence[str] = ()) -> list[dict[str, Any]]:
     try:
-        there, rows = read_csv(path)
-        if there != columns:
-            raise UserError(f"{path}: the columns are {', '.join(there)}; expected {', '.join(columns)}")
-        return [{key: line[key] if key in names else float(line[key]) if line[key] else None for key in columns}
-                for line in rows]  # fmt: skip
+        return read_numbers(path, columns, texts)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None
+        raise UserError(f"{path}: cannot be read ({error}); {REDO}") from None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        raw = read_json(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; run its stage first (snakemake does when asked for a table)") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is not JSON ({error}); delete its folder, so that the run is done again") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds {type(raw).__name__}; expected one JSON object")
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """The keys of a record, which must be as it was written, without its hash. Raises UserError."""
+    raw = read_object(path, REDO, "run its stage first (snakemake does when asked for a table)")
     if not is_as_written(raw):
-        raise UserError(f"{path}: was changed after it was written ({SEAL}); delete its folder, so that the run is "
-                        "done again")  # fmt: skip
+        raise UserError(f"{path}: was changed after it was written ({SEAL}); {REDO}")
     raw.pop(SEAL, None)
     return raw
 
 
 def is_as_written(raw: dict[str, Any]) -> bool:
-    """Whether a record says what its own hash says it did; one without a hash is not one that a stage wrote."""
+    """Whether a record is what its hash was made of; one without a hash is not one that a stage wrote."""
     return raw.get(SEAL) in (None, _sealing(raw))
 
 
 def _sealing(content: dict[str, Any]) -> str:
-    said = {key: value for key, value in content.items() if key != SEAL}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _parse(kind: type, raw: dict[str, Any], where: str) -> Any:
-    """Make `kind` from exactly its keys; every missing key, extra key and wrong type is one line."""
-    types = get_type_hints(kind)
-    required = [field.name for field in fields(kind) if field.default is MISSING]
-    problems = [f"{where}: {key}: is missing; every result has this key" for key in required if key not in raw]
-    for key, value in raw.items():
-        if key not in types:
-            problems.append(f"{where}: {key}: is not a key of {kind.__name__}; {did_you_mean(key, types)}")
-        elif not _fits(value, types[key]):
-            wanted = getattr(types[key], "__name__", str(types[key]))
-            problems.append(f"{where}: {key}: {value!r} does not fit; expected {wanted}")
-    if problems:
-        raise UserError(*problems)
-    return kind(**raw)
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """A bool is no number here, a whole number is also a float, and NaN or infinity is no result."""
-    kinds = get_args(wanted) or (wanted,)
-    if isinstance(value, bool):
-        return bool in kinds
-    if isinstance(value, (int, float)):
-        return math.isfinite(value) and (float in kinds or type(value) in kinds)
-    return type(value) in kinds
+    unsealed = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()

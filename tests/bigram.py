@@ -1,4 +1,4 @@
-"""A deterministic stand-in for the GPT: a bigram table in NumPy, with the same functions."""
+"""A deterministic stand-in for the GPT: a bigram table in NumPy. The fixture `bigram_decoder` lets it generate."""
 
 from __future__ import annotations
 
@@ -23,36 +23,44 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_model(vocab_size: int, seq_len: int = 64) -> SimpleNamespace:
-    """`table[a, b]` is log p(b | a) in nats."""
+class Bigram:
+    """`table[a, b]` is log p(b | a) in nats; answers what `score` and `Decoder` ask of a GPT."""
+
+    ends = None
+
+    def __init__(self, table: np.ndarray, seq_len: int):
+        self.table, self.config = table, SimpleNamespace(vocab_size=len(table), seq_len=seq_len, n_layer=1, d_model=1)
+        self.lengths: list[int] = []  # of the batches that were scored
+
+    def captured(self, function, tokens, targets):
+        """Runs the function as it is."""
+        self.lengths.append(tokens.shape[1])
+        return function(tokens, targets)
+
+    def token_logprobs(self, tokens, targets):
+        """log p of targets (B, T, K) after tokens (B, T), and whether each is the most likely token."""
+        logprobs = self.table[tokens]  # (B, T, V)
+        return np.take_along_axis(logprobs, np.maximum(targets, 0), -1), logprobs.argmax(-1)[..., None] == targets
+
+
+class Decoder:
+    """cgpt.inference.decoder.Decoder for the bigram table, of which the last token is all that counts."""
+
+    def __init__(self, model: Bigram, rows: int, length: int):
+        assert 1 <= length <= model.config.seq_len
+        self.model, self.rows, self.length = model, rows, length
+
+    def start(self, rows, tokens):
+        assert len(tokens) < self.length
+
+    def step(self, tokens):
+        return self.model.table[tokens]
+
+
+def make_model(vocab_size: int, seq_len: int = 64) -> Bigram:
+    """Random log-probabilities."""
     logits = np.random.default_rng(0).normal(size=(vocab_size, vocab_size))
-    table = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return SimpleNamespace(config=SimpleNamespace(vocab_size=vocab_size, seq_len=seq_len), table=table, calls=[])
-
-
-def score(model, sequences, first):
-    """cgpt.model.loglikelihood.score for the bigram table; refuses what the real one cannot take."""
-    answers = []
-    model.calls.append([len(tokens) for tokens in sequences])
-    for tokens, start in zip(sequences, first):
-        assert 1 <= start <= len(tokens) <= model.config.seq_len + 1
-        rows = model.table[tokens[start - 1 : -1]]
-        answers.append((rows[np.arange(len(rows)), tokens[start:]], rows.argmax(axis=1) == tokens[start:]))
-    return answers
-
-
-def generate(model, prompts, max_new_tokens, config, stop_ids, stop):
-    """cgpt.inference.generate.generate for the bigram table."""
-    continuations = []
-    for prompt in prompts:
-        new, last = [], prompt[-1]
-        while len(new) < max_new_tokens and not (new and stop(new)):
-            last = int(model.table[last].argmax())
-            if last in stop_ids:
-                break
-            new.append(last)
-        continuations.append(new)
-    return continuations
+    return Bigram(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), seq_len)
 
 
 def direct(model, tokenizer, prompt: str, target: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import bigram
 import pytest
 
 from cgpt import host
@@ -51,3 +52,9 @@ def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
     """What `cgpt measure` once found on the machine of the tests decides no plan of theirs."""
     folder = tmp_path_factory.mktemp("rates")
     monkeypatch.setattr(rates, "path", lambda: folder / "rates.json")
+
+
+@pytest.fixture
+def bigram_decoder(monkeypatch):
+    """Answers are generated with the stand-in of bigram.py."""
+    monkeypatch.setattr("cgpt.inference.generate.Decoder", bigram.Decoder)

@@ -108,7 +108,7 @@ def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experi
     """Write every record of an experiment with three sizes, three tasks and some seeds; the plan names them all."""
     runs = []
     step = min(1.0, 4 / len(SIZES))  # so that no accuracy of many models is above 1
-    for place, model in enumerate(SIZES):
+    for n, model in enumerate(SIZES):
         for seed in seeds:
             base = f"{model}.world.s{seed}"
             record = run_json(base, "pretrain", model, seed)
@@ -117,13 +117,13 @@ def make_results(results: Path, seeds: tuple[int, ...] = (0, 1)) -> tuple[Experi
             spec = {"train": {"lr": 0.001}, "model": {"parametrization": "sp"}}
             runs.append(run("pretrain", base, spec, tokenize="t"))
             for task in TASKS:
-                runs += _evaluate(results, base, "pretrain", task, 0.3 + 0.05 * step * place + 0.01 * seed)
+                runs += _evaluate(results, base, "pretrain", task, 0.3 + 0.05 * step * n + 0.01 * seed)
                 for start, gain in (("pretrained", 0.5), ("scratch", 0.3)):
                     id = f"{base}.{task}.{start}"
                     tuned = run_json(id, "finetune", model, seed, task=task, start=start)
                     write_json(results, "finetune", id, "run.json", tuned)
                     runs.append(run("finetune", id, tokenize="t", **({"pretrain": base} if gain == 0.5 else {})))
-                    runs += _evaluate(results, id, "finetune", task, 0.25 + gain + 0.04 * step * place + 0.02 * seed)
+                    runs += _evaluate(results, id, "finetune", task, 0.25 + gain + 0.04 * step * n + 0.02 * seed)
     experiment = Experiment(
         name="made-up", question="Does a bigger model learn more from the same text?", data=Data(corpus=("world",)),
         models=tuple(SIZES), train=Train(lr=0.001, batch_size=8, steps=20), seeds=seeds, tasks=TASKS,

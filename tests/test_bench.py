@@ -245,7 +245,7 @@ def test_the_table_has_every_side_and_says_whether_targets_are_met_unless_the_ma
 
 def test_a_file_with_other_columns_is_refused(tmp_path):
     write_csv(tmp_path / "old.csv", ("model", "speed"), [{"model": "tiny", "speed": 1.0}])
-    with pytest.raises(SystemExit, match=r"old\.csv: the columns are not benchmark"):
+    with pytest.raises(SystemExit, match=r"old\.csv: has no column benchmark"):
         columns.read_rows(tmp_path / "old.csv", columns.COMPARISON)
 
 

@@ -123,9 +123,13 @@ def test_missing_unknown_and_misshapen_parameters_are_all_named(folder):
 
 
 def test_a_configuration_that_is_no_json_object_is_refused(folder):
-    for text in ("", "[1, 2]", '{"n_layer": 2', "\xff"):
+    for text, says in (
+        ("", "is not JSON (Expecting value: line 1 column 1 (char 0))"), ("[1, 2]", "holds list, no JSON object"),
+        ('{"n_layer": 2', "is not JSON (Expecting ',' delimiter: line 1 column 14 (char 13))"),
+        ("\xff", "is not UTF-8 text"),
+    ):  # fmt: skip
         (folder / "config.json").write_text(text, encoding="latin-1")
-        assert problems(folder) == [f"config.json: is no JSON object; {AGAIN}"]
+        assert problems(folder) == [f"config.json: {says}; {AGAIN}"]
 
 
 def test_all_problems_of_a_foreign_configuration_are_named(folder):

@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from cgpt import records
 from cgpt.experiment import load, plan
+from cgpt.hardware import Hardware
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cgpt"
 # The package from the ground up: a file imports from its own folder and from floors below.
 FLOORS = (
     "errors",
-    "code_hash spec host",
+    "bounds code_hash host",
+    "spec",
     "formats files hardware",
     "provenance recipe records jobs",
     "data kernels cost",
@@ -31,25 +36,29 @@ FLOORS = (
 )
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "commands.ending commands.fit commands.forecast cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
+    "commands.ending commands.fit commands.folders commands.forecast commands.plan "
+    "cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
     "cost.gpu cost.job cost.measurements cost.memory cost.shapes cost.step cost.wafer_inference cost.wafer_training "
     "code_hash data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
     "experiment.bases experiment.chain experiment.contradictions experiment.entries experiment.from_yaml "
     "experiment.load experiment.plan experiment.planned_time experiment.plans experiment.rates experiment.rules "
     "experiment.run experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations "
-    "files.json_object files.user_files files.whole files.yaml_file formats hardware host jobs preview.corpora "
-    "preview.kept_checks preview.sources preview.tasks "
+    "files.digest files.json_object files.typed files.user_files files.whole files.yaml_file formats hardware host "
+    "jobs preview.corpora preview.kept_checks preview.sources preview.tasks "
     "provenance recipe.flops recipe.generation_config records report.axes report.figures report.flags "
     "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
     "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "
     "report.machines.table report.page report.rows report.scales report.score_table report.tables "
-    "report.vary_figure scaling scaling.cheapest scaling.cost_law scaling.downstream scaling.fitted_law "
+    "report.vary_figure scaling scaling.cost_law scaling.downstream scaling.fitted_law "
     "scaling.isoflop scaling.machines scaling.parametric_law scaling.points scaling.published scaling.seeds "
     "scaling.statistics scaling.study scaling.target_loss spec stages.baseline stages.fetch stages.tokenize "
-    "tasks.answers tasks.lm_eval_tasks tasks.text_task".split()
+    "tasks.answers tasks.documents tasks.examples tasks.lm_eval_tasks tasks.text_task".split()
 )
 # The data mirror beside a checkout, which tests and CI use, is no machine's path.
 FOREIGN = re.compile(r"/wor[k]/|/roo[t]/|/op[t]/|/hom[e]/|share[d]/(?!data)|pyp[i]\.org|pythonhoste[d]|npmj[s]")
+# Words that do not say what a name holds.
+EMPTY_WORDS = {"found", "chosen", "place", "own", "said", "told"}
+LONGEST_FUNCTION = 60  # lines, its docstring among them
 UNFINISHED = re.compile(r"\b(TOD[O]|FIXM[E]|XX[X])\b")
 
 
@@ -83,6 +92,59 @@ def graph() -> dict[str, frozenset[str]]:
                         for full in imported(path) if full.startswith("cgpt.") or full == "cgpt")
         for name, path in modules().items()
     }  # fmt: skip
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def names_given(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of all that a file names: functions, classes, parameters, variables, attributes, imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, Function | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.lineno, node.name
+
+
+def length_of(node: Function) -> int:
+    """Lines of a function, without its decorators."""
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
+def public(tree: ast.Module) -> Iterator[ast.ClassDef | Function]:
+    """The functions and classes of a file, and the methods of such classes, whose names have no leading underscore."""
+    waiting: list[ast.stmt] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_"):
+            yield node
+            waiting += node.body if isinstance(node, ast.ClassDef) else []
+
+
+def drawn_package() -> list[dict[str, str]]:
+    """docs/develop.md's tree, a mapping for each floor from the top down: path below cgpt/ and its line."""
+    section = (ROOT / "docs/develop.md").read_text().split("## The package")[1]
+    lines = section.split("```text\ncgpt/\n")[1].split("```")[0].splitlines()
+    floors: list[dict[str, str]] = [{}]
+    folders: list[str] = []
+    for line in lines:
+        if not line:
+            floors.append({})
+            continue
+        name, _, about = line.strip().partition(" ")
+        folders = folders[: (len(line) - len(line.lstrip())) // 2 - 1]
+        floors[-1]["".join([*folders, name])] = about.strip()
+        folders += [name] if name.endswith("/") else []
+    return floors
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -137,13 +199,60 @@ def test_no_source_file_is_longer_than_400_lines():
     assert not [path for path in sources if len(path.read_text().splitlines()) > 400]
 
 
+@pytest.mark.parametrize("path", tracked("*.py"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_names_say_what_they_hold(path):
+    given = [(line, name) for line, name in names_given(ast.parse(path.read_text())) if not name.startswith("test_")]
+    assert not [(line, name) for line, name in given if EMPTY_WORDS & set(name.lower().split("_"))]
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_docstrings_say_what_comes_back_and_functions_fit_on_a_screen_or_two(name):
+    tree = ast.parse(modules()[name].read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | Function)]
+    assert not [ast.get_docstring(node) for node in nodes if (ast.get_docstring(node) or "").startswith("What ")]
+    assert not [getattr(node, "name", name) for node in (tree, *public(tree)) if not ast.get_docstring(node)]
+    assert not [node.name for node in nodes if isinstance(node, Function) and length_of(node) > LONGEST_FUNCTION]
+
+
+def test_the_drawn_package_names_each_file_once_and_on_its_floor():
+    floors = drawn_package()
+    drawn = {path: about for floor in floors for path, about in floor.items()}
+    files = {path.relative_to(PACKAGE).as_posix() for path in tracked("cgpt") if path.name != "__init__.py"}
+    assert sorted(path for floor in floors for path in floor if not path.endswith("/")) == sorted(files)
+    assert not [path for path, about in drawn.items() if not about]
+    rooms = [{path.partition("/")[0].removesuffix(".py") for path in floor} for floor in floors]
+    assert rooms == [set(floor.split()) for floor in reversed(FLOORS)]
+
+
+def test_every_key_of_a_hardware_profile_is_either_part_of_a_runs_identity_or_not():
+    keys = [field.name for field in fields(Hardware)]
+    assert sorted(plan.HARDWARE_IDENTITY + Hardware.EXECUTION) == sorted(keys)
+    assert set(plan.HARDWARE_COST) < set(Hardware.EXECUTION)
+
+
+def test_columns_names_and_files_of_the_glossary_are_there():
+    known = {
+        field.name
+        for kind in (records.FinetuneRecord, records.MeterRecord, records.ScoresRecord)
+        for field in fields(kind)
+    }.union(records.SCORE_COLUMNS, records.LOSS_COLUMNS, records.KERNEL_COLUMNS)
+    source = "\n".join(path.read_text() for path in modules().values())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]]
+            for line in (ROOT / "docs/glossary.md").read_text().splitlines() if line.startswith("| **")]  # fmt: skip
+    assert len(rows) > 60
+    for word, _, _, columns, names in rows:
+        assert not [each for each in re.findall(r"`(\w+)`", columns) if each not in known], word
+        for name in re.findall(r"`([\w./]+)[()]*`", names):
+            last = name.rpartition(".")[2]
+            assert (PACKAGE / name).exists() if "/" in name else re.search(rf"\b{last}\b", source), word
+
+
 def test_no_tracked_file_names_a_machine_or_is_unfinished():
     texts = tracked(
         "*.py", "*.c", "*.h", "*.smk", "*.yaml", "*.toml", "*.md", "*.rst", "Snakefile", "Makefile", ".ci/run"
     )
-    found = [(path.name, match[0]) for path in texts for match in FOREIGN.finditer(path.read_text())]
-    found += [(path.name, match[0]) for path in texts for match in UNFINISHED.finditer(path.read_text())]
-    assert not found
+    assert not [(path.name, match[0]) for path in texts for pattern in (FOREIGN, UNFINISHED)
+                for match in pattern.finditer(path.read_text())]  # fmt: skip
 
 
 def test_nothing_generated_is_tracked():
@@ -165,7 +274,8 @@ def test_every_address_of_data_is_https():
     assert not [file.url for file in files if file.url and not file.url.startswith("https://")]
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = (ROOT / "README.md").read_text()
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    assert not [target for target in targets if not (ROOT / target).exists()]
+@pytest.mark.parametrize("path", tracked("README.md", "CHANGELOG.md", "docs/*.md"), ids=lambda path: path.name)
+def test_links_of_pages_lead_somewhere(path):
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+    targets = [link.split("#")[0] for link in links if "://" not in link]
+    assert not [target for target in targets if not (path.parent / target).exists()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bigram
 import pytest
 from test_evaluate import TOKENIZER, requests
@@ -9,18 +11,19 @@ from test_evaluate import TOKENIZER, requests
 from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
 from cgpt.recipe.generation_config import GenerationConfig
-from cgpt.tasks.decoding import LENGTHS, decoding, unsupported, without_effect
+from cgpt.tasks.decoding import LENGTHS, read_options, unsupported, without_effect
 
 
 def asked(options: dict) -> list[tuple]:
     """What the adapter asks of `generate` for two prompts with these options."""
     calls = []
 
-    def noted(model, prompts, n_new, config, stop_ids, stop):
+    def noted(prompts, n_new, config, stop_ids, stop):
         calls.append((n_new, config))
         return [[] for _ in prompts]
 
-    adapter = Adapter(bigram.make_model(TOKENIZER.get_vocab_size()), TOKENIZER, bigram.score, noted)
+    adapter = Adapter(bigram.make_model(TOKENIZER.get_vocab_size()), TOKENIZER)
+    adapter.generator = SimpleNamespace(generate=noted)
     adapter.generate_until(requests(("the film", options), ("a river", options)))
     return calls
 
@@ -35,7 +38,7 @@ def test_of_several_lengths_the_one_that_lm_eval_takes_counts():
 
     options = {key: n for n, key in enumerate(reversed(LENGTHS), 3)}
     while options:
-        assert decoding(options).max_new_tokens == normalize_gen_kwargs(options)["max_gen_toks"]
+        assert read_options(options).max_new_tokens == normalize_gen_kwargs(options)["max_gen_toks"]
         del options[next(key for key in LENGTHS if key in options)]
 
 
@@ -68,7 +71,7 @@ def test_every_setting_that_the_decoder_has_reaches_it(options, expected):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"num_beam": 5}, "num_beam: is nothing that answers are written with here; did you mean 'num_beams'?"),
         ({"max_length": 5}, "max_length: counts the prompt too; write max_gen_toks"),
@@ -84,10 +87,10 @@ def test_every_setting_that_the_decoder_has_reaches_it(options, expected):
         ({"top_k": 2.5}, "top_k: does not fit: 2.5; write a number"),
     ],
 )
-def test_what_the_decoder_does_not_offer_is_refused_by_name(options, said):
-    assert said in "\n".join(f"{key}: {what}" for key, what in unsupported(options))
+def test_what_the_decoder_does_not_offer_is_refused_by_name(options, message):
+    assert message in "\n".join(f"{key}: {what}" for key, what in unsupported(options))
     with pytest.raises(UserError, match=f"generation_kwargs.{next(iter(unsupported(options)))[0]}"):
-        decoding(options)
+        read_options(options)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,11 @@ from cgpt.experiment.plan import hardware_identity, make_plan
 from cgpt.experiment.planned_time import time_plan
 from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import write_csv
+from cgpt.formats import with_prefix
 from cgpt.records import KERNEL_COLUMNS, read_loss
 from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
-from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
-from cgpt.report.machines.table import device_rows
+from cgpt.report.machines.roofline import make_roofline, roofline_figure
+from cgpt.report.machines.table import hardware_rows
 from cgpt.report.rows import collect
 from cgpt.report.tables import tabulate
 from cgpt.spec import Model
@@ -92,14 +93,14 @@ def test_who_trains_must_be_said_where_it_is_not_clear(root, hardware, expected)
     assert caught.value.problems == (f"{QUICKSTART}:{expected}",)
 
 
-@pytest.mark.parametrize("weights_from", ["", "\nweights_from: cpu"])
-def test_a_batch_that_the_systems_do_not_divide_is_refused(root, weights_from):
+@pytest.mark.parametrize(("weights_from", "line"), [("", 5), ("\nweights_from: cpu", 6)])
+def test_a_batch_that_the_systems_do_not_divide_is_refused(root, weights_from, line):
     edit(root, QUICKSTART, "batch_size: 16", "batch_size: 24")
     with pytest.raises(UserError) as caught:
         with_hardware(root, f"hardware: [cpu, sixteen]{weights_from}")
     assert caught.value.problems == (
-        "hardware_profiles/sixteen.yaml: systems: 16 do not divide the experiment's train.batch_size 24; write a "
-        "multiple of it there",
+        f"{QUICKSTART}:{line}: train.batch_size: 24 sequences cannot be shared evenly by the 16 systems of hardware "
+        "profile 'sixteen'; write a multiple of 16",
     )
 
 
@@ -187,7 +188,7 @@ def test_what_trained_on_a_modeled_machine_has_one_row_that_is_marked(tmp_path):
 
 def test_loss_is_drawn_against_tokens_over_speed_dashed_where_it_is_modeled(results):
     experiment, plan, folder = results
-    rows = device_rows(collect(experiment, plan, folder))
+    rows = hardware_rows(collect(experiment, plan, folder))
     curves = {run.id: read_loss(folder / "runs/pretrain" / run.id / "loss.csv") for run in plan.of("pretrain")}
     figure = time_to_loss_figure(rows, curves)
     time, energy = figure.axes[0], figure.axes[3]
@@ -204,7 +205,7 @@ def test_loss_is_drawn_against_tokens_over_speed_dashed_where_it_is_modeled(resu
 
 def test_a_step_is_drawn_in_shares_with_its_time_beside_it(results):
     experiment, plan, folder = results
-    figure = step_time_figure(device_rows(collect(experiment, plan, folder)))
+    figure = step_time_figure(hardware_rows(collect(experiment, plan, folder)))
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.texts] == [f"{90112 / 12345.6:.3g} s", "~14.4 ms", "~14.4 ms"]
     assert sorted(round(bar.get_width()) for bar in axes.patches) == [25, 25, 75, 75, 100]

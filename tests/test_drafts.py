@@ -43,7 +43,7 @@ def test_what_an_experiment_does_not_use_is_named_in_one_warning_each(root, caps
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("models: [small]", "models: [small, large]", ["models.large.d_model: 65 is not divisible"]),
+        ("models: [small]", "models: [small, large]", ["models.large.d_model: d_model 65 is not divisible"]),
         ("corpus: [world]", "corpus: [world, notes]", ["datasets.notes.path: there is no later.txt"]),
         ("tasks: [topic]", "tasks: [topic, draft]", ["'topic' is not the file's name", "no dataset 'wrold'"]),
         ("tasks: [topic]", "tasks: [topic]\nhardware: [draft]", ["description: YAML reads 2026-01-01 as a date"]),
@@ -61,8 +61,8 @@ def test_all_problems_of_an_experiment_and_its_parts_come_at_once(root, capsys):
     edit(root, QUICKSTART, "models: [small]", "models: [small, large]\nhardware: [draft]")
     edit(root, QUICKSTART, "lr: 0.003", "lr: 3e-3")
     assert main(["plan", "quickstart"]) == 1
-    said = capsys.readouterr().err
-    assert all(text in said for text in ("large.d_model", "YAML reads 3e-3", "YAML reads 2026-01-01"))
+    printed = capsys.readouterr().err
+    assert all(text in printed for text in ("large.d_model", "YAML reads 3e-3", "YAML reads 2026-01-01"))
 
 
 def test_a_run_of_a_sound_experiment_is_found_beside_broken_ones_and_an_unknown_one_names_them(root):
@@ -111,8 +111,8 @@ def test_jobs_read_the_files_that_their_workflow_started_with(root, monkeypatch)
     edit(root, QUICKSTART, "lr: 0.003", "lr: 0.004")
     (root / "hardware_profiles/cpu.yaml").write_text(HARDWARE.replace("device: CPU", "device: ["))
     (root / "workflows/models.yaml").write_text("models: [")
-    found = load.read_workflow(root, declarations.folder_of(root))
-    assert make_plans(found).find_run("pretrain", run.id) == run
+    kept = load.read_workflow(root, declarations.folder_of(root))
+    assert make_plans(kept).find_run("pretrain", run.id) == run
     monkeypatch.delenv(declarations.STARTED_WITH)
     with pytest.raises(UserError, match="is not valid YAML"):
         load.read_workflow(root, declarations.folder_of(root))

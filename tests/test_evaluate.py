@@ -19,17 +19,20 @@ from test_tasks import ROWS, write_task
 from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
 from cgpt.jobs import Job
+from cgpt.model.loglikelihood import score
 from cgpt.records import SEAL, read_scores
 from cgpt.stages.evaluate import chance_level, evaluate, score_task
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.documents import describe_selection, pick_subset
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 TOKENIZER = bigram.make_tokenizer()
 MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
 END = TOKENIZER.token_to_id("<|endoftext|>")
 
 
 def adapter(model=MODEL):
-    return Adapter(model, TOKENIZER, bigram.score, bigram.generate)
+    return Adapter(model, TOKENIZER)
 
 
 def requests(*arguments: tuple) -> list[SimpleNamespace]:
@@ -139,16 +142,16 @@ def test_chance_is_the_mean_of_one_over_the_number_of_choices(tmp_path):
 def test_scores_are_the_same_at_every_batch_size(tmp_path, monkeypatch, batch):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]})
     expected = run(task, tmp_path)
-    monkeypatch.setattr("cgpt.inference.lm_eval_model.SEQUENCES_PER_CALL", batch)
+    monkeypatch.setattr("cgpt.model.loglikelihood.TOKENS_PER_BATCH", 32 * batch)
     assert run(task, tmp_path) == expected
 
 
 def test_sequences_are_scored_longest_first_and_answered_in_the_order_asked():
     model = bigram.make_model(TOKENIZER.get_vocab_size())
-    pairs = [("the film", " is good"), ("a calm river and a loud city", " yes"), ("no", " no")]
+    pairs = [("the film", " is good"), (" . ".join(["a calm river and a loud city"] * 5), " yes"), ("no", " no")]
     answers = adapter(model).loglikelihood(requests(*pairs))
     assert [total for total, _ in answers] == pytest.approx([bigram.direct(model, TOKENIZER, *pair) for pair in pairs])
-    assert model.calls == [sorted(model.calls[0], reverse=True)]
+    assert model.lengths == [64, 32]
 
 
 def test_an_empty_context_is_the_end_of_text_token():
@@ -162,17 +165,16 @@ def test_spaces_at_the_end_of_a_context_belong_to_the_continuation():
     assert moved == plain
 
 
-def test_a_context_longer_than_the_model_loses_its_start():
+def test_a_context_longer_than_the_model_loses_its_start(monkeypatch):
     recorded = []
 
-    def score(model, sequences, first):
+    def noted(model, sequences, first, on_scored):
         recorded.extend(zip(sequences, first))
-        return bigram.score(model, sequences, first)
+        return score(model, sequences, first)
 
-    model = adapter()
-    model._score = score
+    monkeypatch.setattr("cgpt.inference.lm_eval_model.score", noted)
     context = "a calm river and a loud city . " * 40 + "yes"
-    model.loglikelihood(requests((context, " no")))
+    adapter().loglikelihood(requests((context, " no")))
     ((tokens, first),) = recorded
     whole = TOKENIZER.encode(context + " no").ids
     assert tokens.tolist() == whole[-65:] and first == 65 - (len(whole) - len(TOKENIZER.encode(context).ids))
@@ -192,8 +194,8 @@ def test_greedy_is_true_only_for_the_most_likely_continuation():
     ids = [int(MODEL.table[END].argmax())]
     while len(ids) < 4:
         ids.append(int(MODEL.table[ids[-1]].argmax()))
-    model = adapter()
-    answers = model._score_pairs([([END], ids), ([END], [ids[0] ^ 1, *ids[1:]])])
+    texts = ("", "an answer")
+    answers = adapter()._loglikelihood_tokens([(texts, [END], ids), (texts, [END], [ids[0] ^ 1, *ids[1:]])])
     assert [greedy for _, greedy in answers] == [True, False]
 
 
@@ -220,7 +222,7 @@ def test_few_shot_examples_are_the_same_in_every_run_and_stand_in_the_prompt(tmp
 def test_a_sample_evaluates_a_fixed_random_subset_under_its_own_document_numbers(tmp_path):
     task = write_task(tmp_path, {"train": ROWS["train"], "test": ROWS["train"]}, sample=7)
     samples = run(task, tmp_path)[1]
-    assert [sample["doc_id"] for sample in samples] == lm_eval_tasks.subset(20, 7)
+    assert [sample["doc_id"] for sample in samples] == pick_subset(20, 7)
     assert all(sample["prompt"].startswith(f"film {sample['doc_id']} is") for sample in samples)
 
 
@@ -232,7 +234,7 @@ def test_a_limit_evaluates_the_first_documents_as_lm_eval_counts_them(tmp_path, 
     samples = run(task, tmp_path)[1]
     n = min(20, get_sample_size(lm_eval_tasks.build(task, tmp_path), limit))
     assert [sample["doc_id"] for sample in samples] == list(range(n))
-    assert lm_eval_tasks.selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
+    assert describe_selection(task, 20) == ("all" if n == 20 else f"first {n} of 20")
 
 
 def test_a_last_word_task_gives_perplexity_and_accuracy_without_a_chance_level(tmp_path):
@@ -284,8 +286,6 @@ def test_a_wrong_label_stops_the_evaluation_before_the_model_is_asked(tmp_path):
 def test_the_stage_writes_a_record_that_the_tables_accept_and_every_sample(tmp_path, monkeypatch):
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
-    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
-        monkeypatch.setitem(sys.modules, name, bigram)
     spec = {"task": write_task(tmp_path / "data", ROWS), "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     out = tmp_path / "evaluate" / "toy-1"
     record = evaluate(Job(spec, out, {"pretrain": tmp_path / "gpt-1"}, tmp_path / "data"))
@@ -313,9 +313,10 @@ from cgpt.stages import evaluate
 from cgpt.tasks import lm_eval_tasks
 lm_task = lm_eval_tasks.build({task!r}, Path({str(tmp_path / "data")!r}))
 from cgpt.inference.lm_eval_model import Adapter
+from cgpt.model.loglikelihood import score
 tokenizer = bigram.make_tokenizer()
 model = bigram.make_model(tokenizer.get_vocab_size())
-evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer, bigram.score, bigram.generate))
+evaluate.score_task({task!r}, lm_task, Adapter(model, tokenizer))
 """
     home = tmp_path / "home"
     home.mkdir()
@@ -365,7 +366,7 @@ def test_few_shot_prompts_that_lose_their_shots_are_counted(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_log_likelihood_that_is_not_finite_stops_the_evaluation_with_one_line(tmp_path, value):
-    broken = SimpleNamespace(**vars(MODEL) | {"table": np.full_like(MODEL.table, value)})
+    broken = bigram.Bigram(np.full_like(MODEL.table, value), MODEL.config.seq_len)
     task = write_task(tmp_path, ROWS)
     with pytest.raises(UserError, match=r"log-likelihoods are not finite \((nan|inf|-inf)\)"):
         score_task(task, lm_eval_tasks.build(task, tmp_path), adapter(broken))
@@ -390,8 +391,6 @@ def stage(task: dict, root: Path, monkeypatch, capsys) -> tuple:
     """The whole stage with the bigram model: its record, its samples and what it said."""
     loaded = SimpleNamespace(load=lambda folder, hardware, threads: (MODEL, TOKENIZER))
     monkeypatch.setitem(sys.modules, "cgpt.checkpoint.folder", loaded)
-    for name in ("cgpt.model.loglikelihood", "cgpt.inference.generate"):
-        monkeypatch.setitem(sys.modules, name, bigram)
     out = root / "evaluate" / "toy-1"
     spec = {"task": task, "checkpoint_stage": "pretrain", "hardware": {"name": "cpu"}}
     evaluate(Job(spec, out, {"pretrain": root / "gpt-1"}, root / "data"))

@@ -66,7 +66,7 @@ def our_prompts(task: dict, data_root: Path) -> list[list[tuple]]:
     """Every request that the stage `evaluate` makes of a model."""
     asked: list[list[tuple]] = []
     lm_task = lm_eval_tasks.build(task, data_root)
-    score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate))
+    score_task(task, lm_task, Adapter(MODEL, TOKENIZER))
     for instance in lm_task.instances:
         if instance.idx == 0:
             asked.append([])
@@ -74,6 +74,7 @@ def our_prompts(task: dict, data_root: Path) -> list[list[tuple]]:
     return asked
 
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 TOKENIZER = bigram.make_tokenizer()
 MODEL = bigram.make_model(TOKENIZER.get_vocab_size())
 

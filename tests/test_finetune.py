@@ -22,7 +22,8 @@ from cgpt.errors import UserError
 from cgpt.model.gpt import init_parameters
 from cgpt.spec import Finetune
 from cgpt.stages import finetune as stage
-from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks import examples
+from cgpt.tasks.examples import Example, read_examples
 
 CHOICES = ("w1", "w2")
 SEED = 4
@@ -169,8 +170,8 @@ def test_the_best_epochs_weights_are_what_is_saved(root, tmp_path, monkeypatch):
 
 def test_n_labels_trains_on_that_many_examples(root, tmp_path, monkeypatch):
     asked = []
-    examples = lm_eval_tasks.examples
-    monkeypatch.setattr(lm_eval_tasks, "examples", lambda *a: asked.append(a[2:]) or examples(*a))
+    for module in (examples, stage):
+        monkeypatch.setattr(module, "read_examples", lambda *a: asked.append(a[2:]) or read_examples(*a))
     record = run(root, tmp_path / "run", n_labels=5, max_validation=6, epochs=1)
     assert (record.n_labels, record.n_train_examples) == (5, 5)
     assert asked == [("train", 5), ("validation", 6)]
@@ -200,7 +201,7 @@ def test_a_task_without_choices_is_trained_and_has_no_accuracy(root, tmp_path):
 
 def test_a_long_prompt_loses_its_start_and_keeps_its_answer(root):
     tokenizer = read_tokenizer(root / "tokens")
-    example = lm_eval_tasks.Example(" ".join(f"w{n}" for n in range(3, 43)), " w1 w2", (), None)
+    example = Example(" ".join(f"w{n}" for n in range(3, 43)), " w1 w2", (), None)
     encoded = stage.encode(example, tiny.model(None, tiny.ONE_LAYER), tokenizer)
     assert encoded.tokens.tolist() == [*range(24, 43), 1, 2]
     assert encoded.first == 19
@@ -252,10 +253,10 @@ def test_more_labels_than_there_are_documents_are_refused_before_anything_is_tra
 def test_an_answer_longer_than_the_model_is_refused(root):
     tokenizer, model = read_tokenizer(root / "tokens"), tiny.model(None, tiny.ONE_LAYER)
     longest = tiny.ONE_LAYER.seq_len
-    fits = stage.encode(lm_eval_tasks.Example("w3 w4", " w1" * longest, (), None), model, tokenizer)
+    fits = stage.encode(Example("w3 w4", " w1" * longest, (), None), model, tokenizer)
     assert (fits.first, len(fits.tokens), fits.n_tokens_cut) == (1, longest + 1, 1)
     with pytest.raises(UserError, match=f"has {longest + 1} tokens, of which the model reads 1 to {longest}"):
-        stage.encode(lm_eval_tasks.Example("w3", " w1" * (longest + 1), (), None), model, tokenizer)
+        stage.encode(Example("w3", " w1" * (longest + 1), (), None), model, tokenizer)
 
 
 def test_prompts_that_lose_their_start_in_training_are_counted(root, tmp_path, capsys):
@@ -269,4 +270,4 @@ def test_an_answer_that_is_a_number_is_trained_on_as_its_digits(root, tmp_path):
     task = TASK | {"output_type": "generate_until", "doc_to_target": "label", "metric_list": [
         {"metric": "exact_match"}]}  # fmt: skip
     del task["doc_to_choice"]
-    assert lm_eval_tasks.examples(task, root / "data", "train")[1].target == " 1"
+    assert read_examples(task, root / "data", "train")[1].target == " 1"

@@ -16,8 +16,7 @@ from cgpt.commands import fit
 from cgpt.experiment import load, plan
 from cgpt.files.csv_file import write_csv
 from cgpt.recipe.flops import CONVENTIONS
-from cgpt.records import RUN_COLUMNS
-from cgpt.scaling.points import read_runs
+from cgpt.scaling.points import RUN_COLUMNS, read_runs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results/reference"

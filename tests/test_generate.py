@@ -16,7 +16,7 @@ import tiny
 from cgpt.errors import UserError
 from cgpt.inference import generate as generation
 from cgpt.inference.decoder import Decoder
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.inference.stop_strings import StopStrings
 from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.spec import Model
@@ -24,6 +24,7 @@ from cgpt.spec import Model
 CONFIG = Model("generated", n_layer=2, d_model=33, n_head=3, seq_len=72, d_ffn=70, vocab_size=61)
 PARAMS = tiny.rough_parameters(CONFIG)
 MODEL = tiny.model(PARAMS, CONFIG)
+GENERATOR = Generator(MODEL)
 
 
 def prompts(n: int, longest: int = 40) -> list[list[int]]:
@@ -72,21 +73,21 @@ def test_rows_that_share_a_prompt_and_then_part_see_their_own_past():
 
 
 def test_greedy_generation_takes_the_most_likely_token_every_time_until_the_context_is_full():
-    found = generate(MODEL, prompts(5), 30)
+    found = GENERATOR.generate(prompts(5), 30)
     assert found == [greedy(prompt, min(30, CONFIG.seq_len - len(prompt))) for prompt in prompts(5)]
-    assert [len(new) for new in generate(MODEL, prompts(5), 500)] == [CONFIG.seq_len - len(p) for p in prompts(5)]
-    assert generate(MODEL, prompts(2), 0) == [[], []]
-    assert generate(MODEL, [], 5) == []
+    assert [len(new) for new in GENERATOR.generate(prompts(5), 500)] == [CONFIG.seq_len - len(p) for p in prompts(5)]
+    assert GENERATOR.generate(prompts(2), 0) == [[], []]
+    assert GENERATOR.generate([], 5) == []
 
 
 def test_more_prompts_than_rows_take_the_rows_that_become_free(monkeypatch):
     monkeypatch.setattr(generation, "MAX_CACHE_BYTES", 3 * 8 * CONFIG.n_layer * CONFIG.d_model * 60)  # 3 rows
-    stops = [generate(MODEL, [prompt], 20)[0][i % 7] for i, prompt in enumerate(prompts(8))]
+    stops = [GENERATOR.generate([prompt], 20)[0][i % 7] for i, prompt in enumerate(prompts(8))]
     for stop in stops[:3]:
-        together = generate(MODEL, prompts(8), 20, stop_ids=[stop])
-        assert together == [generate(MODEL, [prompt], 20, stop_ids=[stop])[0] for prompt in prompts(8)]
+        together = GENERATOR.generate(prompts(8), 20, stop_ids=[stop])
+        assert together == [GENERATOR.generate([prompt], 20, stop_ids=[stop])[0] for prompt in prompts(8)]
         assert len({len(new) for new in together}) > 1
-    assert MODEL.decoder.rows == 1 and generate(MODEL, prompts(8), 20) and MODEL.decoder.rows == 3
+    assert GENERATOR.decoder.rows == 1 and GENERATOR.generate(prompts(8), 20) and GENERATOR.decoder.rows == 3
 
 
 def test_logits_have_the_same_bits_in_every_batch():
@@ -106,9 +107,9 @@ def test_logits_have_the_same_bits_in_every_batch():
 
 def test_generation_ends_before_a_stop_token_and_after_a_stop_string():
     prompt = [3, 1, 4, 1, 5]
-    free = generate(MODEL, [prompt], 12)[0]
-    assert generate(MODEL, [prompt], 12, stop_ids=[free[6]])[0] == free[: free.index(free[6])]
-    assert generate(MODEL, [prompt], 12, stop=lambda new: free[6] in new)[0] == free[: free.index(free[6]) + 1]
+    free = GENERATOR.generate([prompt], 12)[0]
+    assert GENERATOR.generate([prompt], 12, stop_ids=[free[6]])[0] == free[: free.index(free[6])]
+    assert GENERATOR.generate([prompt], 12, stop=lambda new: free[6] in new)[0] == free[: free.index(free[6]) + 1]
 
 
 def test_a_stop_string_is_found_where_it_ends_and_the_text_is_cut_before_it():
@@ -132,7 +133,7 @@ def test_a_stop_string_is_found_where_it_ends_and_the_text_is_cut_before_it():
 )
 def test_a_prompt_that_the_model_cannot_take_is_refused(prompt, message):
     with pytest.raises(UserError) as caught:
-        generate(MODEL, [[1, 2], prompt], 3)
+        GENERATOR.generate([[1, 2], prompt], 3)
     assert str(caught.value) == message
 
 
@@ -142,18 +143,19 @@ def test_a_model_whose_logits_are_not_finite_is_refused(value, settings):
     params = tiny.rough_parameters()
     next(iter(params.values())).flat[3] = value  # of token 0's embedding, which is also the head's
     with pytest.raises(UserError, match="logits are not finite: its weights are damaged"):
-        generate(tiny.model(params), [[1, 2]], 3, GenerationConfig(**settings))
+        Generator(tiny.model(params)).generate([[1, 2]], 3, GenerationConfig(**settings))
 
 
 def test_generation_follows_the_weights_when_they_change():
     from cgpt.training.trainer import AdamW, Trainer
 
     trainer = Trainer(tiny.model(PARAMS, CONFIG), AdamW())
-    before = generate(trainer.model, prompts(2), 20)
+    generator = Generator(trainer.model)
+    before = generator.generate(prompts(2), 20)
     trainer.step([tiny.batch(0, 2, CONFIG.seq_len, CONFIG.vocab_size)], 0.1)
-    after = generate(trainer.model, prompts(2), 20)
+    after = generator.generate(prompts(2), 20)
     assert after != before
-    assert after == generate(tiny.model(trainer.model.numpy(), CONFIG), prompts(2), 20)
+    assert after == Generator(tiny.model(trainer.model.numpy(), CONFIG)).generate(prompts(2), 20)
 
 
 DECODE = """

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from cgpt import checkpoint as checkpoints
 from cgpt.__main__ import main
 from cgpt.commands.generate import Stream, encode
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.inference.stop_strings import StopStrings
 from cgpt.spec import Model
 
@@ -58,7 +58,7 @@ def test_text_json_and_stream_say_the_same(folder, capsys):
     assert len(entry["tokens"]) == found["n_new_tokens"] == 40 - len(TOKENIZER.encode(PROMPT).ids)
     assert entry["finish_reason"] == "length" and found["settings"]["do_sample"] is False
     model, _ = checkpoints.load(folder, threads=tiny.THREADS)
-    assert generate(model, [TOKENIZER.encode(PROMPT).ids], found["n_new_tokens"]) == [entry["tokens"]]
+    assert Generator(model).generate([TOKENIZER.encode(PROMPT).ids], found["n_new_tokens"]) == [entry["tokens"]]
 
 
 def test_several_prompts_and_samples_are_numbered_and_the_seed_repeats_them(folder, capsys, tmp_path):
@@ -108,7 +108,7 @@ def test_stop_strings_end_where_those_of_transformers_end(folder):
     ended = set()
     for prompt in (PROMPT, "who was here ?"):
         ids = TOKENIZER.encode(prompt).ids
-        free = generate(model, [ids], 30)[0]
+        free = Generator(model).generate([ids], 30)[0]
         for at in (1, 4, 9, 15):
             stop = TOKENIZER.decode(free[at : at + 2])[-3:]
             if "\ufffd" in stop:
@@ -117,7 +117,7 @@ def test_stop_strings_end_where_those_of_transformers_end(folder):
                 torch.tensor([ids]), do_sample=False, max_new_tokens=30, eos_token_id=None, pad_token_id=0,
                 stop_strings=[stop], tokenizer=tokenizer,
             )[0, len(ids) :].tolist()  # fmt: skip
-            assert generate(model, [ids], 30, stop=StopStrings(TOKENIZER, [stop])) == [wanted]
+            assert Generator(model).generate([ids], 30, stop=StopStrings(TOKENIZER, [stop])) == [wanted]
             ended.add(len(wanted))
     assert len(ended) > 2
 

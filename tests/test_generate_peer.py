@@ -10,7 +10,7 @@ import tiny
 from scipy.stats import chisquare
 
 from cgpt.errors import UserError
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.inference.sampling import distribution, draw, process
 from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.spec import Model
@@ -31,7 +31,7 @@ NAME = "config {0.name}".format
 
 @functools.cache
 def models(config: Model):
-    """Ours and transformers' with the same weights, which make text that neither repeats nor is noise."""
+    """Our generator and transformers' model with the same weights, whose text neither repeats nor is noise."""
     params = tiny.rough_parameters(config, seed=3)
     settings = transformers.GPT2Config(
         n_layer=config.n_layer, n_embd=config.d_model, n_head=config.n_head, n_positions=config.seq_len,
@@ -42,7 +42,7 @@ def models(config: Model):
     missing, unknown = peer.load_state_dict({name: torch.tensor(p) for name, p in params.items()}, strict=False)
     assert missing in ([], ["lm_head.weight"]) and not unknown
     peer.tie_weights()
-    return tiny.model(params, config), peer
+    return Generator(tiny.model(params, config)), peer
 
 
 def prompts(config: Model, n: int = 5, length: int | None = None) -> list[list[int]]:
@@ -69,10 +69,10 @@ def theirs(config: Model, prompts: list[list[int]], max_new_tokens: int, eos_tok
 @pytest.mark.parametrize("config", GRID, ids=NAME)
 def test_greedy_decoding_gives_the_tokens_of_transformers_for_prompts_of_different_lengths(config):
     wanted = theirs(config, prompts(config), 25)
-    assert generate(models(config)[0], prompts(config), 25) == wanted
+    assert models(config)[0].generate(prompts(config), 25) == wanted
     stop = wanted[1][8]
     stopped = theirs(config, prompts(config), 25, eos_token_id=stop)
-    assert generate(models(config)[0], prompts(config), 25, stop_ids=[stop]) == stopped != wanted
+    assert models(config)[0].generate(prompts(config), 25, stop_ids=[stop]) == stopped != wanted
 
 
 BEAMS = [
@@ -95,7 +95,7 @@ def test_beam_search_gives_the_sequences_of_transformers(config):
         for stop in (None, free[0][2], free[1][9], free[-1][5]):
             wanted = theirs(config, few, 20, eos_token_id=stop, **options)
             settings = GenerationConfig(**options)
-            assert generate(models(config)[0], few, 20, settings, stop_ids=[] if stop is None else [stop]) == wanted
+            assert models(config)[0].generate(few, 20, settings, stop_ids=[] if stop is None else [stop]) == wanted
             ended_early += sum(len(new) < 20 for new in wanted)
     assert ended_early > 10
 
@@ -109,14 +109,14 @@ def test_beam_search_gives_the_sequences_of_transformers(config):
 def test_penalties_on_repetition_give_the_tokens_of_transformers(options):
     few = prompts(GRID[1], 5, length=5)
     wanted = theirs(GRID[1], few, 30, **options)
-    assert generate(models(GRID[1])[0], few, 30, GenerationConfig(**options)) == wanted
+    assert models(GRID[1])[0].generate(few, 30, GenerationConfig(**options)) == wanted
     assert wanted != theirs(GRID[1], few, 30)
 
 
 def test_repetition_penalty_ignores_padding_as_transformers_does():
     few = prompts(GRID[0])
     wanted = theirs(GRID[0], few, 20, repetition_penalty=1.5)
-    assert generate(models(GRID[0])[0], few, 20, GenerationConfig(repetition_penalty=1.5)) == wanted
+    assert models(GRID[0])[0].generate(few, 20, GenerationConfig(repetition_penalty=1.5)) == wanted
 
 
 WARPERS = [
@@ -155,7 +155,7 @@ def test_first_tokens_of_many_samples_follow_the_models_softmax():
     ours, peer = models(GRID[0])
     prompt, n = prompts(GRID[0], 1, length=9)[0], 3000
     config = GenerationConfig(do_sample=True, top_k=0, num_return_sequences=n)
-    counts = np.bincount([new[0] for new in generate(ours, [prompt], 1, config)], minlength=61)
+    counts = np.bincount([new[0] for new in ours.generate([prompt], 1, config)], minlength=61)
     with torch.no_grad():
         prob = torch.softmax(peer(torch.tensor([prompt])).logits[0, -1].double(), -1).numpy()
     often = prob * n > 5  # the others together are one class
@@ -166,10 +166,10 @@ def test_first_tokens_of_many_samples_follow_the_models_softmax():
 def test_samples_are_repeated_from_a_seed_and_do_not_depend_on_the_batch():
     ours, few = models(GRID[0])[0], prompts(GRID[0], 7)
     config = GenerationConfig(do_sample=True, num_return_sequences=3, seed=5)
-    found = generate(ours, few, 12, config)
-    assert found == generate(ours, few, 12, config)
-    assert found[:3] == generate(ours, few[:1], 12, config)
-    assert found != generate(ours, few, 12, GenerationConfig(do_sample=True, num_return_sequences=3, seed=6))
+    found = ours.generate(few, 12, config)
+    assert found == ours.generate(few, 12, config)
+    assert found[:3] == ours.generate(few[:1], 12, config)
+    assert found != ours.generate(few, 12, GenerationConfig(do_sample=True, num_return_sequences=3, seed=6))
     assert len({tuple(new) for new in found}) == len(found) == 21
 
 
@@ -177,7 +177,7 @@ def test_every_token_is_told_when_it_comes():
     told: list[tuple[int, int]] = []
     config = GenerationConfig(do_sample=True, num_return_sequences=2)
     few = prompts(GRID[0], 3)
-    found = generate(models(GRID[0])[0], few, [4, 9, 0], config, on_token=lambda i, token: told.append((i, token)))
+    found = models(GRID[0])[0].generate(few, [4, 9, 0], config, on_token=lambda i, token: told.append((i, token)))
     assert [[token for i, token in told if i == n] for n in range(6)] == found
     assert [len(new) for new in found] == [4, 4, 9, 9, 0, 0]
 

@@ -1,4 +1,4 @@
-"""What training on GPUs takes, without one: products in bfloat16, batches shared by two devices, refusals in one line.
+"""Training as on GPUs, without one: products in bfloat16, batches shared by two devices, refusals in one line.
 
 The devices are two of the processor's. Where the profile `gpu` can run, one test trains on it.
 """
@@ -27,7 +27,7 @@ from cgpt.errors import UserError
 from cgpt.experiment import load, plan
 from cgpt.experiment.run import Plan
 from cgpt.hardware import Hardware
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.kernels import backend
 from cgpt.kernels.tensors import Placement
 from cgpt.model.gpt import GPT
@@ -56,7 +56,7 @@ def trained(placement: Placement, dtype: str = "float32") -> tuple[np.ndarray, T
 
 @functools.cache
 def by_numpy() -> tuple[np.ndarray, dict]:
-    """The same of NumPy's GPT, and its weights after them."""
+    """Loss and gradient norm of each of ten steps of NumPy's GPT, and its weights after them."""
     steps, params = reference_losses(SMALL, tiny.rough_parameters(SMALL), BATCHES, LR)
     return np.array(steps), params
 
@@ -93,26 +93,28 @@ def test_scores_on_two_devices_equal_numpy_whether_or_not_the_rows_can_be_shared
     params = tiny.rough_parameters(SMALL)
     model = GPT(SMALL, params, tiny.operations("tinygrad"), TWO)
     sequences = list(np.random.default_rng(1).integers(0, SMALL.vocab_size or 0, (4, 10)).astype(np.int32))
-    for chosen in (sequences, sequences[:1]):
-        for tokens, (found, _) in zip(chosen, score(model, chosen, [3] * len(chosen))):
+    for rows in (sequences, sequences[:1]):
+        for tokens, (ours, _) in zip(rows, score(model, rows, [3] * len(rows))):
             prob = numpy_gpt.softmax(numpy_gpt.run(params, tokens[None, :-1], n_head=SMALL.n_head)[0])
             wanted = np.log(prob[np.arange(9), tokens[1:]])[2:]
-            np.testing.assert_allclose(found, wanted, atol=1e-5)
+            np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_continuations_on_two_devices_are_those_of_one():
     config, prompts = replace(SMALL, seq_len=20), [[1, 2, 3], [4, 5]]
     params = tiny.rough_parameters(config)
-    made = [generate(GPT(config, params, tiny.operations("tinygrad"), where), prompts, 6) for where in (ONE, TWO)]
+    made = [
+        Generator(GPT(config, params, tiny.operations("tinygrad"), where)).generate(prompts, 6) for where in (ONE, TWO)
+    ]
     assert made[0] == made[1] and len(made[0][0]) == 6
 
 
 def test_ten_losses_in_bfloat16_are_those_of_float32_as_far_as_its_rounding_goes():
     """On the way to a loss a number is rounded some times, each product of matrices once more, at random: a few
     roundings in all. The processor has no such products: tinygrad rounds there every factor's product too."""
-    wanted, found = by_numpy()[0], trained(ONE, "bfloat16")[0]
-    error = np.abs(found / wanted - 1)
+    wanted, ours = by_numpy()[0], trained(ONE, "bfloat16")[0]
+    error = np.abs(ours / wanted - 1)
     assert 1e-5 < error[:, 0].max() < 4 * ROUNDING  # more than float32's
     assert error[:, 1].max() < 16 * ROUNDING  # gradient norms: every product three times, and nothing is averaged
 
@@ -166,8 +168,8 @@ def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path):
         losses.append(loss.item())
     params = inputs.init_parameters(config, inputs.SEED)
     ours = Trainer(GPT(config, params, tiny.operations("tinygrad"), ONE, "bfloat16"), AdamW())
-    found = [ours.step([(tokens, targets)], inputs.LR)[0] for tokens, targets in batches]
-    np.testing.assert_allclose(found, losses, rtol=2 * ROUNDING)
+    our_losses = [ours.step([(tokens, targets)], inputs.LR)[0] for tokens, targets in batches]
+    np.testing.assert_allclose(our_losses, losses, rtol=2 * ROUNDING)
 
 
 def test_every_matrix_product_of_a_bfloat16_step_is_one_for_tensor_cores(monkeypatch):
@@ -235,8 +237,8 @@ def planned(root: Path) -> Plan:
 
 
 @pytest.mark.parametrize(("old", "new", "where"), [
-    ("batch_size: 4", "batch_size: 6", "experiments/quickstart.yaml: train.batch_size: 6"),
-    ("batch_size: 4", "batch_size: 8, micro_batch_size: 2", "experiments/quickstart.yaml: train.micro_batch_size: 2"),
+    ("batch_size: 4", "batch_size: 6", "experiments/quickstart.yaml:4: train.batch_size: 6"),
+    ("batch_size: 4", "batch_size: 8, micro_batch_size: 2", "experiments/quickstart.yaml:4: train.micro_batch_size: 2"),
     ("scratch]", "scratch], batch_size: 2", "experiments/quickstart.yaml: finetune.batch_size: 2"),
     ("epochs: 2", "epochs: 2, batch_size: 3", "tasks/topic.yaml: finetune.batch_size: 3"),
 ])  # fmt: skip
@@ -257,10 +259,10 @@ def test_a_run_whose_device_is_not_here_is_planned_and_stops_in_one_line_before_
 ):
     monkeypatch.chdir(project(tmp_path, systems="2"))
     assert command_line.main([stage, planned(tmp_path).of(stage)[0].id]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("hardware_profiles/nowhere.yaml: device: NOWHERE cannot be opened here (")
-    assert said.endswith("); install its driver and compiler, write fewer `systems`, or name another profile under "
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("hardware_profiles/nowhere.yaml: device: NOWHERE cannot be opened here (")
+    assert error.endswith("); install its driver and compiler, write fewer `systems`, or name another profile under "
                          "`hardware:`\n")  # fmt: skip
     assert not (tmp_path / "results").exists()
 

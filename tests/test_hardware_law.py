@@ -15,10 +15,9 @@ from test_tabulate import markdown_tables
 from cgpt.__main__ import main
 from cgpt.experiment import load, plan
 from cgpt.files.csv_file import write_csv
-from cgpt.records import HARDWARE_COLUMNS, RUN_COLUMNS
-from cgpt.scaling import cheapest, cost_law
-from cgpt.scaling.machines import Machine, read_machines
-from cgpt.scaling.points import read_runs
+from cgpt.scaling import cost_law
+from cgpt.scaling.machines import HARDWARE_COLUMNS, Machine, read_machines, ways_to
+from cgpt.scaling.points import RUN_COLUMNS, read_runs
 from cgpt.scaling.statistics import interval
 
 CPU_LAW = {"SP": (300.0, 0.2, 1.25), "muP": (200.0, 0.25, 1.3)}  # C0 in seconds, alpha, E
@@ -198,10 +197,10 @@ def test_a_job_that_begins_late_is_not_the_cheapest_for_having_the_shortest_step
     slow = {"c0_s": {"value": 9.0}, "alpha": {"value": 0.5}, "e": {"value": 1.0}}
     fits = [law | {"hardware": "late", "job_overhead": 100.0, "constants": constants},
             law | {"hardware": "slow", "job_overhead": 0.0, "constants": slow}]  # fmt: skip
-    late, prompt = cheapest.ways_to(1.5, fits)
+    late, prompt = ways_to(1.5, fits)
     assert (late["steps"][0], prompt["steps"][0]) == pytest.approx((4.0, 36.0))
     assert (late["cheapest"], prompt["cheapest"]) == (False, True)
-    late, prompt = cheapest.ways_to(0.9, fits)  # below E
+    late, prompt = ways_to(0.9, fits)  # below E
     assert late["steps"][0] == np.inf and not late["cheapest"] and not prompt["cheapest"]
 
 

@@ -13,7 +13,7 @@ import tiny
 from tinygrad import Tensor
 
 from cgpt import checkpoint
-from cgpt.inference.generate import generate
+from cgpt.inference.generate import Generator
 from cgpt.model.loglikelihood import score
 from cgpt.spec import Model
 
@@ -97,7 +97,7 @@ def test_greedy_continuations_are_those_of_transformers_whatever_the_activation_
     model, _ = checkpoint.import_hf(tmp_path, tiny.CPU, tiny.THREADS)
     prompt = [3, 1, 4, 1, 5]
     out = peer.generate(torch.tensor([prompt]), max_new_tokens=15, do_sample=False, eos_token_id=None, pad_token_id=0)
-    assert generate(model, [prompt], 15) == [out[0, len(prompt) :].tolist()]
+    assert Generator(model).generate([prompt], 15) == [out[0, len(prompt) :].tolist()]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -124,7 +124,7 @@ def test_what_is_exported_opens_with_its_tokenizer_and_its_settings_of_generatio
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.model_max_length) == (49, 49, 20)
     pipeline = transformers.pipeline("text-generation", model=str(tmp_path / "hf"), tokenizer=tokenizer, device="cpu")
     (made,) = pipeline("w3 w7", max_new_tokens=6, do_sample=False, return_tensors=True)
-    assert made["generated_token_ids"][2:] == generate(model, [[3, 7]], 6)[0]
+    assert made["generated_token_ids"][2:] == Generator(model).generate([[3, 7]], 6)[0]
 
 
 def test_a_checkpoint_in_the_form_of_the_published_cerebras_gpt_loads(tmp_path):

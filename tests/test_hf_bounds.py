@@ -16,6 +16,8 @@ from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.torch_file import read_torch_file
 from cgpt.errors import UserError
 
+NO_MAP = "has no `weight_map` of tensors to files"
+
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
@@ -54,13 +56,14 @@ def test_a_torch_file_that_would_fill_the_memory_is_refused(tmp_path):
         read_torch_file(path)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 5}}', "[" * 100_000])
-def test_an_index_of_shards_that_is_none_is_refused(folder, content):
+@pytest.mark.parametrize("content, says", [
+    ("[]", "holds list, no JSON object"), ("[" * 100_000, "is not JSON (is nested too deep)"), ("{}", NO_MAP),
+    ('{"weight_map": [1]}', NO_MAP), ('{"weight_map": {"a": 5}}', NO_MAP),
+])  # fmt: skip
+def test_an_index_of_shards_that_is_none_is_refused(folder, content, says):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    assert problems(folder) == [
-        "model.safetensors.index.json: has no `weight_map` of tensors to files; get the file again"
-    ]
+    assert problems(folder) == [f"model.safetensors.index.json: {says}; get the file again"]
 
 
 def test_weights_of_nothing_but_zeros_are_refused_before_they_are_read(folder, monkeypatch):
@@ -105,11 +108,11 @@ def test_an_activation_that_is_no_word_and_a_dropout_that_is_no_number_are_refus
     edit_config(folder, activation_function={}, attn_pdrop="x", resid_pdrop=1.5, name=3, n_layer=10**30)
     assert problems(folder) == [
         f"config.json: n_layer: is {10**30}, a whole number above 0 is expected; get the file again",
-        "config.json: activation_function: {} is not implemented; take a checkpoint with one of gelu, gelu_new, "
-        "gelu_pytorch_tanh, relu",
         "config.json: attn_pdrop: is 'x', a share from 0 to 1 is expected; get the file again",
         "config.json: resid_pdrop: is 1.5, a share from 0 to 1 is expected; get the file again",
         "config.json: name: is 3, a text is expected; get the file again",
+        "config.json: activation_function: {} is not implemented; take a checkpoint with one of gelu, gelu_new, "
+        "gelu_pytorch_tanh, relu",
     ]
 
 

@@ -68,9 +68,7 @@ def sides(tmp_path_factory, data_root):
     lm_eval_tasks.prepare_environment(data_root)
     from lm_eval.models.huggingface import HFLM
 
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
-    from cgpt.model.loglikelihood import score
 
     tokenizer = byte_level_bpe(data_root / "gpt2_tokenizer/encoder.json", data_root / "gpt2_tokenizer/vocab.bpe")
     folder = tmp_path_factory.mktemp("checkpoint") / "hf"
@@ -78,7 +76,7 @@ def sides(tmp_path_factory, data_root):
     checkpoint.export_hf(model, tokenizer, folder)
     torch.set_num_threads(tiny.THREADS)
     peer = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=4)
-    return Adapter(model, tokenizer, score, generate), peer
+    return Adapter(model, tokenizer), peer
 
 
 @pytest.mark.parametrize("name, n_shot", CASES)

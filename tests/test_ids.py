@@ -137,13 +137,13 @@ def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(
     assert np.isfinite(MODEL(ids(1, 5)).numpy()).all()
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["--batch-size", "9" * 12], "bench: --batch-size: must be a whole number above 0, not '999999999999'; "),
     (["--n-layer", "100000000"], "bench: the model's weights take "),
     (["--seq-len", "900000000"], "bench: the model's weights take "),
 ])  # fmt: skip
-def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, said):
+def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(Path(__file__).parent.parent)
     assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
     problem = capsys.readouterr().err
-    assert problem.startswith(said) and problem.count("\n") == 1
+    assert problem.startswith(message) and problem.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What is kept of compiled kernels, who may use it and when it is made anew; memory and threads of a process."""
+"""Caches of compiled kernels: their owners, and when they are made anew; memory and threads of a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_tinygrads_cache_lies_below_ours_and_belongs_to_compiler_and_processor(f
     monkeypatch.delenv("CACHEDB", raising=False)
 
     def file() -> str:
-        renderer.use_own_cache()
+        renderer.set_cache()
         return helpers.CACHEDB
 
     first = file()
@@ -110,11 +110,11 @@ def test_two_environments_share_a_cache_without_writing_over_each_other(fresh, m
 
 
 def test_a_forced_level_is_part_of_what_compiled_a_run(monkeypatch, unforced):
-    native_text = backend.description(backend.CPU)
+    native_text = backend.describe_kernels(backend.CPU)
     if RUNNABLE:
         monkeypatch.setenv("CGPT_CPU", RUNNABLE[0])
-        assert backend.description(backend.CPU) != native_text
-        assert f" for {RUNNABLE[0]}, OpenBLAS " in (backend.description(backend.CPU) or "")
+        assert backend.describe_kernels(backend.CPU) != native_text
+        assert f" for {RUNNABLE[0]}, OpenBLAS " in (backend.describe_kernels(backend.CPU) or "")
 
 
 # ---- memory and threads ----

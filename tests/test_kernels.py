@@ -39,10 +39,10 @@ def evaluate(function, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return [t.numpy() for t in (*outs, *grads)]
 
 
-def assert_close(found: list[np.ndarray], wanted: list[np.ndarray], tolerance: float = 2e-5) -> None:
+def assert_close(ours: list[np.ndarray], wanted: list[np.ndarray], tolerance: float = 2e-5) -> None:
     """Equal within `tolerance` of the largest entry of each array."""
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted):
+    assert len(ours) == len(wanted)
+    for one, other in zip(ours, wanted):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * max(1e-3, np.abs(other).max()))
 
@@ -54,10 +54,10 @@ def assert_twins(function, inputs: list[np.ndarray]) -> None:
 def test_the_embedding_equals_its_twin_with_repeated_tokens_and_unused_positions():
     tokens, wte, wpe = integers(V, B, T), normal(V, H * D), normal(T + 3, H * D)
     for scale in (1.0, 0.3):
-        found, wanted = (ops.embedding(*map(Tensor, (tokens, wte, wpe)), scale).numpy() for ops in (NATIVE, PLAIN))
-        np.testing.assert_array_equal(found, wanted)
+        ours, wanted = (ops.embedding(*map(Tensor, (tokens, wte, wpe)), scale).numpy() for ops in (NATIVE, PLAIN))
+        np.testing.assert_array_equal(ours, wanted)
         for tied in (True, False):
-            found, wanted = (
+            ours, wanted = (
                 ops.embedding_grads(
                     *map(Tensor, (normal(B, T, H * D), tokens, wte, wpe)),
                     Tensor(normal(V, H * D, seed=1)) if tied else None,
@@ -65,7 +65,7 @@ def test_the_embedding_equals_its_twin_with_repeated_tokens_and_unused_positions
                 )
                 for ops in (NATIVE, PLAIN)
             )
-            assert_close(*([y.numpy() for y in grads] for grads in (found, wanted)))
+            assert_close(*([y.numpy() for y in grads] for grads in (ours, wanted)))
 
 
 def test_layer_norm_equals_its_twin_with_and_without_a_residual_and_with_one_output_used():
@@ -97,11 +97,11 @@ def test_the_cross_entropy_head_equals_its_twin_for_targets_that_are_there_missi
 
 def test_log_probabilities_greedy_marks_and_logits_equal_their_twins():
     inputs = [Tensor(x, device="CPU") for x in (normal(B, T, H * D), normal(V, H * D), integers(V, B, T, 3, low=-1))]
-    found, wanted = (
+    ours, wanted = (
         [t.numpy() for t in (*ops.token_logprobs(*inputs), ops.head_logits(*inputs[:2]))] for ops in (NATIVE, PLAIN)
     )
-    assert_close(found, wanted)
-    np.testing.assert_array_equal(found[1], wanted[1])
+    assert_close(ours, wanted)
+    np.testing.assert_array_equal(ours[1], wanted[1])
 
 
 def test_adamw_and_accumulation_equal_their_twins():
@@ -238,14 +238,14 @@ import tiny
 from tinygrad import Device
 from cgpt.model.loglikelihood import score
 gc.disable()
-model, other, tokens, found = tiny.model(kind="tinygrad"), tiny.model(), [np.arange(9, dtype=np.int32)], []
+model, other, tokens, freed = tiny.model(kind="tinygrad"), tiny.model(), [np.arange(9, dtype=np.int32)], []
 for _ in range(3):
     score(model, tokens, [1])
 del model
 device = Device["CPU"]
-queue = device.hw_compute_queue_t().cmd(lambda thread: found.append(gc.collect()))
+queue = device.hw_compute_queue_t().cmd(lambda thread: freed.append(gc.collect()))
 queue.signal(device.timeline_signal, device.next_timeline()).submit(device)
-print(score(other, tokens, [1])[0][1].shape, found[0] > 0)
+print(score(other, tokens, [1])[0][1].shape, freed[0] > 0)
 """
 
 

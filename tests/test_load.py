@@ -10,9 +10,8 @@ import yaml
 from project import DATA_FILES, edit, write_project
 
 from cgpt.errors import UserError
-from cgpt.experiment import contradictions, load
+from cgpt.experiment import load
 from cgpt.experiment.plan import make_plan
-from cgpt.scaling import isoflop, learning_rate
 from cgpt.spec import Hub
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
@@ -67,7 +66,7 @@ BAD = [
      ["3: models: must be a list, not 'small'; write a list, `[a, b]`"]),
     (QUICKSTART, "models: [small]", "models: []", ["3: models: is empty; name at least one"]),
     (QUICKSTART, "models: [small]", "models: [small, small]",
-     ["3: models.1: 'small' is named twice; remove one of the two"]),
+     ["3: models: names small twice; remove one of the two"]),
     (QUICKSTART, "models: [small]", "models:",
      ["3: models: must be a list, not empty; write a list, `[a, b]`"]),
     (QUICKSTART, "models: [small]", "models: [small]\nmodels: [large]",
@@ -86,29 +85,30 @@ BAD = [
     (QUICKSTART, "steps: 10", "steps: 1:30",
      ["4: train.steps: YAML reads 1:30 as another number; write it in quotes, or as a plain decimal number"]),
     (QUICKSTART, "steps: 10", "steps: 10, tokens: 640",
-     ["4: train: has `steps` and `tokens`; write exactly one of `steps`, `tokens`, `tokens_per_parameter`, `flops`"]),
+     ["4: train.steps: `steps` and `tokens` are lengths beside each other; write exactly one of `steps`, `tokens`, "
+      "`tokens_per_parameter`, `flops`"]),
     (QUICKSTART, ", steps: 10", "",
-     ["4: train: has no length; write exactly one of `steps`, `tokens`, `tokens_per_parameter`, `flops`"]),
+     ["4: train: leaves no length; write exactly one of `steps`, `tokens`, `tokens_per_parameter`, `flops`"]),
     (QUICKSTART, "steps: 10", "steps: 10, micro_batch_size: 3",
-     ["4: train.micro_batch_size: 3 does not divide batch_size 4; write e.g. 2"]),
+     ["4: train.micro_batch_size: micro_batch_size 3 does not divide batch_size 4; write e.g. 2"]),
     (QUICKSTART, "steps: 10", "steps: 10, schedule: cosin",
      ["4: train.schedule: 'cosin' is not a choice; did you mean 'cosine'?"]),
     (QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {tokens: 640}}}",
-     ["4: per_model.small.train.tokens: is a second length beside `train.steps`; write the model's length as `steps`"]),
+     ["4: per_model.small.train.tokens: `steps` and `tokens` are lengths beside each other; write exactly one of "
+      "`steps`, `tokens`, `tokens_per_parameter`, `flops`"]),
     (QUICKSTART, "models: [small]", "models: [small]\nvary: {train.tokens: [640]}",
-     ["4: vary.train.tokens: is a second length beside `train.steps`; vary `train.steps`, or write `tokens` in "
-      "`train:` in its place"]),
+     ["4: vary.train.tokens: `steps` and `tokens` are lengths beside each other; write exactly one of `steps`, "
+      "`tokens`, `tokens_per_parameter`, `flops`"]),
     (QUICKSTART, "steps: 10", "steps: 10, decay_fraction: 0.1",
-     ["4: train.decay_fraction: is of schedule wsd, and the schedule is linear; write `schedule: wsd`, or leave it "
-      "out"]),
+     ["4: train.decay_fraction: has no effect on schedule linear; write `schedule: wsd`, or leave it out"]),
     (QUICKSTART, "models: [small]", "models: [small]\nvary: {train.schedule: [linear, cosine], "
-     "train.decay_fraction: [0.1]}", ["4: vary.train.decay_fraction: is of schedule wsd, and the schedule is cosine or "
-     "linear; write `schedule: wsd`, or leave it out"]),
+     "train.decay_fraction: [0.1]}", ["4: vary.train.decay_fraction: has no effect on schedule linear; write "
+     "`schedule: wsd`, or leave it out"]),
     (QUICKSTART, "models: [small]", "models: [small, large]\nper_model: {small: {train: {schedule: wsd}}, large: "
-     "{train: {decay_fraction: 0.1}}}", ["4: per_model.large.train.decay_fraction: is of schedule wsd, and the "
-     "schedule is linear; write `schedule: wsd`, or leave it out"]),
+     "{train: {decay_fraction: 0.1}}}", ["4: per_model.large.train.decay_fraction: has no effect on schedule "
+     "linear; write `schedule: wsd`, or leave it out"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nfit: [compute, compute]",
-     ["7: fit.1: 'compute' is named twice; remove one of the two"]),
+     ["7: fit: names compute twice; remove one of the two"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [0.1, 0.2]}\nfit: [learning_rate]",
      ["8: fit.0: learning_rate needs 3 rates or more, and there are 2; write e.g. "
       "`vary: {train.lr: [0.004, 0.008, 0.016]}`"]),
@@ -126,18 +126,20 @@ BAD = [
     (QUICKSTART, "corpus: [world]", "corpus: [wrld]",
      ["2: data.corpus.0: there is no dataset 'wrld'; did you mean 'world'?"]),
     (QUICKSTART, "vocab_size: 512", "vocab_size: 200",
-     ["2: data.vocab_size: 200 is less than the 256 bytes and the end of text; write 257 or more"]),
+     ["2: data.vocab_size: must be at least 257 (256 bytes and the end of text), not 200; write 257 or more"]),
     (QUICKSTART, "vocab_size: 512", "vocab_size: 512, tokenizer: gpt2",
-     ["2: data.vocab_size: is 512, but tokenizer gpt2 has a fixed vocabulary; write 50257"]),
+     ["2: data.vocab_size: tokenizer gpt2 has a fixed vocabulary, not 512; write `vocab_size: 50257`"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.rl: [1]}",
      ["7: vary.train.rl: there is no such key to vary; did you mean 'train.lr'?"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [fast]}",
      ["7: vary.train.lr.0: must be a number, not 'fast'; write a number"]),
-    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [0, -1, 0]",
-     ["7: seeds.1: must not be negative, not -1; write 0 or more",
-      "7: seeds.2: 0 is named twice; remove one of the two"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [-2, 0, -1]",
+     ["7: seeds.0: must be at least 0, not -2; write 0 or more",
+      "7: seeds.2: must be at least 0, not -1; write 0 or more"]),
+    (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [0, 1, 0]",
+     ["7: seeds: names 0 twice; remove one of the two"]),
     (MODELS, "d_model: 32, n_head: 2", "d_model: 32, n_head: 3",
-     ["2: models.small.d_model: 32 is not divisible by n_head 3; write e.g. 30 or 33"]),
+     ["2: models.small.d_model: d_model 32 is not divisible by n_head 3; write e.g. 30 or 33"]),
     (MODELS, "seq_len: 16}\n  large", "seq_len: 16, vocab_size: 99}\n  large",
      ["models.0: 'small' has vocab_size 99, but data.vocab_size is 512; make them equal, or leave the model's out"]),
     (MODELS, "n_layer: 1", "n_layer: 0",
@@ -149,7 +151,7 @@ BAD = [
     (DATA, "path: notes.txt", "hub: {dataset: name, revision: main, splits: []}",
      ["3: datasets.notes.hub.dataset: 'name' is no name of the hub; write `<owner>/<name>`",
       "3: datasets.notes.hub.revision: 'main' is no commit; write 40 hexadecimal digits",
-      "3: datasets.notes.hub.splits: is empty; name at least one, e.g. [train]"]),
+      "3: datasets.notes.hub.splits: is empty; name at least one"]),
     (TOPIC, "data: world\ndataset_path: json\n", "dataset_path: owner/name\n",
      ["3: dataset_kwargs.revision: is missing or no commit, which pins a data set of the hub; write 40 hexadecimal "
       "digits"]),
@@ -171,7 +173,7 @@ BAD = [
      ["9: doc_to_target: must be text, a number or a list, not {'a': 1}; write one"]),
     (TOPIC, DATA_FILES, "[train.jsonl]", ["4: dataset_kwargs: must be a mapping, not ['train.jsonl']; write one"]),
     (TOPIC, "epochs: 2", "epochs: 2, num_fewshot: -1",
-     ["11: finetune.num_fewshot: must not be negative, not -1; write 0 or more"]),
+     ["11: finetune.num_fewshot: must be at least 0, not -1; write 0 or more"]),
     (TOPIC, "data: world\n", "",
      [f": dataset_kwargs.data_files.{split}: the study's folder has no file 'world_sentiment_{split}.jsonl', and "
       "`data` names no data set; known: hardware_profiles, notes.txt, workflows" for split in ("train", "test")]),
@@ -184,14 +186,14 @@ BAD = [
     (QUICKSTART, "tasks: [topic]", "tasks: [!function prompts.text]",
      ["6: tasks.0: YAML reads prompts.text as a value with the tag !function; write plain text, in quotes"]),
     (QUICKSTART, "steps: 10", "steps: 10, warmup_fraction: 0.2, warmup_tokens: 64",
-     ["4: train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+     ["4: train.warmup_fraction: has no effect beside `warmup_tokens`; leave one of the two out"]),
     (QUICKSTART, "steps: 10}", "steps: 10, warmup_tokens: 64}\nvary: {train.warmup_fraction: [0.1, 0.2]}",
-     ["5: vary.train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+     ["5: vary.train.warmup_fraction: has no effect beside `warmup_tokens`; leave one of the two out"]),
     (QUICKSTART, "steps: 10}", "steps: 10, warmup_fraction: 0.1}\nper_model: {small: {train: {warmup_tokens: 64}}}",
-     ["4: train.warmup_fraction: stands beside `warmup_tokens`, which holds instead; leave one of the two out"]),
+     ["4: train.warmup_fraction: has no effect beside `warmup_tokens`; leave one of the two out"]),
     (MODELS, "n_layer: 1", "n_layer: 1, mup_base_width: 64",
-     ["3: models.0: 'small' has mup_base_width, and no run of it is of parametrization mup; write `parametrization: "
-      "mup` in its row, or leave mup_base_width out there"]),
+     ["3: models.0: mup_base_width of 'small' has no effect on parametrization sp; write `parametrization: mup`, or "
+      "leave it out"]),
     (TOPIC, "finetune: {epochs: 2}\n", "",
      ["5: finetune: is of no use: no task of this experiment has a `finetune:` block; write one in a task's file, or "
       "leave this out"]),
@@ -206,12 +208,12 @@ BAD = [
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[wrold]]}",
      ["7: vary.data.corpus.0.0: there is no dataset 'wrold'; did you mean 'world'?"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [0.1, 1.0e-1]}",
-     ["7: vary.train.lr.1: 0.1 is there twice; remove one of the two"]),
+     ["7: vary.train.lr: names 0.1 twice; remove one of the two"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [a, b]}",
      ["7: vary.train.lr.0: must be a number, not 'a'; write a number",
       "7: vary.train.lr.1: must be a number, not 'b'; write a number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nseeds: [4294967296]",
-     ["7: seeds.0: must be at most 4294967295, not 4294967296; write a smaller number"]),
+     ["7: seeds.0: must be at most 4,294,967,295, not 4294967296; write a smaller number"]),
     (QUICKSTART, "batch_size: 4", "batch_size: 100000000, micro_batch_size: 3",
      ["4: train.batch_size: must be at most 1,000,000, not 100000000; write a smaller number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [" + ", ".join(f"{i}.0" for i in range(1, 500))
@@ -242,7 +244,7 @@ BAD = [
     (DATA, "path: notes.txt", "path: notes.txt, seed: 3",
      ["3: datasets.notes.seed: is of a `builtin` data set, and this one is none; leave it out"]),
     (DATA, "builtin: world", "builtin: wrold",
-     ["2: datasets.world.builtin: 'wrold' is no generator; did you mean 'world'?"]),
+     ["2: datasets.world.builtin: 'wrold' is not a choice; did you mean 'world'?"]),
     (DATA, "path: notes.txt", "path: .",
      ["3: datasets.notes.path: . holds this project itself; write a folder that holds texts alone"]),
     (DATA, "path: notes.txt", "path: ..",
@@ -268,23 +270,10 @@ BAD = [
 @pytest.mark.parametrize(("name", "old", "new", "expected"), BAD, ids=[f"{Path(b[0]).stem}-{b[2][:30]}" for b in BAD])
 def test_bad_input_is_refused_with_file_key_and_what_to_write(root, name, old, new, expected):
     edit(root, name, old, new)
-    found = problems(root)
+    lines = problems(root)
     for text in expected:
-        assert any(line.endswith(text) for line in found), found
-    assert all(line.startswith(("workflows/", "hardware_profiles/")) for line in found)
-
-
-def test_what_only_looks_like_a_contradiction_is_taken(root):
-    edit(root, QUICKSTART, "models: [small]", "models: [small, large]\nper_model: {small: {train: {steps: 20}}, large: "
-         "{train: {schedule: wsd}}}\nvary: {model.n_layer: [1, 2]}\nfit: [isoflop, compute]")  # fmt: skip
-    edit(root, QUICKSTART, "steps: 10", "steps: 10, decay_fraction: 0.1")
-    workflow = load.load_workflow(root)
-    runs = make_plan(workflow.experiments["quickstart"], workflow).of("pretrain")
-    assert {(run.spec["model"]["name"], run.spec["train"]["steps"]) for run in runs} == {("small", 20), ("large", 10)}
-
-
-def test_a_law_is_refused_for_too_few_runs_exactly_where_its_fit_would_be():
-    assert (contradictions.LEAST_RATES, contradictions.LEAST_SIZES) == (learning_rate.LEAST_RATES, isoflop.LEAST_SIZES)
+        assert any(line.endswith(text) for line in lines), lines
+    assert all(line.startswith(("workflows/", "hardware_profiles/")) for line in lines)
 
 
 def test_all_problems_of_all_files_come_at_once(root):
@@ -299,45 +288,6 @@ def test_all_problems_of_all_files_come_at_once(root):
     named = {line.split(":")[0] for line in problems(root)}
     assert named == {MODELS, CPU, QUICKSTART, *(f"workflows/experiments/{n}.yaml" for n in ("broken", "empty", "runs"))}
     assert len([line for line in problems(root) if line.startswith(QUICKSTART)]) == 2
-
-
-AT_A_POINT = [
-    ("{data.vocab_size: [100]}", "data.vocab_size=100: data.vocab_size: 100 is less than the 256 bytes"),
-    ("{data.validation_fraction: [0.0]}", "data.validation_fraction=0.0: data.validation_fraction: is 0"),
-    ("{data.corpus: [[]]}", "data.corpus=: data.corpus: is empty"),
-    ("{data.tokenizer: [gpt2]}", "data.tokenizer=gpt2: data.vocab_size: is 512, but tokenizer gpt2 has a fixed"),
-    ("{train.micro_batch_size: [3]}", "micro_batch_size 3 does not divide batch_size 4"),
-    ("{train.micro_batch_size: [null, 4]}", "train.micro_batch_size=4 the runs of small are the same"),
-    ("{train.steps: [null]}", "train.steps=None: leaves no length"),
-    ("{train.schedule: [linear, wsd], train.decay_fraction: [0.1, 0.2]}", "has no effect on schedule linear"),
-    ("{model.parametrization: [sp, mup], model.mup_base_width: [16.0, 32.0]}", "has no effect on parametrization sp"),
-    ("{train.warmup_tokens: [null, 64], train.warmup_fraction: [0.1, 0.2]}", "has no effect beside warmup_tokens"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("vary", "expected"), AT_A_POINT, ids=[each[0] for each in AT_A_POINT])
-def test_what_is_refused_in_a_block_is_refused_at_a_point_of_vary(root, vary, expected):
-    edit(root, QUICKSTART, "tasks: [topic]", f"tasks: [topic]\nvary: {vary}")
-    with pytest.raises(UserError) as caught:
-        workflow = load.load_workflow(root)
-        make_plan(workflow.experiments["quickstart"], workflow)
-    assert any(expected in line for line in caught.value.problems), caught.value.problems
-
-
-def test_a_validation_fraction_that_no_data_set_needs_is_refused(root):
-    files = "files: [{path: a.txt}, {path: b.txt, split: validation}]"
-    edit(root, DATA, "path: notes.txt", files)
-    edit(root, QUICKSTART, "corpus: [world]", "corpus: [notes], validation_fraction: 0.1")
-    (problem,) = problems(root)
-    assert problem.startswith(f"{QUICKSTART}:2: data.validation_fraction: is of no use: every data set of the corpus")
-    edit(root, QUICKSTART, "corpus: [notes]", "corpus: [notes, world]")
-    load.load_workflow(root)
-
-
-def test_a_key_of_one_model_that_gives_it_a_second_length_is_refused(root):
-    edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: 5, flops: 1.0e9}}}")
-    with pytest.raises(UserError, match="is a second length beside"):
-        load.load_workflow(root)
 
 
 def test_a_reserved_name_is_refused_for_an_experiment(root):

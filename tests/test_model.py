@@ -93,9 +93,9 @@ def test_logits_loss_and_every_gradient_equal_those_of_the_numpy_gpt(config, row
     loss, of_params = tiny.loss_and_grads(model, Tensor(tokens, device="CPU"), Tensor(targets, device="CPU"))
     grads = dict(zip(model.params, of_params))
     Tensor.realize(loss, *grads.values())
-    found = model(Tensor(tokens, device="CPU")).numpy()
-    assert found.shape == (rows, length, config.vocab_size)
-    np.testing.assert_allclose(found, logits, rtol=0, atol=3e-6 * np.abs(logits).max())
+    ours = model(Tensor(tokens, device="CPU")).numpy()
+    assert ours.shape == (rows, length, config.vocab_size)
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=3e-6 * np.abs(logits).max())
     assert loss.item() == pytest.approx(nats, rel=1e-6)
     assert list(grads) == list(params) and set(wanted) == set(params)
     for name, grad in grads.items():
@@ -111,8 +111,8 @@ def test_activations_untied_heads_and_multipliers_equal_those_of_the_numpy_gpt(r
     model = tiny.model(params, config, kind)
     loss, of_params = tiny.loss_and_grads(model, Tensor(tokens, device="CPU"), Tensor(targets, device="CPU"))
     Tensor.realize(loss, *of_params)
-    found = model(Tensor(tokens, device="CPU")).numpy()
-    np.testing.assert_allclose(found, logits, rtol=0, atol=3e-6 * np.abs(logits).max())
+    ours = model(Tensor(tokens, device="CPU")).numpy()
+    np.testing.assert_allclose(ours, logits, rtol=0, atol=3e-6 * np.abs(logits).max())
     assert loss.item() == pytest.approx(nats, rel=1e-6)
     assert set(wanted) == set(params)
     for name, grad in zip(model.params, of_params):
@@ -209,8 +209,8 @@ def test_ten_losses_and_the_weights_after_them_equal_those_of_numpy_with_clippin
     wanted, last = reference_losses(config, params, batches, LR)
     assert max(norm for _, norm in wanted) > 1.5, "the clipping is not tested"
     trainer = Trainer(tiny.model(params, config, kind), AdamW())
-    found = [trainer.step([batch], lr) for batch, lr in zip(batches, LR)]
-    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+    ours = [trainer.step([batch], lr) for batch, lr in zip(batches, LR)]
+    np.testing.assert_allclose(ours, wanted, rtol=2e-5)
     assert_same_weights(trainer.model, last)
 
 
@@ -228,9 +228,9 @@ def test_the_golden_losses_of_a_tiny_model_are_those_of_numpy():
     batches = [tiny.batch(0, 4, 20)] * 10
     wanted, _ = reference_losses(tiny.CONFIG, init_parameters(tiny.CONFIG, 0), batches, LR)
     trainer = Trainer(tiny.model(), AdamW())
-    found = [trainer.step([batch], lr)[0] for batch, lr in zip(batches, LR)]
+    ours = [trainer.step([batch], lr)[0] for batch, lr in zip(batches, LR)]
     np.testing.assert_allclose([loss for loss, _ in wanted], GOLDEN, rtol=1e-6)
-    np.testing.assert_allclose(found, GOLDEN, rtol=3e-5)
+    np.testing.assert_allclose(ours, GOLDEN, rtol=3e-5)
 
 
 GOLDEN = [3.9263278, 3.7679879, 3.5151137, 3.3309101, 3.0524309, 2.8835122, 2.5860018, 2.3337862, 2.1662067, 2.0624263]
@@ -291,11 +291,11 @@ def test_a_cosine_decays_as_torchs_does():
     torch = pytest.importorskip("torch")
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     peer = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90, eta_min=0.05)
-    own = Schedule(0.5, 100, 10, "cosine")
+    schedule = Schedule(0.5, 100, 10, "cosine")
     for step in range(10, 100):
         optimizer.step()
         peer.step()
-        assert own.rate(step) == pytest.approx(peer.get_last_lr()[0])
+        assert schedule.rate(step) == pytest.approx(peer.get_last_lr()[0])
 
 
 def test_warm_up_stable_decay_stays_at_its_peak_and_its_length_changes_only_when_it_decays():

@@ -276,13 +276,15 @@ def test_an_axis_that_a_task_overrules_is_refused(root):
 
 def test_a_point_of_vary_that_contradicts_itself_is_refused(root):
     edit(root, QUICKSTART, "threads_per_run: 1", "vary: {model.n_head: [2, 5]}")
-    with pytest.raises(UserError, match=r"quickstart.yaml: vary: at model.n_head=5: d_model 32 is not divisible"):
+    with pytest.raises(UserError, match=r"quickstart.yaml:7: vary.model.n_head: d_model 32 is not divisible"):
         planned(root)
 
 
 def test_a_model_or_a_point_of_vary_without_a_length_is_refused(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nper_model: {small: {train: {steps: null}}}")
-    with pytest.raises(UserError, match=r"quickstart.yaml: per_model: small: leaves no length; write one of `steps`, "):
+    with pytest.raises(
+        UserError, match=r"quickstart.yaml:4: per_model.small.train.steps: leaves no length; write exactly "
+    ):
         planned(root)
 
 
@@ -291,8 +293,8 @@ def test_a_warm_up_as_long_as_the_run_is_refused(root, warmup, steps):
     edit(root, QUICKSTART, "steps: 10", f"steps: 20, warmup_tokens: {warmup}")
     planned(root)
     edit(root, QUICKSTART, "steps: 20", f"steps: {steps}")
-    with pytest.raises(UserError, match=rf"quickstart.yaml: train.warmup_tokens: {warmup:,} is not below the 640 "
-                       "tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
+    with pytest.raises(UserError, match=rf"quickstart.yaml:4: train.warmup_tokens: a warm-up of {warmup:,} tokens is "
+                       "not below the 640 tokens of small; write fewer, or a warmup_fraction"):  # fmt: skip
         planned(root)
 
 

@@ -15,6 +15,8 @@ from cgpt.experiment import load, plan
 from cgpt.experiment.run import Plan, Run
 from cgpt.preview import kept_checks
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.documents import pick_subset, render_documents
+from cgpt.tasks.examples import read_examples
 
 TOPIC, QUICKSTART = "workflows/tasks/topic.yaml", "workflows/experiments/quickstart.yaml"
 LABELS = 60
@@ -72,9 +74,9 @@ def test_a_plan_shows_a_prompt_of_each_task_with_its_right_answer(root, capsys):
 def test_the_prompts_looked_at_are_those_that_evaluation_sends_shots_included(root):
     edit(root, TOPIC, "test_split: test", "test_split: test\nnum_fewshot: 3\nsample: 20")
     task = load.load_workflow(root).tasks["topic"]
-    asked, _ = lm_eval_tasks.rendered(task, root)
+    asked, _ = render_documents(task, root)
     lm_task = lm_eval_tasks.build(task, root)
-    lm_task.build_all_requests(samples=lm_eval_tasks.subset(30, 20))
+    lm_task.build_all_requests(samples=pick_subset(30, 20))
     assert [pair for document in asked for pair in document] == [request.args for request in lm_task.instances]
     assert asked[0][0][0].count("train ") == 3
 
@@ -236,10 +238,10 @@ def test_an_edited_file_of_the_studys_own_folder_makes_other_runs_of_its_task_al
 
 def test_a_file_that_changes_after_its_run_was_planned_is_refused_at_reading(root):
     task = load.load_workflow(root).tasks["topic"]
-    assert len(lm_eval_tasks.examples(task, root / "elsewhere", "test")) == 30
+    assert len(read_examples(task, root / "elsewhere", "test")) == 30
     write_rows(root / "own/test.jsonl", [{"text": "x", "label": 0}])
     with pytest.raises(lm_eval_tasks.UserError, match=r"own/test.jsonl: has changed since this run was planned"):
-        lm_eval_tasks.examples(task, root / "elsewhere", "test")
+        read_examples(task, root / "elsewhere", "test")
 
 
 def test_what_is_trained_on_whole_and_scored_by_a_limit_is_said_to_be_trained_on(root, capsys):

@@ -117,16 +117,16 @@ def test_cores_are_those_of_the_affinity_and_at_most_the_quotas_of_all_groups_ar
 
 
 def test_doctor_names_levels_compiler_openblas_and_cores(monkeypatch):
-    found = doctor.examine()
-    assert found["cpu_level"] == host.machine_level() and found["cores"] == host.granted_cores()
-    assert found["cpu_level_in_use"] == host.level_in_use() and found["openblas"] == blas.blas_core()
-    assert found["compiler"]["version"] == compiler.find_compiler().version
-    lines = doctor.as_text(found).splitlines()
+    report = doctor.examine()
+    assert report["cpu_level"] == host.machine_level() and report["cores"] == host.granted_cores()
+    assert report["cpu_level_in_use"] == host.level_in_use() and report["openblas"] == blas.blas_core()
+    assert report["compiler"]["version"] == compiler.find_compiler().version
+    lines = doctor.as_text(report).splitlines()
     assert any(line.startswith("level") and host.machine_level() in line for line in lines)
     assert any(f"{host.granted_cores()} cores granted" in line for line in lines)
     monkeypatch.setenv("CGPT_CPU", "x86-64-v9")
     problem = "environment: CGPT_CPU: there is no 'x86-64-v9'"
-    assert any(said.startswith(problem) for said in doctor.examine()["problems"])
+    assert any(line.startswith(problem) for line in doctor.examine()["problems"])
 
 
 @pytest.mark.parametrize("threads", ["-1", "0", "1000000000"])
@@ -221,9 +221,9 @@ def test_numbers_of_bfloat16_are_rounded_and_chosen_from_as_by_numpy():
     x = Tensor(values, device="CPU").cast(dtypes.bfloat16).realize()
     rounded = to_bfloat16(values)
     np.testing.assert_array_equal(x.float().numpy(), rounded)
-    chosen = (x.float() > 0).where(x, Tensor.full((11,), -0.375, dtype=dtypes.bfloat16, device="CPU"))
+    selected = (x.float() > 0).where(x, Tensor.full((11,), -0.375, dtype=dtypes.bfloat16, device="CPU"))
     wanted = np.where(rounded > 0, rounded, np.float32(-0.375))
-    np.testing.assert_array_equal(chosen.float().numpy(), wanted)
+    np.testing.assert_array_equal(selected.float().numpy(), wanted)
 
 
 @pytest.mark.parametrize("constant", [0.5, -3.0, 3.14159, float("inf"), float("-inf"), float("nan")])

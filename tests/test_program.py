@@ -26,11 +26,11 @@ def cache(tmp_path, monkeypatch):
         recorded.append(arguments)
         return record(*arguments)
 
-    record = capture.Recorder
+    record = capture.record
     tiny.operations("native")  # the kernels, which the cache folder holds too, are compiled before it is changed
     capture._environment()
     monkeypatch.setattr(capture, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(capture, "Recorder", counted)
+    monkeypatch.setattr(capture, "record", counted)
     return tmp_path, recorded
 
 

@@ -1,4 +1,4 @@
-"""What a stopped run may go on from: its own data, code, compiler and processor, whole, and nothing else."""
+"""The state that a stopped run may go on from: its own data, code, compiler and processor, whole, and nothing else."""
 
 from __future__ import annotations
 
@@ -78,14 +78,16 @@ def altered_tokens(tokens: Path, root: Path) -> Path:
 
 def test_a_run_never_goes_on_with_other_data_and_says_so(stopped, tokens, tmp_path, capsys):
     assert steps_behind(altered_tokens(tokens, tmp_path), stopped) == 0
-    said = capsys.readouterr().err
-    assert said == f"run: {stopped}/state/run/state.safetensors is of another corpus or tokenizer, so it is not used\n"
+    assert (
+        capsys.readouterr().err
+        == f"run: {stopped}/state/run/state.safetensors is of another corpus or tokenizer, so it is not used\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("of", "name", "says"),
     [
-        (stage.backend, "description", "compiler"),
+        (stage.backend, "describe_kernels", "compiler"),
         (stage.provenance, "processor", "processor"),
         (stage.provenance, "installed_version", "version of tinygrad or NumPy"),
     ],
@@ -102,9 +104,9 @@ def rewritten(path: Path, metadata: dict[str, str] | None = None, **arrays: np.n
     from safetensors.numpy import save_file
 
     with safe_open(path, framework="numpy") as file:
-        said = file.metadata()
+        written = file.metadata()
     known = load_file(path)
-    save_file(known | arrays, path, metadata=said if metadata is None else {**said, **metadata})
+    save_file(known | arrays, path, metadata=written if metadata is None else {**written, **metadata})
 
 
 def test_a_state_whose_number_of_updates_is_not_that_of_its_log_is_not_used(stopped, tokens, capsys):

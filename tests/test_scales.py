@@ -10,9 +10,10 @@ import results_fixture as made
 from lm_eval.api.registry import AGGREGATION_REGISTRY, METRIC_AGGREGATION_REGISTRY, METRIC_REGISTRY
 from test_tabulate import change, markdown_tables
 
+from cgpt.formats import score, spread
 from cgpt.report.figures import scores_figure
 from cgpt.report.rows import collect
-from cgpt.report.scales import BY_AGGREGATION, LEAVING, UNKNOWN, number, scale_of, spread
+from cgpt.report.scales import BY_AGGREGATION, LEAVING, UNKNOWN, scale_of
 from cgpt.report.tables import tabulate
 
 NO_SCORE = {"bypass"}
@@ -97,7 +98,7 @@ def test_a_metric_of_a_tasks_own_is_given_no_scale_and_no_direction_that_nobody_
 @pytest.mark.parametrize("value, text", [(0.0, "0.000"), (-0.0001, "0.000"), (-0.5, "-0.500"), (12.345, "12.35"),
                                          (1234.5, "1234"), (None, "")])  # fmt: skip
 def test_a_number_has_three_decimals_or_four_digits(value, text) -> None:
-    assert number(value) == text
+    assert score(value) == text
 
 
 @pytest.mark.parametrize("value, text", [(0.0, "0.000"), (0.0003, "0.0003"), (4e-6, "4e-06"), (0.0126, "0.013")])

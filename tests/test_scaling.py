@@ -11,13 +11,12 @@ import pytest
 from scipy.optimize import least_squares, minimize, minimize_scalar
 from scipy.stats import f_oneway
 
-from cgpt.experiment.rules import CHOICES
 from cgpt.scaling import cost_law, downstream, parametric_law, published
-from cgpt.scaling.lack_of_fit import lack_of_fit
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.statistics import interval, resampled_weights, with_misses
+from cgpt.scaling.statistics import interval, lack_of_fit, resampled_weights, with_misses
 from cgpt.scaling.study import study
+from cgpt.spec import LAWS
 
 REFERENCE = Path(__file__).parent.parent / "results/reference"
 FAMILY = published.read(REFERENCE / "published.csv")
@@ -264,9 +263,9 @@ def test_draws_of_settings_hold_as_many_as_there_are_and_enough_different_ones()
 
 
 def test_what_an_experiment_can_ask_for_is_what_is_fitted():
-    made = study(isoflop_points(), CHOICES["experiment"]["fit"])
+    made = study(isoflop_points(), LAWS)
     known = {"compute", "parametric", "isoflop", "hardware", "learning_rate"}
-    assert set(CHOICES["experiment"]["fit"]) == made.keys() & known
+    assert set(LAWS) == made.keys() & known
     assert {fit["form"] for fit in made["compute"]} == {"offset", "power"}
 
 

@@ -10,7 +10,8 @@ from tinygrad import Tensor
 
 from cgpt.errors import UserError
 from cgpt.model import loglikelihood as scores
-from cgpt.model.loglikelihood import pad, padded_length, score
+from cgpt.model.loglikelihood import score
+from cgpt.model.padding import pad, padded_length
 from cgpt.spec import Model
 
 CONFIG = Model("scored", n_layer=2, d_model=32, n_head=2, seq_len=72, vocab_size=61)

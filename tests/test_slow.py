@@ -100,9 +100,9 @@ def test_the_report_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path
     page.write_text(f"{before}{TOUR}</body>{end}")
 
     dom = browse(page, "--dump-dom")
-    found = re.search(r'<pre id="seen"[^>]*>(.*?)</pre>', dom, flags=re.DOTALL)
-    assert found, "the report did not open all of its results"
-    seen = json.loads(unescape(found[1]))
+    shown = re.search(r'<pre id="seen"[^>]*>(.*?)</pre>', dom, flags=re.DOTALL)
+    assert shown, "the report did not open all of its results"
+    seen = json.loads(unescape(shown[1]))
     assert set(seen) == {f"results/smoke/figures/{name}.svg" for name in ("loss", "scores", "answers", "compute")} | {
         "results/smoke/table.html"}  # fmt: skip
     table = re.sub(r"<[^>]+>|\s+", " ", seen.pop("results/smoke/table.html"))

@@ -114,7 +114,7 @@ def test_sizes_grow_in_cerebras_gpts_proportions():
     (["--target-loss", "2", "--hardware", "cs4"], "there is no hardware profile 'cs4'; did you mean 'cs3'?"),
     (["--target-loss", "2", "--hardware", "cs2", "--budget-hours", "-1"], "--budget-hours: must be greater than 0"),
     (["--target-loss", "2", "--hardware", "cs2", "--tokens", "1e9"], "--tokens: has no meaning with --target-loss"),
-    (["--target-loss", "2", "--hardware", "cs2", "--law", "missing.json"], "missing.json: is no file of fits"),
+    (["--target-loss", "2", "--hardware", "cs2", "--law", "missing.json"], "missing.json: is missing; run"),
     (["--target-loss", "2", "--hardware", "cs2", "--series", "Cerebras-GPT SPP"],
      "did you mean 'Cerebras-GPT SP'?"),
 ])  # fmt: skip

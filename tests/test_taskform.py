@@ -13,7 +13,9 @@ from test_tasks import ROWS, problem, write_task
 from cgpt.errors import UserError
 from cgpt.stages.evaluate import score_task
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.examples import read_examples
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 MATHS = [{"question": f"what is {n} and {n}?", "answer": 2 * n} for n in range(9)]
 GENERATION = {
     "output_type": "generate_until", "doc_to_choice": None, "doc_to_text": "{{question}}", "doc_to_target": "answer",
@@ -57,7 +59,7 @@ def test_a_number_for_an_answer_is_text_as_where_the_data_hold_the_text(tmp_path
     number = write_task(tmp_path / "int", {"train": MATHS, "test": MATHS[:3]}, num_fewshot=n_shot, **kind)
     expected = theirs(as_text | {"fewshot_split": "train"}, tmp_path / "text")
     assert prompts(as_text, tmp_path / "text") == prompts(number, tmp_path / "int") == expected
-    assert [example.target.strip() for example in lm_eval_tasks.examples(number, tmp_path / "int", "test")] == [
+    assert [example.target.strip() for example in read_examples(number, tmp_path / "int", "test")] == [
         "0",
         "2",
         "4",
@@ -74,7 +76,7 @@ def test_of_several_right_choices_a_shot_shows_the_text_of_the_first(tmp_path):
 def test_an_answer_that_looks_like_a_list_is_the_text(tmp_path, target):
     rows = [{"question": "which?", "answer": "[3, 5]"}, {"question": "which?", "answer": "[4]"}]
     task = write_task(tmp_path, {"train": rows, "test": rows}, **GENERATION | {"doc_to_target": target})
-    assert [example.target for example in lm_eval_tasks.examples(task, tmp_path, "test")] == [" [3, 5]", " [4]"]
+    assert [example.target for example in read_examples(task, tmp_path, "test")] == [" [3, 5]", " [4]"]
     lm_task = lm_eval_tasks.build(task, tmp_path)
     assert lm_task.multiple_target == 0
     doc = lm_task.eval_docs[0]
@@ -108,22 +110,22 @@ def test_a_prompt_of_digits_is_a_prompt(tmp_path, text):
     for documents in (rows, rows[::-1]):
         task = write_task(tmp_path, {"test": documents}, doc_to_text="{{sentence}}", training_split=None)
         assert {args[0] for args in prompts(task, tmp_path)} == {"film", text}
-        assert {e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "test")} == {"film", text}
+        assert {e.prompt for e in read_examples(task, tmp_path, "test")} == {"film", text}
 
 
 @pytest.mark.parametrize("hint", ["{{ hint | default('') }}", "{% if hint is defined %}{{ hint }}{% endif %}"])
 def test_a_field_that_a_template_can_do_without_may_be_missing(tmp_path, hint):
     rows = [{"sentence": "a", "label": 0}, {"sentence": "b", "label": 1, "hint": "H"}]
     task = write_task(tmp_path, {"test": rows, "none": rows[:1]}, doc_to_text="{{sentence}}" + hint + ":")
-    assert [e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "test")] == ["a:", "bH:"]
-    assert [e.prompt for e in lm_eval_tasks.examples(task, tmp_path, "none")] == ["a:"]
+    assert [e.prompt for e in read_examples(task, tmp_path, "test")] == ["a:", "bH:"]
+    assert [e.prompt for e in read_examples(task, tmp_path, "none")] == ["a:"]
 
 
 def test_either_of_two_fields_may_hold_the_answer(tmp_path):
     rows = [{"question": "x", "answer": "one"}, {"question": "y", "target": 2}]
     either = GENERATION | {"doc_to_target": "{{ answer if answer is defined else target }}"}
     task = write_task(tmp_path, {"test": rows}, **either)
-    assert [example.target for example in lm_eval_tasks.examples(task, tmp_path, "test")] == [" one", " 2"]
+    assert [example.target for example in read_examples(task, tmp_path, "test")] == [" one", " 2"]
     task = write_task(tmp_path, {"test": [*rows, {"question": "z"}]}, **either)
     assert "split 'test', document 2 has no field 'target'" in problem(task, tmp_path)
 
@@ -238,7 +240,7 @@ def test_choices_that_are_numbers_are_text(tmp_path):
     rows = [{"sentence": "1 and 1", "options": [2, 3.5], "label": 0.0}]
     task = write_task(tmp_path, {"test": rows}, doc_to_text="sentence", doc_to_choice="options", training_split=None)
     assert [args[1] for args in prompts(task, tmp_path)] == [" 2", " 3.5"]
-    assert lm_eval_tasks.examples(task, tmp_path, "test")[0].label == 0
+    assert read_examples(task, tmp_path, "test")[0].label == 0
     assert [args[1] for args in prompts(task | {"doc_to_choice": [7, 8]}, tmp_path)] == [" 7", " 8"]
 
 

@@ -13,7 +13,8 @@ from cgpt.errors import UserError
 from cgpt.experiment import load, plan
 from cgpt.spec import Data, Experiment, Train
 from cgpt.tasks import groups as taskgroups
-from cgpt.tasks import lm_eval_tasks, stock
+from cgpt.tasks import stock
+from cgpt.tasks.documents import select_documents
 
 NAMES = ["mmlu", "ai2_arc", "mmlu_stem", "blimp", "glue", "arithmetic", "pythia", "mmlu_anatomy", "hellaswag",
          "anli", "mathqa", "super-glue-lm-eval-v1", "wmdp", "cmmlu", "truthfulqa_mc1"]  # fmt: skip
@@ -118,7 +119,7 @@ def test_num_fewshot_and_limit_of_an_experiment_win_over_those_of_its_tasks():
     experiment = Experiment("mine", "?", Data(("world",)), ("gpt",), Train(0.1, 1, steps=1), num_fewshot=3, limit=0.5)
     task = {"task": "t", "sample": 10, "num_fewshot": 0}
     assert taskgroups.scored(task, experiment) == {"task": "t", "limit": 0.5, "num_fewshot": 3}
-    assert lm_eval_tasks.documents(taskgroups.scored(task, experiment), 5) == [0, 1, 2]
+    assert select_documents(taskgroups.scored(task, experiment), 5) == [0, 1, 2]
 
 
 def score_row(task: str, n: int, value: float, stderr: float | None, **changes) -> dict:

@@ -13,6 +13,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from cgpt.errors import UserError
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.examples import read_examples
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL = ("sst2", "ag_news", "trec", "boolq", "sciq", "arc_easy", "lambada_openai", "hellaswag", "piqa")
@@ -52,36 +53,36 @@ ROWS = {
 
 def problem(task: dict, root: Path, split: str = "test") -> str:
     with pytest.raises(UserError) as caught:
-        lm_eval_tasks.examples(task, root, split)
+        read_examples(task, root, split)
     assert all("\n" not in line for line in caught.value.problems)
     return str(caught.value)
 
 
 def test_an_example_is_the_prompt_and_the_answer_that_evaluation_scores(tmp_path):
-    examples = lm_eval_tasks.examples(write_task(tmp_path, ROWS), tmp_path, "test")
+    examples = read_examples(write_task(tmp_path, ROWS), tmp_path, "test")
     assert examples[0] == ("a good film\nSentiment:", " good", (" bad", " good"), 1)
     assert examples[1].target == " bad"
 
 
 def test_a_smaller_limit_is_a_part_of_a_larger_one_and_always_the_same(tmp_path):
     task = write_task(tmp_path, ROWS)
-    few, more = (lm_eval_tasks.examples(task, tmp_path, "train", limit) for limit in (5, 12))
+    few, more = (read_examples(task, tmp_path, "train", limit) for limit in (5, 12))
     assert len(few) == 5 and set(few) < set(more)
-    assert few == lm_eval_tasks.examples(task, tmp_path, "train", 5)
+    assert few == read_examples(task, tmp_path, "train", 5)
 
 
 def test_slices_of_a_file_are_splits(tmp_path):
     task = write_task(tmp_path, ROWS)
-    assert [e.label for e in lm_eval_tasks.examples(task, tmp_path, "train[18:]")] == [0, 1]
-    assert len(lm_eval_tasks.examples(task, tmp_path, "train[:90%]")) == 18
+    assert [e.label for e in read_examples(task, tmp_path, "train[18:]")] == [0, 1]
+    assert len(read_examples(task, tmp_path, "train[:90%]")) == 18
 
 
 def test_csv_keeps_empty_cells_and_the_word_null_as_text(tmp_path):
     task = write_task(tmp_path, ROWS, dataset_path="csv")
     task["dataset_kwargs"] = {"sep": "\t", "quoting": 3, "data_files": {"test": "test.tsv"}}
     (tmp_path / "toy" / "test.tsv").write_text('sentence\tlabel\nnull\t1\n\t0\nsay "hi\t1\n')
-    assert [e.prompt.split("\n")[0] for e in lm_eval_tasks.examples(task, tmp_path, "test")] == ["null", "", 'say "hi']
-    assert [e.label for e in lm_eval_tasks.examples(task, tmp_path, "test")] == [1, 0, 1]
+    assert [e.prompt.split("\n")[0] for e in read_examples(task, tmp_path, "test")] == ["null", "", 'say "hi']
+    assert [e.label for e in read_examples(task, tmp_path, "test")] == [1, 0, 1]
 
 
 @pytest.mark.parametrize("label", [2, -1, "fair", "1.5", None])
@@ -140,7 +141,7 @@ def test_a_stock_task_can_be_given_local_data(tmp_path):
     )
     task = {"task": "piqa", "stock": True, "data": "toy", "dataset_path": "json"}
     task["dataset_kwargs"] = {"data_files": {"validation": "valid.jsonl"}}
-    (example,) = lm_eval_tasks.examples(task, tmp_path, "validation")
+    (example,) = read_examples(task, tmp_path, "validation")
     assert example == ("Question: open a jar\nAnswer:", " twist", (" twist", " wait"), 0)
 
 
@@ -163,7 +164,7 @@ def test_a_stock_task_whose_data_set_cannot_be_reached_says_what_to_do(tmp_path,
 def test_a_field_that_changes_its_type_is_read_and_a_wrong_label_among_its_values_named(tmp_path):
     rows = [{"sentence": "so", "label": 0}, {"sentence": 7, "label": "good"}, {"sentence": "so", "label": ["x"]}]
     task = write_task(tmp_path, {"test": rows, "fine": rows[:2]}, doc_to_text="sentence")
-    assert [(e.prompt, e.label) for e in lm_eval_tasks.examples(task, tmp_path, "fine")] == [("so", 0), ("7", 1)]
+    assert [(e.prompt, e.label) for e in read_examples(task, tmp_path, "fine")] == [("so", 0), ("7", 1)]
     assert "document 2: doc_to_target: label 'x' is not among the choices" in problem(task, tmp_path)
 
 
@@ -189,7 +190,7 @@ def load(name: str) -> dict:
 @pytest.mark.parametrize("name", REAL)
 def test_every_real_task_renders_every_document_with_its_label(real_data, name):
     task = load(name)
-    examples = lm_eval_tasks.examples(task, real_data, lm_eval_tasks.evaluation_split(task))
+    examples = read_examples(task, real_data, lm_eval_tasks.evaluation_split(task))
     assert len(examples) > 50 and all(example.prompt and example.target.strip() for example in examples)
     if task["output_type"] == "multiple_choice":
         assert all(example.choices[example.label] == example.target for example in examples)
@@ -202,9 +203,7 @@ def test_prompts_and_metrics_are_those_of_the_stock_task(real_data, name):
     ours = load(name)
     kept = {key: ours[key] for key in ("task", "data", "dataset_path", "dataset_kwargs")}
     split = lm_eval_tasks.evaluation_split(ours)
-    assert lm_eval_tasks.examples(kept | {"stock": True}, real_data, split) == lm_eval_tasks.examples(
-        ours, real_data, split
-    )
+    assert read_examples(kept | {"stock": True}, real_data, split) == read_examples(ours, real_data, split)
     stock = lm_eval_tasks.build(kept | {"stock": True}, real_data, split)
     mine = lm_eval_tasks.build(ours, real_data, split)
     assert (mine.VERSION, list(mine.aggregation())) == (stock.VERSION, list(stock.aggregation()))
@@ -226,9 +225,9 @@ def test_hellaswag_on_the_official_columns_gives_the_stock_prompts(tmp_path):
         "stock": True,
         **{key: ours[key] for key in ("data", "dataset_path", "dataset_kwargs")},
     }
-    expected = lm_eval_tasks.examples(stock, tmp_path, "validation")
+    expected = read_examples(stock, tmp_path, "validation")
     assert expected[0].prompt == "Roof shingle removal: A man is sitting on a roof. He"
-    assert lm_eval_tasks.examples(ours, tmp_path, "validation") == expected
+    assert read_examples(ours, tmp_path, "validation") == expected
 
 
 def test_ten_thousand_documents_compile_each_template_once(tmp_path, monkeypatch):
@@ -242,5 +241,5 @@ def test_ten_thousand_documents_compile_each_template_once(tmp_path, monkeypatch
     monkeypatch.setattr(SandboxedEnvironment, "compile", counted)
     rows = {"train": ROWS["train"] * 500, "test": ROWS["test"]}
     task = write_task(tmp_path, rows, doc_to_text="{{sentence}} of ten thousand")
-    assert len(lm_eval_tasks.examples(task, tmp_path, "train")) == 10_000
+    assert len(read_examples(task, tmp_path, "train")) == 10_000
     assert 0 < len(compiled) <= 10  # lm-evaluation-harness alone compiles 40,000 here, which takes over 20 s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-import bigram
 import pytest
 from test_fewshot import MODEL, TOKENIZER
 from test_preview import TOPIC, printed, refused, root  # noqa: F401  a small project with files of its own
@@ -15,7 +14,10 @@ from cgpt.errors import UserError
 from cgpt.inference.lm_eval_model import Adapter
 from cgpt.stages.evaluate import score_task
 from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.documents import check_documents
+from cgpt.tasks.examples import read_examples
 
+pytestmark = pytest.mark.usefixtures("bigram_decoder")
 WRITES = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "{{ ['no', 'yes'][label] }}"}
 AS_TEXT = "doc_to_target: \"{{ ['sea', 'land'][label] }}\"\n"
 
@@ -120,9 +122,9 @@ def test_an_answer_that_no_filter_can_take_ends_an_evaluation_with_one_line(tmp_
         process_results=lambda doc, results: {"exact_match": 1},
     )
     lm_task = lm_eval_tasks.build(task, tmp_path)
-    lm_eval_tasks.check_documents(task, lm_task, [0])
+    check_documents(task, lm_task, [0])
     with pytest.raises(UserError, match="filter_list: .* cannot be filtered so .ValueError: tuple.index"):
-        score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate))
+        score_task(task, lm_task, Adapter(MODEL, TOKENIZER))
 
 
 @pytest.mark.parametrize("key", ["doc_to_choice", "doc_to_target"])
@@ -131,7 +133,7 @@ def test_a_list_without_end_that_a_template_gives_is_stopped_with_one_line(tmp_p
     task = write_task(tmp_path, ROWS, **{key: template})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError) as caught:
-        lm_eval_tasks.check_documents(task, lm_eval_tasks.build(task, tmp_path), [0])
+        check_documents(task, lm_eval_tasks.build(task, tmp_path), [0])
     assert len(caught.value.problems) == 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_500_000  # KiB
 
@@ -206,7 +208,7 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
             tmp_path, {"train": rows, "test": rows}, doc_to_target=key, doc_to_choice=["no", "yes", "both"]
         )
         lm_task = lm_eval_tasks.build(task, tmp_path)
-        scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER, bigram.score, bigram.generate)))
+        scored.append(score_task(task, lm_task, Adapter(MODEL, TOKENIZER)))
     by_index, by_name = scored
     assert by_name[0] == by_index[0] and {score.metric for score in by_index[0]} > {"acc"}
     assert [sample["correct"] for sample in by_name[1]] == [sample["correct"] for sample in by_index[1]]
@@ -215,6 +217,6 @@ def test_several_right_choices_by_their_texts_are_scored_as_by_their_indices(tmp
 def test_a_field_that_jinja_has_a_name_for_may_be_in_the_data_and_is_never_taken_for_its_own(tmp_path):
     rows = [{"sentence": "a film", "label": 1, "self": "me", "args": 1, "loop": 2, "range": 3}] * 3
     task = write_task(tmp_path, {"train": rows, "test": rows}, doc_to_text="{{sentence}} {{args}} {{loop}} {{range}}")
-    assert lm_eval_tasks.examples(task, tmp_path, "test")[0].prompt == "a film 1 2 3"
+    assert read_examples(task, tmp_path, "test")[0].prompt == "a film 1 2 3"
     with pytest.raises(UserError, match="doc_to_text: 'self' is Jinja's own name, not the field; rename the field"):
         lm_eval_tasks.build(task | {"doc_to_text": "{{sentence}} {{self}}"}, tmp_path)

@@ -13,6 +13,7 @@ from test_tasks import ROWS, write_task
 
 from cgpt.errors import UserError
 from cgpt.tasks import lm_eval_tasks, templates
+from cgpt.tasks.examples import read_examples
 
 MARK = "reached"
 
@@ -119,7 +120,7 @@ def test_a_template_of_any_key_of_a_task_is_stopped_with_one_line(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     task = write_task(tmp_path, ROWS, **{key: template})
     with pytest.raises(UserError) as caught:
-        lm_eval_tasks.examples(task, tmp_path, "test")
+        read_examples(task, tmp_path, "test")
     assert str(caught.value).startswith("workflows/tasks/toy.yaml: ") and "\n" not in str(caught.value)
     assert not Path(MARK).exists()
 

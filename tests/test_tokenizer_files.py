@@ -130,7 +130,7 @@ def test_a_json_file_nested_without_end_or_too_large_is_refused_in_one_line(tmp_
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
         content = (folder / name).read_bytes() if (folder / name).exists() else None
         (folder / name).write_text('{"a":' * 100_000)
-        with pytest.raises(UserError, match=f"/{name}: is no JSON object; get the file again$"):
+        with pytest.raises(UserError, match=rf"/{name}: is not JSON \(is nested too deep\); get the file again$"):
             checkpoint.load(folder)
         (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     monkeypatch.setattr(json_object, "MOST_BYTES", len(whole) - 1)

@@ -90,16 +90,14 @@ def test_an_evaluation_asks_the_model_what_that_of_lm_evaluation_harness_asks(fo
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     from lm_eval.models.huggingface import HFLM
 
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
-    from cgpt.model.loglikelihood import score
 
     torch.set_num_threads(1)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 1]}))
     theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     peer = HFLM(pretrained=theirs, tokenizer=peer_of(folder), backend="causal", batch_size=1, device="cpu")
     model, tokenizer = checkpoint.import_hf(folder, tiny.CPU, tiny.THREADS)
-    ours = Adapter(model, tokenizer, score, generate)
+    ours = Adapter(model, tokenizer)
     assert (ours.eot_token_id, ours.prefix_token_id) == (peer.eot_token_id, peer.prefix_token_id)
     pairs = [
         ("the film is", " good"),

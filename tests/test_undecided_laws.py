@@ -14,10 +14,9 @@ from test_scaling import made_of
 from cgpt.__main__ import main
 from cgpt.files.csv_file import write_csv
 from cgpt.recipe.schedule import resolve_length
-from cgpt.records import RUN_COLUMNS
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import ParametricLaw
-from cgpt.scaling.points import Points
+from cgpt.scaling.points import RUN_COLUMNS, Points
 from cgpt.scaling.study import cost_fit, study
 from cgpt.spec import Model, Train
 

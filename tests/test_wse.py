@@ -74,8 +74,8 @@ def test_a_tensor_sharded_over_two_systems_has_half_of_the_work_on_each_also_whe
         y = Tensor(B, device="WSE").shard(SYSTEMS).realize()
         for device in SYSTEMS:
             meter(device).reset()
-        for found, wanted in zip(captured(x, y), plain):
-            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-5)
+        for ours, wanted in zip(captured(x, y), plain):
+            np.testing.assert_allclose(ours.numpy(), wanted, rtol=1e-5, atol=1e-5)
         assert flops_of("WSE") == flops_of("WSE:1") > A.shape[0] * B.size
 
 

@@ -67,12 +67,12 @@ def _trained(results: Path, model: str, point: Point, seed: int, loss: float, ta
     spec = {"train": blocks["train"], "model": blocks["model"], **where}
     pretrain = replace(run("pretrain", base, spec, tokenize=tokens), execution=Execution(n_parameters=SIZES[model]))
     runs = [run("tokenize", tokens, blocks["data"]), pretrain]
-    own_model = {key: value for key, value in point.items() if not key.startswith("train.")}
+    of_model = {key: value for key, value in point.items() if not key.startswith("train.")}
     for task in tasks:
         runs += _scored(results, base, "pretrain", task, 1.2 - 0.2 * loss)
         for start, identity, gain in (
             ("pretrained", f"{base}.{tuned}", 0.1),
-            ("scratch", f"{model}.{own_model}.s{seed}", 0.0),
+            ("scratch", f"{model}.{of_model}.s{seed}", 0.0),
         ):
             id = f"{identity}.{task}.{start}"
             write_json(results, "finetune", id, "run.json",

@@ -1,4 +1,4 @@
-"""The four benchmarks: each is set up once, then its `steps` are timed; `result` gives what is measured beside them."""
+"""The four benchmarks: each is set up once, then its `steps` are timed; `result` gives the measurements beside them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from cgpt import checkpoint
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
+from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
@@ -26,7 +27,7 @@ GEMM_STEPS = 3  # in which the time in matrix products is taken
 
 @dataclass(frozen=True)
 class Setup:
-    """What a benchmark of a model runs on. Weights are those of `checkpoint`, or the initial ones of seed 0."""
+    """Model and machine of a benchmark. Weights are those of `checkpoint`, or the initial ones of seed 0."""
 
     config: Model
     hardware: Hardware
@@ -40,7 +41,7 @@ class Setup:
         return GPT.on(self.hardware, self.config, init_parameters(self.config, inputs.SEED), self.threads)
 
     def fields(self) -> dict[str, Any]:
-        """What every result says of the model and where it runs. Also a modeled profile is timed."""
+        """Fields of every result: the model and where it runs. Also a modeled profile is timed."""
         config = self.config
         return {
             "model": config.name, "n_parameters": flops.n_parameters(config), "n_layer": config.n_layer,
@@ -100,14 +101,12 @@ class Evaluation:
     """Log-likelihoods of all requests, by the call that lm-evaluation-harness makes; written to `out` if it is set."""
 
     def __init__(self, setup: Setup, n_requests: int, out: Path | None):
-        from cgpt.inference.generate import generate
         from cgpt.inference.lm_eval_model import Adapter
-        from cgpt.model.loglikelihood import score
 
         _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
         self.requests = inputs.requests(setup.config, n_requests)
-        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer(), score, generate)
+        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer())
         self.answers: list[tuple[float, bool]] = []
         n_tokens = sum(len(context) + len(continuation) for _, context, continuation in self.requests)
         self.steps = Steps(self._step, n_tokens)
@@ -128,24 +127,21 @@ class Generation:
     """Greedy continuations of a batch of prompts."""
 
     def __init__(self, setup: Setup, batch_size: int, max_new_tokens: int):
-        from cgpt.inference.generate import generate
+        from cgpt.inference.generate import Generator
 
         _check_room(setup.config, inputs.PROMPT_TOKENS + max_new_tokens)
-        self.setup, self.max_new_tokens, self._generate = setup, max_new_tokens, generate
+        self.setup, self.max_new_tokens = setup, max_new_tokens
         self.prompts = inputs.prompts(setup.config, batch_size)
-        self.model = setup.load()
+        self.generator = Generator(setup.load())
         self.tokens: list[list[int]] = []
         self.steps = Steps(self._step, batch_size * max_new_tokens)
 
     def _step(self) -> None:
-        self.tokens = self._continue(self.max_new_tokens)
-
-    def _continue(self, n: int) -> list[list[int]]:
-        return self._generate(self.model, self.prompts, n)
+        self.tokens = self.generator.generate(self.prompts, self.max_new_tokens)
 
     def result(self) -> dict[str, Any]:
         """The new tokens, and the seconds of a call that asks for one token alone."""
-        first = Steps(lambda: self._generate(self.model, self.prompts, 1), len(self.prompts))
+        first = Steps(lambda: self.generator.generate(self.prompts, 1), len(self.prompts))
         first.run(WARMUP_STEPS + 3)
         return self.setup.fields() | {
             "batch_size": len(self.prompts), "prompt_tokens": len(self.prompts[0]),
@@ -176,7 +172,7 @@ class Tokenization:
         from cgpt.data.shards import ShardWriter
         from cgpt.data.tokenizer import encode
 
-        size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[inputs.END_OF_TEXT]
+        size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)
         with ShardWriter(self.path.with_name("train.bin"), size, tokenizer_sha256="") as shard:
             encode(self.tokenizer, end_of_text, zip(itertools.repeat("train"), corpus), {"train": shard})

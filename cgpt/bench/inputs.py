@@ -1,4 +1,4 @@
-"""What benchmarks are fed: tokens, requests, prompts and text, all from one seed, so that both sides have the same."""
+"""Tokens, requests, prompts and text for benchmarks, all from one seed, so that both sides have the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from cgpt import checkpoint
 from cgpt.data import shards
+from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.model.gpt import init_parameters
 from cgpt.spec import Model
 
@@ -16,7 +17,6 @@ SEED = 0
 LR = 1e-3  # constant, so that ten steps show ten different losses
 N_LOSSES = 10  # first losses that are reported, and compared
 N_TOKENS = 1 << 20
-END_OF_TEXT = "<|endoftext|>"
 PROMPT_TOKENS = 32
 LONGEST_CONTINUATION, SHORTEST_CONTEXT = 16, 8
 TYPICAL_CONTEXT, CONTEXT_SPREAD = 64, 0.8  # median and sigma of the log-normal lengths, in tokens
@@ -35,7 +35,7 @@ def write_tokens(folder: Path, vocab_size: int) -> np.memmap:
 
 
 def zipf(n: int) -> np.ndarray:
-    """Probabilities of n things, that of the k-th proportional to 1/k."""
+    """Probabilities (n,), the k-th proportional to 1/k."""
     weights = 1 / np.arange(1, n + 1)
     return weights / weights.sum()
 
@@ -55,7 +55,7 @@ def write_checkpoint(folder: Path, config: Model) -> Path:
 
 
 def end_of_text_tokenizer() -> Tokenizer:
-    """What a model needs that is given token ids: a vocabulary of <|endoftext|>."""
+    """A tokenizer for a model that is given token ids: a vocabulary of <|endoftext|>."""
     tokenizer = Tokenizer(models.WordLevel({END_OF_TEXT: 0}, unk_token=END_OF_TEXT))
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
@@ -64,14 +64,14 @@ def end_of_text_tokenizer() -> Tokenizer:
 def requests(config: Model, n_requests: int) -> list[Request]:
     """Log-likelihood requests as lm-evaluation-harness makes them: (texts, context, continuation) of mixed length."""
     rng = np.random.default_rng(SEED)
-    made: list[Request] = []
+    drawn: list[Request] = []
     for i in range(n_requests):
         n_continuation = int(rng.integers(1, LONGEST_CONTINUATION + 1))
         typical = TYPICAL_CONTEXT * np.exp(CONTEXT_SPREAD * rng.standard_normal())
         n_context = int(np.clip(typical, SHORTEST_CONTEXT, config.seq_len - n_continuation))
         tokens = rng.integers(0, config.vocab_size or 1, n_context + n_continuation).tolist()
-        made.append(((f"context {i}", f"continuation {i}"), tokens[:n_context], tokens[n_context:]))
-    return made
+        drawn.append(((f"context {i}", f"continuation {i}"), tokens[:n_context], tokens[n_context:]))
+    return drawn
 
 
 def prompts(config: Model, batch_size: int) -> list[list[int]]:

@@ -52,8 +52,8 @@ class Steps:
         return statistics.median(self.seconds[WARMUP_STEPS:])
 
     def result(self) -> dict[str, Any]:
-        """What every benchmark reports of its steps. first_step_s counts from the start of the process to the end of
-        the first step, compile_s is what this step took longer than the median."""
+        """Measurements of the steps, as every benchmark reports them. first_step_s counts from the start of the process
+        to the end of the first step, compile_s is what this step took longer than the median."""
         return {
             "n_steps": len(self.seconds) - WARMUP_STEPS, "step_s": self.step_s,
             "tokens_per_s": self.tokens_per_step / self.step_s, "first_step_s": self.first_step_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cgpt.errors import UserError
@@ -27,13 +28,39 @@ DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
 }  # fmt: skip
 MUP_DEFAULTS = {"mup_width_scale": 1.0, "mup_embeddings_scale": 1.0, "mup_output_alpha": 1.0}
-OURS = ("name", "residual_init_std")  # keys that only checkpoints of this project have
+BY_D = "mup_scale_qk_dot_by_d"
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "relu": "relu"}
-SIZES = ("n_layer", "n_embd", "n_head", "n_positions", "vocab_size")
 LARGEST, MOST_LAYERS = 2**31 - 1, 10_000  # what a 32-bit index reaches, and far more layers than anybody trained
-FLAGS = ("tie_word_embeddings", "scale_attn_weights", "scale_attn_by_inverse_layer_idx")
-POSITIVE = ("layer_norm_epsilon", "initializer_range")
 DROPOUTS = ("attn_pdrop", "embd_pdrop", "resid_pdrop")
+NO_CHECKPOINT = "name a checkpoint folder, or run its stage first"
+
+
+def _is_size(value: Any, largest: int = LARGEST) -> bool:
+    return type(value) is int and 1 <= value <= largest
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+# What each key may hold, and that in words.
+EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "n_layer": (lambda value: _is_size(value, MOST_LAYERS), "a whole number above 0"),
+    **dict.fromkeys(("n_embd", "n_head", "n_positions", "vocab_size"), (_is_size, "a whole number above 0")),
+    "n_inner": (lambda value: value is None or _is_size(value), "a whole number or null"),
+    **dict.fromkeys(("tie_word_embeddings", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+                    (lambda value: isinstance(value, bool), "true or false")),
+    **dict.fromkeys(("layer_norm_epsilon", "initializer_range", *MUP_DEFAULTS), (_is_positive, "a number above 0")),
+    **dict.fromkeys(DROPOUTS, (lambda value: value is None or (_is_number(value) and 0 <= value <= 1),
+                               "a share from 0 to 1")),
+    "name": (lambda value: isinstance(value, str), "a text"),
+    "residual_init_std": (lambda value: value is None or _is_positive(value), "a number above 0"),
+}  # fmt: skip
 # Keys that would change what the model computes, and the one value of each that this GPT has.
 ONLY: dict[str, Any] = {"add_cross_attention": False, "is_encoder_decoder": False, "position_embedding_type": "learned"}
 # Keys that change nothing in the logits of a float32 model; transformers writes many of them into every file.
@@ -53,7 +80,7 @@ INERT = frozenset(
 
 
 def to_json(config: Model) -> dict[str, Any]:
-    """What config.json says of a model. Only a model without muP's multipliers is a `gpt2` to transformers."""
+    """The content of a model's config.json. Only a model without muP's multipliers is a `gpt2` to transformers."""
     written = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
     written |= {"initializer_range": parametrization.base_init_std(config), "name": config.name}
     written |= dict.fromkeys(DROPOUTS, 0.0)
@@ -65,7 +92,7 @@ def to_json(config: Model) -> dict[str, Any]:
         "model_type": "btlm",
         "architectures": ["BTLMLMHeadModel"],
         "position_embedding_type": "learned",
-        "mup_scale_qk_dot_by_d": True,
+        BY_D: True,
         "mup_width_scale": config.mup_base_width / config.d_model,
         "mup_embeddings_scale": config.mup_embedding_scale,
         "mup_output_alpha": config.mup_output_alpha,
@@ -77,69 +104,45 @@ def from_json(raw: dict[str, Any], name: str, where: str) -> Model:
 
     Raises UserError for what is wrong in it, and by name for each option that this GPT does not have.
     """
-    said = {ALIASES.get(key, key): value for key, value in raw.items()}
-    given = DEFAULTS | {key: value for key, value in said.items() if key in DEFAULTS}
-    problems = [f"{where}: {problem}" for problem in (*_wrong(given), *_wrong_extras(said), *_unknown(said))]
-    mup, more = _mup(said, given)
-    problems += [f"{where}: {problem}" for problem in more]
-    if problems:
-        raise UserError(*problems)
+    given = DEFAULTS | MUP_DEFAULTS | {ALIASES.get(key, key): value for key, value in raw.items()}
+    if problems := [*_wrong(given), *_unknown(given)]:
+        raise UserError(*(f"{where}: {problem}" for problem in problems))
     given["activation_function"] = ACTIVATIONS[given["activation_function"]]
     row = {ours: given[theirs] for ours, theirs in NAMES.items()}
-    name, _ = without_lone_surrogates(raw.get("name", name))
-    return Model(name, **row, **mup, residual_init_std=raw.get("residual_init_std"))
+    name, _ = without_lone_surrogates(given.get("name", name))
+    return Model(name, **row, **_mup(given), residual_init_std=given.get("residual_init_std"))
 
 
-def _wrong(given: dict[str, Any]) -> list[str]:
-    problems = [
-        f"{key}: is {_shown(given[key])}, a whole number above 0 is expected; get the file again"
-        for key in SIZES
-        if not _is_size(given[key], MOST_LAYERS if key == "n_layer" else LARGEST)
-    ]
-    if given["n_inner"] is not None and not _is_size(given["n_inner"], LARGEST):
-        problems.append(f"n_inner: is {_shown(given['n_inner'])}, a whole number or null is expected; {AGAIN}")
-    problems += [
-        f"{key}: is {_shown(given[key])}, true or false is expected; get the file again"
-        for key in FLAGS
-        if not isinstance(given[key], bool)
-    ]
-    problems += [
-        f"{key}: is {_shown(given[key])}, a number above 0 is expected; get the file again"
-        for key in POSITIVE
-        if not _is_number(given[key]) or not given[key] > 0
-    ]
-    if not problems and given["n_embd"] % given["n_head"]:
-        problems.append(f"n_embd: {given['n_embd']} is not divisible by n_head {given['n_head']}; get the file again")
-    if not isinstance(given["activation_function"], str) or given["activation_function"] not in ACTIVATIONS:
-        problems.append(
-            f"activation_function: {_shown(given['activation_function'])} is not implemented; take a checkpoint with "
-            "one of " + ", ".join(ACTIVATIONS)
-        )
-    return problems
+def _wrong(given: dict[str, Any]) -> Iterator[str]:
+    wrong = [f"{key}: is {_shown(given[key])}, {words} is expected; {AGAIN}"
+             for key, (holds, words) in EXPECTED.items() if key in given and not holds(given[key])]  # fmt: skip
+    yield from wrong
+    if not wrong and given["n_embd"] % given["n_head"]:
+        yield f"n_embd: {given['n_embd']} is not divisible by n_head {given['n_head']}; {AGAIN}"
+    activation = given["activation_function"]
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        yield (f"activation_function: {_shown(activation)} is not implemented; take a checkpoint with one of "
+               + ", ".join(ACTIVATIONS))  # fmt: skip
+    scaled = any(given[key] != value for key, value in MUP_DEFAULTS.items())
+    if scaled and (by_d := given.get(BY_D, False)) is not True:
+        yield (f"{BY_D}: is {by_d!r} beside other mup_* keys, only true is implemented there; take a checkpoint that "
+               "has it")  # fmt: skip
 
 
-def _wrong_extras(said: dict[str, Any]) -> list[str]:
-    """Problems of keys that a file need not have."""
-    problems = [
-        f"{key}: is {_shown(said[key])}, a share from 0 to 1 is expected; get the file again"
-        for key in DROPOUTS
-        if said.get(key) is not None and not (_is_number(said[key]) and 0 <= said[key] <= 1)
-    ]
-    if not isinstance(said.get("name", ""), str):
-        problems.append(f"name: is {_shown(said['name'])}, a text is expected; get the file again")
-    std = said.get("residual_init_std")
-    if std is not None and not (_is_number(std) and std > 0):
-        problems.append(f"residual_init_std: is {_shown(std)}, a number above 0 is expected; get the file again")
-    return problems
-
-
-def _is_size(value: Any, largest: int) -> bool:
-    return type(value) is int and 1 <= value <= largest
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number that a float holds."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+def _unknown(given: dict[str, Any]) -> Iterator[str]:
+    """Options that would be ignored: those that are known to change the model, and those that nobody here knows."""
+    kind = given.get("model_type", "gpt2")
+    if kind not in ("gpt2", "btlm"):
+        yield (f"model_type: {_shown(kind)} is not implemented; take a checkpoint of gpt2, or of btlm with learned "
+               "positions")  # fmt: skip
+        return
+    for key, value in ONLY.items():
+        if key in given and given[key] != value:
+            yield f"{key}: is {_shown(given[key])}, only {value!r} is implemented; take a checkpoint without it"
+    known = {*DEFAULTS, *EXPECTED, *ONLY, BY_D} | INERT
+    for key, value in given.items():
+        if key not in known and value not in (None, False, {}, []):
+            yield f"{key}: is no option that is implemented; remove it if the model computes the same without it"
 
 
 def _shown(value: Any) -> str:
@@ -148,46 +151,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _unknown(said: dict[str, Any]) -> list[str]:
-    """Options that would be ignored: those that are known to change the model, and those that nobody here knows."""
-    kind = said.get("model_type", "gpt2")
-    if kind not in ("gpt2", "btlm"):
-        instead = "take a checkpoint of gpt2, or of btlm with learned positions"
-        return [f"model_type: {_shown(kind)} is not implemented; {instead}"]
-    problems = [
-        f"{key}: is {_shown(said[key])}, only {value!r} is implemented; take a checkpoint without it"
-        for key, value in ONLY.items()
-        if key in said and said[key] != value
-    ]
-    known = {*DEFAULTS, *MUP_DEFAULTS, "mup_scale_qk_dot_by_d", *DROPOUTS, *ONLY, *OURS} | INERT
-    return problems + [
-        f"{key}: is no option that is implemented; remove it if the model computes the same without it"
-        for key, value in said.items()
-        if key not in known and value not in (None, False, {}, [])
-    ]
-
-
-def _mup(said: dict[str, Any], given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The muP keys of a model row, and problems; empty where a file has no multiplier.
+def _mup(given: dict[str, Any]) -> dict[str, Any]:
+    """The muP keys of a model row; empty where a file has no multiplier.
 
     BTLM computes (wte + wpe) * mup_embeddings_scale, q k / d_head where mup_scale_qk_dot_by_d is true, and logits
     * mup_output_alpha * mup_width_scale (cerebras/btlm-3b-8k-base, modeling_btlm.py).
     """
-    scales = MUP_DEFAULTS | {key: said[key] for key in MUP_DEFAULTS if key in said}
-    problems = [
-        f"{key}: is {_shown(value)}, a number above 0 is expected; get the file again"
-        for key, value in scales.items()
-        if not _is_number(value) or not value > 0
-    ]
-    by_d = said.get("mup_scale_qk_dot_by_d", False)
-    if by_d is not True and scales != MUP_DEFAULTS:
-        problems.append(f"mup_scale_qk_dot_by_d: is {by_d!r} beside other mup_* keys, only true is implemented there; "
-                        "take a checkpoint that has it")  # fmt: skip
-    if problems or by_d is not True:
-        return {}, problems
+    if given.get(BY_D) is not True:
+        return {}
     return {
         "parametrization": "mup",
-        "mup_base_width": round(scales["mup_width_scale"] * given["n_embd"], 6),
-        "mup_embedding_scale": float(scales["mup_embeddings_scale"]),
-        "mup_output_alpha": float(scales["mup_output_alpha"]),
-    }, []
+        "mup_base_width": round(given["mup_width_scale"] * given["n_embd"], 6),
+        "mup_embedding_scale": float(given["mup_embeddings_scale"]),
+        "mup_output_alpha": float(given["mup_output_alpha"]),
+    }

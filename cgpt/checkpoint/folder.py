@@ -14,11 +14,11 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.data.content import verified
-from cgpt.data.end_tokens import EndTokens, own_end_tokens
+from cgpt.data.end_tokens import end_of_text_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import read_object
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
 from cgpt.kernels.backend import CPU
@@ -52,7 +52,7 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 def read_config(folder: Path) -> Model:
     """The shapes in a checkpoint's config.json. Raises UserError when it is missing, foreign or of another GPT."""
     path = folder / "config.json"
-    raw = read_json(path, remedy(folder))
+    raw = read_object(path, remedy(folder), hf_config.NO_CHECKPOINT)
     missing = [key for key in hf_config.NAMES.values() if key not in raw]
     instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
     problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)
@@ -98,15 +98,7 @@ def load(
     config = read_config(folder)
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)
-    return _model(config, params, ends, hardware, threads), tokenizer
-
-
-def _model(
-    config: Model, params: dict[str, np.ndarray], ends: EndTokens, hardware: Hardware, threads: int | None
-) -> GPT:
-    model = GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads)
-    model.ends = ends
-    return model
+    return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads, ends), tokenizer
 
 
 def import_hf(
@@ -119,7 +111,8 @@ def import_hf(
     """
     config, params, tokenizer = hf_folder.read(Path(folder))
     ends = end_tokens(Path(folder), tokenizer, config.vocab_size)
-    return _model(config, params, ends, hardware or CPU, threads), tokenizer
+    config = replace(config, d_ffn=flops.ffn_width(config))
+    return GPT.on(hardware or CPU, config, params, threads, ends), tokenizer
 
 
 def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | None = None) -> None:
@@ -128,5 +121,5 @@ def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | 
     It has the same logits: multipliers of muP go into the weights, to one rounding of each. `card` is its README.md;
     left out, that says what the model itself tells. Raises UserError for a folder that holds something.
     """
-    ends = model.ends or own_end_tokens(tokenizer)
+    ends = model.ends or end_of_text_tokens(tokenizer)
     hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))

@@ -23,7 +23,7 @@ what it writes can be false, repetitive or offensive. Besides what stands above,
 
 @dataclass(frozen=True)
 class Facts:
-    """What is at hand of a model's origin. `spec` is that of its run, `datasets` those that it was trained on."""
+    """A model's origin, as far as it is at hand: its run, the run's spec, the data sets that it was trained on."""
 
     run: PretrainRecord | None = None
     spec: Mapping[str, Any] | None = None

@@ -146,7 +146,7 @@ def _read_zip(file: BinaryIO, where: str) -> Read:
     if packed:  # torch never does that, and unpacked they might fill the memory
         raise ValueError(f"{packed[0]} is compressed")
     with archive.open(pickled) as content:
-        found = _unpickled(content, _Unpickler(content, where))  # type: ignore[arg-type]
+        views = _unpickled(content, _Unpickler(content, where))  # type: ignore[arg-type]
     kept: dict[Storage, np.ndarray] = {}  # tied weights are two views of one storage
 
     def storage(wanted: Storage) -> np.ndarray:
@@ -155,7 +155,7 @@ def _read_zip(file: BinaryIO, where: str) -> Read:
             kept[wanted] = np.frombuffer(archive.read(f"{folder}data/{wanted.key}"), _storage_dtype(wanted.dtype))
         return kept[wanted]
 
-    return found, storage
+    return views, storage
 
 
 def _read_legacy(file: BinaryIO, where: str) -> Read:
@@ -166,7 +166,7 @@ def _read_legacy(file: BinaryIO, where: str) -> Read:
     if head[:2] != [LEGACY_MAGIC, LEGACY_PROTOCOL] or not head[2].get("little_endian", False):
         raise ValueError("it does not begin as one")
     unpickler = _Unpickler(file, where)
-    found, keys = _unpickled(file, unpickler), _unpickled(file, _Unpickler(file, where))
+    views, keys = _unpickled(file, unpickler), _unpickled(file, _Unpickler(file, where))
     numbers: dict[str, np.ndarray] = {}
     for key in keys:
         dtype = np.dtype(_storage_dtype(unpickler.storages[key].dtype))
@@ -175,4 +175,4 @@ def _read_legacy(file: BinaryIO, where: str) -> Read:
         if size < 0 or len(content) < size * dtype.itemsize:
             raise EOFError("a storage ends early")
         numbers[key] = np.frombuffer(content, dtype)
-    return found, lambda wanted: numbers[wanted.key]
+    return views, lambda wanted: numbers[wanted.key]

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint.config import DROPOUTS, from_json, to_json
+from cgpt.checkpoint.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
 from cgpt.checkpoint.weights import folded, read_weights
 from cgpt.data import special_tokens
 from cgpt.data.end_tokens import EndTokens
 from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_json
-from cgpt.files.whole import whole_folder, writing
+from cgpt.files.json_object import AGAIN, read_object
+from cgpt.files.whole import whole_folder
 from cgpt.spec import Model
 
 
 def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:
     """Configuration, parameters (float32) and tokenizer. Raises UserError."""
-    raw = read_json(folder / "config.json")
+    raw = read_object(folder / "config.json", AGAIN, NO_CHECKPOINT)
     config = from_json(raw, folder.resolve().name, str(folder / "config.json"))
     dropped = ", ".join(f"{key} {raw[key]:g}" for key in DROPOUTS if raw.get(key))
     if dropped:
@@ -46,7 +46,7 @@ def _of_two_files(folder: Path) -> Tokenizer:
     vocabulary, merges, added = (folder / name for name in ("vocab.json", "merges.txt", "added_tokens.json"))
     if not (vocabulary.is_file() and merges.is_file()):
         raise UserError(f"{folder}: has neither tokenizer.json nor vocab.json and merges.txt; put the tokenizer there")
-    more = read_json(added) if added.is_file() else {}
+    more = read_object(added) if added.is_file() else {}
     try:
         tokenizer = byte_level_bpe(vocabulary, merges)
         tokenizer.add_special_tokens(sorted(more, key=more.__getitem__))
@@ -67,7 +67,7 @@ def write(
     plain, plain_params = folded(config, params)
     generation, _ = special_tokens.to_json(ends, tokenizer)
     ids = {key: generation.get(key) for key in ("bos_token_id", "eos_token_id")}
-    with writing(folder), whole_folder(folder) as part:
+    with whole_folder(folder) as part:
         _write_json(part / "config.json", to_json(plain) | ids | {"torch_dtype": "float32"})
         write_tokenizer(part, tokenizer, ends, config.seq_len)
         (part / "README.md").write_text(card, encoding="utf-8")

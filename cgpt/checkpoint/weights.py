@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from cgpt.checkpoint.torch_file import BFLOAT16, as_float32, read_torch_file
 from cgpt.errors import UserError
+from cgpt.files.json_object import AGAIN, read_object
 from cgpt.model.gpt import HEAD, WPE, WTE, check_parameters
 from cgpt.recipe import parametrization
 from cgpt.spec import Model
@@ -22,7 +22,6 @@ SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "BOOL": 
 MASK = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")  # buffers of transformers before 4.30
 KEPT_TYPES = (np.float32, np.float16)
 MOST_HEADER_BYTES = 100_000_000  # the limit of the format
-AGAIN = "get the file again"
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -35,15 +34,15 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if not 0 < n_header <= min(MOST_HEADER_BYTES, path.stat().st_size - 8):  # before the whole file is read
             raise UserError(f"{path}: is truncated or no safetensors file (its header would take {n_header:,} bytes); "
                             f"{AGAIN}")  # fmt: skip
-        found = deserialize(path.read_bytes())
+        entries = deserialize(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: is truncated or no safetensors file ({error}); {AGAIN}") from None
     unknown = [f"{path}: {name}: has the type {entry['dtype']}; convert the weights to float32, float16 or bfloat16"
-               for name, entry in found if entry["dtype"] not in SAFETENSORS]  # fmt: skip
+               for name, entry in entries if entry["dtype"] not in SAFETENSORS]  # fmt: skip
     if unknown:
         raise UserError(*unknown)
     tensors = {}
-    for name, entry in found:
+    for name, entry in entries:
         values = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
         tensors[name] = as_float32(values, BFLOAT16 if entry["dtype"] == "BF16" else entry["dtype"])
     return tensors
@@ -63,18 +62,17 @@ def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
     for name, read in FILES.items():
         whole, index = folder / name, folder / f"{name}.index.json"
         if whole.is_file():
-            return check_parameters(_own_names(read(whole), config, whole), config, whole, AGAIN)
+            return check_parameters(_renamed(read(whole), config, whole), config, whole, AGAIN)
         if index.is_file():
-            return check_parameters(_own_names(_read_shards(index, read), config, index), config, index, AGAIN)
+            return check_parameters(_renamed(_read_shards(index, read), config, index), config, index, AGAIN)
     raise UserError(f"{folder}: has neither {' nor '.join(FILES)}, nor an index of their shards; put the weights there")
 
 
 def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({name + "" for name in weight_map.values()})  # texts, and nothing else
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}") from None
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}")
+    names = sorted(set(weight_map.values()))
     problems = [f"{index}: weight_map: '{name}' is no file of this folder; get it, or correct the index"
                 for name in names if Path(name).name != name or not (index.parent / name).is_file()]  # fmt: skip
     if problems:
@@ -89,7 +87,7 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
     return tensors
 
 
-def _own_names(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> dict[str, np.ndarray]:
+def _renamed(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> dict[str, np.ndarray]:
     """Names with `transformer.`, without masks and without a head that is the token embedding; values in float32."""
     params: dict[str, np.ndarray] = {}
     for theirs, value in tensors.items():
@@ -108,7 +106,7 @@ def _own_names(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> 
 
 
 def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, dict[str, np.ndarray]]:
-    """The same logits without muP's multipliers: they go into embeddings, queries and the last LayerNorm.
+    """A model with the same logits without muP's multipliers: they go into embeddings, queries and the last LayerNorm.
 
     Exact but for one rounding to float32 of each weight that is touched. What is lost is how to train on: deviations
     and learning rates of muP belong to the weights as they were.

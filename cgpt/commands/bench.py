@@ -1,4 +1,4 @@
-"""What `python -m cgpt bench` does: checks what was asked, runs one benchmark, and returns what it measured."""
+"""The verb `bench`: runs one benchmark, and returns its measurements."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from cgpt.spec import Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
 MOST_DIGITS = 9
+MODEL = "bench-7m"
+BATCH_SIZE, MAX_NEW_TOKENS, N_BYTES = 8, 128, 8_000_000
 WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
 
 
@@ -26,99 +28,99 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
     verb.set_defaults(run=bench)
     verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
-    verb.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml")
+    verb.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
     verb.add_argument("--checkpoint", type=Path, help="a model with its weights, instead of a row's initial ones")
-    verb.add_argument("--batch-size", default="8", help="pretrain, generate: sequences at once")
+    verb.add_argument("--batch-size", default=str(BATCH_SIZE), help="pretrain, generate: sequences at once")
     verb.add_argument("--seq-len", help="another length than the model's row says")
     verb.add_argument("--n-layer", help="another number of layers than the model's row says")
     verb.add_argument("--threads", help="default: the hardware profile's")
     verb.add_argument("--steps", default="10", help="steps to time, after the warm-up")
     verb.add_argument("--n-requests", default="256", help="evaluate: log-likelihoods in a step")
-    verb.add_argument("--max-new-tokens", default="128", help="generate: tokens after each prompt")
-    verb.add_argument("--n-bytes", default="8000000", help="tokenize: bytes of text")
+    verb.add_argument("--max-new-tokens", default=str(MAX_NEW_TOKENS), help="generate: tokens after each prompt")
+    verb.add_argument("--n-bytes", default=str(N_BYTES), help="tokenize: bytes of text")
     verb.add_argument("--out", type=Path, help="evaluate: a JSON file for the log-likelihoods")
     verb.add_argument("--bursts", action="store_true", help="take turns: steps for each line `run` until `end`")
     verb.add_argument("--burst-s", type=float, default=3.0, help="seconds that a burst lasts, roughly")
 
 
-def bench(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Run a benchmark; what it measured as a mapping and as one line a number. Raises UserError."""
+def bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Run a benchmark; its measurements as a mapping and as one line a number. Raises UserError."""
     from cgpt.bench.measure import WARMUP_STEPS
 
-    _read_numbers(chosen)
+    _read_numbers(arguments)
     workflow = load.read_workflow(Path.cwd())
-    hardware = _named(chosen.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
-    if chosen.benchmark == "pretrain" and (problem := uneven(chosen.batch_size, hardware)):
+    hardware = _named(arguments.hardware, workflow.hardware, "hardware_profiles", "hardware profile")
+    if arguments.benchmark == "pretrain" and (problem := uneven(arguments.batch_size, hardware)):
         raise UserError(f"bench: --batch-size: {problem}")
-    if chosen.benchmark != "tokenize":
+    if arguments.benchmark != "tokenize":
         backend.open_devices(hardware)
-    chosen.threads = chosen.threads or hardware.resources.threads
+    arguments.threads = arguments.threads or hardware.resources.threads
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        benchmark = _set_up(chosen, workflow.models, hardware, Path(folder))
-        if chosen.bursts:
-            chosen.json = True
-            benchmark.steps.answer_bursts(chosen.burst_s)
+        benchmark = _set_up(arguments, workflow.models, hardware, Path(folder))
+        if arguments.bursts:
+            arguments.json = True
+            benchmark.steps.answer_bursts(arguments.burst_s)
         else:
-            benchmark.steps.run(WARMUP_STEPS + chosen.steps)
+            benchmark.steps.run(WARMUP_STEPS + arguments.steps)
         measured = benchmark.steps.result()  # before `result`, which does more steps
-        record = {"benchmark": chosen.benchmark, "threads": chosen.threads} | measured | benchmark.result()
+        record = {"benchmark": arguments.benchmark, "threads": arguments.threads} | measured | benchmark.result()
     return record, _as_text(record)
 
 
-def _read_numbers(chosen: argparse.Namespace) -> None:
+def _read_numbers(arguments: argparse.Namespace) -> None:
     problems = []
     for key in WHOLE_NUMBERS:
-        text = getattr(chosen, key)
+        text = getattr(arguments, key)
         if text is None:
             continue
         if not text.isdecimal() or len(text) > MOST_DIGITS or not int(text):
             problems.append(f"bench: --{key.replace('_', '-')}: must be a whole number above 0, not '{text}'; "
                             "write e.g. 8")  # fmt: skip
         else:
-            setattr(chosen, key, int(text))
+            setattr(arguments, key, int(text))
     if problems:
         raise UserError(*problems)
-    if chosen.threads:
-        check_threads(chosen.threads)
+    if arguments.threads:
+        check_threads(arguments.threads)
 
 
-def _named(name: str, known: dict[str, Any], place: str, kind: str) -> Any:
+def _named(name: str, known: dict[str, Any], file: str, kind: str) -> Any:
     if name not in known:
-        raise UserError(f"{place}: there is no {kind} '{name}'; {did_you_mean(name, known)}")
+        raise UserError(f"{file}: there is no {kind} '{name}'; {did_you_mean(name, known)}")
     return known[name]
 
 
-def _config(chosen: argparse.Namespace, models: dict[str, Model]) -> Model:
+def _config(arguments: argparse.Namespace, models: dict[str, Model]) -> Model:
     """The checkpoint's, or the row of models.yaml with what the command line says otherwise."""
-    if chosen.checkpoint:
+    if arguments.checkpoint:
         from cgpt.checkpoint.folder import read_config
 
-        return read_config(chosen.checkpoint)
-    row = _named(chosen.model, models, "workflows/models.yaml", "model")
+        return read_config(arguments.checkpoint)
+    row = _named(arguments.model, models, "workflows/models.yaml", "model")
     return replace(
         row,
-        n_layer=chosen.n_layer or row.n_layer,
-        seq_len=chosen.seq_len or row.seq_len,
+        n_layer=arguments.n_layer or row.n_layer,
+        seq_len=arguments.seq_len or row.seq_len,
         vocab_size=row.vocab_size or VOCAB_SIZE,
     )
 
 
-def _set_up(chosen: argparse.Namespace, models: dict[str, Model], hardware: Hardware, folder: Path) -> Any:
+def _set_up(arguments: argparse.Namespace, models: dict[str, Model], hardware: Hardware, folder: Path) -> Any:
     from cgpt.bench.benchmarks import Evaluation, Generation, Pretraining, Setup, Tokenization
 
-    if chosen.benchmark == "tokenize":
-        return Tokenization(chosen.n_bytes, chosen.threads, folder)
-    setup = Setup(_config(chosen, models), hardware, chosen.threads, chosen.checkpoint)
+    if arguments.benchmark == "tokenize":
+        return Tokenization(arguments.n_bytes, arguments.threads, folder)
+    setup = Setup(_config(arguments, models), hardware, arguments.threads, arguments.checkpoint)
     weights_bytes, available_bytes = 4 * flops.n_parameters(setup.config), memory_bytes()
     if available_bytes and weights_bytes > available_bytes:
         raise UserError(f"bench: the model's weights take {weights_bytes / 2**30:,.0f} GiB, and the machine has "
                         f"{available_bytes / 2**30:,.0f}; write a smaller model, --n-layer or --seq-len")  # fmt: skip
-    if chosen.benchmark == "pretrain":
-        return Pretraining(setup, chosen.batch_size, folder)
-    if chosen.benchmark == "evaluate":
-        return Evaluation(setup, chosen.n_requests, chosen.out)
-    return Generation(setup, chosen.batch_size, chosen.max_new_tokens)
+    if arguments.benchmark == "pretrain":
+        return Pretraining(setup, arguments.batch_size, folder)
+    if arguments.benchmark == "evaluate":
+        return Evaluation(setup, arguments.n_requests, arguments.out)
+    return Generation(setup, arguments.batch_size, arguments.max_new_tokens)
 
 
 def _as_text(record: dict[str, Any]) -> str:

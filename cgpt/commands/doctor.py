@@ -41,13 +41,16 @@ def doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def examine() -> dict[str, Any]:
-    """The machine's facts; `problems` holds a line for each thing that will stop a run on its processor."""
+    """This machine, its software and each hardware profile, by name.
+
+    `problems` holds a line for each thing that will stop a run on this machine's processor.
+    """
     problems: list[str] = []
     libraries = {name: installed_version(name) for name in LIBRARIES}
     problems += [f"{name}: is not installed; run `make setup`" for name, version in libraries.items() if not version]
     free = shutil.disk_usage(Path.cwd()).free
     if free < LEAST_DISK_BYTES:
-        problems.append(f"disk: only {free / 2**30:.1f} GiB are free here; free at least 2")
+        problems.append(f"disk: only {free / 2**30:.1f} GiB are free here; free at least {LEAST_DISK_BYTES >> 30}")
     mirror = os.environ.get("CGPT_DATA_MIRROR")
     if mirror and not Path(mirror).is_dir():
         problems.append(f"CGPT_DATA_MIRROR: there is no folder {mirror}; name one, or unset it")
@@ -86,14 +89,14 @@ def examine() -> dict[str, Any]:
 def why_not(hardware: Hardware) -> str | None:
     """Why no model can be trained on this hardware profile here, in one line; None where one can."""
     where = f"hardware_profiles/{hardware.name}.yaml"
-    if hardware.timing == "modeled" and not backend.on_host(hardware):
+    if hardware.timing == "modeled" and not backend.runs_on_host(hardware):
         return (
             f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
             f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
         )
     try:
         backend.open_devices(hardware)
-        if backend.on_host(hardware):
+        if backend.runs_on_host(hardware):
             find_compiler()
             host.level()
             if hardware.kernels == "native":
@@ -104,23 +107,23 @@ def why_not(hardware: Hardware) -> str | None:
     return None
 
 
-def as_text(facts: dict[str, Any]) -> str:
-    """One line for each fact."""
-    compiler, openblas = facts["compiler"], facts["openblas"]
-    memory = f", {facts['memory_bytes'] / 2**30:.1f} GiB memory" if facts["memory_bytes"] else ""
+def as_text(machine: dict[str, Any]) -> str:
+    """The lines of what `examine` returns, one for each part of the machine, of its software and each profile."""
+    compiler, openblas = machine["compiler"], machine["openblas"]
+    memory = f", {machine['memory_bytes'] / 2**30:.1f} GiB memory" if machine["memory_bytes"] else ""
     lines = [
-        f"python     {facts['python']}",
-        f"processor  {facts['cpu']}, {facts['cores']} cores granted{memory}",
-        f"level      {_level(facts)}",
-        f"disk       {facts['disk_free_bytes'] / 2**30:.1f} GiB free",
+        f"python     {machine['python']}",
+        f"processor  {machine['cpu']}, {machine['cores']} cores granted{memory}",
+        f"level      {_level(machine)}",
+        f"disk       {machine['disk_free_bytes'] / 2**30:.1f} GiB free",
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
-        f"cache      {facts['cache']}",
-        f"mirror     {facts['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
-        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in facts["libraries"].items()),
+        f"cache      {machine['cache']}",
+        f"mirror     {machine['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
+        "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine["libraries"].items()),
     ]
-    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in facts["hardware"].items()]
-    return "\n".join([*lines, *([] if facts["problems"] else ["all well"])])
+    lines += [f"hardware   {name}: {what['problem'] or _can_run(what)}" for name, what in machine["hardware"].items()]
+    return "\n".join([*lines, *([] if machine["problems"] else ["all well"])])
 
 
 def _can_run(hardware: dict[str, Any]) -> str:
@@ -138,16 +141,16 @@ def _compiler() -> dict[str, str] | None:
     return {"name": compiler.name, "command": compiler.command[0], "version": compiler.version}
 
 
-def _level(facts: dict[str, Any]) -> str:
-    if facts["cpu_level_in_use"] is None:
-        return f"{facts['cpu_level']}, CGPT_CPU asks for another"
-    if facts["cpu_level_in_use"] == facts["cpu_level"]:
-        return facts["cpu_level"]
-    return f"{facts['cpu_level']}, in use {facts['cpu_level_in_use']} (CGPT_CPU)"
+def _level(machine: dict[str, Any]) -> str:
+    if machine["cpu_level_in_use"] is None:
+        return f"{machine['cpu_level']}, CGPT_CPU asks for another"
+    if machine["cpu_level_in_use"] == machine["cpu_level"]:
+        return machine["cpu_level"]
+    return f"{machine['cpu_level']}, in use {machine['cpu_level_in_use']} (CGPT_CPU)"
 
 
 def _or_none(function: Callable[[], str]) -> str | None:
-    """The result of a function; None where it raises UserError, which `why_not` says of the profile."""
+    """The function's result; None where it raises UserError, which `why_not` gives for the profile."""
     try:
         return function()
     except UserError:

@@ -6,14 +6,12 @@ import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
+from cgpt import jobs
 from cgpt.errors import UserError, one_line
-from cgpt.jobs import ASKS_FOR_AN_END
 
 # After `stopped`; of the other verbs nothing is kept, and nothing is missed.
 GOES_ON = {
@@ -43,41 +41,31 @@ def reported(verb: str) -> Iterator[Exit]:
 
     An exception that nobody foresaw keeps its traceback.
     """
-    end, handlers = Exit(), _handle_signals()
-    try:
-        yield end
-        if sys.stdout:  # None where the shell closed it
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
-        _discard_output()
-        end.code = 128 + signal.SIGPIPE if verb in GOES_ON else 0
-    except UserError as error:
-        end.code = _say(*error.problems)
-    except KeyboardInterrupt as stop:
-        _say("stopped" + (f"; {GOES_ON[verb]}" if verb in GOES_ON else ""))
-        end.code = 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
-    except MemoryError as error:
-        why = f" ({error})" if str(error) else ""
-        end.code = _say(
-            f"{verb}: the memory of this machine is not enough{why}; ask for a smaller model, batch or file"
-        )
-    except RecursionError:
-        end.code = _say(f"{verb}: a file is nested too deep to be read; write it flatter")
-    except OSError as error:
-        what = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or verb)
-        instead = INSTEAD.get(error.errno or 0, "check that it is there and what it should be")
-        end.code = _say(f"{what}: {error.strerror or error}; {instead}")
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _handle_signals() -> dict[signal.Signals, Any]:
-    """Make those that ask for an end raise KeyboardInterrupt; return the handlers that were there before."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
-    return {number: signal.signal(number, _interrupt) for number in asked}
+    end = Exit()
+    with jobs.handling_signals(_interrupt):
+        try:
+            yield end
+            if sys.stdout:  # None where the shell closed it
+                sys.stdout.flush()
+        except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+            _discard_output()
+            end.code = 128 + signal.SIGPIPE if verb in GOES_ON else 0
+        except UserError as error:
+            end.code = _say(*error.problems)
+        except KeyboardInterrupt as stop:
+            _say("stopped" + (f"; {GOES_ON[verb]}" if verb in GOES_ON else ""))
+            end.code = 128 + (stop.args[0] if stop.args else signal.SIGINT)  # as a shell reports a signal's number
+        except MemoryError as error:
+            why = f" ({error})" if str(error) else ""
+            end.code = _say(
+                f"{verb}: the memory of this machine is not enough{why}; ask for a smaller model, batch or file"
+            )
+        except RecursionError:
+            end.code = _say(f"{verb}: a file is nested too deep to be read; write it flatter")
+        except OSError as error:
+            what = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename or verb)
+            instead = INSTEAD.get(error.errno or 0, "check that it is there and what it should be")
+            end.code = _say(f"{what}: {error.strerror or error}; {instead}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -15,14 +15,14 @@ from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment.run import Plan
 from cgpt.files.whole import lock, write_whole
-from cgpt.report.figures import write_figure
+from cgpt.report.figure import write_figure, write_figures
 from cgpt.report.laws import figure, machines_figure
 from cgpt.report.laws import page as report
 from cgpt.report.laws.published_figure import published_figure
 from cgpt.report.page import markdown
 from cgpt.report.rows import refuse_stale
-from cgpt.scaling import cheapest, downstream, published
-from cgpt.scaling.machines import Machine, read_machines
+from cgpt.scaling import downstream, published
+from cgpt.scaling.machines import Machine, losses_to_reach, read_machines, ways_to
 from cgpt.scaling.points import Points, read_runs
 from cgpt.scaling.study import study
 from cgpt.spec import Experiment
@@ -60,73 +60,72 @@ def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
         machines = read_machines(folder / "hardware.csv", plan, series)
     studies = {name: study(points, experiment.fit, machines=machines[name], tried=tried[name])
                for name, points in series.items()}  # fmt: skip
-    found: dict[str, Any] = {"experiment": experiment.name, "series": studies}
-    write_figure(folder / "figures" / "law", lambda: figure.law_figure(series, studies))
+    figures = {"law": partial(figure.law_figure, series, studies)}
     if "hardware" in experiment.fit:
-        losses = cheapest.losses_to_reach([points.cell_means(points.loss) for points in series.values()])
+        losses = losses_to_reach([points.cell_means(points.loss) for points in series.values()])
         for each in studies.values():
-            each["cheapest"] = [way for loss in losses for way in cheapest.ways_to(loss, each["hardware"])]
-        draw = partial(machines_figure.hardware_law_figure, series, machines, studies)
-        write_figure(folder / "figures" / "hardware_law", draw)
-    _write(found, folder / "fits", experiment.question)
-    return found
+            each["cheapest"] = [way for loss in losses for way in ways_to(loss, each["hardware"])]
+        figures["hardware_law"] = partial(machines_figure.hardware_law_figure, series, machines, studies)
+    write_figures(folder, figures)
+    fits = {"experiment": experiment.name, "series": studies}
+    _write(fits, folder / "fits", experiment.question)
+    return fits
 
 
-def fit_published(reference: Path, own: dict[str, Points]) -> dict[str, Any]:
-    """Write published_fits.json and .md, and the figure of published runs with `own` beside them. Raises UserError."""
+def fit_published(reference: Path, ours: dict[str, Points]) -> dict[str, Any]:
+    """Write published_fits.json and .md, and the figure of published runs with `ours` beside them. Raises UserError."""
     rows = published.read(reference / published.FAMILY)
     family = {name: published.family_points(rows, name) for name in ("SP", "muP")}
     chinchilla = published.chinchilla_points(published.read(reference / published.CHINCHILLA))
     studies = {f"Cerebras-GPT {name}": study(points, ("compute",), "reported") for name, points in family.items()}
     studies["Chinchilla"] = study(chinchilla, ("parametric",), "6nd")
-    found = {"experiment": "published", "series": studies, "downstream": _downstream(rows)}
     drawn = {"paper": studies["Cerebras-GPT SP"]}
-    drawn |= {name: study(points, ("compute",), "cerebras") for name, points in own.items()}
+    drawn |= {name: study(points, ("compute",), "cerebras") for name, points in ours.items()}
     laws = {name: fit for name, made in drawn.items() for fit in made["compute"]
             if fit["form"] == "offset" and "draws" in fit}  # fmt: skip
     named = {f"Cerebras-GPT {name}": points for name, points in family.items()}
-    write_figure(reference / "published", lambda: published_figure(own, named, _others(rows), laws))
-    _write(found, reference / "published_fits", PUBLISHED_QUESTION)
-    return found
+    write_figure(reference / "published", lambda: published_figure(ours, named, _others(rows), laws))
+    fits = {"experiment": "published", "series": studies, "downstream": _downstream(rows)}
+    _write(fits, reference / "published_fits", PUBLISHED_QUESTION)
+    return fits
 
 
-def as_json(found: dict[str, Any]) -> dict[str, Any]:
-    """What fits.json holds."""
-    return json.loads(report.as_json(found))
+def as_json(fits: dict[str, Any]) -> dict[str, Any]:
+    """The content of fits.json."""
+    return json.loads(report.as_json(fits))
 
 
-def as_text(found: dict[str, Any]) -> str:
-    """The tables that fits.md holds."""
-    return markdown(report.page(found["experiment"], "", found["series"], found.get("downstream", [])))
+def as_text(fits: dict[str, Any], question: str = "") -> str:
+    """The content of fits.md; on a terminal it has no question."""
+    return markdown(report.page(fits["experiment"], question, fits["series"], fits.get("downstream", [])))
 
 
-def _write(found: dict[str, Any], path: Path, question: str) -> None:
-    page = report.page(found["experiment"], question, found["series"], found.get("downstream", []))
-    write_whole(path.with_suffix(".json"), report.as_json(found).encode())
-    write_whole(path.with_suffix(".md"), markdown(page).encode())
+def _write(fits: dict[str, Any], path: Path, question: str) -> None:
+    write_whole(path.with_suffix(".json"), report.as_json(fits).encode())
+    write_whole(path.with_suffix(".md"), as_text(fits, question).encode())
 
 
 def _others(rows: list[published.Row]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """FLOPs and losses of the models that the paper compares with."""
     groups = {"Pythia (300 B tokens)": ("Pythia", "Pile, v0 checkpoints"), "GPT-J, GPT-NeoX": ("GPT-", "")}
-    found = {name: published.losses(rows, *group) for name, group in groups.items()}
-    return {name: (np.array([float(row["flops"]) for row in own]), np.array([float(row["value"]) for row in own]))
-            for name, own in found.items()}  # fmt: skip
+    models = {name: published.losses(rows, *group) for name, group in groups.items()}
+    return {name: (np.array([float(row["flops"]) for row in group]), np.array([float(row["value"]) for row in group]))
+            for name, group in models.items()}  # fmt: skip
 
 
 def _downstream(rows: list[published.Row]) -> list[dict[str, Any]]:
-    """By task: how near the sigmoid of loss comes to models left out, to the largest, and to another family."""
-    found = []
+    """By task: errors of the sigmoid of loss at models left out, at the largest, and at another family."""
+    tasks = []
     for task in downstream.TASKS:
         names, loss, accuracy = published.accuracies(rows, task, "Cerebras-GPT", ("SP", "muP"))
         _, other_loss, other_accuracy = published.accuracies(rows, task, "Pythia", ("Pile, v0 checkpoints",))
         whole, smaller = downstream.fit(loss, accuracy), loss > loss.min()
         from_smaller = downstream.fit(loss[smaller], accuracy[smaller]).accuracy_at(loss[~smaller])
-        found.append({
+        tasks.append({
             "task": task, "n_models": len(names), "low": whole.low, "high": whole.high, "slope": whole.slope,
             "middle": whole.middle,
             "left_out_mean_error": float(np.abs(downstream.leave_one_out_errors(loss, accuracy)).mean()),
             "largest_error": float((from_smaller - accuracy[~smaller])[0]),
             "pythia_mean_error": float(np.abs(whole.accuracy_at(other_loss) - other_accuracy).mean()),
         })  # fmt: skip
-    return found
+    return tasks

@@ -58,26 +58,26 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=calibrate)
 
 
-def forecast(chosen: argparse.Namespace) -> ANSWER:
+def forecast(arguments: argparse.Namespace) -> ANSWER:
     """One model on each of the profiles, or with --target-loss the cheapest training that reaches it.
 
     JSON of one profile is its forecast; of several, `profiles` holds them. Raises UserError.
     """
-    asked = ("--target-loss" if chosen.target_loss is not None else "--decode" if chosen.decode else
-             "--prefill" if chosen.prefill else "training")  # fmt: skip
-    _refuse_flags(chosen, asked)
+    asked = ("--target-loss" if arguments.target_loss is not None else "--decode" if arguments.decode else
+             "--prefill" if arguments.prefill else "training")  # fmt: skip
+    _refuse_flags(arguments, asked)
     workflow = load.read_workflow(Path.cwd())
     if asked == "--target-loss":
-        return _target(chosen, workflow)
-    return _of_model(chosen, asked.removeprefix("--"), workflow)
+        return _target(arguments, workflow)
+    return _of_model(arguments, asked.removeprefix("--"), workflow)
 
 
-def _refuse_flags(chosen: argparse.Namespace, asked: str) -> None:
+def _refuse_flags(arguments: argparse.Namespace, asked: str) -> None:
     """Refuse by name each flag that has no meaning for what is asked, and a profile that is named twice."""
     problems = []
     flags = set().union(*FLAGS.values())
     for key in sorted(flags - FLAGS[asked]):
-        if getattr(chosen, key) is not None:
+        if getattr(arguments, key) is not None:
             flag = f"--{key.replace('_', '-')}"
             if key in FLAGS["--target-loss"]:
                 problems.append(f"{flag}: has no meaning without --target-loss; write that too, or leave it out")
@@ -87,23 +87,23 @@ def _refuse_flags(chosen: argparse.Namespace, asked: str) -> None:
                 problems.append(
                     f"{flag}: has no meaning {'for' if asked == 'training' else 'with'} {asked}; leave it out"
                 )
-    twice = {name for name in chosen.hardware if chosen.hardware.count(name) > 1}
+    twice = {name for name in arguments.hardware if arguments.hardware.count(name) > 1}
     problems += [f"--hardware: {name} is named twice; remove one of the two" for name in sorted(twice)]
     if problems:
         raise UserError(*problems)
 
 
-def _of_model(chosen: argparse.Namespace, task: str, workflow: load.Workflow) -> ANSWER:
+def _of_model(arguments: argparse.Namespace, task: str, workflow: load.Workflow) -> ANSWER:
     from cgpt.cost.forecast import Request, forecast, refuse
-    from cgpt.formats import tokens
+    from cgpt.formats import parse_tokens
     from cgpt.report.machines import forecast_page
 
     same = ("model", "shape", "systems", "batch_per_system", "sparsity", "context", "grid", "vocab_size")
     asked = Request(
-        hardware="", task=task, tokens=None if chosen.tokens is None else tokens(chosen.tokens),
-        **{key: getattr(chosen, key) for key in same},
+        hardware="", task=task, tokens=None if arguments.tokens is None else parse_tokens(arguments.tokens),
+        **{key: getattr(arguments, key) for key in same},
     )  # fmt: skip
-    of_profiles = [replace(asked, hardware=name) for name in chosen.hardware]
+    of_profiles = [replace(asked, hardware=name) for name in arguments.hardware]
     problems: dict[str, None] = {}
     for one in of_profiles:
         try:
@@ -138,35 +138,36 @@ def _usual_batch(asked: Request, workflow: load.Workflow) -> tuple[int | None, s
     return usual_batch(asked.model, shape, asked.tokens, runs, law)
 
 
-def _target(chosen: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
+def _target(arguments: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
     from cgpt.scaling import fitted_law as law
     from cgpt.scaling import published, target_loss
 
-    asked = target_loss.Target(chosen.target_loss, tuple(chosen.hardware), chosen.budget_hours, chosen.budget_kwh)
+    budgets = arguments.budget_hours, arguments.budget_kwh
+    asked = target_loss.Target(arguments.target_loss, tuple(arguments.hardware), *budgets)
     batch = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
-    fits = chosen.law or REFERENCE / "published_fits.json"
-    found = target_loss.target(asked, law.read(fits, chosen.series), batch, workflow.hardware)
-    return found, target_loss.as_text(found)
+    fits = arguments.law or REFERENCE / "published_fits.json"
+    answer = target_loss.target(asked, law.read(fits, arguments.series), batch, workflow.hardware)
+    return answer, target_loss.as_text(answer)
 
 
-def forecast_family(chosen: argparse.Namespace) -> ANSWER:
-    """What the seven Cerebras-GPT would take on every profile, written to two files."""
+def forecast_family(arguments: argparse.Namespace) -> ANSWER:
+    """The training of the seven Cerebras-GPT on every profile, written to two files."""
     from cgpt.cost import cerebras_gpt
 
     workflow = load.read_workflow(Path.cwd())
     rows = cerebras_gpt.forecast_family(
         cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS), workflow.models, workflow.hardware
     )
-    write(rows, chosen.out)
-    return {"rows": rows, "table": f"{chosen.out}.md"}, f"{chosen.out}.md"
+    write(rows, arguments.out)
+    return {"rows": rows, "table": f"{arguments.out}.md"}, f"{arguments.out}.md"
 
 
-def calibrate(chosen: argparse.Namespace) -> ANSWER:
+def calibrate(arguments: argparse.Namespace) -> ANSWER:
     """Constants and errors of the cost model, written to results/reference."""
     from cgpt.cost import calibrate, measurements
     from cgpt.report.machines import fidelity
 
     rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
-    found = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
-    fidelity.write(found, rows, REFERENCE)
-    return fidelity.as_json(found), fidelity.as_text(found)
+    calibration = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
+    fidelity.write(calibration, rows, REFERENCE)
+    return fidelity.as_json(calibration), fidelity.as_text(calibration)

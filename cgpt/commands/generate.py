@@ -1,4 +1,4 @@
-"""What `python -m cgpt generate` does: reads prompts, continues them, and shows the text at the end or as it comes."""
+"""The verb `generate`: continues prompts, and shows the text at the end or as it comes."""
 
 from __future__ import annotations
 
@@ -55,90 +55,92 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     add("--threads", type=int, help="default: one per core")
 
 
-def generate(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Continue the prompts; what came of it as a mapping, and as text to print. Raises UserError."""
-    config, texts, stops = _config(chosen), _prompts(chosen), [check_argument(stop, "stop") for stop in chosen.stop]
+def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Continue the prompts; the continuations as a mapping, and as text to print. Raises UserError."""
+    config, texts = _config(arguments), _prompts(arguments)
+    stops = [check_argument(stop, "stop") for stop in arguments.stop]
     if "" in stops:
         raise UserError("stop: is empty; write a text that ends a continuation, or leave it out")
-    if chosen.stream:
-        _check_stream(chosen, config, len(texts))
+    if arguments.stream:
+        _check_stream(arguments, config, len(texts))
     from cgpt.checkpoint.folder import load
-    from cgpt.inference import generate as generation  # imports tinygrad, which what was wrong so far need not wait for
+    from cgpt.inference.generate import Generator, check_prompts  # loads kernels, for which no wrong argument waits
 
-    model, tokenizer = load(chosen.checkpoint, threads=chosen.threads, verify=not chosen.no_verify)
+    model, tokenizer = load(arguments.checkpoint, threads=arguments.threads, verify=not arguments.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
-    generation.check_prompts(prompts, context, model.config.vocab_size)
-    limits = [min(_max_new_tokens(chosen, len(prompt)), context - len(prompt)) for prompt in prompts]
+    check_prompts(prompts, context, model.config.vocab_size)
+    limits = [min(_max_new_tokens(arguments, len(prompt)), context - len(prompt)) for prompt in prompts]
     stop_ids, stop = model.ends.stop if model.ends else (), StopStrings(tokenizer, stops)
-    stream = Stream(texts[0], prompts[0], tokenizer) if chosen.stream else None
+    stream = Stream(texts[0], prompts[0], tokenizer) if arguments.stream else None
     on_token = (lambda _, token: stream.add(token)) if stream else None
     started = time.perf_counter()
-    made = generation.generate(model, prompts, limits, config, stop_ids, stop, on_token)
+    new_tokens = Generator(model).generate(prompts, limits, config, stop_ids, stop, on_token)
     seconds = time.perf_counter() - started
     if stream:
         stream.end()
     continuations = []
-    for i, new in enumerate(made):
-        prompt = i // config.num_return_sequences
-        at_end = "stop" if len(new) < limits[prompt] or stop(new) else "length"
-        text = text_after(tokenizer, prompts[prompt], new)
-        entry = {"prompt": texts[prompt], "text": text, "tokens": new, "finish_reason": at_end}
-        continuations.append(entry)
-        if at_end == "length" and len(prompts[prompt]) + len(new) == context:
+    for i, new in enumerate(new_tokens):
+        n = i // config.num_return_sequences
+        at_end = "stop" if len(new) < limits[n] or stop(new) else "length"
+        text = text_after(tokenizer, prompts[n], new)
+        continuations.append({"prompt": texts[n], "text": text, "tokens": new, "finish_reason": at_end})
+        if at_end == "length" and len(prompts[n]) + len(new) == context:
             print(f"generate: continuation {i} ends where the context of {context} tokens is full", file=sys.stderr)
-    n = sum(map(len, made))
-    print(f"generate: {n:,} new tokens in {seconds:.1f} s, {n / seconds:,.0f} tokens/s", file=sys.stderr)
+    n_new = sum(map(len, new_tokens))
+    print(f"generate: {n_new:,} new tokens in {seconds:.1f} s, {n_new / seconds:,.0f} tokens/s", file=sys.stderr)
     result = {
-        "checkpoint": str(chosen.checkpoint),
+        "checkpoint": str(arguments.checkpoint),
         "continuations": continuations,
-        "n_new_tokens": n,
+        "n_new_tokens": n_new,
         "seconds": seconds,
         "settings": asdict(config),
     }
     return result, "" if stream else _as_text(continuations)
 
 
-def _config(chosen: argparse.Namespace) -> GenerationConfig:
+def _config(arguments: argparse.Namespace) -> GenerationConfig:
     from cgpt.recipe.generation_config import GenerationConfig
 
-    do_sample = not chosen.greedy and chosen.num_beams == 1
+    do_sample = not arguments.greedy and arguments.num_beams == 1
     idle = [] if do_sample else [(name, "a sample, which --greedy and --num-beams exclude") for name in SAMPLING]
-    idle += [(name, "beam search, which needs --num-beams above 1") for name in SEARCH if chosen.num_beams == 1]
+    idle += [(name, "beam search, which needs --num-beams above 1") for name in SEARCH if arguments.num_beams == 1]
     problems = [
-        f"{name}: is for {what}; leave one of them out" for name, what in idle if getattr(chosen, name) is not None
+        f"{name}: is for {what}; leave one of them out" for name, what in idle if getattr(arguments, name) is not None
     ]
     if problems:
         raise UserError(*problems)
-    given = {name: getattr(chosen, name) for name in (*SAMPLING, *SEARCH, *OTHERS)}
-    if chosen.early_stopping in ("true", "false"):
-        given["early_stopping"] = chosen.early_stopping == "true"
+    given = {name: getattr(arguments, name) for name in (*SAMPLING, *SEARCH, *OTHERS)}
+    if arguments.early_stopping in ("true", "false"):
+        given["early_stopping"] = arguments.early_stopping == "true"
     return GenerationConfig(do_sample, **{name: value for name, value in given.items() if value is not None})
 
 
-def _prompts(chosen: argparse.Namespace) -> list[str]:
-    texts = [check_argument(text, "prompt") for text in chosen.prompt]
-    for path in chosen.prompt_file:
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    texts = [check_argument(text, "prompt") for text in arguments.prompt]
+    for path in arguments.prompt_file:
         texts.append(read_text(path, "name a file that holds a prompt").removesuffix("\n"))  # which an editor adds
     if not texts:
         raise UserError('prompt: is missing; write --prompt "..." or --prompt-file FILE')
     return texts
 
 
-def _check_stream(chosen: argparse.Namespace, config: GenerationConfig, n_prompts: int) -> None:
+def _check_stream(arguments: argparse.Namespace, config: GenerationConfig, n_prompts: int) -> None:
     if n_prompts > 1 or config.rows > 1:
         raise UserError("stream: shows one continuation; give one prompt, without num_return_sequences and num_beams")
-    if chosen.json:
+    if arguments.json:
         raise UserError("stream: prints text as it comes, and --json one object at the end; leave one of them out")
 
 
-def _max_new_tokens(chosen: argparse.Namespace, n_prompt: int) -> int:
-    if chosen.max_length is None:
-        if chosen.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens: is {chosen.max_new_tokens}; write a whole number above 0")
-        return chosen.max_new_tokens
-    if chosen.max_length <= n_prompt:
-        raise UserError(f"max_length: is {chosen.max_length}, and the prompt alone has {n_prompt} tokens; write more")
-    return chosen.max_length - n_prompt
+def _max_new_tokens(arguments: argparse.Namespace, n_prompt: int) -> int:
+    if arguments.max_length is None:
+        if arguments.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens: is {arguments.max_new_tokens}; write a whole number above 0")
+        return arguments.max_new_tokens
+    if arguments.max_length <= n_prompt:
+        raise UserError(
+            f"max_length: is {arguments.max_length}, and the prompt alone has {n_prompt} tokens; write more"
+        )
+    return arguments.max_length - n_prompt
 
 
 def encode(text: str, tokenizer: Tokenizer) -> list[int]:

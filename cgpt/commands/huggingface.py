@@ -11,7 +11,7 @@ from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import read_tokenizer
 from cgpt.errors import UserError
 from cgpt.experiment import load, plans
-from cgpt.files.whole import whole_folder, writing
+from cgpt.files.whole import whole_folder
 from cgpt.recipe import flops
 from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores
 from cgpt.spec import Dataset
@@ -34,42 +34,42 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=export_hf)
 
 
-def import_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a folder of Hugging Face transformers as a checkpoint. Raises UserError."""
     from cgpt import checkpoint
     from cgpt.checkpoint import transformers_folder as hf_folder
 
-    config, params, tokenizer = hf_folder.read(chosen.folder)
-    with writing(chosen.out), whole_folder(chosen.out) as part:
-        ends = end_tokens(chosen.folder, tokenizer, config.vocab_size)
+    config, params, tokenizer = hf_folder.read(arguments.folder)
+    with whole_folder(arguments.out) as part:
+        ends = end_tokens(arguments.folder, tokenizer, config.vocab_size)
         hf_folder.write_tokenizer(part, tokenizer, ends, config.seq_len)
         checkpoint.save(part, config, params, part / "tokenizer.json")
     n = flops.n_parameters(config)
-    said = {"checkpoint": str(chosen.out), "model": config.name, "n_parameters": n}
-    return said, f"{chosen.out}: {config.name}, {n:,} parameters"
+    answer = {"checkpoint": str(arguments.out), "model": config.name, "n_parameters": n}
+    return answer, f"{arguments.out}: {config.name}, {n:,} parameters"
 
 
-def export_hf(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def export_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Write a checkpoint as a folder that transformers opens, with a model card of its run. Raises UserError."""
     from cgpt import checkpoint
     from cgpt.checkpoint import transformers_folder as hf_folder
     from cgpt.checkpoint.model_card import model_card
 
-    folder: Path = chosen.checkpoint
-    if not chosen.no_verify:
+    folder: Path = arguments.checkpoint
+    if not arguments.no_verify:
         verified(folder)
     config = checkpoint.read_config(folder)
     params = checkpoint.read_params(folder, config)
     tokenizer = read_tokenizer(folder, config.vocab_size)
     ends, facts = end_tokens(folder, tokenizer, config.vocab_size), facts_of(folder)
-    hf_folder.write(chosen.out, config, params, tokenizer, ends, model_card(config, facts))
-    n = flops.n_parameters(config)
-    said = {"folder": str(chosen.out), "model": config.name, "n_parameters": n, "n_evaluations": len(facts.scores)}
-    return said, f"{chosen.out}: {config.name}, {n:,} parameters; evaluations in its model card: {len(facts.scores)}"
+    hf_folder.write(arguments.out, config, params, tokenizer, ends, model_card(config, facts))
+    n, n_evaluations = flops.n_parameters(config), len(facts.scores)
+    answer = {"folder": str(arguments.out), "model": config.name, "n_parameters": n, "n_evaluations": n_evaluations}
+    return answer, f"{arguments.out}: {config.name}, {n:,} parameters; evaluations in its model card: {n_evaluations}"
 
 
 def facts_of(folder: Path) -> Facts:
-    """What lies beside a checkpoint: its run.json, the evaluations that name it, and its experiment's settings."""
+    """Facts that lie beside a checkpoint: its run.json, the evaluations that name it, and its experiment's settings."""
     from cgpt.checkpoint.model_card import Facts
 
     if not (folder / "run.json").is_file():

@@ -34,35 +34,34 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.add_argument("--seconds", type=float, default=3.0, help="how long each of the two models is trained, roughly")
 
 
-def measure(chosen: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train each model for a few seconds and keep its rate; what was measured, and as two lines. Raises UserError."""
+def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train each model for a few seconds and keep its rate; the rates as a mapping, and as text. Raises UserError."""
     profiles = load.read_workflow(Path.cwd()).hardware
-    if chosen.hardware not in profiles:
-        raise UserError(f"--hardware: there is no hardware profile '{chosen.hardware}'; "
-                        f"{did_you_mean(chosen.hardware, profiles)}")  # fmt: skip
-    hardware = profiles[chosen.hardware]
+    if arguments.hardware not in profiles:
+        raise UserError(f"--hardware: there is no hardware profile '{arguments.hardware}'; "
+                        f"{did_you_mean(arguments.hardware, profiles)}")  # fmt: skip
+    hardware = profiles[arguments.hardware]
     if hardware.timing == "modeled":
         raise UserError(f"--hardware: {hardware.name} is modeled, and nothing can be measured on it; run "
                         f"`python -m cgpt forecast --hardware {hardware.name}`")  # fmt: skip
-    if not 0 < chosen.seconds < 1e5:
-        raise UserError(f"--seconds: must be greater than 0 and below 100,000, not {chosen.seconds}; write e.g. 2")
+    if not 0 < arguments.seconds < 1e5:
+        raise UserError(f"--seconds: must be greater than 0 and below 100,000, not {arguments.seconds}; write e.g. 2")
     backend.open_devices(hardware)
-    threads = chosen.threads or hardware.resources.threads
-    measured = [_rate(config, batch_size, hardware, threads, chosen.seconds) for config, batch_size in SIZES]
+    threads = arguments.threads or hardware.resources.threads
+    measured = [_rate(config, batch_size, hardware, threads, arguments.seconds) for config, batch_size in SIZES]
     starts = _start_s([first_step_s for _, first_step_s in measured])
     usual = threads <= granted_cores()  # more threads than cores start late, and a start is kept for any number
     kept = rates.keep(rates.Measured(tuple(one for one, _ in measured), starts if usual else {}))
     lines = [f"{config.name:8} {rate.flops_per_s:.3g} FLOP/s, {rate.flops_per_s / rate.flops_per_token:,.0f} tokens/s"
              for (config, _), (rate, _) in zip(SIZES, measured)]  # fmt: skip
     lines += [f"{stage:8} starts in {seconds:.1f} s" for stage, seconds in starts.items()]
-    lines += (
-        [] if usual else [f"these starts are not kept: {threads} threads are more than the {granted_cores()} cores"]
-    )
+    if not usual:
+        lines.append(f"these starts are not kept: {threads} threads are more than the {granted_cores()} cores")
     n_threads = f"{threads} thread{'s' if threads > 1 else ''}"
-    found = {"cpu": cpu_model(), "hardware": hardware.name, "threads": threads, "file": str(kept),
+    result = {"cpu": cpu_model(), "hardware": hardware.name, "threads": threads, "file": str(kept),
              "flops_per_s": {config.name: one.flops_per_s for (config, _), (one, _) in zip(SIZES, measured)},
              "start_s": starts}  # fmt: skip
-    return found, "\n".join([f"{cpu_model()}, {hardware.name}, {n_threads}", *lines, f"kept in {kept}"])
+    return result, "\n".join([f"{cpu_model()}, {hardware.name}, {n_threads}", *lines, f"kept in {kept}"])
 
 
 def _rate(config: Model, batch_size: int, hardware: Hardware, threads: int, seconds: float

@@ -31,7 +31,7 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def read_workflow() -> load.Workflow:
-    """The workflow of the folder that the command runs in, as it was when its own began. Raises UserError."""
+    """The workflow of the working directory; in a workflow's job, as it was when that started. Raises UserError."""
     return load.read_workflow(Path.cwd(), folder_of(Path.cwd()))
 
 

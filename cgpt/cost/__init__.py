@@ -1,1 +1,1 @@
-"""What a model takes on a machine, computed and not measured: seconds, joules, memory. Pure Python, no tinygrad."""
+"""Seconds, joules and memory that a model takes on a machine, computed and not measured. Pure Python, no tinygrad."""

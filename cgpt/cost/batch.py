@@ -21,9 +21,9 @@ def usual_batch(model: str | None, shape: Shape, tokens: float | None, published
                 law: tuple[float, float]) -> Batch:  # fmt: skip
     """The batch of the longest stretch of the model's published training. Of another model what the law through all
     published batches, factor and exponent of batch tokens by trained tokens, says of `tokens`, or of 20 a parameter."""
-    own = [stretch for stretch in published if stretch.model == (model or "").removesuffix("-mup")]
-    if own:
-        return Batch(max(own, key=lambda stretch: stretch.steps).batch_size, "as published")
+    stretches = [stretch for stretch in published if stretch.model == (model or "").removesuffix("-mup")]
+    if stretches:
+        return Batch(max(stretches, key=lambda stretch: stretch.steps).batch_size, "as published")
     factor, exponent = law
     trained = tokens or TOKENS_PER_PARAMETER * shape.n_parameters
     return Batch(max(1, round(factor * trained**exponent / shape.seq_len)), "by the law of Cerebras-GPT's batches")

@@ -80,13 +80,13 @@ def calibrate(rows: Iterable[Measurement], hardware: Mapping[str, Hardware]) -> 
     used = [row for row in rows if row.use != "excluded"]
     constants, predictions = {}, []
     for fit in FITS:
-        own = [row for row in used if row.group in fit.groups and row.use == "fit"]
-        constants[fit.name] = whole = fitted(fit, own, hardware, fit.start)
-        without_model = {model: fitted(fit, [row for row in own if row.model != model], hardware, whole)
-                         for model in {row.model for row in own}}  # fmt: skip
-        for row in own:
-            without_row = fitted(fit, [other for other in own if other is not row], hardware, whole)
-            predictions.append(Prediction(row, *(_predicted(row, hardware, fit, found) for found in
+        rows_of_fit = [row for row in used if row.group in fit.groups and row.use == "fit"]
+        constants[fit.name] = whole = fitted(fit, rows_of_fit, hardware, fit.start)
+        without_model = {model: fitted(fit, [row for row in rows_of_fit if row.model != model], hardware, whole)
+                         for model in {row.model for row in rows_of_fit}}  # fmt: skip
+        for row in rows_of_fit:
+            without_row = fitted(fit, [other for other in rows_of_fit if other is not row], hardware, whole)
+            predictions.append(Prediction(row, *(_predicted(row, hardware, fit, values) for values in
                                                  (whole, without_row, without_model[row.model]))))  # fmt: skip
     calibrated = {name: _with_constants(profile, constants) for name, profile in hardware.items()}
     for row in used:
@@ -99,7 +99,7 @@ def calibrate(rows: Iterable[Measurement], hardware: Mapping[str, Hardware]) -> 
 def shape_errors(predictions: Iterable[Prediction]) -> dict[str, float]:
     """Relative error of each row of a sweep over batch size, by id, once the level of the other rows is taken out."""
     logs = {p.row.id: math.log(1 + p.error("fitted")) for p in predictions}
-    return {name: math.exp(own - (sum(logs.values()) - own) / (len(logs) - 1)) - 1 for name, own in logs.items()}
+    return {name: math.exp(log - (sum(logs.values()) - log) / (len(logs) - 1)) - 1 for name, log in logs.items()}
 
 
 def mean_error(predictions: Iterable[Prediction], kind: str = "row_left_out") -> float:
@@ -109,7 +109,7 @@ def mean_error(predictions: Iterable[Prediction], kind: str = "row_left_out") ->
 
 
 def predict(row: Measurement, hardware: Mapping[str, Hardware], gain_per_release: float) -> float:
-    """What the model says of a row, in the row's unit, whether or not the model would fit into the memory."""
+    """The model's prediction of a row, in the row's unit, whether or not the memory would hold it."""
     return _PREDICTORS[row.group](row, hardware[row.hardware], gain_per_release)
 
 
@@ -124,8 +124,8 @@ def fitted(fit: Fit, rows: list[Measurement], hardware: Mapping[str, Hardware], 
         constants = dict(zip(names, map(math.exp, logs)))
         return [math.log(_predicted(row, hardware, fit, constants) / float(row.value)) for row in rows]
 
-    found = least_squares(residuals, [math.log(start[name]) for name in names], loss="soft_l1", f_scale=ODD_ROW)
-    return {name: math.exp(value) for name, value in zip(names, found.x)}
+    solution = least_squares(residuals, [math.log(start[name]) for name in names], loss="soft_l1", f_scale=ODD_ROW)
+    return {name: math.exp(value) for name, value in zip(names, solution.x)}
 
 
 def _predicted(row: Measurement, hardware: Mapping[str, Hardware], fit: Fit, constants: Constants) -> float:

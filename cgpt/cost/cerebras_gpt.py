@@ -7,7 +7,7 @@ run and nothing is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def read(path: Path) -> list[Stretch]:
     """The paper's trainings; raises UserError where a line is not whole."""
     try:
         return [Stretch(line["model"], int(line["systems"]), int(line["batch_size"]), int(line["steps"]),
-                        line["source"]) for line in read_csv(path)[1]]  # fmt: skip
+                        line["source"]) for line in read_csv(path)]  # fmt: skip
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}); it comes with the project: restore it") from None
 
@@ -56,22 +56,22 @@ def forecast_family(
         of_model.setdefault(stretch.model, []).append(stretch)
     answering = [profile for profile in profiles.values()
                  if profile.wafer or profile.gpu or profile.sustained_flops_per_s]  # fmt: skip
-    return [_row(own, models, profile) for own in of_model.values() for profile in answering]
+    return [_row(training, models, profile) for training in of_model.values() for profile in answering]
 
 
 def _row(stretches: list[Stretch], models: Mapping[str, Model], profile: Hardware) -> Row:
     """A whole training: rates are those of the longest stretch, time and energy the sums, a job for each stretch."""
     longest = max(stretches, key=lambda stretch: stretch.steps)
-    found = {stretch: _forecast(stretch, stretches, models, profile) for stretch in stretches}
-    last = found[longest]
+    forecasts = {stretch: _forecast(stretch, stretches, models, profile) for stretch in stretches}
+    last = forecasts[longest]
     same = ("model", "n_parameters", "hardware", "timing", "systems", "batch_per_system", "step_s", "tokens_per_s",
             "utilisation", "energy_j_per_token", "bound_by", "extrapolated", "problem")  # fmt: skip
     return {key: last[key] for key in same} | {
         "batch_size": longest.batch_size,
-        "tokens": sum(one["tokens"] for one in found.values()),
-        "seconds": _sum(found.values(), "days", SECONDS_PER_DAY),
-        "energy_j": _sum(found.values(), "energy_kwh", JOULES_PER_KWH),
-        "fits": None if last["fits"] is None else all(one["fits"] for one in found.values()),
+        "tokens": sum(one["tokens"] for one in forecasts.values()),
+        "seconds": _sum(forecasts.values(), "days", SECONDS_PER_DAY),
+        "energy_j": _sum(forecasts.values(), "energy_kwh", JOULES_PER_KWH),
+        "fits": None if last["fits"] is None else all(one["fits"] for one in forecasts.values()),
     }
 
 
@@ -95,6 +95,6 @@ def _systems(stretch: Stretch, stretches: list[Stretch], profile: Hardware) -> i
     return max(n for n in range(1, profile.systems + 1) if together % n == 0)
 
 
-def _sum(found: Any, key: str, factor: float) -> float | None:
-    values = [one[key] for one in found]
+def _sum(forecasts: Iterable[Row], key: str, factor: float) -> float | None:
+    values = [one[key] for one in forecasts]
     return None if None in values else factor * sum(values)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from cgpt import bounds
+from cgpt.bounds import Fraction, Positive
 from cgpt.cost import gpu, shapes, wafer_inference
 from cgpt.cost.job import job_overhead_s, processor_step, training_step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step
 from cgpt.errors import UserError, did_you_mean
+from cgpt.formats import MOST_TOKENS
 from cgpt.hardware import Hardware
 from cgpt.spec import Model
 
 SECONDS_PER_DAY, JOULES_PER_KWH = 86_400, 3.6e6
 
 
-# What can be asked besides a number of tokens, and the most of it.
-MOST = {"systems": 10**6, "batch_per_system": 10**9, "context": 10**9, "grid": 10**6, "vocab_size": 10**9}
-
-
 @dataclass(frozen=True)
 class Request:
-    """What `forecast` is asked; `task` is training, decode or prefill. None: not given.
+    """A question to `forecast`; `task` is training, decode or prefill. None: not given.
 
     `batch_sequences`, of all systems together, is the batch of training where `batch_per_system` is not given.
     """
@@ -32,13 +31,13 @@ class Request:
     shape: str | None
     hardware: str
     task: str = "training"
-    systems: int | None = None
-    batch_per_system: int | None = None
-    tokens: float | None = None
-    sparsity: float | None = None
-    context: int | None = None
-    grid: int | None = None
-    vocab_size: int | None = None
+    systems: Annotated[int, Positive(10**6)] | None = None
+    batch_per_system: Annotated[int, Positive(10**9)] | None = None
+    tokens: Annotated[float, Positive(MOST_TOKENS)] | None = None
+    sparsity: Annotated[float, Fraction()] | None = None
+    context: Annotated[int, Positive(10**9)] | None = None
+    grid: Annotated[int, Positive(10**6)] | None = None
+    vocab_size: Annotated[int, Positive(10**9)] | None = None
     batch_sequences: int | None = None
 
 
@@ -52,7 +51,7 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         assert asked.batch_sequences
         batch = max(1, round(asked.batch_sequences / systems))
     step = _step(asked, shape, hardware, systems, batch)
-    found: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "model": asked.model or asked.shape, "hardware": hardware.name, "task": asked.task,
         "timing": "modeled", "systems": systems, "batch_per_system": batch,
         "batch_sequences": batch * systems if batch else None,
@@ -60,10 +59,10 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
-        "fits": _fits(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
+        "fits": _is_held(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
         "memory_bytes": step.memory_bytes, "layout": step.layout,
     }  # fmt: skip
-    return found | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
+    return answer | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
 
 
 def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
@@ -73,14 +72,7 @@ def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
         problems.append("forecast: give exactly one of --model <a row of models.yaml> and --shape n_layer=...,...")
     if asked.shape and asked.vocab_size:
         problems.append("--vocab-size: stands beside --shape, which says it; leave it out")
-    for key in ("tokens", *MOST):
-        given, flag = getattr(asked, key), f"--{key.replace('_', '-')}"
-        if given is not None and not 0 < given < float("inf"):
-            problems.append(f"{flag}: must be greater than 0, not {given}; write a positive number")
-        elif given is not None and given > MOST.get(key, given):
-            problems.append(f"{flag}: must be at most {MOST[key]:,}, not {given:,}; write fewer")
-    if asked.sparsity is not None and not 0 <= asked.sparsity < 1:
-        problems.append(f"--sparsity: must be from 0 up to 1, not {asked.sparsity}; write a fraction such as 0.75")
+    problems += [f"--{str(keys[0]).replace('_', '-')}: {problem}" for keys, problem in bounds.problems(Request, asked)]
     profile = profiles.get(asked.hardware)
     if profile is None:
         problems.append(f"--hardware: there is no hardware profile '{asked.hardware}'; "
@@ -92,7 +84,7 @@ def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
 
 
 def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
-    """What this profile has no answer to."""
+    """Problems of arguments that this profile has no answer to."""
     where, problems = f"hardware_profiles/{profile.name}.yaml", []
     if not profile.wafer and not profile.gpu:
         if profile.sustained_flops_per_s is None:
@@ -155,7 +147,7 @@ def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
     return Step(1, 1, flops, parts, "memory_bandwidth" if read_s > compute_s else "compute", True)
 
 
-def _fits(step: Step) -> bool | None:
+def _is_held(step: Step) -> bool | None:
     """None: the profile does not say how much memory there is."""
     return step.problem is None if step.memory_bytes else None
 

@@ -36,13 +36,13 @@ class Layout:
 
 def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, systems: int, *,
                   layout: Layout | None = None) -> Step:  # fmt: skip
-    """One step of `batch_per_system` sequences a GPU on `systems` GPUs, in the fastest layout that fits.
+    """One step of `batch_per_system` sequences a GPU on `systems` GPUs, in the fastest layout that the memory holds.
 
-    `layout` fixes one instead, without asking whether it fits.
+    `layout` fixes one instead, without asking whether the memory holds it.
     """
     batch = batch_per_system * systems
     extrapolated = training_extrapolated(hardware, shape.d_model, systems)
-    layouts = [layout] if layout else _fitting(shape, hardware, batch, systems)
+    layouts = [layout] if layout else _layouts_in_memory(shape, hardware, batch, systems)
     tokens = batch * shape.seq_len
     if not layouts:
         least = _state_bytes(shape) / USABLE_MEMORY / (hardware.memory_bytes or math.inf)
@@ -52,14 +52,14 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
             problem=f"weights and optimizer state of {_state_bytes(shape) / 1e9:.0f} GB and activations take more than "
             f"{systems} of this GPU; take at least {max(systems + 1, math.ceil(least))}",
         )  # fmt: skip
-    chosen = min(layouts, key=lambda one: sum(_parts(shape, hardware, batch, one).values()))
-    parts = _parts(shape, hardware, batch, chosen)
+    fastest = min(layouts, key=lambda one: sum(_parts(shape, hardware, batch, one).values()))
+    parts = _parts(shape, hardware, batch, fastest)
     return Step(
         batch, tokens, shape.training_flops_per_token * tokens, parts, _bound(parts),
-        extrapolated=extrapolated or chosen.tensor * chosen.pipeline > 1,
+        extrapolated=extrapolated or fastest.tensor * fastest.pipeline > 1,
         memory_bytes={"memory": hardware.memory_bytes or 0, "weights_and_optimizer": _state_bytes(shape) / systems,
-                      "activations": _activation_bytes(shape, chosen)},
-        layout={**vars(chosen), "micro_batches": math.ceil(batch / chosen.data / chosen.micro_batch)},
+                      "activations": _activation_bytes(shape, fastest)},
+        layout={**vars(fastest), "micro_batches": math.ceil(batch / fastest.data / fastest.micro_batch)},
     )  # fmt: skip
 
 
@@ -78,12 +78,12 @@ def _gpu(hardware: Hardware) -> Gpu:
 
 
 def _state_bytes(shape: Shape) -> float:
-    """Of all GPUs together; a tied matrix once, although a pipeline's first and last stage would each hold a copy."""
+    """Bytes of all GPUs together; a tied matrix once, although a pipeline's first and last stage each hold a copy."""
     return STATE_BYTES_PER_WEIGHT * float(shape.n_parameters)
 
 
 def _activation_bytes(shape: Shape, layout: Layout) -> float:
-    """Of one GPU: with recomputation each layer's input and one layer in full; logits once."""
+    """Bytes of one GPU: with recomputation each layer's input and one layer in full; logits once."""
     tokens = layout.micro_batch * shape.seq_len
     full = ACTIVATION_BYTES * shape.d_model
     layers = shape.n_layer / layout.pipeline
@@ -92,12 +92,12 @@ def _activation_bytes(shape: Shape, layout: Layout) -> float:
     return tokens * (kept * in_flight + LOGIT_BYTES * shape.vocab_size) / layout.tensor
 
 
-def _fitting(shape: Shape, hardware: Hardware, batch: float, systems: int) -> list[Layout]:
-    """Every layout whose state and activations fit, each with the largest micro-batch that does.
+def _layouts_in_memory(shape: Shape, hardware: Hardware, batch: float, systems: int) -> list[Layout]:
+    """Every layout whose state and activations the memory holds, each with the largest micro-batch that it holds.
 
     Tensor and pipeline parallel, which no row was measured with, only where data parallel alone does not do.
     """
-    gpu, found = _gpu(hardware), []
+    gpu, layouts = _gpu(hardware), []
     for tensor in _divisors(min(gpu.node_size, systems)):
         for pipeline in _divisors(systems // tensor) if systems % tensor == 0 else ():
             data = systems // tensor // pipeline
@@ -108,8 +108,8 @@ def _fitting(shape: Shape, hardware: Hardware, batch: float, systems: int) -> li
                 one = _activation_bytes(shape, Layout(data, tensor, pipeline, 1, recompute))
                 micro = min(math.floor(room / one), math.ceil(batch / data / pipeline))
                 if micro >= 1:
-                    found.append(Layout(data, tensor, pipeline, micro, recompute))
-    return [one for one in found if one.tensor * one.pipeline == 1] or found
+                    layouts.append(Layout(data, tensor, pipeline, micro, recompute))
+    return [one for one in layouts if one.tensor * one.pipeline == 1] or layouts
 
 
 def _divisors(number: int) -> list[int]:

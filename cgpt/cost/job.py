@@ -1,4 +1,4 @@
-"""What training takes on a modeled machine: one step, and a whole job with what it takes before and after."""
+"""Training on a modeled machine: one step, and a whole job with its seconds before and after the steps."""
 
 from __future__ import annotations
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_type_hints
 
 from cgpt.cost.shapes import Shape
 from cgpt.errors import UserError
 from cgpt.files.csv_file import read_csv
+from cgpt.files.typed import from_cell
 
 USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
 
@@ -54,16 +55,15 @@ class Measurement:
 
 def read(path: Path) -> list[Measurement]:
     """All rows; raises UserError, one line a problem, where a row is not whole."""
+    types = get_type_hints(Measurement)
     try:
-        _, lines = read_csv(path)
+        lines = read_csv(path, tuple(types))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
-    types, problems, rows = get_type_hints(Measurement), [], []
+    problems, rows = [], []
     for number, line in enumerate(lines, start=2):
-        if set(line) != set(types):
-            raise UserError(f"{path}: columns are not those of a measurement; write {', '.join(types)}")
         try:
-            row = Measurement(**{key: _typed(line[key], types[key]) for key in types})
+            row = Measurement(**{key: from_cell(line[key], types[key]) for key in types})
         except ValueError as error:
             problems.append(f"{path}:{number}: {line['id']}: {error}; write a number, true or false, or nothing")
             continue
@@ -73,19 +73,6 @@ def read(path: Path) -> list[Measurement]:
     if problems:
         raise UserError(*problems)
     return rows
-
-
-def _typed(text: str, hint: Any) -> Any:
-    kind = next((a for a in get_args(hint) if a is not type(None)), hint)
-    if kind is str:
-        return text
-    if text == "":
-        return None
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError(f"'{text}' is neither true nor false")
-        return text == "true"
-    return int(text)
 
 
 def _problem(row: Measurement) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.recipe import flops
@@ -68,7 +69,7 @@ class Shape:
         return 6.0 * self.matmul_weights + 3 * self.n_layer * self.attention_flops(1)
 
     def kept_bytes_per_token(self, bytes_per_value: int = 2) -> int:
-        """Of one layer between its forward and its backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
+        """Bytes kept of one layer from forward to backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
 
         A gated layer keeps 3 d_ffn. Attention weights are not kept: they are computed block by block.
         """
@@ -101,36 +102,31 @@ def parse(text: str) -> Shape:
     """
     known = {f.name for f in fields(Shape)} - {"other_weights"}
     problems: list[str] = []
-    values: dict[str, int] = {}
-    wrong: set[str] = set()
+    values: dict[str, Any] = {}
+    named: set[str] = set()
     for part in filter(None, text.replace(" ", "").split(",")):
         key, equals, value = part.partition("=")
         key = "vocab_size" if key == "vocab" else key
+        wanted, example = ("true or false", "true") if key in FLAGS else (f"a whole number from 1 to {LARGEST:,}", 32)
         if not equals or key not in known:
             problems.append(f"--shape: '{part}' is not `key=value` with a known key; {did_you_mean(key, known)}")
-        elif key in values or key in wrong:
-            wrong.add(key)
+        elif key in named:
             problems.append(f"--shape: {key}: stands there twice; write it once")
-        elif key in FLAGS and value in ("true", "false"):
-            values[key] = int(value == "true")
-        elif key in FLAGS or not _is_count(value):
-            wrong.add(key)
-            wanted = "true or false" if key in FLAGS else f"a whole number from 1 to {LARGEST:,}"
-            problems.append(f"--shape: {key}: must be {wanted}, not '{value[:30]}'; write e.g. {key}=" +
-                            ("true" if key in FLAGS else "32"))  # fmt: skip
+        elif not (value in ("true", "false") if key in FLAGS else _is_count(value)):
+            problems.append(f"--shape: {key}: must be {wanted}, not '{value[:30]}'; write e.g. {key}={example}")
         else:
-            values[key] = int(value)
+            values[key] = value == "true" if key in FLAGS else int(value)
+        named.add(key)
     values.setdefault("d_ffn", 4 * values.get("d_model", 0))
     values.setdefault("n_kv_head", values.get("n_head", 0))
     problems += [f"--shape: {f.name}: is missing; write `{f.name}=<a whole number>`" for f in fields(Shape)
-                 if f.default is MISSING and f.name not in {*values, *wrong}]  # fmt: skip
+                 if f.default is MISSING and f.name not in {*values, *named}]  # fmt: skip
     if not problems and (values["d_model"] % values["n_head"] or values["n_head"] % values["n_kv_head"]):
         problems.append("--shape: n_head must divide d_model, and n_kv_head must divide n_head; write e.g. "
                         "d_model=4096,n_head=32,n_kv_head=8")  # fmt: skip
     if problems:
         raise UserError(*problems)
-    gated, tied = (bool(values.pop(key, 0)) for key in FLAGS)
-    return Shape(**values, gated=gated, tied=tied)
+    return Shape(**values)
 
 
 def _is_count(text: str) -> bool:

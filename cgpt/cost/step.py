@@ -1,4 +1,4 @@
-"""What the cost model answers with: one training step, or one stretch of inference, on one profile."""
+"""The cost model's answer: one training step, or one stretch of inference, on one profile."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Step:
     """One optimizer step on all systems together, or one pass of inference.
 
     `parts_s` add up to `step_s`; `bound_by` names the part that limits. `memory_bytes` says what lies where, of one
-    system; `problem` why it does not fit, else None. What does not fit has the seconds that it would take were memory
-    no limit, or none (no parts) where no way to share the work is left.
+    system; `problem` why the memory does not hold it, else None. Such a step has the seconds that it would take were
+    memory no limit, or none (no parts) where no way to share the work is left.
     """
 
     samples: float

@@ -48,13 +48,13 @@ def _wafer(hardware: Hardware) -> Wafer:
 
 
 def _decode_cycles(shape: Shape, wafer: Wafer, context: int, side: int) -> tuple[float, float, float]:
-    """Of one layer: constant, hops, work on what each core holds."""
+    """Cycles of one layer: constant, hops, work on what each core holds."""
     held = (shape.layer_weights + shape.cached_values(context)) / side**2
     return wafer.decode_cycles_per_layer, wafer.decode_cycles_per_hop * side, wafer.decode_cycles_per_element * held
 
 
 def _prefill_cycles(shape: Shape, wafer: Wafer, side: int) -> tuple[float, float]:
-    """Of one layer: hops, work."""
+    """Cycles of one layer: hops, work."""
     flops = 2.0 * shape.layer_weights * shape.seq_len + shape.attention_flops(shape.seq_len)
     return wafer.prefill_cycles_per_hop * side, wafer.prefill_cycles_per_flop * flops / side**2
 

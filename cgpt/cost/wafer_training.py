@@ -27,7 +27,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     """One training step of `batch_per_system` sequences on each of `systems` wafers.
 
     `sparsity` is the share of zero weights, which are neither sent nor multiplied. `slowdown` divides the compute rate
-    (older software). Micro-batches are the number, among those whose working set fits, that takes the least time.
+    (older software). Micro-batches are the number, among those whose working set is held, that takes the least time.
     """
     memory = _memory(shape, hardware, sparsity)
     largest = largest_micro_batch(shape, hardware, sparsity)
@@ -75,7 +75,7 @@ def _least_of_convex(f: Callable[[int], float], low: int, high: int) -> int:
 
 
 def largest_micro_batch(shape: Shape, hardware: Hardware, sparsity: float = 0.0) -> int:
-    """Sequences whose working set in one layer fits beside two layers' weights; 0 where not even one does."""
+    """Sequences whose working set in one layer is held beside two layers' weights; 0 where not even one does."""
     memory = _memory(shape, hardware, sparsity)
     return max(0, math.floor(memory["free"] / memory["working"]))
 

@@ -1,4 +1,4 @@
-"""What files hold, as SHA-256: named in the record of the run that wrote them, checked by those that read them."""
+"""SHA-256 of what files hold: named in the record of the run that wrote them, checked by those that read them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 
 from cgpt.data import task_rows
 from cgpt.errors import UserError
+from cgpt.files.digest import sha256_of
+from cgpt.files.json_object import read_object
 from cgpt.records import is_as_written
 
 CHECKPOINT = ("config.json", "tokenizer.json", "model.safetensors")  # what decides a model and what it reads
@@ -24,17 +26,8 @@ UNVERIFIED = "open it as it is with --no-verify"
 BLOCK_BYTES = 1 << 20
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes. Raises UserError where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; run its stage again") from None
-
-
 def sha256_unpacked(path: Path) -> str:
-    """Of a file's bytes, unpacked where its name ends in .gz and it is gzip. Raises OSError or EOFError."""
+    """SHA-256 of a file's bytes, unpacked where its name ends in .gz and it is gzip. Raises OSError or EOFError."""
     with path.open("rb") as file:
         packed = path.name.endswith(".gz") and file.read(2) == b"\x1f\x8b"
     if not packed:
@@ -51,32 +44,19 @@ def digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError where it is missing or holds anything else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; {remedy}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error}); {remedy}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds {type(found).__name__}, no JSON object; {remedy}")
-    return found
-
-
 def verified(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a checkpoint that is there.
 
     Raises UserError where the record in its folder, if there is one with hashes, says another.
     """
-    found = {name: sha256_of(folder / name) for name in CHECKPOINT if (folder / name).is_file()}
+    hashes = {name: sha256_of(folder / name) for name in CHECKPOINT if (folder / name).is_file()}
     record, written = _record(folder)
     again = f"run `python -m cgpt {record.get('stage')} {record.get('run')}` again, or {UNVERIFIED}"
-    changed = [name for name in found if written.get(name, found[name]) != found[name]]
+    changed = [name for name in hashes if written.get(name, hashes[name]) != hashes[name]]
     if changed:
         raise UserError(*(f"{folder / name}: is not what its run wrote (SHA-256 in run.json); {again}"
                           for name in changed))  # fmt: skip
-    return found
+    return hashes
 
 
 def of_checkpoint(folder: Path, stage: str) -> dict[str, str]:
@@ -89,11 +69,10 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """A checkpoint's run.json and the hashes in it; nothing where there is none, or another program's."""
     if not (folder / "run.json").is_file():
         return {}, {}
-    record = read_object(folder / "run.json", f"run its stage again, or {UNVERIFIED}")
+    remedy = f"run its stage again, or {UNVERIFIED}"
+    record = read_object(folder / "run.json", remedy)
     if not is_as_written(record):
-        raise UserError(
-            f"{folder / 'run.json'}: was changed after it was written; run its stage again, or {UNVERIFIED}"
-        )
+        raise UserError(f"{folder / 'run.json'}: was changed after it was written; {remedy}")
     written = record.get("outputs")
     return record, written if isinstance(written, dict) else {}
 
@@ -101,12 +80,7 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def fetched_files(record: Path) -> list[dict[str, Any]]:
     """The files that a fetched.json lists. Raises UserError where it is missing or damaged."""
     command = f"run `python -m cgpt fetch {record.parent.name}`"
-    if not record.is_file():
-        raise UserError(f"{record}: is missing; {command} first")
-    try:
-        files = read_object(record, command).get("files")
-    except UserError:
-        files = None
+    files = read_object(record, f"{command} again", f"{command} first").get("files")
     types = {"name": str, "bytes": int, "sha256": str, "split": str}
     if not isinstance(files, list) or not all(
         isinstance(file, dict) and all(isinstance(file.get(key), kind) for key, kind in types.items()) for file in files
@@ -116,7 +90,7 @@ def fetched_files(record: Path) -> list[dict[str, Any]]:
 
 
 def of_corpora(spec: Mapping[str, Any], data_root: Path) -> dict[str, str]:
-    """What a run of tokenize reads, as inputs: `fetch/<data set>` and one hash of its files. Raises UserError."""
+    """Inputs of a run of tokenize: `fetch/<data set>` and one hash of its files. Raises UserError."""
     inputs = {}
     for name in spec["corpus"]:
         files = fetched_files(data_root / name / "fetched.json")
@@ -158,21 +132,21 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     if "data" not in task:
         return {}
     folder = data_root / task["data"]
-    found = {name: sha256_of(folder / name) for name in task_files(task, folder)}
+    hashes = {name: sha256_of(folder / name) for name in task_files(task, folder)}
     if (folder / "fetched.json").is_file():
         listed = {file["name"]: file["sha256"] for file in fetched_files(folder / "fetched.json")}
-        changed = [name for name in found if found[name] != listed.get(name)]
+        changed = [name for name in hashes if hashes[name] != listed.get(name)]
         if changed:
             raise UserError(*(f"{folder / name}: is not what was fetched (SHA-256); "
                               f"run `python -m cgpt fetch {folder.name}` again" for name in changed))  # fmt: skip
-    return {f"fetch/{folder.name}": digest(found)}
+    return {f"fetch/{folder.name}": digest(hashes)}
 
 
 def task_files(task: Mapping[str, Any], folder: Path) -> list[str]:
     """Paths below the `folder` of a data set of the files there that a task names or means by a pattern, each once."""
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for names in task_rows.split_files(dict(task), "").values():
         for name in names:
-            with contextlib.suppress(UserError):  # a file that is not there is said where it is read
-                found.update(task_rows.find_files([name], folder, task["data"], ""))
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+            with contextlib.suppress(UserError):  # a file that is not there is a problem where it is read
+                paths.update(task_rows.find_files([name], folder, task["data"], ""))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)

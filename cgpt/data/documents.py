@@ -45,7 +45,7 @@ class Line(NamedTuple):
 
 @dataclass
 class Met:
-    """What was met on the way through files."""
+    """Counts of what is unusual, over several files."""
 
     n_separators: int = 0
     n_replaced: int = 0  # halves of characters, which U+FFFD stands for now
@@ -58,7 +58,7 @@ def is_separator(documents: str) -> bool:
 
 
 def wrong_kind(documents: str) -> str | None:
-    """What is wrong with `documents` where it can be no separator: nothing, or a word that is meant for a kind."""
+    """The problem of `documents` that can be no separator, as they are empty or a word meant for a kind; else None."""
     word = documents.lower()
     meant = MISTAKEN.get(word) or next(iter(get_close_matches(word, KINDS, n=1, cutoff=0.75)), None)
     if documents and not (is_separator(documents) and documents.isidentifier() and meant):
@@ -118,13 +118,13 @@ def _without_blank_lines(text: str) -> str:
 
 
 def _cut(text: str, first: int, last: int) -> int:
-    """Return the last place in [first, last) where a line end, else a blank, follows a visible character."""
+    """The last index in [first, last) where a line end, else a blank, follows a visible character."""
     for mark in "\n ":
-        place = text.rfind(mark, first, last)
-        while place > 0 and text[place - 1].isspace():
-            place = text.rfind(mark, first, place)
-        if place > 0:
-            return place
+        at = text.rfind(mark, first, last)
+        while at > 0 and text[at - 1].isspace():
+            at = text.rfind(mark, first, at)
+        if at > 0:
+            return at
     return last
 
 
@@ -183,7 +183,7 @@ def _json_fields(lines: Iterable[Line], field: str, path: Path, met: Met) -> Ite
 
 
 def _between(lines: Iterable[Line], separator: str, met: Met) -> Iterator[str | None]:
-    """What stands between separators, which may lie anywhere in a line and over several lines."""
+    """Texts between separators, which may lie anywhere in a line and over several lines."""
     rest, separator = "", separator.replace("\r\n", "\n").replace("\r", "\n")  # as lines have them
     for line in lines:
         *texts, rest = (rest + line.text).split(separator)

@@ -43,7 +43,7 @@ def download(url: str, target: Path, max_bytes: int, where: str, remedy: str) ->
 
 
 class _Unfit(Exception):
-    """What comes is no file that was asked for; to try again changes nothing."""
+    """The answer is no file that was asked for; to try again changes nothing."""
 
 
 def _download(url: str, target: Path, max_bytes: int) -> None:
@@ -71,10 +71,10 @@ def _download(url: str, target: Path, max_bytes: int) -> None:
                 raise requests.ConnectionError(error) from None
 
 
-def _length(said: Any) -> int | None:
-    """What a Content-Length says; None where there is none."""
-    if said is None:
+def _length(header: Any) -> int | None:
+    """The number in a Content-Length header; None without one."""
+    if header is None:
         return None
-    if not said.strip().isdecimal():
-        raise _Unfit(f"answers with a Content-Length of '{said}'")
-    return int(said)
+    if not header.strip().isdecimal():
+        raise _Unfit(f"answers with a Content-Length of '{header}'")
+    return int(header)

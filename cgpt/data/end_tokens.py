@@ -25,7 +25,7 @@ class EndTokens:
         return self.end if self.begin is None else self.begin
 
 
-def own_end_tokens(tokenizer: Tokenizer) -> EndTokens:
-    """Those of a tokenizer whose folder names none: <|endoftext|>, where it is in the vocabulary."""
+def end_of_text_tokens(tokenizer: Tokenizer) -> EndTokens:
+    """End tokens of a tokenizer whose folder names none: <|endoftext|>, where it is in the vocabulary."""
     end = tokenizer.token_to_id(END_OF_TEXT)
     return EndTokens() if end is None else EndTokens((end,), end)

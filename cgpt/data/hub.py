@@ -13,17 +13,6 @@ from cgpt.spec import Hub
 
 if TYPE_CHECKING:
     import datasets
-import re
-
-HUB_DATASET = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-HUB_CONFIG = re.compile(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}")  # as the `datasets` library has it
-HUB_SPLIT = re.compile(r"\w[\w.+%:\[\]-]{0,99}")
-HEXADECIMAL = frozenset("0123456789abcdef")
-
-
-def is_commit(revision: object) -> bool:
-    """Whether it pins a data set for good: a commit, not a branch that moves."""
-    return isinstance(revision, str) and len(revision) == 40 and set(revision) <= HEXADECIMAL
 
 
 def prepare_environment(data_root: Path, online: bool = False) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from cgpt.data import content
 from cgpt.errors import UserError
-from cgpt.files.whole import whole_file, writing
+from cgpt.files.whole import whole_file
 from cgpt.spec import Model
 
 MAGIC = b"CGPTSHRD"
@@ -67,15 +67,14 @@ class ShardWriter:
     def append(self, tokens: Iterable[int], n_bytes: int, n_documents: int) -> None:
         """Append tokens, which stand for `n_bytes` of text and end `n_documents` documents."""
         block = np.asarray(tokens, dtype=self.dtype).tobytes()
-        with writing(self.path.parent):
-            self._file.write(block)
+        self._file.write(block)
         self._hash.update(block)
         self.header["n_tokens"] += len(block) // self.dtype.itemsize
         self.header["n_bytes"] += n_bytes
         self.header["n_documents"] += n_documents
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack, writing(self.path.parent):
+        with ExitStack() as stack:
             self._file = stack.enter_context(whole_file(self.path)).open("wb")
             stack.push(self._end)
             self._file.write(bytes(HEADER_BYTES))
@@ -89,7 +88,7 @@ class ShardWriter:
 
     def _end(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the header, if there was no error."""
-        with writing(self.path.parent), self._file:
+        with self._file:
             if kind is None:
                 self.header["sha256"] = self._hash.hexdigest()
                 self.header["header_sha256"] = header_sha256(self.header)
@@ -99,8 +98,8 @@ class ShardWriter:
 
 def header_sha256(header: dict[str, Any]) -> str:
     """Hash of what a header says, that of the tokens included, so that it stands for the whole shard."""
-    said = {key: value for key, value in header.items() if key != "header_sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = {key: value for key, value in header.items() if key != "header_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -203,9 +202,9 @@ def batches(tokens: np.ndarray, seq_len: int, batch_size: int, seed: int, step: 
     count = n_windows(len(tokens), seq_len)
     batch = np.empty((batch_size, seq_len + 1), dtype=np.int32)
     for row in range(batch_size):
-        epoch, place = divmod(step * batch_size + row, count)
+        epoch, window = divmod(step * batch_size + row, count)
         offset, order = _epoch(seed, epoch, count, min(seq_len, len(tokens) - count * seq_len))
-        start = offset + int(order[place]) * seq_len
+        start = offset + int(order[window]) * seq_len
         batch[row] = tokens[start : start + seq_len + 1]
     return batch
 

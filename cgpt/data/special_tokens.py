@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.data.end_tokens import EndTokens, own_end_tokens
+from cgpt.data.end_tokens import EndTokens, end_of_text_tokens
 from cgpt.errors import UserError
 from cgpt.files.encoding import LONE_SURROGATE
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import read_object
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -49,18 +49,18 @@ def _of_an_older_version(folder: Path, settings: dict[str, Any]) -> list[AddedTo
     if any(type(id_) is not int for id_ in ids.values()):
         raise UserError(f"{folder / ADDED}: maps no tokens to ids; get the file again")
     named = [settings.get(kind) for kind in KINDS]
-    special = [said.get("content") if isinstance(said, dict) else said for said in named]
+    special = [token.get("content") if isinstance(token, dict) else token for token in named]
     return [_token({"content": text, "normalized": text not in special}, ADDED, folder, text in special)
             for text in sorted(ids, key=ids.__getitem__)]  # fmt: skip
 
 
 def _set_prefix_space(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
-    """What transformers' class for GPT-2's tokenizers says of a blank before texts, whatever tokenizer.json does."""
+    """Put a blank before texts, or none, as transformers' class for GPT-2's tokenizers does despite tokenizer.json."""
     from tokenizers import pre_tokenizers
 
-    kind, said = settings.get("tokenizer_class"), settings.get("add_prefix_space")
-    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and (kind in GPT2_CLASSES or (not kind and said)):
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(said))
+    kind, blank = settings.get("tokenizer_class"), settings.get("add_prefix_space")
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and (kind in GPT2_CLASSES or (not kind and blank)):
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(blank))
 
 
 def with_special(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
@@ -91,13 +91,13 @@ def end_tokens(folder: Path, tokenizer: Tokenizer, vocab_size: int | None) -> En
     stop: tuple[int, ...] = ()
     for name in (GENERATION, "config.json"):
         stop = stop or _ids(_optional(folder / name).get("eos_token_id"), folder / name, vocab_size)
-    own = own_end_tokens(tokenizer)
-    end = next((id_ for id_ in (named.get("eos_token"), *stop, own.end) if id_ is not None), None)
+    candidates = (named.get("eos_token"), *stop, end_of_text_tokens(tokenizer).end)
+    end = next((id_ for id_ in candidates if id_ is not None), None)
     return EndTokens(stop or (() if end is None else (end,)), end, named.get("bos_token"))
 
 
 def to_json(ends: EndTokens, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What generation_config.json and tokenizer_config.json say of the end tokens."""
+    """The end tokens in generation_config.json and in tokenizer_config.json."""
     ids = {"bos_token_id": ends.before_text, "eos_token_id": ends.stop[0] if len(ends.stop) == 1 else [*ends.stop]}
     by_kind = {"bos_token": ends.before_text, "eos_token": ends.end, "pad_token": ends.end}
     texts = {kind: None if id_ is None else tokenizer.id_to_token(id_) for kind, id_ in by_kind.items()}
@@ -112,17 +112,17 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_object(path) if path.exists() else {}
 
 
 def _token(value: Any, key: str, folder: Path, special: bool = True) -> AddedToken:
     from tokenizers import AddedToken
 
-    said = value if isinstance(value, dict) else {"content": value}
-    text = said.get("content")
+    token = value if isinstance(value, dict) else {"content": value}
+    text = token.get("content")
     if not isinstance(text, str) or LONE_SURROGATE.search(text):
         raise UserError(f"{folder / SETTINGS}: {key}: {value!r:.80} is no token; write its text")
-    flags = {flag: said[flag] for flag in FLAGS if isinstance(said.get(flag), bool)}
+    flags = {flag: token[flag] for flag in FLAGS if isinstance(token.get(flag), bool)}
     return AddedToken(text, **({"special": special, "normalized": False} | flags))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bz2
 import csv
-import functools
 import gzip
 import hashlib
 import io
@@ -21,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.files.digest import sha256_of
+from cgpt.files.encoding import without_lone_surrogates
 
 Row = dict[str, Any]
 SLICE = re.compile(r"(?P<name>[^\[]+)\[(?P<start>\d*%?):(?P<stop>\d*%?)\]")
 ONE_SPLIT = "train"  # what `datasets` calls the split of files that are given without one
 WILDCARDS = frozenset("*?[")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": gzip.decompress,
     b"BZh": bz2.decompress,
@@ -137,22 +137,10 @@ def local_hashes(task: dict[str, Any], root: Path, where: str) -> dict[str, str]
     return dict(sorted(hashes.items()))
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, computed again only where its size or time has changed."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _matching(folder: Path, pattern: str) -> list[Path]:
     base = Path(Path(pattern).anchor) if Path(pattern).is_absolute() else folder
-    found = base.glob(Path(pattern).relative_to(base).as_posix() if base is not folder else pattern)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    paths = base.glob(Path(pattern).relative_to(base).as_posix() if base is not folder else pattern)
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 
 
 def _present(folder: Path) -> list[str]:
@@ -198,8 +186,8 @@ def _text(content: bytes, options: Row, where: str) -> str:
         raise UserError(f"{where}: line {line}: is not {encoding} text ({error.reason}); convert the file to UTF-8, or "
                         "write dataset_kwargs.encoding") from None  # fmt: skip
     except (LookupError, TypeError):
-        said = f"{encoding!r}, with encoding_errors {options.get('encoding_errors')!r},"
-        raise UserError(f"{where}: dataset_kwargs.encoding: {said} is not known; write e.g. utf-8") from None
+        options_text = f"{encoding!r}, with encoding_errors {options.get('encoding_errors')!r},"
+        raise UserError(f"{where}: dataset_kwargs.encoding: {options_text} is not known; write e.g. utf-8") from None
 
 
 def _read_json(content: bytes, options: Row, where: str) -> list[Row]:
@@ -254,7 +242,7 @@ def _without_surrogates(rows: list[Row], where: str) -> list[Row]:
     def mend(value: Any) -> Any:
         nonlocal count
         if isinstance(value, str):
-            value, n = LONE_SURROGATE.subn("\ufffd", value)
+            value, n = without_lone_surrogates(value)
             count += n
         elif isinstance(value, list):
             value = [mend(item) for item in value]

@@ -15,19 +15,18 @@ from cgpt.data.documents import Piece
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
 from cgpt.errors import UserError
-from cgpt.files.json_object import read_json
+from cgpt.files.json_object import AGAIN, read_object
 
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 Batch = list[tuple[str, Piece]]  # with its split
 REMEDY = "delete its folder, so that its run is done again"
-AGAIN = "get the file again"
 RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
 RANDOM = ("dropout", "alpha", "nbest_size")  # settings of a model that give a text other tokens each time
 TEMPLATES = ("single", "pair")
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a wrong file of the folder, which nobody may be told to delete unless a run of ours made it."""
+    """Advice about a wrong file of the folder: to delete it only where a run of ours made it."""
     ours = any((folder / name).is_file() and mark in (folder / name).read_bytes() for name, mark in RECORDS.items())
     return REMEDY if ours else AGAIN
 
@@ -44,7 +43,7 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     again = remedy(folder)
     if not path.exists():
         raise UserError(f"{path}: is missing; {again}")
-    raw = read_json(path, again)
+    raw = read_object(path, again)
     raw |= {"padding": None, "truncation": None}
     if isinstance(model := raw.get("model"), dict):
         model |= {setting: None for setting in RANDOM if setting in model}

@@ -1,4 +1,4 @@
-"""What a hardware profile has from its `base`: every key that it does not write itself, but no evidence of a machine
+"""Keys that a hardware profile has from its `base`: all that it does not write itself, but no evidence of a machine
 that it is not. A cost model's constants are inherited by any profile; how far they were measured is not."""
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ EVIDENCE: dict[str, dict[str, Any]] = {
 COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
 
 
-def with_base(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `own`, block by block. Evidence that `own` does not write is gone where it is another
+def with_base(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `written`, block by block. Evidence that is not written anew is gone where it is another
     machine: the cost model then marks its every answer as extrapolated."""
-    merged = overlaid(base, own)
-    if any(merged.get(key) != base.get(key) for key in COMPUTES) and "sustained_flops_per_s" not in own:
+    merged = overlaid(base, written)
+    if any(merged.get(key) != base.get(key) for key in COMPUTES) and "sustained_flops_per_s" not in written:
         merged.pop("sustained_flops_per_s", None)
         merged.pop("sustained_on", None)
     for block, nothing in EVIDENCE.items():
         if isinstance(merged.get(block), dict) and isinstance(base.get(block), dict) and _differ(base, merged, block):
-            said = own.get(block) or {}
-            merged[block] = {**merged[block], **{key: said.get(key, none) for key, none in nothing.items()}}
+            merged[block] = {**merged[block], **nothing, **(written.get(block) or {})}
     return merged
 
 
-def overlaid(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `own`, block by block."""
-    blocks = {key: overlaid(base[key], value) for key, value in own.items()
+def overlaid(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `written`, block by block."""
+    blocks = {key: overlaid(base[key], value) for key, value in written.items()
               if isinstance(value, dict) and isinstance(base.get(key), dict)}  # fmt: skip
-    return {**base, **own, **blocks}
+    return {**base, **written, **blocks}
 
 
 def _differ(base: dict[str, Any], merged: dict[str, Any], block: str) -> bool:

@@ -1,110 +1,138 @@
-"""What the parts of one experiment say against each other: lengths, schedules, and laws that its runs cannot decide."""
+"""Contradictions of an experiment with itself, judged by its settings once every value of them is resolved.
+
+A key is named as `vary` names it, e.g. `train.lr`, and blamed where it was written: in `vary`, in `per_model`, in a
+model's row or in its block.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from math import prod
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from math import isqrt, prod
 from typing import Any
 
-from cgpt.experiment.rules import LENGTHS
+from cgpt.errors import did_you_mean
+from cgpt.experiment.entries import Entered
+from cgpt.experiment.rules import uneven_heads
+from cgpt.experiment.vary import Variant, variants
 from cgpt.files.yaml_file import Keys, YamlFile
-from cgpt.spec import Dataset, Model, PerModel, Train
+from cgpt.hardware import Hardware, uneven
+from cgpt.spec import GPT2_VOCABULARY, LENGTHS, Dataset, Experiment, Model, PerModel
 
 MOST_RUNS = 100_000
 LEAST_RATES = 3  # learning rates through which a parabola goes
 LEAST_SIZES = 4  # sizes that a budget of FLOPs needs for one
-SIZE_AXES = ("model.n_layer", "model.d_model", "model.d_ffn")
+MUP_DEFAULTS = {f"model.{f.name}": f.default for f in fields(Model) if f.name.startswith("mup_")}
+CONDITIONAL = ("train.decay_fraction", "train.warmup_fraction", "data.validation_fraction", *MUP_DEFAULTS)
 
 
-def note(
-    parts: Mapping[str, Any],
-    models: Mapping[str, Model | None],
-    datasets: Mapping[str, Dataset | None],
-    tasks: Mapping[str, Mapping[str, Any] | None],
-    file: YamlFile,
-) -> None:
-    """Note every contradiction of an experiment's blocks with each other, with its models, data sets and tasks."""
-    if "train" in parts:
-        _lengths(parts["train"], parts.get("per_model", {}), parts.get("vary", {}), file)
-        _decay(parts, file)
-        _warmup(parts, file)
-    _validation(parts, datasets, file)
-    _parametrization(parts, models, file)
-    _finetuning(parts, tasks, file)
-    _count(parts, file)
-    _laws(parts, file)
-
-
-def _lengths(train: Train, per_model: Mapping[str, PerModel], vary: Mapping[str, Any], file: YamlFile) -> None:
-    """The length that the train block sets is the one that a model has of its own, and that is varied."""
-    given = [key for key in LENGTHS if getattr(train, key) is not None]
-    if len(given) != 1:
+def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
+    """Note in `file` every contradiction of an experiment whose values are right one by one."""
+    _note_weights_from(experiment, entered.hardware, file)
+    _note_per_model(experiment, file)
+    _note_finetune(experiment, entered.tasks, file)
+    rows = [entered.models[name] for name in experiment.models]
+    if _are_too_many(experiment, file) or None in rows:
         return
-    (key,) = given
-    for name, own in per_model.items():
-        second = [other for other in LENGTHS if other != key and own.train.get(other) is not None]
-        if second and own.train.get(key, getattr(train, key)) is not None:
-            file.problem(("per_model", name, "train", second[0]), f"is a second length beside `train.{key}`; write the "
-                         f"model's length as `{key}`")  # fmt: skip
-    for other in LENGTHS:
-        if other != key and f"train.{other}" in vary:
-            file.problem(("vary", f"train.{other}"), f"is a second length beside `train.{key}`; vary `train.{key}`, or "
-                         f"write `{other}` in `train:` in its place")  # fmt: skip
+    settings = [variant for row in rows if row for variant in variants(experiment, row)]
+    profiles = [profile for name in experiment.hardware if (profile := entered.hardware[name])]
+    wrong: dict[Keys, str] = {}
+    for variant in settings:
+        for contradictions in (of(variant), *(unshared(variant, profile) for profile in profiles)):
+            for keys, problem in contradictions.items():
+                wrong.setdefault(_blamed(keys, experiment, variant.model.name, file), problem)
+    wrong |= _written_in_vain(experiment, settings, entered.datasets, file)
+    for where, problem in wrong.items():
+        file.problem(where, problem)
+    if not wrong:
+        _note_alike(settings, file)
+    _note_laws(experiment, settings, file)
 
 
-def _decay(parts: Mapping[str, Any], file: YamlFile) -> None:
-    """`decay_fraction` is given only where some run of it has schedule wsd."""
-    train, vary, per_model = parts["train"], parts.get("vary", {}), parts.get("per_model", {})
-
-    def schedules(model: str) -> set[str]:
-        own = per_model.get(model, PerModel()).train.get("schedule")
-        return {own} if own else set(vary.get("train.schedule", [train.schedule]))
-
-    every = {schedule for model in parts.get("models", ()) for schedule in schedules(model)}
-    said: list[tuple[Keys, set[str]]] = [
-        (("train", "decay_fraction"), every),
-        (("vary", "train.decay_fraction"), every),
-    ]
-    said += [(("per_model", model, "train", "decay_fraction"), schedules(model)) for model in per_model]
-    for keys, used in said:
-        if keys in file.lines and used and "wsd" not in used:
-            file.problem(keys, f"is of schedule wsd, and the schedule is {' or '.join(sorted(used))}; write `schedule: "
-                         "wsd`, or leave it out")  # fmt: skip
-
-
-def _warmup(parts: Mapping[str, Any], file: YamlFile) -> None:
-    """`warmup_fraction` is given only where no `warmup_tokens` stands in its place, in any block."""
-    vary, per_model = parts.get("vary", {}), parts.get("per_model", {})
-
-    def by_tokens(model: str) -> bool:
-        own = per_model.get(model, PerModel()).train
-        if "train.warmup_tokens" in vary:
-            return None not in vary["train.warmup_tokens"]
-        return own.get("warmup_tokens", parts["train"].warmup_tokens) is not None
-
-    models = parts.get("models", ())
-    said: list[tuple[Keys, bool]] = [
-        (("train", "warmup_fraction"), any(map(by_tokens, models))),
-        (("vary", "train.warmup_fraction"), any(map(by_tokens, models))),
-    ]
-    said += [(("per_model", model, "train", "warmup_fraction"), by_tokens(model)) for model in per_model]
-    for keys, beside in said:
-        if keys in file.lines and beside:
-            file.problem(keys, "stands beside `warmup_tokens`, which holds instead; leave one of the two out")
+def of(variant: Variant) -> dict[tuple[str, ...], str]:
+    """Problems of one setting, by the keys that contradict each other, the likeliest to mend first."""
+    model, data, train = variant.model, variant.data, variant.train
+    wrong: dict[tuple[str, ...], str] = {}
+    if problem := uneven_heads(model):
+        wrong["model.d_model", "model.n_head"] = problem
+    if model.vocab_size != data.vocab_size:
+        wrong["model.vocab_size", "data.vocab_size"] = (
+            f"'{model.name}' has vocab_size {model.vocab_size}, but data.vocab_size is {data.vocab_size}; make them "
+            "equal, or leave the model's out"
+        )
+    if data.tokenizer == "gpt2" and data.vocab_size != GPT2_VOCABULARY:
+        wrong["data.vocab_size", "data.tokenizer"] = (
+            f"tokenizer gpt2 has a fixed vocabulary, not {data.vocab_size}; write `vocab_size: {GPT2_VOCABULARY}`"
+        )
+    if len(variant.lengths) != 1:
+        given = " and ".join(f"`{key}`" for key in variant.lengths)
+        wrong[tuple(f"train.{key}" for key in variant.lengths or LENGTHS)] = (
+            (f"{given} are lengths beside each other" if given else "leaves no length")
+            + "; write exactly one of "
+            + ", ".join(f"`{key}`" for key in LENGTHS)
+        )
+    micro, size = train.micro_batch_size, train.batch_size
+    if micro and size % micro:
+        divisors = [d for n in range(1, isqrt(size) + 1) if size % n == 0 for d in (n, size // n)]
+        nearest = min(sorted(divisors), key=lambda n: abs(n - micro))
+        wrong["train.micro_batch_size", "train.batch_size"] = (
+            f"micro_batch_size {micro} does not divide batch_size {size}; write e.g. {nearest}"
+        )
+    if train.warmup_tokens is not None and train.tokens is not None and train.warmup_tokens >= train.tokens:
+        wrong["train.warmup_tokens", *(f"train.{key}" for key in variant.lengths)] = (
+            f"a warm-up of {train.warmup_tokens:,} tokens is not below the {train.tokens:,} tokens of {model.name}; "
+            "write fewer, or a warmup_fraction"
+        )
+    return wrong
 
 
-def _validation(parts: Mapping[str, Any], datasets: Mapping[str, Dataset | None], file: YamlFile) -> None:
-    """`validation_fraction` is given only where some data set of a corpus has no validation file of its own."""
-    corpora = [*parts.get("vary", {}).get("data.corpus", []), *([parts["data"].corpus] if "data" in parts else [])]
-    named = [datasets.get(name) for corpus in corpora for name in corpus or ()]
-    if not named or not all(dataset and _has_validation(dataset) for dataset in named):
-        return
-    for keys in (("data", "validation_fraction"), ("vary", "data.validation_fraction")):
-        if keys in file.lines:
-            file.problem(
-                keys, "is of no use: every data set of the corpus has a validation file of its own; leave it out"
-            )
+def unshared(variant: Variant, profile: Hardware) -> dict[tuple[str, ...], str]:
+    """The problem of a batch that the systems of a profile cannot share evenly, by its keys: those that train take
+    their part of each forward pass, modeled ones of each step."""
+    if profile.timing == "modeled":
+        key, problem = "train.batch_size", uneven(variant.train.batch_size, profile, profile.systems)
+    else:
+        key, problem = "train.micro_batch_size", uneven(variant.train.micro_batch_size or 0, profile)
+    return {(key, "train.batch_size"): problem} if problem else {}
+
+
+def _source(key: str, experiment: Experiment, model: str) -> Keys:
+    """Where the value of a key comes from at every setting of one of the experiment's models."""
+    block, _, name = key.partition(".")
+    if key in experiment.vary:
+        return ("vary", key)
+    if block == "train" and name in experiment.per_model.get(model, PerModel()).train:
+        return ("per_model", model, "train", name)
+    return ("models", experiment.models.index(model)) if block == "model" else (block, name)
+
+
+def _blamed(keys: Sequence[str], experiment: Experiment, model: str, file: YamlFile) -> Keys:
+    """Where to mend a contradiction of several keys: what is varied, else said of one model, else written at all."""
+    sources = [source for key in keys if (source := _source(key, experiment, model)) in file.lines]
+    first = min(sources, key=lambda source: (source[0] != "vary", source[0] != "per_model"), default=None)
+    return first or (keys[0].partition(".")[0],)
+
+
+def without_effect(variant: Variant, datasets: Mapping[str, Dataset | None]) -> dict[str, str]:
+    """Problems of the keys that change nothing in one setting, by key."""
+    idle: dict[str, str] = {}
+    if variant.train.schedule != "wsd":
+        idle["train.decay_fraction"] = (
+            f"has no effect on schedule {variant.train.schedule}; write `schedule: wsd`, or leave it out"
+        )
+    if variant.train.warmup_tokens is not None:
+        idle["train.warmup_fraction"] = "has no effect beside `warmup_tokens`; leave one of the two out"
+    if all((dataset := datasets.get(name)) and _has_validation(dataset) for name in variant.data.corpus):
+        idle["data.validation_fraction"] = (
+            "is of no use: every data set of the corpus has a validation file of its own; leave it out"
+        )
+    if variant.model.parametrization != "mup":
+        idle |= {
+            key: f"{key.partition('.')[2]} of '{variant.model.name}' has no effect on parametrization "
+            f"{variant.model.parametrization}; write `parametrization: mup`, or leave it out"
+            for key in MUP_DEFAULTS
+        }
+    return idle
 
 
 def _has_validation(dataset: Dataset) -> bool:
@@ -112,35 +140,84 @@ def _has_validation(dataset: Dataset) -> bool:
     return "validation" in splits
 
 
-def _parametrization(parts: Mapping[str, Any], models: Mapping[str, Model | None], file: YamlFile) -> None:
-    """What a model says of muP is used by some run of it."""
-    for i, name in enumerate(parts.get("models", ())):
-        row = models.get(name)
-        if row is None or "mup" in parts.get("vary", {}).get("model.parametrization", [row.parametrization]):
-            continue
-        said = [f.name for f in fields(Model) if f.name.startswith("mup_") and getattr(row, f.name) != f.default]
-        if said:
-            file.problem(("models", i), f"'{name}' has {said[0]}, and no run of it is of parametrization mup; write "
-                         f"`parametrization: mup` in its row, or leave {said[0]} out there")  # fmt: skip
+def _written_in_vain(
+    experiment: Experiment, settings: Sequence[Variant], datasets: Mapping[str, Dataset | None], file: YamlFile
+) -> dict[Keys, str]:
+    """Problems of written keys that change nothing, at any point where they are varied, else at all settings that they
+    hold for, by where they are written."""
+    idle: dict[Keys, str] = {}
+    of_use: set[Keys] = set()
+    for variant in settings:
+        idle_here = without_effect(variant, datasets)
+        for key in CONDITIONAL:
+            source = _source(key, experiment, variant.model.name)
+            if source[0] == "models" and getattr(variant.model, key.partition(".")[2]) == MUP_DEFAULTS[key]:
+                continue
+            if key in idle_here:
+                idle.setdefault(source, idle_here[key])
+            elif source[0] != "vary":
+                of_use.add(source)
+    return {source: what for source, what in idle.items() if source in file.lines and source not in of_use}
 
 
-def _finetuning(parts: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any] | None], file: YamlFile) -> None:
-    """Some task is fine-tuned with an experiment's `finetune:` block, and none overrules what the experiment varies."""
-    if not parts.get("finetune"):
+def _note_alike(settings: Sequence[Variant], file: YamlFile) -> None:
+    """No two settings are the same runs, of which one would be lost without a word."""
+    seen: dict[str, Variant] = {}
+    for variant in settings:
+        train = replace(variant.train, tokens_per_parameter=None, flops=None)
+        other = seen.setdefault(repr((variant.model, variant.data, train, variant.finetune)), variant)
+        if other is not variant:
+            points = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, variant)]
+            return file.problem(("vary",), f"at {' and at '.join(points)} the runs of {variant.model.name} are the "
+                                "same; leave one of the two out")  # fmt: skip
+
+
+def _note_weights_from(experiment: Experiment, profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
+    """Who trains the models is a profile that computes."""
+    named, trainer = experiment.hardware, experiment.weights_from
+    modeled = [profile for name in named if (profile := profiles.get(name)) and profile.timing == "modeled"]
+    measured = [name for name in named if name not in {profile.name for profile in modeled}]
+    if trainer is None:
+        for profile in modeled:
+            if profile.device.split(":")[0] != "WSE":
+                file.problem(("hardware",), f"'{profile.name}' is modeled and computes nothing; write `weights_from: "
+                             "<profile>` with one of `hardware` that trains")  # fmt: skip
+    elif trainer not in measured:
+        file.problem(("weights_from",), f"'{trainer}' is no measured profile of `hardware`; write one of "
+                     f"{', '.join(measured) or 'them there first'}")  # fmt: skip
+    elif not modeled and None not in map(profiles.get, named):
+        file.problem(("weights_from",), "says who trains for modeled profiles, and `hardware` names none; leave it out")
+
+
+def _note_per_model(experiment: Experiment, file: YamlFile) -> None:
+    """Keys of `per_model` are of models of this experiment, and not varied as well."""
+    for name, of_model in experiment.per_model.items():
+        if name not in experiment.models:
+            file.problem(("per_model", name), f"there is no model of this experiment '{name}'; "
+                         f"{did_you_mean(name, experiment.models)}")  # fmt: skip
+        for key in (key for key in of_model.train if f"train.{key}" in experiment.vary):
+            file.problem(("per_model", name, "train", key), "is varied by this experiment too; remove one of the two")
+
+
+def _note_finetune(experiment: Experiment, tasks: Mapping[str, Mapping[str, Any] | None], file: YamlFile) -> None:
+    """Some task is fine-tuned with the `finetune:` block, and none overrules what the experiment varies."""
+    axes = [axis for axis in experiment.vary if axis.startswith("finetune.")]
+    if experiment.finetune is None:
+        for axis in axes:
+            file.problem(("vary", axis), "the experiment has no `finetune:` block; write one, or remove this axis")
         return
-    named = {name: tasks.get(name) for task in parts.get("tasks", ()) for name in _with_members(task, tasks)}
+    named = {name: tasks.get(name) for task in experiment.tasks for name in _with_members(task, tasks)}
     if None in named.values():
-        return  # a task is wrong or unknown, which is said already
-    own = {name: task["finetune"] for name, task in named.items() if task and "finetune" in task}
-    if not own:
+        return  # a task is wrong, which is noted already
+    tuned = {name: task["finetune"] for name, task in named.items() if task and "finetune" in task}
+    if not tuned:
         file.problem(("finetune",), "is of no use: no task of this experiment has a `finetune:` block; write one in a "
                      "task's file, or leave this out")  # fmt: skip
-    for axis in parts.get("vary", {}):
-        block, _, key = axis.partition(".")
-        for name, settings in own.items():
-            if block == "finetune" and key in settings:
-                file.problem(("vary", axis), f"task '{name}' sets {key} itself, which holds instead; leave it out "
-                             "there, or do not vary it")  # fmt: skip
+    for axis in axes:
+        key = axis.partition(".")[2]
+        for name in (name for name, block in tuned.items() if key in block):
+            file.problem(("vary", axis), f"task '{name}' sets {key} itself, which holds instead; leave it out "
+                         "there, or do not vary it")  # fmt: skip
 
 
 def _with_members(name: str, tasks: Mapping[str, Mapping[str, Any] | None]) -> set[str]:
@@ -156,39 +233,27 @@ def _with_members(name: str, tasks: Mapping[str, Mapping[str, Any] | None]) -> s
     return names
 
 
-def _count(parts: Mapping[str, Any], file: YamlFile) -> None:
-    """The runs are not more than anyone has planned for."""
-    per_model = parts.get("per_model", {})
-    n_seeds = max([len(parts.get("seeds", (0,))), *(len(own.seeds or ()) for own in per_model.values())])
-    n_runs = prod(map(len, parts.get("vary", {}).values())) * len(parts.get("models", ())) * n_seeds
-    n_runs *= len(parts.get("hardware", (0,)))
+def _are_too_many(experiment: Experiment, file: YamlFile) -> bool:
+    """Whether the runs are more than anyone has planned for, which is noted."""
+    seeds = [experiment.per_model.get(name, PerModel()).seeds or experiment.seeds for name in experiment.models]
+    n_points = prod(map(len, experiment.vary.values()))
+    n_runs = n_points * sum(map(len, seeds)) * len(experiment.hardware)
     if n_runs > MOST_RUNS:
         file.problem(("vary",), f"asks for {n_runs:,} runs; name fewer values, models or seeds, at most {MOST_RUNS:,}")
+    return n_runs > MOST_RUNS
 
 
-def _laws(parts: Mapping[str, Any], file: YamlFile) -> None:
-    """Each law once, and none that the experiment's runs are too few for, whatever they turn out to be."""
-    vary, models, laws = parts.get("vary", {}), parts.get("models", ()), parts.get("fit", ())
-    for i, law in enumerate(laws):
-        if law in laws[:i]:
-            file.problem(("fit", i), f"'{law}' is named twice; remove one of the two")
-        elif law == "learning_rate" and (n_rates := _n_rates(parts)) < LEAST_RATES:
+def _note_laws(experiment: Experiment, settings: Sequence[Variant], file: YamlFile) -> None:
+    """No law is to be fitted that the runs are too few for, whatever they turn out to be."""
+    n_rates = len({variant.train.lr for variant in settings})
+    n_sizes = len({(model.name, model.n_layer, model.d_model, model.d_ffn) for model in (v.model for v in settings)})
+    for i, law in enumerate(experiment.fit):
+        if law == "learning_rate" and n_rates < LEAST_RATES:
             file.problem(("fit", i), f"learning_rate needs {LEAST_RATES} rates or more, and there {_are(n_rates)}; "
                          "write e.g. `vary: {train.lr: [0.004, 0.008, 0.016]}`")  # fmt: skip
-        elif law == "isoflop":
-            n_sizes = len(models) * prod(len(set(vary.get(axis, [None]))) for axis in SIZE_AXES)
-            if n_sizes < LEAST_SIZES:
-                file.problem(("fit", i), f"isoflop needs {LEAST_SIZES} sizes or more at each `train.flops`, and there "
-                             f"{_are(n_sizes)}; name more `models`")  # fmt: skip
-
-
-def _n_rates(parts: Mapping[str, Any]) -> int:
-    """Different learning rates of all runs."""
-    if "train.lr" in parts.get("vary", {}):
-        return len(set(parts["vary"]["train.lr"]))
-    own = parts.get("per_model", {})
-    standing = parts["train"].lr if "train" in parts else None
-    return len({own.get(model, PerModel()).train.get("lr", standing) for model in parts.get("models", ())})
+        elif law == "isoflop" and n_sizes < LEAST_SIZES:
+            file.problem(("fit", i), f"isoflop needs {LEAST_SIZES} sizes or more at each `train.flops`, and there "
+                         f"{_are(n_sizes)}; name more `models`")  # fmt: skip
 
 
 def _are(count: int) -> str:

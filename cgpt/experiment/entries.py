@@ -1,4 +1,4 @@
-"""What the YAML files say, by name, where single entries may be wrong: those stop only what asks for them."""
+"""Entries of the YAML files by name, where single ones may be wrong: those stop only what asks for them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,18 @@ class Entries(dict[str, T]):
 
 
 @dataclass(frozen=True)
+class Entered:
+    """Entries that an experiment can refer to, by name; None for one that is wrong itself."""
+
+    models: Mapping[str, Model | None]
+    datasets: Mapping[str, Dataset | None]
+    tasks: Mapping[str, dict[str, Any] | None]
+    hardware: Mapping[str, Hardware | None]
+
+
+@dataclass(frozen=True)
 class Workflow:
-    """Everything the YAML files say, by name. A task is its mapping with typed values in its `finetune` block."""
+    """All entries of the YAML files, by name. A task is its mapping with typed values in its `finetune` block."""
 
     models: Entries[Model]
     datasets: Entries[Dataset]

@@ -1,13 +1,14 @@
-"""Fills the frozen dataclasses of `cgpt.spec` from a strictly read YAML mapping, noting every wrong key and type."""
+"""Fills frozen dataclasses from a strictly read YAML mapping, noting every wrong key, type and value."""
 
 from __future__ import annotations
 
 import math
 import types
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
+from cgpt.bounds import KeysOf, field_types, wrong
 from cgpt.errors import did_you_mean, one_line
 from cgpt.files.yaml_file import MOST_SHOWN, NUMBER_READ_AS_TEXT, REFUSED, Keys, YamlFile
 
@@ -18,7 +19,7 @@ _TYPE_NAMES: dict[Any, str] = {str: "text", int: "a whole number", float: "a num
 
 
 class Mismatch(Exception):
-    """A value that does not fit its type; the problem is already noted."""
+    """Raised for a value that its key cannot have; the problem is noted already."""
 
 
 def fill(cls: type[T], mapping: Any, keys: Keys, file: YamlFile, **given: Any) -> T | None:
@@ -33,7 +34,7 @@ def fill(cls: type[T], mapping: Any, keys: Keys, file: YamlFile, **given: Any) -
 
 
 def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The typed values of the keys that are given and right; notes wrong, unknown and missing ones."""
+    """Typed values of the keys that are given and right; notes wrong, unknown and missing ones."""
     values = fill_given(cls, mapping, keys, file, hidden)
     for f in fields(cls):
         if isinstance(mapping, dict) and f.name not in mapping and f.name not in hidden and _required(f):
@@ -42,7 +43,7 @@ def fill_fields(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tup
 
 
 def fill_given(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tuple[str, ...] = ()) -> dict[str, Any]:
-    """As `fill_fields`, where any key may be missing."""
+    """Typed values as of `fill_fields`, where any key may be missing."""
     if not isinstance(mapping, dict):
         file.problem(keys, f"must be a mapping, not {_show(mapping)}; write `key: value` lines below it")
         return {}
@@ -64,28 +65,54 @@ def fill_given(cls: type, mapping: Any, keys: Keys, file: YamlFile, hidden: tupl
 
 
 def convert(value: Any, hint: Any, keys: Keys, file: YamlFile) -> Any:
-    """`value` as the type `hint`; raises Mismatch after noting what was wrong."""
+    """`value` as the type `hint`, whose constraints it meets; raises Mismatch after noting what was wrong."""
     if value is REFUSED:
         raise Mismatch
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _convert_constrained(value, args[0], args[1:], keys, file)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
         return None if value is None else convert(value, next(a for a in args if a is not type(None)), keys, file)
     if origin is tuple:
         items = _expect(value, list, "a list, `[a, b]`", keys, file)
-        return tuple(convert(item, args[0], (*keys, i), file) for i, item in enumerate(items))
-    if origin is list:
-        return _expect(value, list, "a list, `[a, b]`", keys, file)
-    if origin is dict:
-        items = _expect(value, dict, "a mapping of `key: value` lines", keys, file)
-        return {key: convert(item, args[1], (*keys, key), file) for key, item in items.items()}
+        return tuple(_convert_all(((item, args[0], (*keys, i)) for i, item in enumerate(items)), file))
+    if origin is Mapping:
+        mapping = _expect(value, dict, "a mapping of `key: value` lines", keys, file)
+        _convert_all(((key, args[0], (*keys, key)) for key in mapping), file)
+        items = _convert_all(((item, args[1], (*keys, key)) for key, item in mapping.items()), file)
+        return dict(zip(mapping, items, strict=True))
     if is_dataclass(hint):
         made = fill(hint, value, keys, file)  # type: ignore[arg-type]
         if made is None:
             raise Mismatch
         return made
     return _convert_scalar(value, hint, keys, file)
+
+
+def _convert_constrained(value: Any, hint: Any, constraints: Sequence[Any], keys: Keys, file: YamlFile) -> Any:
+    if isinstance(constraints[0], KeysOf):
+        return fill_given(constraints[0].cls, value, keys, file)
+    typed = convert(value, hint, keys, file)
+    problem = None if typed is None else wrong(constraints, typed)
+    if problem:
+        file.problem(keys, problem)
+        raise Mismatch
+    return typed
+
+
+def _convert_all(items: Iterable[tuple[Any, Any, Keys]], file: YamlFile) -> list[Any]:
+    """Each (value, type, keys) converted, so that the problems of all are noted; raises Mismatch where one has any."""
+    converted, refused = [], False
+    for value, hint, keys in items:
+        try:
+            converted.append(convert(value, hint, keys, file))
+        except Mismatch:
+            refused = True
+    if refused:
+        raise Mismatch
+    return converted
 
 
 def _convert_scalar(value: Any, hint: type, keys: Keys, file: YamlFile) -> Any:
@@ -132,17 +159,9 @@ def _show(value: Any) -> str:
 
 
 def _describe(hint: Any) -> str:
-    base = next((a for a in get_args(hint) if a is not type(None)), hint)
-    if get_origin(hint) in (tuple, list):
-        return "list"
-    return _TYPE_NAMES.get(base, "block") if isinstance(base, type) else "block"
-
-
-@cache
-def field_types(cls: type) -> dict[str, Any]:
-    """The type of each field of a dataclass."""
-    annotations = get_type_hints(cls)
-    return {f.name: annotations[f.name] for f in fields(cls)}
+    if get_origin(hint) in (Annotated, Union, types.UnionType):
+        return _describe(next(a for a in get_args(hint) if a is not type(None)))
+    return "list" if get_origin(hint) is tuple else _TYPE_NAMES.get(hint, "block")
 
 
 def _required(f: Field) -> bool:

@@ -1,31 +1,27 @@
-"""Loads every YAML file of the project and says, all at once, whatever in them is wrong."""
+"""Loads every YAML file of the project and names all at once whatever is wrong in them."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cgpt.bounds import Distinct, NotEmpty, field_types
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import bases, contradictions, rules
-from cgpt.experiment.entries import Entries, Workflow
-from cgpt.experiment.from_yaml import Mismatch, convert, field_types, fill, fill_fields, fill_given
+from cgpt.experiment.entries import Entered, Entries, Workflow
+from cgpt.experiment.from_yaml import Mismatch, convert, fill, fill_fields, fill_given
 from cgpt.files.yaml_file import Keys, YamlFile, read
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
 
-RESERVED_EXPERIMENTS = (
-    "runs",
-    "reference",
-    "bench",
-    "cache",
-    "coordinate_check",
-)  # folders of results/ with another meaning
+RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
 NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
@@ -42,16 +38,6 @@ OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What an experiment or a task can refer to; known even where an entry itself is wrong."""
-
-    models: dict[str, Model | None]
-    datasets: dict[str, Dataset | None]
-    tasks: dict[str, dict[str, Any] | None]
-    hardware: dict[str, Hardware | None]
-
-
 def load_workflow(root: Path) -> Workflow:
     """Load workflows/ and hardware_profiles/ below `root`; raises one UserError that lists every problem found."""
     workflow = read_workflow(root)
@@ -60,7 +46,7 @@ def load_workflow(root: Path) -> Workflow:
 
 
 def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
-    """As `load_workflow`, where a wrong entry of a file raises only once it is asked for.
+    """Load as `load_workflow` does, where a wrong entry of a file raises only once it is asked for.
 
     The files are those below `declarations`, by default those of `root` itself; paths in them are relative to `root`.
     Raises UserError where models.yaml or data.yaml has no entries to read.
@@ -70,18 +56,18 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
         raise UserError("workflows: there is no such folder here; run from the project's folder")
     models = _rows(folder, "workflows/models.yaml", "models", Model)
     for row in filter(None, models.entries.values()):
-        rules.model(row, ("models", row.name), models.yaml)
+        rules.check_model(row, ("models", row.name), models.yaml)
     datasets = _rows(folder, "workflows/data.yaml", "datasets", Dataset)
     for dataset in filter(None, datasets.entries.values()):
-        rules.dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
+        rules.check_dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
     profiles = _folder(folder, "hardware_profiles")
     hardware = {named.name: _hardware(named, profiles) for named in profiles}
     task_files = _folder(folder, "workflows/tasks", read_task)
     tasks = {named.name: _task(named, datasets.entries, root) for named in task_files}
-    names = _Names(models.entries, datasets.entries, tasks, hardware)
+    entered = Entered(models.right(), datasets.right(), tasks, hardware)
     experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
     for named in experiment_files:
-        experiments[named.name], named_parts[named.name] = _experiment(named, names)
+        experiments[named.name], named_parts[named.name] = _experiment(named, entered)
     return Workflow(
         models.checked(), datasets.checked(), Entries(tasks, _broken(task_files)),
         Entries(hardware, _broken(profiles)), Entries(experiments, _broken(experiment_files)), named_parts,
@@ -99,6 +85,11 @@ class _Rows:
     block: str
     yaml: YamlFile
     entries: dict[str, Any]
+
+    def right(self) -> dict[str, Any]:
+        """The rows by name, None for one that is wrong."""
+        wrong = {str(keys[1]) for keys in self.yaml.problem_keys if keys[:1] == (self.block,) and len(keys) > 1}
+        return {name: None if name in wrong else entry for name, entry in self.entries.items()}
 
     def checked(self) -> Entries:
         """The rows, each with the problems at its keys; those of the file raise UserError."""
@@ -164,20 +155,12 @@ def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
                                for name, entry in entries.items()})  # fmt: skip
 
 
-def _known(name: str, known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        if kind == "task" and hint.startswith("known"):
-            hint += f"; for a task of lm-evaluation-harness write a file with `task: {name}` and `stock: true`"
-        file.problem(keys, f"there is no {kind} '{name}'; {hint}")
-
-
 def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
     """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
-    said, chain = [dict(named.yaml.value)], [named.name]
+    layers, chain = [dict(named.yaml.value)], [named.name]
     others = {other.name: other.yaml.value for other in profiles}
-    while "base" in said[0]:
-        base = said[0].pop("base")
+    while "base" in layers[0]:
+        base = layers[0].pop("base")
         if not isinstance(base, str) or base not in others or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
             shown = base if isinstance(base, str) else "this"
@@ -187,72 +170,70 @@ def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
             named.yaml.problem(("base",), f"'{base}' is wrong itself ({read_wrong[0]}); mend that first")
             return None
         chain.append(base)
-        said.insert(0, dict(others[base]))
-    whole = functools.reduce(bases.with_base, said)
+        layers.insert(0, dict(others[base]))
+    whole = functools.reduce(bases.with_base, layers)
     profile = fill(Hardware, whole, (), named.yaml, name=named.name) if whole else None
     if profile:
-        rules.hardware(profile, named.yaml)
+        rules.check_hardware(profile, named.yaml)
     return profile
 
 
 def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
-    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`.
-
-    Files of the study's own folder are part of what the task is, by their content: `files_sha256`.
-    """
+    """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`."""
     file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
     if is_group(task):
         group = check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
-        for keys, said in (((), group), *((("task", i), member) for i, member in enumerate(group["task"]))):
-            if "finetune" in said:
-                said["finetune"] = _finetuning(said["finetune"], (*keys, "finetune"), file)
+        for keys, entry in (((), group), *((("task", i), member) for i, member in enumerate(group["task"]))):
+            if "finetune" in entry:
+                entry["finetune"] = fill_given(Finetune, entry["finetune"], (*keys, "finetune"), file)
         return group
     for key in task:
         if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
             file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
     if mistyped(task, (), file):
         return None
-    stock = task.get("stock", False)
-    if not isinstance(stock, bool):
-        file.problem(("stock",), f"must be true or false, not {stock!r}; write true for a task that lm-eval brings")
-    from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
-    if from_hub:
-        hub_task(task, file)
-    for key in ("task",) if stock else NEEDED_TASK_KEYS:
-        if task.get(key) is None and not (
-            key == "data" and (from_hub or task_rows.in_files(task) or "custom_dataset" in task)
-        ):
-            file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
-    if not stock and isinstance(task.get("task"), str) and task["task"] != named.name:
+    if not isinstance(task.get("stock", False), bool):
+        file.problem(("stock",), f"must be true or false, not {task['stock']!r}; write true for a task that lm-eval "
+                     "brings")  # fmt: skip
+    elif not task.get("stock") and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
-    if "data" in task and isinstance(task["data"], str):
-        _known(task["data"], datasets, "dataset", ("data",), file)
-    elif task.get("data") is not None:
-        file.problem(("data",), f"must be the name of a dataset, not {task['data']!r}; {did_you_mean('', datasets)}")
-    if task.get("data") is None and task_rows.in_files(task) and not file.problems:
-        try:
-            task["files_sha256"] = task_rows.local_hashes(task, root, file.path)
-        except UserError as error:
-            file.problems += error.problems
+    _check_data(task, datasets, root, file)
     check_scoring(task, file)
     if "finetune" in task:
-        task["finetune"] = _finetuning(task["finetune"], ("finetune",), file)
+        task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         if not task.get("training_split"):
             file.problem(("training_split",), "is missing, and fine-tuning needs it; name the split, e.g. `train`")
     return task
 
 
-def _finetuning(given: Any, keys: Keys, file: YamlFile) -> dict[str, Any]:
-    """The `finetune:` block of a task, or of a group or its member, for which it holds there."""
-    block = fill_given(Finetune, given, keys, file)
-    rules.finetuning(block, keys, file)
-    return block
+def _check_data(task: dict[str, Any], datasets: dict[str, Any], root: Path, file: YamlFile) -> None:
+    """Check where a task's documents come from, and that it has the keys it needs.
+
+    Files of the study's own folder are part of what the task is, by their content: they are added as `files_sha256`.
+    """
+    from_hub = "data" not in task and "/" in str(task.get("dataset_path"))
+    if from_hub:
+        hub_task(task, file)
+    without_data = from_hub or task_rows.in_files(task) or "custom_dataset" in task
+    for key in ("task",) if task.get("stock") else NEEDED_TASK_KEYS:
+        if task.get(key) is None and not (key == "data" and without_data):
+            file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
+    name = task.get("data")
+    if isinstance(name, str) and name not in datasets:
+        file.problem(("data",), f"there is no dataset '{name}'; {did_you_mean(name, datasets)}")
+    elif name is not None and not isinstance(name, str):
+        file.problem(("data",), f"must be the name of a dataset, not {name!r}; {did_you_mean('', datasets)}")
+    if name is None and task_rows.in_files(task) and not file.problems:
+        try:
+            task["files_sha256"] = task_rows.local_hashes(task, root, file.path)
+        except UserError as error:
+            file.problems += error.problems
 
 
-def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
-    """Check one experiment: its own keys, every name in it, and what its parts say of each other.
+def _experiment(named: _Named, entered: Entered) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
+    """Check one experiment: its own keys, every name in it, and then what its settings say of each other.
 
     Returns it, None where it is wrong, and the names of each kind that it uses.
     """
@@ -262,87 +243,55 @@ def _experiment(named: _Named, names: _Names) -> tuple[Experiment | None, dict[s
     if not file.value:
         return None, {}
     parts = fill_fields(Experiment, file.value, (), file, hidden=("name",))
-    for key, known, kind in (("models", names.models, "model"), ("hardware", names.hardware, "hardware profile"),
-                             ("tasks", names.tasks, "task")):  # fmt: skip
-        _check_names(parts.get(key, ()), known, kind, (key,), file)
-    if "data" in parts:
-        _check_names(parts["data"].corpus, names.datasets, "dataset", ("data", "corpus"), file)
-    rules.experiment(parts, names.models, names.hardware, file)
-    _check_vary(parts, names, file)
-    _check_per_model(parts, file)
-    contradictions.note(parts, names.models, names.datasets, names.tasks, file)
-    used = {key: tuple(parts.get(key, ())) for key in ("models", "hardware", "tasks")}
-    used["hardware"] = used["hardware"] or Experiment.hardware
-    used["datasets"] = tuple(_datasets(parts, names))
-    return Experiment(name=named.name, **parts) if not file.problems else None, used
+    parts["vary"] = _axes(parts.get("vary", {}), file)
+    used = _check_names(parts, entered, file)
+    if file.problems:
+        return None, used
+    experiment = Experiment(name=named.name, **parts)
+    contradictions.note(experiment, entered, file)
+    return (None if file.problems else experiment), used
 
 
-def _datasets(parts: dict[str, Any], names: _Names) -> set[str]:
-    """The names of an experiment's corpora, also of those that are varied, and of its tasks' data sets."""
-    corpora = [parts["data"].corpus] if "data" in parts else []
-    corpora += [corpus for corpus in parts.get("vary", {}).get("data.corpus", ()) if corpus]
-    data = [(names.tasks.get(name) or {}).get("data") for name in parts.get("tasks", ())]
-    return {name for corpus in corpora for name in corpus} | {name for name in data if isinstance(name, str)}
+def _check_names(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> dict[str, tuple[str, ...]]:
+    """Note each name of an experiment's parts that nobody has, also of varied corpora; returns the names by kind."""
+    corpora: dict[Keys, tuple[str, ...]] = {("data", "corpus"): parts["data"].corpus} if "data" in parts else {}
+    corpora |= {("vary", "data.corpus", i): corpus for i, corpus in enumerate(parts["vary"].get("data.corpus", ()))}
+    for keys, corpus in corpora.items():
+        _check_known(corpus, entered.datasets, "dataset", keys, file)
+    used = {}
+    for key, kind in (("models", "model"), ("hardware", "hardware profile"), ("tasks", "task")):
+        used[key] = parts.get(key, getattr(Experiment, key, ()))
+        _check_known(used[key], getattr(entered, key), kind, (key,), file)
+    data = [(entered.tasks.get(name) or {}).get("data") for name in used["tasks"]]
+    used["datasets"] = (*itertools.chain(*corpora.values()), *(name for name in data if isinstance(name, str)))
+    return used
 
 
-def _check_names(chosen: tuple[str, ...], known: dict[str, Any], kind: str, keys: tuple, file: YamlFile) -> None:
-    before: set[str] = set()
-    for i, name in enumerate(chosen):
-        if name in before:
-            file.problem((*keys, i), f"'{name}' is named twice; remove one of the two")
-        else:
-            _known(name, known, kind, (*keys, i), file)
-        before.add(name)
+def _check_known(names: Sequence[str], known: Mapping[str, Any], kind: str, keys: Keys, file: YamlFile) -> None:
+    for i, name in enumerate(names):
+        if name not in known:
+            hint = did_you_mean(name, known)
+            if kind == "task" and hint.startswith("known"):
+                hint += f"; for a task of lm-evaluation-harness write a file with `task: {name}` and `stock: true`"
+            file.problem((*keys, i), f"there is no {kind} '{name}'; {hint}")
 
 
-def _check_per_model(parts: dict[str, Any], file: YamlFile) -> None:
-    """Each entry is of one of the experiment's models, with keys of `train:` that are not varied."""
-    for name, own in parts.get("per_model", {}).items():
-        keys = ("per_model", name)
-        _known(name, dict.fromkeys(parts.get("models", ())), "model of this experiment", keys, file)
-        typed = fill_given(Train, own.train, (*keys, "train"), file)
-        rules.values("train", typed, (*keys, "train"), file)
-        own.train.update(typed)
-        for key in own.train:
-            if f"train.{key}" in parts.get("vary", {}):
-                file.problem((*keys, "train", key), "is varied by this experiment too; remove one of the two")
-        rules.seeds(own.seeds or (), (*keys, "seeds"), file)
-        if own.seeds == ():
-            file.problem((*keys, "seeds"), "is empty; name at least one")
-
-
-def _check_vary(parts: dict[str, Any], names: _Names, file: YamlFile) -> None:
-    """Each axis is `<block>.<key>` with a list of values that this key could have."""
+def _axes(vary: Mapping[str, Sequence[Any]], file: YamlFile) -> dict[str, tuple[Any, ...]]:
+    """The axes of `vary` that are `<block>.<key>` with a list of values that this key can have; notes the others."""
     known = {f"{block}.{f.name}" for block, cls in VARIED.items() for f in fields(cls) if f.name != "name"}
     known -= {"finetune.num_fewshot"}  # of the scoring, so that training would be the same run
-    for axis, values in parts.get("vary", {}).items():
-        keys = ("vary", axis)
+    axes = {}
+    for axis, values in vary.items():
         block, _, key = axis.partition(".")
         if axis not in known:
-            file.problem(keys, f"there is no such key to vary; {did_you_mean(axis, known)}")
+            file.problem(("vary", axis), f"there is no such key to vary; {did_you_mean(axis, known)}")
         elif key in getattr(VARIED[block], "EXECUTION", ()):
-            file.problem(keys, f"changes no result; write `{key}` in `{block}:` instead")
-        elif block == "finetune" and "finetune" not in parts:
-            file.problem(keys, "the experiment has no `finetune:` block; write one, or remove this axis")
-        elif not values:
-            file.problem(keys, "has no values; write a list such as [0.001, 0.002]")
+            file.problem(("vary", axis), f"changes no result; write `{key}` in `{block}:` instead")
         else:
-            written = list(values)
-            values[:] = [_varied(value, block, key, (*keys, i), file) for i, value in enumerate(values)]
-            before = set()
-            for i, value in enumerate(values):
-                refused = value is None and written[i] is not None
-                if value in before and not refused:
-                    file.problem((*keys, i), f"{value} is there twice; remove one of the two")
-                if axis == "data.corpus":
-                    _check_names(value or (), names.datasets, "dataset", (*keys, i), file)
-                before.add(value)
-
-
-def _varied(value: Any, block: str, key: str, keys: tuple, file: YamlFile) -> Any:
-    try:
-        typed = convert(value, field_types(VARIED[block])[key], keys, file)
-    except Mismatch:
-        return None
-    rules.value(block, key, typed, keys, file)
-    return typed
+            item = field_types(VARIED[block])[key]
+            hint = Annotated[tuple[item, ...], NotEmpty("write a list such as [0.001, 0.002]"), Distinct()]  # type: ignore
+            try:
+                axes[axis] = convert(list(values), hint, ("vary", axis), file)
+            except Mismatch:
+                pass
+    return axes

@@ -18,7 +18,6 @@ from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
 from cgpt.experiment.vary import Variant, variants
 from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
-from cgpt.recipe.schedule import resolve_length
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks import groups as taskgroups
 from cgpt.tasks.lm_eval_tasks import is_classification
@@ -33,10 +32,10 @@ UNKNOWN = Execution()
 
 
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
-    """The experiment's runs; raises UserError where a setting of it contradicts itself."""
+    """The experiment's runs; raises UserError where its tasks cannot be run as it wants them."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
     tasks = [_used_task(leaf, experiment, workflow.datasets) for leaf in leaves]
-    settings = {name: _settings(experiment, workflow.models[name]) for name in experiment.models}
+    settings = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
     runs: dict[Key, Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
         for setting in settings[model_name]:
@@ -48,31 +47,6 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
     return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
-
-
-def _settings(experiment: Experiment, model: Model) -> list[Variant]:
-    """The settings of a model, each with its number of steps and tokens; raises UserError where two are the same."""
-    settings = [replace(each, train=resolve_length(each.train, each.model)) for each in variants(experiment, model)]
-    seen: dict[str, Variant] = {}
-    for setting in settings:
-        _refuse_long_warmup(setting, experiment.name)
-        train = replace(setting.train, tokens_per_parameter=None, flops=None)
-        other = seen.setdefault(repr((setting.model, setting.data, train, setting.finetune)), setting)
-        if other is not setting:
-            at = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, setting)]
-            raise UserError(f"workflows/experiments/{experiment.name}.yaml: vary: at {' and at '.join(at)} the runs of "
-                            f"{model.name} are the same; leave one of the two out")  # fmt: skip
-    return settings
-
-
-def _refuse_long_warmup(setting: Variant, experiment: str) -> None:
-    """A run that ends before its rate has reached the peak learns with none of the rates that it was given."""
-    warmup, tokens = setting.train.warmup_tokens, setting.train.tokens
-    if warmup is not None and tokens is not None and warmup >= tokens:
-        at = "".join(f", {axis}={value}" for axis, value in setting.point)
-        where = f"workflows/experiments/{experiment}.yaml: train.warmup_tokens"
-        raise UserError(f"{where}: {warmup:,} is not below the {tokens:,} tokens of {setting.model.name}{at}; write "
-                        "fewer, or a warmup_fraction")  # fmt: skip
 
 
 def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
@@ -154,9 +128,6 @@ def _runs(setting: Variant, hardware: Hardware, experiment: Experiment, workflow
         training = _training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
         yield from (_meter_run(hardware, _pretrain_run(training, seed)) for seed in setting.seeds)
         return
-    batch_key = "batch_size" if setting.train.micro_batch_size == setting.train.batch_size else "micro_batch_size"
-    where = f"experiments/{experiment.name}.yaml: train.{batch_key}"
-    _refuse_uneven(where, getattr(setting.train, batch_key), hardware)
     training = _training(setting, hardware, experiment, tokenize)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
@@ -222,10 +193,7 @@ def _pretrain_run(training: _Training, seed: int) -> Run:
 
 def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
     """The time of a pretraining run on a modeled profile: it depends on the constants of the cost model."""
-    batch_size, trained = pretrain.spec["train"]["batch_size"], pretrain.execution
-    if batch_size % hardware.systems:
-        raise UserError(f"hardware_profiles/{hardware.name}.yaml: systems: {hardware.systems} do not divide the "
-                        f"experiment's train.batch_size {batch_size}; write a multiple of it there")  # fmt: skip
+    trained = pretrain.execution
     spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
         "hardware": hardware_identity(hardware),
         "weights_from": pretrain.spec["hardware"]["name"],

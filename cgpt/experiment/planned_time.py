@@ -17,7 +17,7 @@ from cgpt.experiment import rates
 from cgpt.experiment.run import RUNS_FOLDER, Key, Plan, Run, last_file
 from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
-from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.documents import select_documents
 
 BYTES_PER_TOKEN = 3.0  # of a task's file, roughly, with any tokenizer
 SHORTEST_PADDING = 32  # tokens that the length of a short example is rounded up to a multiple of
@@ -123,7 +123,7 @@ def _task_flops(run: Run, longest: int, per_token: float) -> float | None:
     size = _size(task, task.get("test_split") or task.get("validation_split"))
     if size is None or task.get("output_type") == "generate_until":
         return None
-    documents, choices = len(lm_eval_tasks.documents(task, size.documents)), task.get("doc_to_choice")
+    documents, choices = len(select_documents(task, size.documents)), task.get("doc_to_choice")
     n_passes = documents * (len(choices) if isinstance(choices, list) else 1)
     return n_passes * min(size.tokens, longest) * per_token * SCORING_SHARE
 

@@ -11,7 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cgpt.errors import UserError
 from cgpt.files.cache import cache_folder
+from cgpt.files.json_object import read_object
+from cgpt.files.typed import fill
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
 from cgpt.host import cpu_model
@@ -50,10 +53,10 @@ class Measured:
 def read() -> Measured:
     """Rates and starts measured on this machine; none where there is no whole file of them."""
     try:
-        said = json.loads(path().read_bytes())
-        starts = {str(stage): float(seconds) for stage, seconds in said["start_s"].items()}
-        return Measured(tuple(Rate(**entry) for entry in said["rates"]), starts)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        kept = read_object(path())
+        starts = {stage: float(seconds) for stage, seconds in kept["start_s"].items()}
+        return Measured(tuple(fill(Rate, entry, "rates") for entry in kept["rates"]), starts)
+    except (UserError, ValueError, TypeError, KeyError, AttributeError):
         return Measured()
 
 
@@ -74,13 +77,13 @@ def _kind(rate: Rate) -> tuple[Any, ...]:
 def of_record(path: Path, hardware: Hardware) -> Rate | None:
     """The rate of a finished run by its run.json; None where it was not measured on this machine."""
     try:
-        record = json.loads(path.read_bytes())
+        record = read_object(path)
         if record["host_cpu"] != cpu_model() or record["timing"] != "measured" or not record["tokens_per_s"]:
             return None
         flops_per_token = record["flops"] / record["tokens"]
         return Rate(hardware.device, hardware.kernels, hardware.dtype, record["threads"], flops_per_token,
                     flops_per_token * record["tokens_per_s"])  # fmt: skip
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+    except (UserError, TypeError, KeyError, ZeroDivisionError):
         return None
 
 

@@ -11,7 +11,7 @@ from cgpt.cost.step import training_extrapolated
 from cgpt.experiment import shared_steps
 from cgpt.experiment.planned_time import TimedPlan
 from cgpt.experiment.run import Plan, Run
-from cgpt.formats import aligned
+from cgpt.formats import aligned, count, mebibytes, power
 from cgpt.hardware import Hardware
 from cgpt.spec import Experiment
 
@@ -78,8 +78,8 @@ def as_text(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPrevie
     lines += [
         "",
         f"{experiment.name}: {experiment.question}",
-        f"{_runs(total['runs'])}; {_count(total['tokens'])} tokens, {_power(total['flops'])} FLOPs, {minutes}; "
-        f"largest run about {_mib(total['memory_bytes'])}",
+        f"{_runs(total['runs'])}; {count(total['tokens'])} tokens, {power(total['flops'])} FLOPs, {minutes}; "
+        f"largest run about {mebibytes(total['memory_bytes'])}",
         *_progress(timed),
     ]
     if total["runs_without_minutes"]:
@@ -129,7 +129,7 @@ def _trunks(total: dict[str, Any]) -> list[str]:
     lines = []
     if total["runs_with_trunk"]:
         lines.append(f"shared: {total['runs_with_trunk']} runs go on from a shorter one, which saves "
-                     f"{_count(total['shared_tokens'])} tokens and {_power(total['shared_flops'])} FLOPs; totals and "
+                     f"{count(total['shared_tokens'])} tokens and {power(total['shared_flops'])} FLOPs; totals and "
                      "minutes are without these, a run's own tokens and FLOPs with them")  # fmt: skip
     if total["wsd_runs_apart"]:
         lines.append(f"not shared: {total['wsd_runs_apart']} runs of schedule wsd differ in their length alone, but "
@@ -175,26 +175,14 @@ def _preview(task: TaskPreview) -> list[str]:
 
 def _row(run: Run, finished: bool) -> tuple[str, ...]:
     cost = run.execution
-    counts = (_count(cost.n_parameters), _count(cost.tokens), _power(cost.flops))
+    counts = (count(cost.n_parameters), count(cost.tokens), power(cost.flops))
     minutes = "done" if finished else _minutes(cost.minutes)
-    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, minutes, _mib(cost.memory_bytes))
+    return (run.stage, f"{run.id}  {cost.label}".rstrip(), *counts, minutes, mebibytes(cost.memory_bytes))
 
 
 def _runs(number: int) -> str:
     return "1 run" if number == 1 else f"{number} runs"
 
 
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
-def _power(number: float | None) -> str:
-    return "" if number is None else f"{number:.2e}"
-
-
 def _minutes(number: float | None) -> str:
     return "" if number is None else f"{number:.1f}"
-
-
-def _mib(number: int | None) -> str:
-    return "" if not number else f"{number / 2**20:,.0f} MiB"

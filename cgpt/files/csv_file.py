@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,29 @@ def _csv_cell(value: Any) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\n\r') else text
 
 
-def read_csv(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """The columns of a CSV file and its rows by column. Raises OSError and ValueError, as `read_text`, and ValueError
-    where a line has too few or too many cells."""
+def read_csv(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file by column; where `columns` are named, it has these and no others.
+
+    Raises OSError where it cannot be read, and ValueError, with one line, as `read_text` does, for other columns and
+    where a row has too few or too many cells.
+    """
     try:
         lines = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
         rows = list(lines)
     except csv.Error as error:
         raise ValueError(f"is no CSV ({error})") from None
+    header = lines.fieldnames or []
+    if columns and (missing := [column for column in columns if column not in header]):
+        raise ValueError(f"has no column {', '.join(missing)}")
+    if columns and (unknown := [column for column in header if column not in columns]):
+        raise ValueError(f"has the column {', '.join(unknown)}, which is not known")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ValueError(f"row {number} has too few or too many cells")
-    return tuple(lines.fieldnames or ()), rows
+    return rows
+
+
+def read_numbers(path: Path, columns: Sequence[str], texts: Container[str] = ()) -> list[dict[str, Any]]:
+    """As `read_csv`, with a float in each cell but those of the columns `texts`; None in an empty cell."""
+    return [{key: (cell if key in texts else float(cell)) if cell else None for key, cell in row.items()}
+            for row in read_csv(path, columns)]  # fmt: skip

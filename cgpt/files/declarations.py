@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 from cgpt.errors import UserError
-from cgpt.files.whole import writing
+from cgpt.files.whole import whole_folder
 
 STARTED_WITH = "CGPT_STARTED_WITH"  # environment variable of a workflow's jobs: the folder of the files it started with
 KEPT = Path("results/runs/started")
@@ -26,24 +24,24 @@ def folder_of(root: Path) -> Path:
 
     Raises UserError where these are gone.
     """
-    said = os.environ.get(STARTED_WITH)
-    if not said or not Path(said).is_relative_to((root / KEPT).resolve()):
+    folder = Path(os.environ.get(STARTED_WITH, ""))
+    if not folder.is_relative_to((root / KEPT).resolve()):
         return root
-    if not Path(said).is_dir():
-        raise UserError(f"environment: {STARTED_WITH}: there is no folder {said} any more; start the workflow again")
-    return Path(said)
+    if not folder.is_dir():
+        raise UserError(f"environment: {STARTED_WITH}: there is no folder {folder} any more; start the workflow again")
+    return folder
 
 
 def contents(root: Path) -> dict[str, bytes]:
     """Every declaration below `root` by its path from there, as it is now; what cannot be read is left out."""
-    found = {}
+    files = {}
     for path in sorted(path for pattern in PATTERNS for path in root.glob(pattern)):
         try:
             if stat.S_ISREG(path.stat().st_mode):
-                found[path.relative_to(root).as_posix()] = path.read_bytes()
+                files[path.relative_to(root).as_posix()] = path.read_bytes()
         except OSError:
             continue
-    return found
+    return files
 
 
 def keep(files: dict[str, bytes], root: Path) -> Path:
@@ -52,18 +50,12 @@ def keep(files: dict[str, bytes], root: Path) -> Path:
     folder = (root / KEPT / digest).resolve()
     if folder.is_dir():
         return folder
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
-        try:
+    try:
+        with whole_folder(folder) as part:
             for name, content in files.items():
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 (part / name).write_bytes(content)
-            try:
-                part.rename(folder)
-            except OSError:  # another workflow that started with the same files was first
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    except (OSError, UserError):
+        if not folder.is_dir():  # otherwise another workflow that started with the same files was first
+            raise
     return folder

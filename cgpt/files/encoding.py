@@ -64,6 +64,6 @@ def check_argument(text: str, name: str) -> str:
         except UnicodeError:
             pass
         code = ord(lone[0])
-        said = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half of a character (U+{code:04X})"
-        raise UserError(f"{name}: holds {said}, which is not UTF-8 text; write it in UTF-8, or put it into a file")
+        wrong = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"half of a character (U+{code:04X})"
+        raise UserError(f"{name}: holds {wrong}, which is not UTF-8 text; write it in UTF-8, or put it into a file")
     return text

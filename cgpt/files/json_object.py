@@ -1,4 +1,4 @@
-"""JSON files that hold one object."""
+"""JSON files that hold one object: the one reader of results, of configurations and of what is kept between runs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.errors import UserError
+from cgpt.files.user_files import read_text
 
-MOST_BYTES = 1 << 28  # of a JSON file; vocabularies of a quarter of a million tokens take 40 MB
+MOST_BYTES = 1 << 28  # vocabularies of a quarter of a million tokens take 40 MB
 AGAIN = "get the file again"
 
 
-def read_json(path: Path, remedy: str = AGAIN) -> dict[str, Any]:
-    """A file that holds one JSON object. Raises UserError."""
+def read_object(path: Path, remedy: str = AGAIN, missing: str = "") -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError, which `remedy` ends, or `missing` where there is no such file."""
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: is no file; {remedy}")
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path}: has more than {MOST_BYTES >> 20} MiB; {remedy}")
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        text = read_text(path, MOST_BYTES)
     except FileNotFoundError:
-        raise UserError(f"{path}: is missing; name a checkpoint folder, or run its stage first") from None
+        raise UserError(f"{path}: is missing; {missing or remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError):
-        raw = None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: is no JSON object; {remedy}")
-    return raw
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "is nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: is not JSON ({reason}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds {type(content).__name__}, no JSON object; {remedy}")
+    return content

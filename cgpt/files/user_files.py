@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
-MOST_BYTES = 64 << 20  # of a JSON or CSV file; YAML has a smaller bound of its own
+MOST_BYTES = 64 << 20  # of a CSV file; JSON and YAML have bounds of their own
 
 
 def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
@@ -31,16 +29,3 @@ def read_text(path: Path, most_bytes: int = MOST_BYTES) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not UTF-8 text") from None
-
-
-def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
-    """What a JSON file says. Raises OSError and ValueError, as `read_text`, and ValueError where it is no JSON."""
-    return parse_json(read_text(path, most_bytes))
-
-
-def parse_json(text: str | bytes) -> Any:
-    """What JSON text says. Raises ValueError where it is none, or is nested so deep that Python's reader gives up."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None

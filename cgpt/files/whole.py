@@ -29,7 +29,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Both the file and its folder are on the disk when this returns. Raises UserError where they cannot be written.
     """
-    with whole_file(path) as part, writing(path.parent):
+    with whole_file(path) as part:
         part.write_bytes(content)
 
 
@@ -42,37 +42,35 @@ def whole_file(path: Path) -> Iterator[Path]:
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _part(path)
-    try:
-        yield part
-        with writing(path.parent):
+        try:
+            yield part
             _sync(part)
             os.replace(part, path)
             _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill under a temporary name, which is moved to `path` at the end, so that no half one is ever there.
 
-    Raises UserError where `path` holds something already.
+    Raises UserError where `path` holds something already, the disk is full or the folder cannot be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: is there already and not empty; name a new folder")
-    with writing(path.parent):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _part(path)
-        part.mkdir()
-    try:
-        yield part
-        with writing(path.parent):
+        try:
+            part.mkdir()
+            yield part
             for inner in (*part.rglob("*"), part):
                 _sync(inner)
             os.replace(part, path)
             _sync(path.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class TooMuch(Exception):
 
 @dataclass
 class YamlFile:
-    """What one file says: `value`, the line of each key, and the problems found so far."""
+    """Content of one file: `value`, the line of each key, and the problems noted so far."""
 
     path: str  # as messages print it, relative to the project
     value: Any = None
@@ -70,8 +70,8 @@ def read(path: Path, root: Path, functions: bool = False) -> YamlFile:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         file.lines[()] = mark.line + 1 if mark else 1
-        said = str(getattr(error, "problem", error)).splitlines()[0]
-        file.problem((), f"is not valid YAML ({said}); check indentation, colons, quotes")
+        reason = str(getattr(error, "problem", error)).splitlines()[0]
+        file.problem((), f"is not valid YAML ({reason}); check indentation, colons, quotes")
     except (TooMuch, ValueError) as error:
         file.value, file.lines = {}, {}
         file.problem((), f"{error}; write a text file of `key: value` lines in UTF-8")
@@ -168,3 +168,8 @@ def _number(node: yaml.Node, kind: str, shown: str, keys: Keys, file: YamlFile) 
     except (ValueError, KeyError, OverflowError):
         file.problem(keys, f"{shown} is not a {kind}; write one, or leave out the !!{kind}")
     return REFUSED
+
+
+def as_list(value: Any) -> list[Any]:
+    """A value that may stand alone or in a list, as a list; nothing is an empty one."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

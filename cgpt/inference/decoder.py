@@ -1,4 +1,4 @@
-"""The model one token at a time, with the keys and values of all earlier tokens kept in a cache."""
+"""A model one token at a time, with the keys and values of all earlier tokens kept in a cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cgpt.model.gpt import GPT
 from cgpt.model.ids import check_ids
-from cgpt.model.loglikelihood import padded_length
+from cgpt.model.padding import padded_length
 
 if TYPE_CHECKING:
     from tinygrad import Tensor
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Decoder:
     """A batch of `rows` sequences of up to `length` tokens, each of its own length and independent of the others.
 
-    A layer's cache is (2, B, H, S, D): keys and values, rows, heads, places, head width. What sequence b sees at place
-    t is in row slots[b, t] of it: sequences share what they have in common, and a beam is moved without a copy.
+    A layer's cache is (2, B, H, S, D): keys and values, rows, heads, positions, head width. What sequence b sees at
+    position t is in row slots[b, t] of it: sequences share what they have in common, and beams move without a copy.
     """
 
     def __init__(self, model: GPT, rows: int, length: int):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from cgpt.errors import UserError
 from cgpt.inference.decoder import Decoder
 from cgpt.inference.search import Beams, Ends, Samples
 from cgpt.model.gpt import GPT
-from cgpt.model.loglikelihood import padded_length
+from cgpt.model.padding import padded_length
 from cgpt.recipe.generation_config import GenerationConfig
 
 MAX_ROWS = 16  # sequences decoded at once; each costs little while reading the weights is what takes the time
@@ -20,72 +20,73 @@ MAX_CACHE_BYTES = 2 << 30
 GREEDY = GenerationConfig()
 
 
-def generate(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int | Sequence[int],
-    config: GenerationConfig = GREEDY,
-    stop_ids: Collection[int] = (),
-    stop: Callable[[list[int]], bool] | None = None,
-    on_token: Callable[[int, int], object] | None = None,
-) -> list[list[int]]:
-    """The new tokens of `config.num_return_sequences` continuations of each prompt, one prompt after the other.
+class Generator:
+    """Continues prompts with a model. The decoder of the last call is kept, as the next one can often use it again."""
 
-    A continuation ends before a token of `stop_ids`, after a token with which `stop(its new tokens)` is true, after
-    `max_new_tokens` (one number, or one per prompt), or where the model's context is full. `on_token(continuation,
-    token)` is told every token at once, except in beam search. Raises UserError for prompts that do not fit the model,
-    and for a model whose logits are not finite.
-    """
-    check_prompts(prompts, model.config.seq_len, model.config.vocab_size)
-    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    limits = [min(limit, model.config.seq_len - len(prompt)) for limit, prompt in zip(limits, prompts, strict=True)]
-    searches: list[Samples | Beams | None] = [
-        _search(i, prompt, Ends(stop_ids, stop, limit), config, on_token) if limit > 0 else None
-        for i, (prompt, limit) in enumerate(zip(prompts, limits))
-    ]
-    _run([search for search in searches if search], model, config.rows)
-    return [new for search in searches for new in (search.best() if search else [[]] * config.num_return_sequences)]
+    def __init__(self, model: GPT):
+        self.model = model
+        self.decoder: Decoder | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int | Sequence[int],
+        config: GenerationConfig = GREEDY,
+        stop_ids: Collection[int] = (),
+        stop: Callable[[list[int]], bool] | None = None,
+        on_token: Callable[[int, int], object] | None = None,
+    ) -> list[list[int]]:
+        """The new tokens of `config.num_return_sequences` continuations of each prompt, one prompt after the other.
+
+        A continuation ends before a token of `stop_ids`, after a token with which `stop(its new tokens)` is true, after
+        `max_new_tokens` (one number, or one per prompt), or where the model's context is full.
+        `on_token(continuation, token)` is given every token at once, except in beam search. Raises UserError for
+        prompts that do not fit the model, and for a model whose logits are not finite.
+        """
+        c = self.model.config
+        check_prompts(prompts, c.seq_len, c.vocab_size)
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        searches: list[Samples | Beams] = []
+        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+            ends = Ends(stop_ids, stop, min(limit, c.seq_len - len(prompt)))
+            searches.append(Beams(prompt, ends, config) if config.num_beams > 1
+                            else Samples(prompt, ends, config, i, on_token))  # fmt: skip
+        waiting = deque(search for search in searches if not search.finished)
+        active: dict[int, Samples | Beams] = {}  # by its first row; rows that become free begin the next search
+        if waiting:
+            decoder = self._decoder_for(waiting, config.rows)
+            tokens = np.zeros(decoder.rows, np.int32)
+        while waiting or active:
+            for first in range(0, decoder.rows, config.rows):
+                if first not in active and waiting:
+                    active[first] = waiting.popleft()
+                    *before, tokens[first : first + config.rows] = active[first].prompt
+                    decoder.start(slice(first, first + config.rows), before)
+            logits = decoder.step(tokens)
+            for first, search in list(active.items()):
+                rows = slice(first, first + config.rows)
+                if not np.isfinite(logits[rows]).all():
+                    raise UserError("the model's logits are not finite: its weights are damaged, or its training "
+                                    "diverged; take another checkpoint")  # fmt: skip
+                tokens[rows], parents = search.advance(logits[rows])
+                if search.finished:
+                    del active[first]
+                elif parents is not None:
+                    decoder.reorder(rows, first + parents)
+        return [new for search in searches for new in search.best()]
+
+    def _decoder_for(self, searches: Collection[Samples | Beams], rows_each: int) -> Decoder:
+        """The decoder of the last call where it has the rows and the length, else a new one."""
+        c = self.model.config
+        length = max(len(search.prompt) + search.ends.max_new_tokens for search in searches)
+        affordable = MAX_CACHE_BYTES // (8 * c.n_layer * c.d_model * length)
+        rows = rows_each * min(max(1, min(MAX_ROWS, affordable) // rows_each), len(searches))
+        if self.decoder is None or self.decoder.rows != rows or self.decoder.length < length:
+            self.decoder = Decoder(self.model, rows, padded_length(length, c.seq_len))
+        return self.decoder
 
 
-def _search(
-    i: int, prompt: Sequence[int], ends: Ends, config: GenerationConfig, on_token: Callable[[int, int], object] | None
-) -> Samples | Beams:
-    if config.num_beams > 1:
-        return Beams(prompt, ends, config)
-    first = i * config.num_return_sequences
-    told = (lambda n, token: on_token(first + n, token)) if on_token else None
-    return Samples(prompt, ends, config, (config.seed, i), told)
-
-
-def _run(searches: Sequence[Samples | Beams], model: GPT, n: int) -> None:
-    """Advance every search, each on `n` rows of a batch, to its end. Rows that become free begin the next one."""
-    if not searches:
-        return
-    length = max(len(search.prompt) + search.ends.max_new_tokens for search in searches)
-    affordable = MAX_CACHE_BYTES // (8 * model.config.n_layer * model.config.d_model * length)
-    decoder = _decoder(model, n * min(max(1, min(MAX_ROWS, affordable) // n), len(searches)), length)
-    waiting, active = deque(searches), dict[int, Samples | Beams]()  # by first row
-    tokens = np.zeros(decoder.rows, np.int32)
-    while waiting or active:
-        for first in range(0, decoder.rows, n):
-            if first not in active and waiting:
-                active[first] = waiting.popleft()
-                *before, tokens[first : first + n] = active[first].prompt
-                decoder.start(slice(first, first + n), before)
-        logits = decoder.step(tokens)
-        for first, search in list(active.items()):
-            rows = slice(first, first + n)
-            if not np.isfinite(logits[rows]).all():
-                raise UserError("the model's logits are not finite: its weights are damaged, or its training diverged; "
-                                "take another checkpoint")  # fmt: skip
-            tokens[rows], parents = search.advance(logits[rows])
-            if search.finished:
-                del active[first]
-            elif parents is not None:
-                decoder.reorder(rows, first + parents)
-
-
-def check_prompts(prompts: Sequence[Sequence[int]], seq_len: int, vocab_size: int | None) -> None:
+def check_prompts(prompts: Iterable[Sequence[int]], seq_len: int, vocab_size: int | None) -> None:
     """Raise UserError for prompts that the model cannot take."""
     assert vocab_size is not None, "vocab_size is resolved when the run is planned"
     for prompt in prompts:
@@ -99,11 +100,3 @@ def check_prompts(prompts: Sequence[Sequence[int]], seq_len: int, vocab_size: in
         unknown = [token for token in prompt if not 0 <= token < vocab_size]
         if unknown:
             raise UserError(f"prompt: token {unknown[0]} is unknown; the model's are 0 to {vocab_size - 1}")
-
-
-def _decoder(model: GPT, rows: int, length: int) -> Decoder:
-    """The decoder of the model's last generation where it fits, else a new one."""
-    kept = model.decoder
-    if kept is None or kept.rows != rows or kept.length < length:
-        model.decoder = kept = Decoder(model, rows, padded_length(length, model.config.seq_len))
-    return kept

@@ -1,4 +1,4 @@
-"""The continuations of one prompt while they grow: each on its own, or as the beams of a search."""
+"""Continuations of one prompt while they grow: each on its own, or as the beams of a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from cgpt.inference.sampling import draw, process
 from cgpt.recipe.generation_config import GenerationConfig
 
-NEVER = np.float32(-1e9)  # the score of what is not to be chosen, as in transformers
+NEVER = np.float32(-1e9)  # the score of what is never taken, as in transformers
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,16 @@ class Samples:
         prompt: Sequence[int],
         ends: Ends,
         config: GenerationConfig,
-        seed: Sequence[int],
+        number: int,
         on_token: Callable[[int, int], object] | None = None,
     ):
+        """The prompt with its number among the prompts; `on_token(number of the continuation, token)` is told all."""
         n = config.num_return_sequences
         self.prompt, self.ends, self.config, self._on_token = list(prompt), ends, config, on_token
-        self._random = [np.random.default_rng([*seed, i]) for i in range(n)]
+        self._first = number * n  # of its continuations among those of all prompts
+        self._random = [np.random.default_rng([config.seed, number, i]) for i in range(n)]
         self._new: list[list[int]] = [[] for _ in range(n)]
-        self._open = [True] * n
+        self._open = [ends.max_new_tokens > 0] * n
 
     @property
     def finished(self) -> bool:
@@ -61,7 +63,7 @@ class Samples:
             new.append(draw(scores, self.config, self._random[i]))
             self._open[i] = not self.ends.after(new)
             if self._on_token and new[-1] not in self.ends.stop_ids:
-                self._on_token(i, new[-1])
+                self._on_token(self._first + i, new[-1])
         return [new[-1] for new in self._new], None
 
     def best(self) -> list[list[int]]:
@@ -81,9 +83,9 @@ class Beams:
         self._running: list[list[int]] = [[] for _ in range(n)]
         self._scores = np.full(n, NEVER)  # of the running sequences; at first they are all the same one
         self._scores[0] = 0
-        self._done: list[tuple[np.float32, list[int]]] = []  # best first
+        self._ended = ends.max_new_tokens < 1  # or every candidate for a running sequence was at an end
+        self._done: list[tuple[np.float32, list[int]]] = [(NEVER, [])] * n if self._ended else []  # best first
         self._hopeful = True  # a running sequence may still get among the best
-        self._ended = False  # every candidate for one was at an end
 
     @property
     def finished(self) -> bool:
@@ -132,5 +134,5 @@ class Beams:
 
 def largest(values: np.ndarray, n: int) -> np.ndarray:
     """Indices of the n largest values, largest first; of equal ones, the first."""
-    chosen = np.argpartition(-values, n - 1)[:n]
-    return chosen[np.lexsort((chosen, -values[chosen]))]
+    indices = np.argpartition(-values, n - 1)[:n]
+    return indices[np.lexsort((indices, -values[indices]))]

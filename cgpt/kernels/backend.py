@@ -1,4 +1,4 @@
-"""The operations of a GPT, in two forms: `native` (C and OpenBLAS, for the CPU) and `tinygrad` (any device)."""
+"""A hardware profile made ready: its devices opened, its kernels compiled, the module of operations that it takes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
 from cgpt.kernels.native.blas import blas_core
 
-CPU = Hardware("cpu", "", device="CPU", kernels="native")  # this processor, where no profile is named
+CPU = Hardware("cpu", "", device="CPU", kernels="native")  # where no profile is named
 
 
 def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
-    """Set tinygrad up for a hardware profile, before its first tensor, and return the module of operations to use.
+    """Set tinygrad up for a hardware profile, before its first tensor; returns `native.ops` or `plain.ops`.
 
     `threads` None: those that this process runs already, else one per core granted.
     Raises UserError where a compiler or a device is missing, or where the profile asks for what its kernels have not.
     """
     if problem := unsupported(hardware):
         raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
-    threads = None if threads is None else check_threads(threads)
+    if threads is not None:
+        check_threads(threads)
     open_devices(hardware)
-    if on_host(hardware):
+    if runs_on_host(hardware):
         os.environ["DEV"] = "CPU"
         find_compiler()
         from cgpt.kernels.gc_workaround import release_outside_workers  # imports tinygrad, which reads DEV
-        from cgpt.kernels.plain.renderer import use_own_cache, use_own_renderer
+        from cgpt.kernels.plain.renderer import replace_renderer, set_cache
 
-        use_own_cache()
-        use_own_renderer(threads or granted_cores())
+        set_cache()
+        replace_renderer(threads or granted_cores())
         release_outside_workers()
     if hardware.device.startswith("WSE"):
         from cgpt.kernels import wse
@@ -45,55 +46,53 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
         return native_ops
     from tinygrad.helpers import ALLREDUCE_CAST, BEAM
 
-    from cgpt.kernels.plain import ops
+    from cgpt.kernels.plain import ops as plain_ops
 
     BEAM.value = hardware.beam
-    ALLREDUCE_CAST.value = 0  # what the devices' shares of a gradient add up to is rounded once, after the sum
-    return ops
+    ALLREDUCE_CAST.value = 0  # the devices' shares of a gradient are summed in float32 and rounded once, afterwards
+    return plain_ops
 
 
 def open_devices(hardware: Hardware) -> None:
-    """Open the devices of a profile, before anything else is done for a run on them; the host's cores always are.
+    """Open the tinygrad devices of a profile, before anything else is done for a run; the host needs none.
 
     Raises UserError, one line, where one cannot be opened or does not have the profile's type.
     """
-    if on_host(hardware):
+    if runs_on_host(hardware):
         return
     os.environ["DEV"] = hardware.device.split(":")[0]
     from tinygrad import Device, dtypes
 
-    from cgpt.kernels.plain.renderer import use_own_cache
+    from cgpt.kernels.plain.renderer import set_cache
 
-    use_own_cache()
-
+    set_cache()
     where = f"hardware_profiles/{hardware.name}.yaml"
     for device in [hardware.placement] if isinstance(hardware.placement, str) else hardware.placement:
         try:
             has_type = getattr(dtypes, hardware.dtype) in Device[device].renderer.supported_dtypes()
         except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{where}: device: {device} cannot be opened here ({said}); {_instead(hardware)}") from None
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{where}: device: {device} cannot be opened here ({line}); {_remedy(hardware)}") from None
         if not has_type:
             raise UserError(f"{where}: dtype: {hardware.dtype} is not what {device} and its compiler here can do; "
                             "write float32, or install one that can (for CUDA: NVRTC)")  # fmt: skip
 
 
-def _instead(hardware: Hardware) -> str:
-    """What to do where a device is not there."""
+def _remedy(hardware: Hardware) -> str:
     if hardware.timing == "modeled":
         return f"for its modeled times run `python -m cgpt forecast --hardware {hardware.name}`"
     fewer = ", write fewer `systems`" if hardware.systems > 1 else ""
     return f"install its driver and compiler{fewer}, or name another profile under `hardware:`"
 
 
-def on_host(hardware: Hardware) -> bool:
+def runs_on_host(hardware: Hardware) -> bool:
     """Whether a profile's kernels run on this machine's cores: a CPU, or a device that is modeled on one."""
     return hardware.device.split(":")[0] in ("CPU", "WSE")
 
 
-def description(hardware: Hardware) -> str | None:
-    """What compiled the kernels, for a run's record; None off the CPU."""
-    if not on_host(hardware):
+def describe_kernels(hardware: Hardware) -> str | None:
+    """Compiler, forced level and OpenBLAS core of the kernels, for a run's record; None off the host."""
+    if not runs_on_host(hardware):
         return None
     compiler = find_compiler().version + ("" if level() == "native" else f" for {level()}")
     if hardware.kernels != "native":

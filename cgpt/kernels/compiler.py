@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +22,7 @@ from cgpt.host import cpu_flags, cpu_model
 
 SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c")
 FLAGS = (
-    "-std=gnu11", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
+    "-std=gnu2x", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
     # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning, so divergence is seen.
     "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-freciprocal-math",
 )  # fmt: skip
@@ -31,14 +30,14 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Compiler:
-    """A clang: `command` starts it with clang's arguments, `version` is the first line that it says of itself."""
+    """A clang. `command` starts it and takes clang's arguments; `version` is the first line of its `--version`."""
 
     name: str  # CC, clang or zig
     command: tuple[str, ...]
     version: str
 
     def run(self, *arguments: str, source: bytes = b"") -> bytes:
-        """Compile, `source` being its standard input; what it writes to its standard output. Raises UserError."""
+        """Its standard output for these arguments and `source` on standard input. Raises UserError where it fails."""
         folder = str(cache_folder() / "zig")
         environment = {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder} if self.name == "zig" else {}
         done = subprocess.run(
@@ -50,7 +49,7 @@ class Compiler:
         return done.stdout
 
     def processor_arguments(self, level: str) -> list[str]:
-        """What has it compile for a level of x86-64, or for this very processor where that is `native`."""
+        """Arguments to compile for a level of x86-64, or for this very processor where that is `native`."""
         if host.machine() == host.ARM:
             return ["-mcpu=native"]  # older clangs refuse -march=native on ARM
         if host.machine() != host.X86:
@@ -58,7 +57,7 @@ class Compiler:
         return [f"-mcpu={level.replace('-', '_')}" if self.name == "zig" else f"-march={level}"]
 
     def object_arguments(self) -> list[str]:
-        """What has it write ELF for this architecture, on any system."""
+        """Arguments to write ELF for this architecture, on any system."""
         if self.name != "zig":
             return [f"--target={host.machine()}-none-unknown-elf"]
         return ["-target", f"{host.machine()}-linux-gnu"]
@@ -67,15 +66,14 @@ class Compiler:
 @cache
 def find_compiler() -> Compiler:
     """Return the compiler in use: CC, else clang, else zig. Raises UserError where there is none."""
-    chosen = os.environ.get("CC") or shutil.which("clang")
-    if chosen:
-        name = "CC" if os.environ.get("CC") else "clang"
-        if not shutil.which(chosen):
-            raise UserError(f"environment: CC: '{chosen}' is not a program; name a clang, or unset CC")
-        version = _version(chosen)
+    clang = os.environ.get("CC") or shutil.which("clang")
+    if clang:
+        if not shutil.which(clang):
+            raise UserError(f"environment: CC: '{clang}' is not a program; name a clang, or unset CC")
+        version = _version(clang)
         if "clang" not in version:
-            raise UserError(f"environment: CC: '{chosen}' is not a clang ({version}); name a clang, or unset CC")
-        return Compiler(name, (chosen,), version)
+            raise UserError(f"environment: CC: '{clang}' is not a clang ({version}); name a clang, or unset CC")
+        return Compiler("CC" if os.environ.get("CC") else "clang", (clang,), version)
     package = importlib.util.find_spec("ziglang")
     if package is None or package.origin is None:
         raise UserError(
@@ -89,7 +87,7 @@ def find_compiler() -> Compiler:
 
 
 def target() -> tuple[str, ...]:
-    """What decides whether machine code compiled at another time is right here: compiler, processor and level."""
+    """Compiler, processor and level: machine code may be used where all of them are the same."""
     compiler = find_compiler()
     return (compiler.name, compiler.version, cpu_model(), cpu_flags(), host.level())
 
@@ -105,8 +103,8 @@ def build_library() -> Path:
     library = cache_folder() / f"kernels-{key}.so"
     beside = library.with_suffix(".sha256")
     if not _is_whole(library, beside):
-        on_macos = platform.system() == "Darwin"  # where clang's own default suits all processors that there are
-        arguments = [] if on_macos else find_compiler().processor_arguments(host.level())
+        # On macOS clang's own default suits all processors that there are.
+        arguments = [] if host.is_macos() else find_compiler().processor_arguments(host.level())
         content = compile_library(folder / "gpt.c", arguments)
         write_whole(library, content)
         write_whole(beside, hashlib.sha256(content).hexdigest().encode())
@@ -128,9 +126,9 @@ def compile_library(source: Path, arguments: Sequence[str]) -> bytes:
         return part.read_bytes()
 
 
-def _error(said: bytes) -> str:
+def _error(message: bytes) -> str:
     """The first line that calls itself an error, else the last one."""
-    lines = said.decode(errors="replace").strip().splitlines() or ["no message"]
+    lines = message.decode(errors="replace").strip().splitlines() or ["no message"]
     return next((line for line in lines if "error:" in line), lines[-1])
 
 

@@ -17,7 +17,7 @@ from tinygrad.runtime.ops_cpu import CPUAllocator, CPUWorker
 
 
 def release_outside_workers() -> None:
-    """What waits for the device before it frees memory does so in a thread of its own, when a worker comes upon it."""
+    """Have a worker that frees a graph or a buffer do so in another thread, where it may wait for the device."""
     for owner, name in ((HCQGraph, "__del__"), (CPUAllocator, "_free")):
         function = getattr(owner, name)
         if not hasattr(function, "outside_workers"):

@@ -67,7 +67,7 @@ def read(tensor: Tensor) -> np.ndarray:
 
 
 def split(batch: Tensor) -> Tensor:
-    """The same tensor with its rows shared out among the devices that hold it, if they can be shared evenly."""
+    """The tensor with its rows shared out among the devices that hold it, if they can be shared evenly."""
     devices = batch.device
     if isinstance(devices, str) or batch.shape[0] % len(devices):
         return batch

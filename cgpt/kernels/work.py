@@ -1,4 +1,4 @@
-"""What the kernels of a device did: calls, floating-point operations and bytes, by layer and phase of the step."""
+"""Work of the kernels on each of tinygrad's devices: calls, floating-point operations and bytes, by layer and phase."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Work:
-    """One call of a kernel. `layer` is the number of its block; None is embedding, head, optimizer, or not known."""
+    """Work of one call of a kernel. `layer` numbers its block; None is embedding, head, optimizer, or not known."""
 
     kernel: str
     layer: int | None
@@ -29,7 +29,7 @@ _context: ContextVar[tuple[int | None, str]] = ContextVar("layer and phase", def
 
 @contextlib.contextmanager
 def labelled(layer: int | None = None, phase: str | None = None) -> Iterator[None]:
-    """Kernels called inside belong to this layer, or phase; what is None stays as it was."""
+    """Kernels called inside belong to this layer or phase; one that is None stays as it is outside."""
     outer_layer, outer_phase = _context.get()
     token = _context.set((outer_layer if layer is None else layer, phase or outer_phase))
     try:
@@ -44,7 +44,7 @@ def label() -> tuple[int | None, str]:
 
 
 class Meter:
-    """Counts the calls on a device from 0 or since it was last reset."""
+    """Counts of the calls on a device since the last reset."""
 
     def __init__(self) -> None:
         self.calls: Counter[Work] = Counter()
@@ -57,10 +57,13 @@ class Meter:
         """Start from 0."""
         self.calls.clear()
 
-    def total(self, quantity: str, **wanted: Any) -> float:
-        """Sum of `flops`, `bytes_read` or `bytes_written` over the calls with these values, such as layer=0."""
-        chosen = (w for w in self.calls if all(getattr(w, key) == value for key, value in wanted.items()))
-        return sum(self.calls[work] * getattr(work, quantity) for work in chosen)
+    def total(self, quantity: str, **fields: Any) -> float:
+        """Sum of `flops`, `bytes_read` or `bytes_written` over the calls with these fields, such as layer=0."""
+        return sum(
+            n * getattr(work, quantity)
+            for work, n in self.calls.items()
+            if all(getattr(work, key) == value for key, value in fields.items())
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per kernel, layer and phase, as in Work, with n_calls and the sums over them."""
@@ -74,5 +77,5 @@ class Meter:
 
 @cache
 def meter(device: str) -> Meter:
-    """The meter of a device, such as `WSE:1`."""
+    """The meter of a tinygrad device, such as `WSE:1`."""
     return Meter()

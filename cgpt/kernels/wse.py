@@ -1,7 +1,7 @@
 """The tinygrad device `WSE`: tensors live and kernels run on this machine's cores, and every kernel is metered.
 
-`WSE`, `WSE:1` ... are the systems of a cluster. The arithmetic is the CPU's, bit for bit; what a wafer-scale engine
-would take for it is the business of the cost model. tinygrad finds the device as one of its own runtime modules.
+`WSE`, `WSE:1` ... are the systems of a cluster. The arithmetic is the CPU's, bit for bit; the seconds of a wafer-scale
+engine are the cost model's. tinygrad finds the device as one of its runtime modules.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def register() -> None:
 
 
 class WSEDevice(CPUDevice):
-    """One system."""
+    """One system, as tinygrad opens it."""
 
     def __init__(self, device: str = ""):
         super().__init__(device)

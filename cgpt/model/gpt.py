@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tinygrad import Tensor
 
     from cgpt.data.end_tokens import EndTokens
-    from cgpt.inference.decoder import Decoder
     from cgpt.kernels.tensors import Placement
 
 
@@ -101,7 +100,8 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
 class GPT:
     """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
-    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in.
+    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in; `ends` are the
+    tokens that begin and end its texts, where a checkpoint names them.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class GPT:
         ops: ModuleType,
         device: Placement = None,
         dtype: str = "float32",
+        ends: EndTokens | None = None,
     ):
         from cgpt.kernels.tensors import realized
 
@@ -118,16 +119,21 @@ class GPT:
         if shapes != parameter_shapes(config):
             wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
             raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
-        self.config, self.ops, self.device, self.dtype = config, ops, device, dtype
+        self.config, self.ops, self.device, self.dtype, self.ends = config, ops, device, dtype, ends
         self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
         self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
-        self.decoder: Decoder | None = None  # that of the last generation
-        self.ends: EndTokens | None = None  # those that its checkpoint names
 
     @classmethod
-    def on(cls, hardware: Hardware, config: Model, params: dict[str, np.ndarray], threads: int | None = None) -> GPT:
+    def on(
+        cls,
+        hardware: Hardware,
+        config: Model,
+        params: dict[str, np.ndarray],
+        threads: int | None = None,
+        ends: EndTokens | None = None,
+    ) -> GPT:
         """A model on the devices of a hardware profile, with its kernels and type. Raises UserError, as `prepare`."""
-        return cls(config, params, backend.prepare(hardware, threads), hardware.placement, hardware.dtype)
+        return cls(config, params, backend.prepare(hardware, threads), hardware.placement, hardware.dtype, ends)
 
     def weight(self, name: str) -> Tensor:
         """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
@@ -157,14 +163,14 @@ class GPT:
         return self.weight(WTE if self.config.tie_embeddings else HEAD)
 
     def attention_scale(self, layer: int) -> float:
-        """What products of queries and keys of a layer are multiplied with."""
+        """Multiplier of a layer's products of queries and keys."""
         return parametrization.attention_scale(self.config, layer)
 
     def hidden(
         self, x: Tensor, independent: bool = False, attention: Callable[[int, Tensor], Tensor] | None = None
     ) -> Tensor:
-        """Input of the first layer -> last layer's normed activations, both (B, T, C). What logits are multiplied with
-        is in the latter already.
+        """Input of the first layer -> last layer's normed activations, both (B, T, C), in which the multiplier of the
+        logits is already.
 
         `attention` takes a layer's number and its qkv (B, T, 3 C) and returns (B, T, C); default: causal attention.
         """

@@ -27,6 +27,8 @@ from cgpt.spec import Dataset
 from cgpt.stages.baseline import refuse_one_label
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.decoding import n_new_tokens
+from cgpt.tasks.documents import render_documents
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.tasks.lm_eval_tasks import where
 
 Requests = Sequence[tuple[str, str | int]]  # of one document: prompts, with an answer or the most tokens of one
@@ -174,23 +176,22 @@ def _check(use: TaskUse, dataset: Dataset | None, sources: Mapping[str, Path], f
     if not use.scored:
         return TaskPreview(task["task"], 0, n_documents=len(labelled), prompt=labelled[0].prompt,
                            answer=labelled[0].target.strip(), trained=True)  # fmt: skip
-    requests, answer = lm_eval_tasks.rendered(task, folder)
+    requests, answer = render_documents(task, folder)
     (prompt, _), *_ = requests[0]
     cut = _count_cut(use, requests, tokenizers)
     unit = "tokens" if all(tokenizers[reader] for reader in use.scored) else "bytes"
     return TaskPreview(task["task"], n_shot, None, len(requests), prompt, answer, cut, unit)
 
 
-def _check_training(use: TaskUse, folder: Path, tokenizers: Mapping[Reader, Any]) -> Sequence[lm_eval_tasks.Example]:
+def _check_training(use: TaskUse, folder: Path, tokenizers: Mapping[Reader, Any]) -> Sequence[Example]:
     """The labelled examples, with those for validation, of the last of the trainings, all of which are checked."""
     task, examples = use.task, []
     for reader, n_labels, max_validation in sorted(use.trained, key=str):
-        examples = lm_eval_tasks.labelled_examples(task, folder, n_labels)
+        examples = read_labelled_examples(task, folder, n_labels)
         if reader is None:
             refuse_one_label(task, examples)
         else:
-            validation = lm_eval_tasks.validation_split(task)
-            examples += lm_eval_tasks.examples(task, folder, validation, max_validation)
+            examples += read_examples(task, folder, validation_split_of(task), max_validation)
             _refuse_long_answers(task, examples, reader, tokenizers[reader])
     return examples
 
@@ -242,9 +243,7 @@ def _is_cut(requests: Requests, reader: Reader, tokenizer: Any) -> bool:
     return False
 
 
-def _refuse_long_answers(
-    task: dict[str, Any], examples: Sequence[lm_eval_tasks.Example], reader: Reader, tokenizer: Any
-) -> None:
+def _refuse_long_answers(task: dict[str, Any], examples: Sequence[Example], reader: Reader, tokenizer: Any) -> None:
     for example in examples if tokenizer else ():
         n_tokens = len(tokenizer.encode(example.target, add_special_tokens=False))
         if n_tokens > reader.seq_len:

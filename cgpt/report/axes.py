@@ -1,15 +1,15 @@
-"""The axes along which an experiment varies, and its rows beside them: columns of a table and lines of a figure."""
+"""The axes along which an experiment varies, their values as people read them, and rows beside an axis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cgpt.experiment.rules import LENGTHS
-from cgpt.report.rows import COLUMN_KEYS, Row, as_value, column_key
-from cgpt.spec import Experiment
+from cgpt.report.columns import Row
+from cgpt.spec import LENGTHS, Experiment
 
+DEFAULT = "default"  # a value of an axis that the experiment leaves empty, which says what stands there itself
 AT = "at"  # the key that `beside` adds to a row: its value of the axis, None where the axis does not touch it
 OTHER_TOKENS = ("data.vocab_size", "data.tokenizer", "model.vocab_size")
 OTHER_TEXT = ("data.corpus", "data.validation_fraction")
@@ -57,9 +57,8 @@ def axes_of(experiment: Experiment, rows: Iterable[Row]) -> list[Axis]:
     axes = []
     for name, given in experiment.vary.items():
         written = [as_value(value) for value in given]
-        there = dict.fromkeys(
-            point[name] for point in points if name in point
-        )  # a default is there as what it stands for
+        # A default is there as what it stands for.
+        there = dict.fromkeys(point[name] for point in points if name in point)
         values = sorted(there, key=lambda value: written.index(value) if value in written else len(written))
         axis = Axis(name, tuple(values))
         if len(values) > 1:
@@ -74,13 +73,13 @@ def beside(rows: Iterable[Row], axis: Axis | None) -> list[Row]:
     changed: dict[str, Any] = {"data": ""} if axis.name == "data.corpus" else {}
     changed |= {"n_parameters": None} if axis.name.startswith(("model.", "data.")) else {}
     return [
-        row | changed | {AT: row["point"].get(axis.name), "setting": setting(rest), "point": rest}
+        row | changed | {AT: row["point"].get(axis.name), "setting": setting_text(rest), "point": rest}
         for row in rows
         for rest in [{name: value for name, value in row["point"].items() if name != axis.name}]
     ]
 
 
-def setting(point: dict[str, Any]) -> str:
+def setting_text(point: dict[str, Any]) -> str:
     """`train.lr=0.001, ...`: a point of the axes as text."""
     return ", ".join(f"{name}={value_text(value)}" for name, value in point.items())
 
@@ -92,17 +91,8 @@ def value_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def columns(rows: Sequence[Row]) -> dict[tuple, Row]:
-    """A row of each column (COLUMN_KEYS), in the order of the rows. What an axis does not touch has no column of its
-    own: the learning rate of pretraining is nothing to a model trained from scratch on a task."""
-    every = {column_key(row): row for row in rows}
-    most = max((len(row["point"]) for row in every.values()), default=0)
-    return {key: row for key, row in every.items()
-            if len(row["point"]) == most or not any(len(other["point"]) > len(row["point"]) and belongs(row, other)
-                                                    for other in every.values())}  # fmt: skip
-
-
-def belongs(row: Row, column: Row) -> bool:
-    """Whether a result stands in this column: it is the same but for axes that do not touch the result."""
-    same = all(row[key] == column[key] for key in COLUMN_KEYS if key != "setting")
-    return same and row["point"].items() <= column["point"].items()
+def as_value(written: Any) -> Any:
+    """A value of an axis as a point has it: lists as one word, and a word for none."""
+    if written is None:
+        return DEFAULT
+    return "+".join(map(str, written)) if isinstance(written, (list, tuple)) else written

@@ -5,51 +5,52 @@ Each is an SVG and a PNG, and equal results give equal bytes.
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.files.whole import write_whole
 from cgpt.formats import short
-from cgpt.records import ANSWER_BITS, LABELS, read_loss
-from cgpt.report.rows import (
+from cgpt.records import ANSWER_BITS, read_loss
+from cgpt.report.columns import (
     COLUMN_KEYS,
     Row,
-    collect,
     column_key,
     column_names,
     grouped,
     mean,
-    output_folder,
     series,
     series_order,
+    tasks_of,
 )
+from cgpt.report.figure import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    handle,
+    legend_below,
+    log_ticks,
+    new_figure,
+    note,
+    styles_of,
+    write_figures,
+)
+from cgpt.report.labels import LABELS
+from cgpt.report.rows import collect, output_folder
 from cgpt.report.score_table import metric_text
 from cgpt.spec import PARAMETRIZATIONS, Experiment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from cgpt.experiment.run import Plan
 
-# Okabe and Ito's colours, told apart in every common form of colour blindness; their yellow is too pale for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-GREY = "#595959"
+BASELINE: dict[str, Any] = {"linestyle": ":"}
 CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
 MOST_INSIDE = 6  # entries of a legend, or labels of points, that do not cover what is drawn
 MOST_INCHES = 16.0  # of a figure's width
 BARS = "bars: sd over seeds, where n=1 the standard error over documents"
-_STYLE: Any = {
-    "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
-    "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6,
-    "lines.markersize": 4.5, "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 200,
-}  # fmt: skip
 
 
 def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
@@ -65,19 +66,8 @@ def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = Fals
         "compute": lambda: compute_figure(pretrained),
     }
     folder = output_folder(experiment, rows, results)
-    for name, draw in figures.items():
-        write_figure(folder / "figures" / name, draw)
+    write_figures(folder, figures)
     return folder
-
-
-def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
-    """Draw in the look of all figures and write `path`.svg and `path`.png."""
-    import matplotlib
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
-        matplotlib.rcParams.update(_STYLE)
-        _save(draw(), path)
 
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
@@ -108,7 +98,7 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
     if not scores:
         return note("This experiment has no tasks.")
-    tasks = _tasks(scores, task_order)
+    tasks = tasks_of(scores, task_order)
     scores, titles = _labels_to_titles(scores, tasks)
     looks = _looks(scores)
     models = column_names([row for row in scores if row["condition"] != "bag of words"])
@@ -116,20 +106,16 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     across = min(len(tasks), 3 if len(tasks) != 4 else 2, max(1, int(MOST_INCHES / wide)))
     down = math.ceil(len(tasks) / across)
     labels = 0.06 * max(map(len, models.values()), default=0) if len(models) > 3 else 0.0
-    figure, panels = new_figure(across, down, width=max(6.0, wide * across), height=3.0 * down + 0.6 + labels)
+    figure, panels = new_figure(across, down, max(6.0, wide * across), 3.0 * down + 0.6 + labels, used=len(tasks))
     for axes, task in zip(panels, tasks, strict=False):
         _task_panel(axes, [row for row in scores if row["task"] == task], looks, list(models))
         axes.set_title(titles[task], fontweight="bold")
     turned = 40 if len(models) <= MOST_INSIDE else 90  # steep where slanted names would lie on each other
     slanted: dict[str, Any] = {"rotation": turned, "ha": "right", "rotation_mode": "anchor"} if len(models) > 3 else {}
     slanted |= {"va": "center"} if turned == 90 else {}
-    for place, axes in enumerate(panels[: len(tasks)]):
-        lowest = place + across >= len(tasks)
-        axes.set_xticks(
-            range(len(models)), list(models.values()) if lowest else [""] * len(models), fontsize=9, **slanted
-        )
-    for axes in panels[len(tasks) :]:
-        axes.set_axis_off()
+    for n, axes in enumerate(panels[: len(tasks)]):
+        labels_below = list(models.values()) if n + across >= len(tasks) else [""] * len(models)
+        axes.set_xticks(range(len(models)), labels_below, fontsize=9, **slanted)
     handles = _handles(looks, scores)
     ncols = min(len(handles), 5 if across > 2 else 3)
     figure.legend(handles=handles, loc="outside lower center", ncols=ncols, title=BARS, title_fontsize=9)
@@ -151,21 +137,21 @@ def answers_figure(
     def name(row: Row) -> str:
         return f"{series(row)}, {kinds[row['pretrain_run']]}" if several else series(row)
 
-    tasks = _tasks([row for row in scores if row["metric"] == ANSWER_BITS], task_order)
+    tasks = tasks_of((row for row in scores if row["metric"] == ANSWER_BITS), task_order)
     if not tasks:
         return note("No pretrained model has bits per byte of a correct answer.")
     across = min(len(tasks), 5)
     down = 2 * math.ceil(len(tasks) / across)
     figure, panels = new_figure(across, down, width=max(6.0, 2.6 * across), height=2.2 * down + 0.8)
     pairs = [(panels[n], panels[n + across]) for n in range(len(panels)) if n // across % 2 == 0]
-    looks = {kind: {**look, "fillstyle": "none"} if place else look for place, (kind, look) in
-             enumerate(_looks(scores, name).items())}  # fmt: skip
+    first, *others = _looks(scores, name).items()
+    looks = dict([first, *((kind, {**look, "fillstyle": "none"}) for kind, look in others)])
     for (upper, lower), task in zip(pairs, tasks, strict=False):
         of_task = [row for row in scores if row["task"] == task]
-        _against_loss(
-            upper, [row for row in of_task if row["metric"] == ANSWER_BITS], losses, looks, name, labelled=True
-        )
-        _against_loss(lower, [row for row in of_task if row["primary"]], losses, looks, name, labelled=False)
+        answer_bits = [row for row in of_task if row["metric"] == ANSWER_BITS]
+        primary = [row for row in of_task if row["primary"]]
+        _against_loss(upper, answer_bits, losses, looks, name, labelled=True)
+        _against_loss(lower, primary, losses, looks, name, labelled=False)
         upper.set_title(task, fontweight="bold")
         upper.set_ylabel("bits per byte\nof the correct answer")
         upper.tick_params(labelbottom=False)
@@ -228,21 +214,14 @@ def _parametrizations(plan: Plan) -> dict[str, str]:
     return {run.id: PARAMETRIZATIONS[run.spec["model"]["parametrization"]] for run in plan.of("pretrain")}
 
 
-def _tasks(scores: list[Row], task_order: tuple[str, ...]) -> list[str]:
-    """The tasks of these scores, in the experiment's order."""
-    found = {row["task"] for row in scores}
-    return [task for task in task_order if task in found] + sorted(found - set(task_order))
-
-
 def _looks(scores: list[Row], name: Callable[[Row], str] = series) -> dict[str, dict[str, Any]]:
-    """How each condition is drawn, in the order of the legend: models as points, the baseline as a line."""
+    """The look of each condition, in the order of the legend: models are points, the baseline is a line."""
     looks: dict[str, dict[str, Any]] = {}
     for row in sorted(scores, key=series_order):
         if name(row) not in looks:
-            place = len(looks) % len(COLOURS)
-            points = {"linestyle": "", "marker": MARKERS[place]}
-            line = {"linestyle": ":"}
-            looks[name(row)] = {"color": COLOURS[place], **(line if row["condition"] == "bag of words" else points)}
+            n = len(looks) % len(COLOURS)
+            marks = BASELINE if row["condition"] == "bag of words" else {"linestyle": "", "marker": MARKERS[n]}
+            looks[name(row)] = {"color": COLOURS[n], **marks}
     return looks
 
 
@@ -315,79 +294,6 @@ def name_metric(axes: Axes, row: Row) -> None:
     axes.set_ylabel(metric_text(row) + lower)
 
 
-def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """A figure of that size in inches, and its panels row by row."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    return figure, list(figure.subplots(down, across, squeeze=False).flat)
-
-
-def note(text: str) -> Figure:
-    """A figure that says why there is none."""
-    figure, (axes,) = new_figure()
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center")
-    return figure
-
-
-def styles_of(columns: Sequence[Any]) -> dict[Any, dict[str, Any]]:
-    """A colour and a marker for each; after seven the colours come again with other markers."""
-    many = len(COLOURS)
-    return {
-        column: {"color": COLOURS[place % many], "marker": MARKERS[(place + place // many) % many]}
-        for place, column in enumerate(columns)
-    }
-
-
 def _named(column: tuple, name: str, runs: list[Row]) -> str:
     seeds = sum(column_key(row) == column for row in runs)
     return f"{name}, {short(column[0])} parameters" + (f", n={seeds}" if seeds > 1 else "")
-
-
-def handle(label: str, **look: Any) -> Any:
-    """An entry of a legend."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **{"markersize": 4, **look})
-
-
-def legend_below(figure: Figure, handles: list[Any]) -> None:
-    """A legend of many entries under the panels, with the figure made as large as it needs."""
-    longest = max(len(entry.get_label()) for entry in handles)
-    width, height = figure.get_size_inches()
-    n_columns = max(1 if longest > 50 else 2, min(4, int(width / (0.075 * longest + 0.7))))
-    rows = math.ceil(len(handles) / n_columns)
-    figure.set_size_inches(max(width, n_columns * (0.075 * longest + 0.7)), height + 0.2 * rows + 0.1)
-    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns)
-
-
-def log_ticks(axis: Axis) -> None:
-    """Numbers at 1, 2 and 5 where the axis spans less than two decades, else at each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
-    axis.set_major_formatter(FuncFormatter(_power_of_ten if high >= 1e13 else lambda value, _: _brief(value)))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _brief(value: float) -> str:
-    if value < 1:
-        return f"{value:g}"
-    return short(value).replace(".00", "").replace(".0", "")
-
-
-def _power_of_ten(value: float, _position: Any) -> str:
-    """2e13 as 2·10^13, and 1e13 as 10^13."""
-    exponent = math.floor(math.log10(value) + 1e-9)
-    factor = round(value / 10**exponent)
-    return rf"$10^{{{exponent}}}$" if factor == 1 else rf"${factor}\cdot10^{{{exponent}}}$"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Both formats without date and program name, so that equal results give equal bytes."""
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, metadata=metadata)
-        write_whole(path.with_name(f"{path.name}.{kind}"), content.getvalue())

@@ -1,11 +1,11 @@
-"""What a reader must be told of a cell before trusting it, by rules that are stated under the table."""
+"""Warnings of cells that a reader must not trust without looking, by rules that are stated under the table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgpt.report.rows import Row
-from cgpt.report.scales import number
+from cgpt.formats import score
+from cgpt.report.columns import Row
 from cgpt.scaling.seeds import APART, TIMES_ERROR, TIMES_RANGE, apart
 
 MARK = "†"
@@ -24,21 +24,21 @@ LOSS_RULE = f"{MARK} seed apart: {_GAP} {100 * APART:.0f} % of the loss; it is p
 
 
 def score_flags(seeds: Sequence[Row]) -> list[str]:
-    """What is strange about one metric of one setting, a row per seed: one answer to all documents, a seed apart."""
+    """Warnings of one metric of one setting, a row per seed: one answer to all documents, a seed apart."""
     flags = []
     of_answers = seeds[0]["scale"].high is not None  # the others, such as perplexity, are of likelihoods
     alike = [row for row in seeds if of_answers and (row["commonest_answer_share"] or 0) >= ONE_ANSWER_SHARE
              and row["n_samples"] >= LEAST_DOCUMENTS]  # fmt: skip
     if alike:
         answers = [(row["commonest_answer"][:MOST_SHOWN], row["commonest_answer_share"]) for row in alike]
-        said = dict.fromkeys(f"'{answer}' to {_percent(share)}" for answer, share in answers)
-        flags.append(f"one answer{_of_seeds(alike, seeds)}: {', '.join(said)} of the documents")
+        shares = dict.fromkeys(f"'{answer}' to {100 * share:.3g} %" for answer, share in answers)
+        flags.append(f"one answer{_of_seeds(alike, seeds)}: {', '.join(shares)} of the documents")
     errors = [row["stderr"] for row in seeds if row["stderr"] is not None]
     return flags + _apart(seeds, "value", seeds[0]["scale"].span, max(errors, default=None))
 
 
 def loss_flags(runs: Sequence[Row]) -> list[str]:
-    """What is strange about the validation loss of one setting, a row per seed."""
+    """Warnings of the validation loss of one setting, a row per seed."""
     known = [row for row in runs if row["validation_loss"] is not None]
     unknown = [row for row in runs if row["validation_loss"] is None]
     flags = [f"no validation loss{_of_seeds(unknown, runs)}"] if unknown else []
@@ -46,12 +46,12 @@ def loss_flags(runs: Sequence[Row]) -> list[str]:
 
 
 def notes(flags: Sequence[tuple[str, str]], rules: Sequence[str]) -> list[str]:
-    """Sentences under a table: what is flagged, as (place, flag) pairs, like ones together, and their rules."""
-    places: dict[str, list[str]] = {}
-    for place, flag in flags:
-        places.setdefault(flag, []).append(place)
-    told = [f"{MARK} {'; '.join(dict.fromkeys(of_flag))}: {flag}." for flag, of_flag in places.items()]
-    return told + [rule for rule in rules if any(flag.startswith(rule[2:].partition(":")[0]) for flag in places)]
+    """Sentences under a table: its flags, given as (cell, flag) pairs, like ones together, and their rules."""
+    cells: dict[str, list[str]] = {}
+    for cell, flag in flags:
+        cells.setdefault(flag, []).append(cell)
+    sentences = [f"{MARK} {'; '.join(dict.fromkeys(of_flag))}: {flag}." for flag, of_flag in cells.items()]
+    return sentences + [rule for rule in rules if any(flag.startswith(rule[2:].partition(":")[0]) for flag in cells)]
 
 
 def _apart(rows: Sequence[Row], key: str, span: float | None, stderr: float | None) -> list[str]:
@@ -59,9 +59,9 @@ def _apart(rows: Sequence[Row], key: str, span: float | None, stderr: float | No
     strange = apart(values, span, stderr)
     if not strange:
         return []
-    others = [value for place, value in enumerate(values) if place not in strange]
-    each = ", ".join(f"seed {rows[place]['seed']} at {number(values[place])}" for place in strange)
-    rest = f", the others at {number(min(others))} to {number(max(others))}" if len(others) > 1 else ""
+    others = [value for n, value in enumerate(values) if n not in strange]
+    each = ", ".join(f"seed {rows[n]['seed']} at {score(values[n])}" for n in strange)
+    rest = f", the others at {score(min(others))} to {score(max(others))}" if len(others) > 1 else ""
     return [f"seed apart: {each}{rest}"]
 
 
@@ -69,7 +69,3 @@ def _of_seeds(some: Sequence[Row], all_seeds: Sequence[Row]) -> str:
     if len(some) == len(all_seeds):
         return ""
     return f" of seed {', '.join(str(row['seed']) for row in some)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
-from cgpt.experiment.rules import LENGTHS
 from cgpt.experiment.run import LAST_FILE
-from cgpt.formats import short
-from cgpt.records import (
-    DIVERGED_FILE,
-    RUN_COLUMNS,
-    PretrainRecord,
-    Score,
-    ScoresRecord,
-    read_diverged,
-    read_run,
-    read_scores,
-)
+from cgpt.files.csv_file import read_csv
+from cgpt.records import DIVERGED_FILE, PretrainRecord, Score, ScoresRecord, read_diverged, read_run, read_scores
+from cgpt.report.axes import as_value
+from cgpt.report.columns import Row
 from cgpt.report.scales import scale_of
-from cgpt.spec import Experiment
+from cgpt.scaling.points import RUN_COLUMNS
+from cgpt.spec import LENGTHS, Experiment
 from cgpt.tasks import functions
 from cgpt.tasks.groups import group_rows
 
 if TYPE_CHECKING:
     from cgpt.experiment.run import Plan, Run
 
-Row = dict[str, Any]
-
-# A column of a table, and a colour of a figure: results that differ in one of these are never averaged.
-COLUMN_KEYS = ("n_parameters", "model", "data", "setting", "hardware", "timing")
-
+SCORED = ("evaluate", "baseline")  # stages that leave scores
+OF_SCORES = (
+    "stage",
+    "task",
+    "task_version",
+    "n_shot",
+    "n_samples",
+    "documents",
+    "n_prompts_cut",
+    "commonest_answer",
+    "commonest_answer_share",
+)  # of a record, in each of its rows
 PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
-DEFAULT = "default"  # a value of an axis that the experiment leaves empty, which says what stands there itself
-CONDITIONS = ("from scratch", "zero-shot", "few-shot", "fine-tuned", "bag of words")
 
 
 @dataclass(frozen=True)
@@ -62,56 +56,6 @@ class Rows:
     n_records: int = 0
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean over seeds. `sd` is the sample standard deviation, None for one seed; `se` the mean over the seeds of the
-    metric's standard error over test documents, None where the metric has none."""
-
-    value: float
-    sd: float | None
-    se: float | None
-    n: int
-
-
-def mean(values: Iterable[float], standard_errors: Iterable[float | None] = ()) -> Mean:
-    """The mean of one value per seed."""
-    values, errors = list(values), [error for error in standard_errors if error is not None]
-    sd = stdev(values) if len(values) > 1 else None
-    return Mean(fmean(values), sd, fmean(errors) if errors else None, len(values))
-
-
-def grouped(rows: Iterable[Row], keys: Iterable[str]) -> dict[tuple, list[Row]]:
-    """Rows that differ in nothing but their seed, by their values of `keys`. Raises UserError where two of a group have
-    the same seed, because their mean would mix two settings."""
-    keys = tuple(keys)
-    groups: dict[tuple, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    for group, members in groups.items():
-        if len({row["seed"] for row in members}) < len(members):
-            name = members[0]["experiment"]
-            raise UserError(f"{name}: two results share {group} and the seed; they differ in more than a mean may hide")
-    return groups
-
-
-def column_names(rows: Iterable[Row]) -> dict[tuple, str]:
-    """A name for each model column (COLUMN_KEYS), from small to large; it says only what differs between columns."""
-    columns = {column_key(row): row for row in rows}
-    told = [key for key in ("data", "setting", "hardware", "timing") if len({row[key] for row in columns.values()}) > 1]
-    sizes = Counter(model for model, _ in {(row["model"], row["n_parameters"]) for row in columns.values()})
-    names = {}
-    for column, row in columns.items():
-        parts = [row["model"], *(str(row[key]) for key in told if row[key])]
-        parts += [short(row["n_parameters"])] if sizes[row["model"]] > 1 else []
-        names[column] = ", ".join(parts)
-    return names
-
-
-def column_key(row: Row) -> tuple:
-    """The row's values of COLUMN_KEYS."""
-    return tuple(row[key] for key in COLUMN_KEYS)
-
-
 def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Rows:
     """Read every record that the plan names. Raises UserError with all problems of all files, or with one line where
     records are missing; `partial` reads those that are there, and raises only where there is none."""
@@ -124,22 +68,22 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     problems = _stale(experiment, plan, results)
     rows = Rows([], [], missing=tuple(f"{run.stage} {run.id}" for run in missing), n_records=len(wanted))
     runs: dict[str, Row] = {}
-    for run in sorted(wanted, key=lambda run: run.stage in ("evaluate", "baseline")):  # after what they score
+    for run in sorted(wanted, key=lambda run: run.stage in SCORED):  # after what they score
         chain = _chain(run, by_id)
+        common = _common(experiment, chain)
         try:
             if run.id in lacking:
-                rows.diverged.extend(_diverged(experiment, run, chain, results))
-            elif run.stage == "meter":
-                record = _own(run, read_run(_path(run, results)))
-                of = {"experiment": experiment.name, "setting": _setting(experiment, chain)}
-                rows.metered.append(asdict(record) | of | {"pretrain_run": chain["pretrain"].id})
-            elif run.stage in ("pretrain", "finetune"):
-                runs[run.id] = _run_row(experiment, chain, _own(run, read_run(_path(run, results))))
+                rows.diverged.extend(_diverged_rows(run, chain, common, results))
+            elif run.stage not in SCORED:
+                record = _read(run, results)
+                if run.stage == "meter":
+                    rows.metered.append(asdict(record) | common | {"pretrain_run": chain["pretrain"].id})
+                else:
+                    runs[run.id] = _run_row(record, common)
             elif not (lacking | refused) & {
                 scored.id for scored in chain.values() if scored.stage == run.spec.get("checkpoint_stage")
             }:
-                record = _own(run, read_scores(_path(run, results)))
-                rows.scores.extend(_score_rows(experiment, chain, record, runs))
+                rows.scores.extend(_score_rows(_read(run, results), chain, common, runs))
         except UserError as error:
             problems += error.problems
             refused.add(run.id)
@@ -157,7 +101,11 @@ def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
     together. Records that are missing are not looked for."""
     table = results / experiment.name / "runs.csv"
     problems = _stale(experiment, plan, results)
-    for row in _table_rows(table):
+    try:
+        rows = read_csv(table)
+    except (OSError, ValueError):
+        rows = []  # those that read it say why
+    for row in rows:
         record = results / "runs" / str(row.get("stage")) / str(row.get("run")) / "run.json"
         if record.is_file():
             made = read_run(record)
@@ -169,22 +117,14 @@ def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
         raise UserError(*problems)
 
 
-def _table_rows(table: Path) -> list[dict[str, str]]:
-    """Rows of a table of runs; none where it is missing, which those that read it say."""
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError):
-        return []
-
-
 def _stale(experiment: Experiment, plan: Plan, results: Path) -> list[str]:
     by_id = {(run.stage, run.id): run for run in plan.runs}
     return Chain(by_id, results / "runs", lambda run: _redo(experiment, results, run)).problems(plan.runs)
 
 
 def _redo(experiment: Experiment, results: Path, stale: Run | None = None) -> str:
-    """How a table is made again, and a stale run first, which Snakemake may take for done by the times of its files."""
+    """The command that makes a table again, and first a stale run, which Snakemake may take for done by the times of
+    its files."""
     forced = f" --forcerun {_path(stale, results)}" if stale else ""
     table = results / experiment.name / "table.md"
     return f"run `snakemake --cores 2 {table}{forced}`, which does again what follows"
@@ -209,7 +149,8 @@ def _refuse_missing(experiment: Experiment, wanted: list[Run], missing: list[Run
                     f"--cores 2 {results / experiment.name / 'table.md'}`, which makes them{rest}")  # fmt: skip
 
 
-def _own(run: Run, record: Any) -> Any:
+def _read(run: Run, results: Path) -> Any:
+    record = (read_scores if run.stage in SCORED else read_run)(_path(run, results))
     if record.run != run.id:
         where = f"runs/{run.stage}/{run.id}"
         raise UserError(f"{where}: run: is '{record.run}'; delete the folder, so that it is done again")
@@ -223,6 +164,11 @@ def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
         if (stage, upstream) in by_id:
             chain = {**_chain(by_id[stage, upstream], by_id), **chain}
     return chain
+
+
+def _common(experiment: Experiment, chain: dict[str, Run]) -> Row:
+    """The entries of a row that do not depend on its record."""
+    return {"experiment": experiment.name, "setting": _setting(experiment, chain), "point": _point(experiment, chain)}
 
 
 def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
@@ -256,13 +202,6 @@ def _point(experiment: Experiment, chain: dict[str, Run]) -> dict[str, Any]:
     return point
 
 
-def as_value(written: Any) -> Any:
-    """A value of an axis as a point has it: lists as one word, and a word for none."""
-    if written is None:
-        return DEFAULT
-    return "+".join(map(str, written)) if isinstance(written, (list, tuple)) else written
-
-
 def _values(chain: dict[str, Run], block: str, key: str) -> list[Any]:
     """The values of a key in the specs of a chain of runs, upstream first."""
     blocks = [run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block) for run in chain.values()]
@@ -280,30 +219,27 @@ def _tokens_per(length: str, chain: dict[str, Run]) -> float:
     return tokens / cost.flops if length == "flops" and cost.flops else 1.0
 
 
-def _diverged(experiment: Experiment, run: Run, chain: dict[str, Run], results: Path) -> list[Row]:
+def _diverged_rows(run: Run, chain: dict[str, Run], common: Row, results: Path) -> list[Row]:
     """The row of a run that left no record since it diverged; none where it has not run."""
     record = read_diverged(_path(run, results).parent / DIVERGED_FILE)
     if record is None:
         return []
     hardware = run.spec["hardware"]
     corpus = [name for names in _values(chain, "data", "corpus") for name in names]
-    said = {
+    return [dict.fromkeys(RUN_COLUMNS) | common | {
         "run": run.id, "stage": run.stage, "model": run.spec["model"]["name"], "data": "+".join(corpus),
         "seed": run.spec["seed"], "hardware": hardware["name"], "timing": hardware["timing"],
-        "n_parameters": run.execution.n_parameters, "experiment": experiment.name,
-        "setting": _setting(experiment, chain), "point": _point(experiment, chain), "step": record.step,
-    }  # fmt: skip
-    return [dict.fromkeys(RUN_COLUMNS) | said]
+        "n_parameters": run.execution.n_parameters, "step": record.step,
+    }]  # fmt: skip
 
 
-def _run_row(experiment: Experiment, chain: dict[str, Run], record: PretrainRecord) -> Row:
+def _run_row(record: PretrainRecord, common: Row) -> Row:
     row = dict.fromkeys(RUN_COLUMNS)
-    found = {key: value for key, value in asdict(record).items() if key in row}
-    where = {"setting": _setting(experiment, chain), "point": _point(experiment, chain)}
-    return {**row, **found, "experiment": experiment.name, **where}
+    return row | {key: value for key, value in asdict(record).items() if key in row} | common
 
 
-def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRecord, runs: dict[str, Row]) -> list[Row]:
+def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: dict[str, Row]) -> list[Row]:
+    """A row for each metric; `runs` are the rows of the models, by run."""
     if record.stage == "baseline":
         trained: Row = {"model": "bag of words", "n_labels": chain["baseline"].spec.get("n_labels")}
     else:
@@ -316,27 +252,19 @@ def _score_rows(experiment: Experiment, chain: dict[str, Run], record: ScoresRec
     primary = primary_metric(spec["task"], record.scores)
     aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()
                     if isinstance(entry["metric"], str)}  # fmt: skip
-    ids = {stage: run.id for stage, run in chain.items()}
+    of_model = {key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")}
+    of_record = {key: getattr(record, key) for key in OF_SCORES}
+    stages = ("evaluate", "finetune", "pretrain")
+    ids = {f"{stage}_run": chain[stage].id if stage in chain else None for stage in stages}
+    shared = common | of_model | of_record | ids | {
+        "hardware": trained.get("hardware", record.hardware), "condition": _condition(record, trained),
+    }  # fmt: skip
     return [
-        {
-            "experiment": experiment.name,
-            "setting": _setting(experiment, chain),
-            **{key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")},
-            "hardware": trained.get("hardware", record.hardware),
-            "condition": _condition(record, trained),
-            **{
-                key: getattr(record, key)
-                for key in ("stage", "task", "task_version", "n_shot", "n_samples", "documents", "n_prompts_cut")
-            },
-            **asdict(score),
-            "primary": score is primary,
-            "scale": scale_of(score.metric, aggregations.get(score.metric)),
-            "point": _point(experiment, chain),
-            **{key: getattr(record, key) for key in ("commonest_answer", "commonest_answer_share")},
-            **{f"{stage}_run": ids.get(stage) for stage in ("evaluate", "finetune", "pretrain")},
+        shared | asdict(score) | {
+            "primary": score is primary, "scale": scale_of(score.metric, aggregations.get(score.metric)),
         }
         for score in record.scores
-    ]
+    ]  # fmt: skip
 
 
 def _condition(record: ScoresRecord, trained: Row) -> str:
@@ -349,24 +277,9 @@ def _condition(record: ScoresRecord, trained: Row) -> str:
 
 def primary_metric(task: dict[str, Any], scores: list[Score]) -> Score:
     """The metric that stands in the table: the first of the task's `metric_list`, else `acc`, else the first."""
-    listed = [entry["metric"] for entry in task.get("metric_list") or ()]
-    listed = [name if isinstance(name, str) else name[functions.TAG].rpartition(".")[2] for name in listed]
+    listed = [functions.name_of(entry["metric"]) for entry in task.get("metric_list") or ()]
     wanted = [*listed, "acc", scores[0].metric]
     return next(score for name in wanted for score in scores if score.metric == name)
-
-
-def series(row: Row) -> str:
-    """What a score's row of the table, or line of a figure, is called: `3-shot`, `fine-tuned, 100 labels`."""
-    few_shot = row["condition"] == "few-shot"
-    details = [f"{row['n_labels']} labels"] if row["n_labels"] is not None else []
-    details += [f"{row['n_shot']}-shot"] if row["n_shot"] and not few_shot else []
-    return ", ".join([f"{row['n_shot']}-shot" if few_shot else row["condition"], *details])
-
-
-def series_order(row: Row) -> tuple:
-    """Conditions in the order of CONDITIONS, few labels before many."""
-    labels = math.inf if row["n_labels"] is None else row["n_labels"]
-    return CONDITIONS.index(row["condition"]), labels, row["n_shot"]
 
 
 def _size_order(row: Row) -> tuple:

@@ -55,15 +55,3 @@ def scale_of(metric: str, aggregation: str | None = None) -> Scale:
     if aggregation is None or aggregation in LEAVING:
         return BY_METRIC.get(metric, UNKNOWN)
     return BY_AGGREGATION.get(aggregation, UNKNOWN)
-
-
-def number(value: float | None) -> str:
-    """A score with three decimals, or four digits where it is large; unknown is empty."""
-    if value is None:
-        return ""
-    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 10 else f"{value:.4g}"  # + 0.0: -0.000 is 0.000
-
-
-def spread(value: float) -> str:
-    """A standard deviation or error as a score, but with its first digit where three decimals would make it zero."""
-    return f"{value:.1g}" if 0 < value < 0.0005 else number(value)

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from cgpt.formats import short
-from cgpt.records import LABELS
+from cgpt.formats import score, short, spread
 from cgpt.report import flags
-from cgpt.report.axes import AT, Axis, belongs, beside, columns, value_text
+from cgpt.report.axes import AT, Axis, beside, value_text
+from cgpt.report.columns import (
+    Mean,
+    Row,
+    belongs,
+    column_names,
+    columns,
+    grouped,
+    mean,
+    series,
+    series_order,
+    tasks_of,
+)
+from cgpt.report.labels import LABELS
 from cgpt.report.page import Cell, Table
-from cgpt.report.rows import Mean, Row, column_names, grouped, mean, series, series_order
-from cgpt.report.scales import UNKNOWN, Scale, number, spread
+from cgpt.report.scales import UNKNOWN, Scale
 from cgpt.scaling.seeds import Best, best_of
 
 ANY_VALUE = "any"  # of an axis that does not touch a result
 AS_GOOD = "≈ best"
 
-Flag = tuple[str, str]  # where it is, and what is strange there
+Flag = tuple[str, str]  # a cell, in words, and what is strange there
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was measured at one value of an axis, a value per seed that has one; `strange` says what to beware of."""
+    """Results at one value of an axis, a value per seed that has one; `flags` say what to beware of."""
 
     values: tuple[float, ...]
     errors: tuple[float | None, ...] = ()
-    strange: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
     n_diverged: int = 0
     cuts: str = ""  # `41 of 300 prompts cut`, where a prompt was longer than the model
 
@@ -37,26 +48,25 @@ def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axi
     rows = beside(scores, axis)
     of_columns = columns([row for row in rows if row["condition"] != "bag of words"] or rows)
     names = column_names(of_columns.values())
-    header = [Cell("task"), Cell("condition"), *([Cell(axis.name)] if axis else [])]
-    header += [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
+    header = [Cell("task"), Cell("condition"), *([Cell(axis.name)] if axis else []), *_column_headers(names)]
     body: list[list[Cell]] = []
-    noted: list[Flag] = []
-    for task in sorted({row["task"] for row in rows}, key=lambda task: (task not in tasks, _place(task, tasks))):
+    flagged: list[Flag] = []
+    for task in tasks_of(rows, tasks):
         of_task = sorted((row for row in rows if row["task"] == task), key=series_order)
         heading = _task_cell(of_task)
         blank = [Cell("")] if axis else []
         if of_task[0]["chance"] is not None:
-            body.append([heading, Cell("chance"), *blank, *[Cell(number(of_task[0]["chance"]))] * len(names)])
+            body.append([heading, Cell("chance"), *blank, *[Cell(score(of_task[0]["chance"]))] * len(names)])
         for name in dict.fromkeys(series(row) for row in of_task):
             of_series = [row for row in of_task if series(row) == name]
             other = "" if of_series[0]["metric"] == of_task[0]["metric"] else f", {of_series[0]['metric']}"
-            by_column = {key: _cells(f"{task}, {name}, {names[key]}", _at_column(of_series, column), axis, noted)
+            by_column = {key: _cells(f"{task}, {name}, {names[key]}", _at_column(of_series, column), axis, flagged)
                          for key, column in of_columns.items()}  # fmt: skip
             for value in _values(of_series, axis):
                 at = [Cell(ANY_VALUE if value is None else value_text(value))] if axis else []
                 cells = [by_column[key].get(value, Cell("")) for key in names]
                 body.append([heading, Cell(name + other), *at, *cells])
-    return Table(title, header, body, True, flags.notes(noted, (flags.ONE_ANSWER_RULE, flags.SCORE_RULE)))
+    return Table(title, header, body, True, flags.notes(flagged, (flags.ONE_ANSWER_RULE, flags.SCORE_RULE)))
 
 
 def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
@@ -64,22 +74,26 @@ def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
     rows = beside(runs + diverged, axis)
     of_columns = columns(rows)
     names = column_names(of_columns.values())
-    noted: list[Flag] = []
-    told: list[str] = []
+    flagged: list[Flag] = []
+    notes: list[str] = []
     cells: dict[tuple, dict[Any, Cell]] = {}
     for key, column in of_columns.items():
         settings = _loss_settings([row for row in rows if belongs(row, column)], axis.loss_key)
-        noted += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
-                  for value, setting in settings.items() for flag in setting.strange]  # fmt: skip
+        flagged += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
+                    for value, setting in settings.items() for flag in setting.flags]  # fmt: skip
         best, cells[key] = _with_best(settings, UNKNOWN, False if axis.same_text and axis.has_best else None)
-        told += _best_note(names[key], axis, list(settings), best)
+        notes += _best_note(names[key], axis, list(settings), best)
     body = [[Cell(value_text(value)), *(cells[key].get(value, Cell("")) for key in names)] for value in axis.values]
-    header = [Cell(axis.name)]
-    header += [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
     title = f"{LABELS[axis.loss_key].capitalize()} against {axis.name}"
     if not axis.same_text:
-        told.append(f"Each {axis.name} has a validation text of its own: do not compare these losses with each other.")
-    return Table(title, header, body, notes=[*told, *flags.notes(noted, (flags.LOSS_RULE,))])
+        notes.append(f"Each {axis.name} has a validation text of its own: do not compare these losses with each other.")
+    notes += flags.notes(flagged, (flags.LOSS_RULE,))
+    return Table(title, [Cell(axis.name), *_column_headers(names)], body, notes=notes)
+
+
+def _column_headers(names: dict[tuple, str]) -> list[Cell]:
+    """The name of each column, with its number of parameters where all of the column have the same."""
+    return [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
 
 
 def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
@@ -87,7 +101,7 @@ def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
     notes = [f"n {summary.n}"] if summary.n > 1 else []
     notes += [f"se {spread(summary.se)}"] if summary.se is not None else []
     sd = f" ± {spread(summary.sd)}" if summary.sd is not None else ""
-    return Cell(number(summary.value) + sd + scale.unit, ", ".join(notes))
+    return Cell(score(summary.value) + sd + scale.unit, ", ".join(notes))
 
 
 def metric_text(row: Row) -> str:
@@ -98,8 +112,8 @@ def metric_text(row: Row) -> str:
 
 def direction(row: Row) -> str:
     """`higher is better`, as lm-evaluation-harness or the task has it."""
-    said = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
-    return said[row["higher_is_better"]]
+    words = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
+    return words[row["higher_is_better"]]
 
 
 def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, Setting]:
@@ -118,15 +132,15 @@ def _at_column(rows: list[Row], column: Row) -> list[Row]:
     return [row for row in rows if row["condition"] == "bag of words" or belongs(row, column)]
 
 
-def _cells(where: str, rows: list[Row], axis: Axis | None, noted: list[Flag]) -> dict[Any, Cell]:
-    """The cell of each value of the axis; what is strange is added to `noted`."""
+def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) -> dict[Any, Cell]:
+    """The cell of each value of the axis; what is strange is added to `flagged`."""
     settings: dict[Any, Setting] = {}
     for (value,), seeds in grouped(rows, (AT,)).items():
-        strange = flags.score_flags(seeds)
+        of_setting = flags.score_flags(seeds)
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
-        noted += [(where + at, flag) for flag in strange]
+        flagged += [(where + at, flag) for flag in of_setting]
         settings[value] = Setting(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
-                                  tuple(strange), cuts=_cuts(seeds))  # fmt: skip
+                                  tuple(of_setting), cuts=_cuts(seeds))  # fmt: skip
     if not settings:
         return {}
     ranked = axis is not None and axis.has_best
@@ -134,7 +148,7 @@ def _cells(where: str, rows: list[Row], axis: Axis | None, noted: list[Flag]) ->
 
 
 def _cuts(seeds: list[Row]) -> str:
-    """How many prompts were longer than the model, where any was."""
+    """The number of prompts longer than the model, in words; empty where none was."""
     n_cut = max(row["n_prompts_cut"] for row in seeds)
     return f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
 
@@ -143,22 +157,22 @@ def _with_best(
     settings: dict[Any, Setting], scale: Scale, higher_is_better: bool | None
 ) -> tuple[Best | None, dict[Any, Cell]]:
     """A cell for each setting. Where there are several the best is marked, and what cannot be told from it."""
-    found = [setting.values for setting in settings.values()]
-    several = sum(map(bool, found)) > 1 and higher_is_better is not None
-    best = best_of(found, bool(higher_is_better), [not s.strange for s in settings.values()]) if several else None
+    values = [setting.values for setting in settings.values()]
+    several = sum(map(bool, values)) > 1 and higher_is_better is not None
+    best = best_of(values, bool(higher_is_better), [not s.flags for s in settings.values()]) if several else None
     cells = {}
-    for place, (value, setting) in enumerate(settings.items()):
+    for n, (value, setting) in enumerate(settings.items()):
         cell = score_cell(mean(setting.values, setting.errors), scale) if setting.values else Cell("")
-        said = list(filter(None, (cell.note, setting.cuts)))
+        notes = list(filter(None, (cell.note, setting.cuts)))
         if setting.n_diverged:
-            n = setting.n_diverged + len(setting.values)
-            cell, said = replace(cell, text=cell.text or "diverged"), [*said, f"{setting.n_diverged} of {n} diverged"]
-        if best and place == best.setting:
-            said.insert(0, "best")
-        elif best and place in best.rivals:
-            said.insert(0, AS_GOOD)
-        mark = f" {flags.MARK}" if setting.strange else ""
-        cells[value] = Cell(cell.text + mark, ", ".join(said), strong=best is not None and place == best.setting)
+            notes.append(f"{setting.n_diverged} of {setting.n_diverged + len(setting.values)} diverged")
+        is_best = best is not None and n == best.setting
+        if is_best:
+            notes.insert(0, "best")
+        elif best and n in best.rivals:
+            notes.insert(0, AS_GOOD)
+        text = cell.text or ("diverged" if setting.n_diverged else "")
+        cells[value] = Cell(text + (f" {flags.MARK}" if setting.flags else ""), ", ".join(notes), is_best)
     return best, cells
 
 
@@ -168,8 +182,8 @@ def _best_note(name: str, axis: Axis, values: Sequence[Any], best: Best | None) 
         return []
     value = values[best.setting]
     interval = ("one seed each, so no interval" if best.low is None else
-                f"95 % interval of its mean {number(best.low)} to {number(best.high)}")  # fmt: skip
-    rivals = ", ".join(map(value_text, sorted((values[place] for place in best.rivals), key=axis.values.index)))
+                f"95 % interval of its mean {score(best.low)} to {score(best.high)}")  # fmt: skip
+    rivals = ", ".join(map(value_text, sorted((values[n] for n in best.rivals), key=axis.values.index)))
     as_good = f"; {AS_GOOD}: {rivals}" if rivals else ""
     at_end = axis.numeric and value in (axis.values[0], axis.values[-1])
     end = "; it is the last value tried on its side, and a better one may lie beyond" if at_end else ""
@@ -182,14 +196,11 @@ def _values(rows: list[Row], axis: Axis | None) -> list[Any]:
     return [value for value in (None, *(axis.values if axis else ())) if value in there]
 
 
-def _place(task: str, tasks: tuple[str, ...]) -> Any:
-    return tasks.index(task) if task in tasks else task
-
-
 def _task_cell(rows: list[Row]) -> Cell:
     row = rows[0]
     counts = sorted({row["n_samples"] for row in rows})
     several = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
-    said = {"all": several, "some": f"{several}, not all of them"}
-    documents = said.get(row["documents"], f"{row['documents']} documents") if len(counts) == 1 else several
+    documents = several
+    if len(counts) == 1 and row["documents"] != "all":
+        documents = f"{several}, not all of them" if row["documents"] == "some" else f"{row['documents']} documents"
     return Cell(row["task"], f"{metric_text(row)}, {direction(row)}, {documents}")

@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING
 
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
-from cgpt.formats import short
-from cgpt.records import ANSWER_BITS, HARDWARE_COLUMNS, LABELS, RUN_COLUMNS, SCORE_COLUMNS
+from cgpt.formats import score, short
+from cgpt.records import ANSWER_BITS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
-from cgpt.report.machines.table import device_rows, device_table
+from cgpt.report.columns import COLUMN_KEYS, Row, column_key, column_names, grouped
+from cgpt.report.labels import LABELS
+from cgpt.report.machines.table import hardware_rows, hardware_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
-from cgpt.report.rows import COLUMN_KEYS, Row, Rows, collect, column_key, column_names, grouped, output_folder
-from cgpt.report.scales import number
+from cgpt.report.rows import Rows, collect, output_folder
 from cgpt.report.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
+from cgpt.scaling.machines import HARDWARE_COLUMNS
+from cgpt.scaling.points import RUN_COLUMNS
 from cgpt.scaling.seeds import CONFIDENCE
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
     from cgpt.experiment.run import Plan
+
+SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
+                 "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
+                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
+                 "finetune_run", "pretrain_run")  # fmt: skip
 
 # The columns of the pretraining table after the model.
 _PRETRAINING = (
@@ -53,7 +61,7 @@ def tabulate(experiment: Experiment, plan: Plan, results: Path, partial: bool = 
     page = make_page(experiment, rows)
     folder = output_folder(experiment, rows, results)
     for name, columns, of_kind in (("runs", RUN_COLUMNS, rows.runs), ("scores", SCORE_COLUMNS, rows.scores),
-                                   ("hardware", HARDWARE_COLUMNS, device_rows(rows))):  # fmt: skip
+                                   ("hardware", HARDWARE_COLUMNS, hardware_rows(rows))):  # fmt: skip
         write_csv(folder / f"{name}.csv", columns, [{key: row[key] for key in columns} for row in of_kind])
     write_whole(folder / "table.md", markdown(page).encode())
     write_whole(folder / "table.html", html(page).encode())
@@ -71,19 +79,19 @@ def make_page(experiment: Experiment, rows: Rows) -> Page:
     axis = next(iter(axes_of(experiment, rows.scores)), None)
     tables += [score_table("Scores", primary, experiment.tasks, axis)] if primary else []
     tables += [score_table(ANSWERS, bits, experiment.tasks, axis)] if bits else []
-    tables += [device_table(rows, experiment.tasks)] if rows.metered else []
+    tables += [hardware_table(rows, experiment.tasks)] if rows.metered else []
     tables += [pretraining_table(pretrained, flagged=not axes)] if pretrained else []
     return Page(experiment.name, experiment.question, _facts(rows, tables), tables)
 
 
 def pretraining_table(runs: list[Row], flagged: bool = True) -> Table:
-    """One row per pretraining run: its size, its cost and its loss. `flagged`: with what is strange about losses."""
+    """One row per pretraining run: its size, its cost and its loss. `flagged`: with warnings of losses under it."""
     names = column_names(runs)
     body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in _PRETRAINING)] for row in runs]
     settings = grouped(runs, COLUMN_KEYS).items()
-    noted = [(names[key], flag) for key, seeds in settings for flag in flags.loss_flags(seeds)] if flagged else []
+    of_runs = [(names[key], flag) for key, seeds in settings for flag in flags.loss_flags(seeds)] if flagged else []
     header = [_label_cell(key) for key in ("model", *_PRETRAINING)]
-    return Table("Pretraining runs", header, body, notes=flags.notes(noted, (flags.LOSS_RULE,)))
+    return Table("Pretraining runs", header, body, notes=flags.notes(of_runs, (flags.LOSS_RULE,)))
 
 
 def _label_cell(column: str) -> Cell:
@@ -100,8 +108,8 @@ def _run_cell(row: Row, key: str) -> Cell:
         "n_parameters": short,
         "tokens": short,
         "flops": lambda flops: f"{flops:.2e}".replace("e+", "e"),
-        "validation_loss": number,
-        "validation_bits_per_byte": number,
+        "validation_loss": score,
+        "validation_bits_per_byte": score,
         "seconds": lambda seconds: f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}",
         "tokens_per_s": lambda speed: f"{speed:,.0f}",
         "peak_memory_bytes": lambda size: f"{size / 2**30:.2f}",
@@ -113,7 +121,7 @@ def _run_cell(row: Row, key: str) -> Cell:
 
 
 def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
-    """What a reader needs to know before comparing two cells."""
+    """Facts that a reader needs before comparing two cells."""
     facts = [("Not complete", _missing(rows))] if rows.missing else []
     if dates := sorted(row["date"][:10] for row in rows.runs):
         when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
@@ -144,7 +152,7 @@ def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
 
 
 def _missing(rows: Rows) -> str:
-    """How many records are missing, and which, as far as fits a line."""
+    """The number of missing records, and the first names."""
     first, more = rows.missing[:MOST_NAMED], len(rows.missing) - MOST_NAMED
     stopped = {f"{row['stage']} {row['run']}": f" (diverged at step {row['step']})" for row in rows.diverged}
     names = "; ".join(name + stopped.get(name, "") for name in first) + (f"; and {more} more" if more > 0 else "")

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
-from cgpt.records import LABELS
-from cgpt.report.axes import AT, Axis, axes_of, belongs, beside, columns, setting, value_text
-from cgpt.report.figures import (
-    CHANCE,
-    GREY,
-    handle,
-    legend_below,
-    name_metric,
-    new_figure,
-    note,
-    styles_of,
-    write_figure,
+from cgpt.report.axes import AT, Axis, axes_of, beside, setting_text, value_text
+from cgpt.report.columns import (
+    Row,
+    belongs,
+    column_key,
+    column_names,
+    columns,
+    grouped,
+    mean,
+    series,
+    series_order,
+    tasks_of,
 )
+from cgpt.report.figure import GREY, handle, legend_below, new_figure, note, styles_of, write_figures
+from cgpt.report.figures import CHANCE, name_metric
 from cgpt.report.flags import loss_flags, score_flags
-from cgpt.report.rows import Row, collect, column_key, column_names, grouped, mean, output_folder, series, series_order
+from cgpt.report.labels import LABELS
+from cgpt.report.rows import collect, output_folder
 from cgpt.scaling.seeds import CONFIDENCE, best_of
 from cgpt.spec import Experiment
 
@@ -46,7 +49,7 @@ LINES = ("-", "--", ":", "-.")  # of a task's conditions
 
 @dataclass(frozen=True)
 class Measure:
-    """What is drawn against the axis: a row of panels. `key` holds its value; `rows` are beside the axis."""
+    """A quantity drawn against the axis, in a row of panels. `key` holds its value; `rows` are beside the axis."""
 
     name: str
     key: str
@@ -66,7 +69,7 @@ def plot_vary(experiment: Experiment, plan: Plan, results: Path, partial: bool =
     pretrained, diverged = ([row for row in kind if row["stage"] == "pretrain"] for kind in (rows.runs, rows.diverged))
     scores = [row for row in rows.scores if row["primary"]]
     folder = output_folder(experiment, rows, results)
-    write_figure(folder / "figures" / "vary", lambda: vary_figure(experiment, pretrained, diverged, scores))
+    write_figures(folder, {"vary": lambda: vary_figure(experiment, pretrained, diverged, scores)})
     return folder
 
 
@@ -87,23 +90,20 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
     conditions = list(dict.fromkeys(series(row) for row in of_models))
     across = len(panels) if len(panels) > 1 else min(3, len(measures))
     down = len(measures) if len(panels) > 1 else math.ceil(len(measures) / across)
-    figure, boxes = new_figure(across, down, width=max(6.0, 3.2 * across), height=2.7 * down + 0.4)
-    marks: dict[str, dict[str, Any]] = {}  # that were drawn, by what they mean
     pairs = [(measure, panel) for measure in measures for panel in panels]
+    figure, boxes = new_figure(across, down, max(6.0, 3.2 * across), 2.7 * down + 0.4, used=len(pairs))
+    marks: dict[str, dict[str, Any]] = {}  # that were drawn, by what they mean
     for box, (measure, panel) in zip(boxes, pairs, strict=False):
         for line, column in panels[panel].items():
             _line(box, measure, axis, column, looks[line], conditions, marks)
         _label(box, measure, axis)
         box.set_title("\n".join([measure.name, *filter(None, panel.split(", "))]), fontweight="bold")
-    for box in boxes[len(pairs) :]:
-        box.set_axis_off()
     for n in range(0, len(pairs), len(panels)):
         of_measure = boxes[n : n + len(panels)]
         lows, highs = zip(*(box.get_ylim() for box in of_measure))
         for box in of_measure:
             box.set_ylim(min(lows), max(highs))
-    handles = _handles(measures, looks, conditions, marks)
-    legend_below(figure, handles)
+    legend_below(figure, _handles(measures, looks, conditions, marks))
     return figure
 
 
@@ -114,9 +114,7 @@ def _measures(
     touched = any(axis.name in row["point"] for row in runs + diverged)
     measures = [Measure("loss", axis.loss_key, beside(known, axis), beside(diverged, axis),
                         False if axis.same_text and axis.has_best else None, loss_flags)]  # fmt: skip
-    found = {row["task"] for row in scores}
-    tasks = [task for task in experiment.tasks if task in found] + sorted(found - set(experiment.tasks))
-    for task in tasks:
+    for task in tasks_of(scores, experiment.tasks):
         of_task = beside(sorted((row for row in scores if row["task"] == task), key=series_order), axis)
         better = of_task[0]["higher_is_better"] if axis.has_best else None
         measures.append(Measure(task, "value", of_task, [], better, score_flags))
@@ -128,11 +126,11 @@ def _layout(rows: list[Row]) -> dict[str, dict[str, Row]]:
     every = list(columns([row for row in rows if row.get("condition") != "bag of words"]).values())
     plain = column_names([row | {"setting": ""} for row in every])
     models = {id(row): plain[column_key(row | {"setting": ""})] for row in every}
-    settings = list(dict.fromkeys(setting(row["point"]) for row in every))
+    settings = list(dict.fromkeys(setting_text(row["point"]) for row in every))
     several_models = len(set(models.values())) > 1
     panels: dict[str, dict[str, Row]] = {}
     for row in every:
-        model, beside_it = models[id(row)], setting(row["point"])
+        model, beside_it = models[id(row)], setting_text(row["point"])
         if several_models and len(settings) <= MOST_PANELS:
             panel, line = beside_it, model
         elif several_models:
@@ -248,8 +246,7 @@ def _handles(
     rows = [row for measure in measures for row in measure.rows]
     handles = [handle(name, **look) for name, look in looks.items()]
     if len(conditions) > 1:
-        dashes = {name: LINES[place % len(LINES)] for place, name in enumerate(conditions)}
-        handles += [handle(name, color=GREY, linestyle=dash) for name, dash in dashes.items()]
+        handles += [handle(name, color=GREY, linestyle=dash) for name, dash in zip(conditions, itertools.cycle(LINES))]
     handles += [handle("bag of words", **WORDS)] if any(row.get("condition") == "bag of words" for row in rows) else []
     handles += [handle("chance", **CHANCE)] if any(row.get("chance") is not None for row in rows) else []
     return handles + [handle(meaning, color=GREY, **look) for meaning, look in marks.items()]

@@ -23,7 +23,7 @@ _GOLDEN_STEPS = 40
 
 
 def constants_in(unit: str) -> tuple[str, str, str]:
-    """What the constants are called where the cost is in `unit`: flops, s, j or usd."""
+    """Names of the constants where the cost is in `unit`: flops, s, j or usd."""
     return f"c0_{unit}", "alpha", "e"
 
 
@@ -106,14 +106,14 @@ def held_out_errors(form: str, cost: np.ndarray, loss: np.ndarray, cells: np.nda
     """
     order = sorted(set(cells), key=lambda cell: cost[cells == cell].mean())
     errors = []
-    for place in range(N_FREE[form], len(order)):
-        own = cells == order[place]
-        before = np.isin(cells, order[:place]) & (SAME * cost < cost[own].mean())
+    for n in range(N_FREE[form], len(order)):
+        held_out = cells == order[n]
+        before = np.isin(cells, order[:n]) & (SAME * cost < cost[held_out].mean())
         if not before.any() or n_different(cost[before]) < N_FREE[form]:
             continue
         law = FITTERS[form](cost[before], loss[before])
-        predicted = loss_at(law, cost[own].mean(keepdims=True))[0]
-        errors.append((int(order[place]), float(predicted / loss[own].mean() - 1)))
+        predicted = loss_at(law, cost[held_out].mean(keepdims=True))[0]
+        errors.append((int(order[n]), float(predicted / loss[held_out].mean() - 1)))
     return errors
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.user_files import read_json
+from cgpt.files.json_object import read_object
 from cgpt.recipe import flops
 from cgpt.scaling import cost_law
 from cgpt.scaling.parametric_law import CONSTANTS, ParametricLaw
 from cgpt.scaling.statistics import interval
-from cgpt.spec import Model
+from cgpt.spec import GPT2_VOCABULARY, Model
 
 Interval = list[float]  # value, low, high; infinite where no training reaches it
 SAME_RATIO = 1.5  # tokens per parameter that differ by less count as the same
@@ -62,20 +62,20 @@ class FittedLaw:
         return float(self.draws[0, 2])
 
     def beyond_runs(self, loss: float, model: Model, tokens: float) -> str | None:
-        """What of a training lies outside the law's runs, in words: its loss, or its FLOPs by a factor of `FAR`."""
-        said = []
+        """A sentence on a training whose loss, or FLOPs by a factor of `FAR`, lie outside the law's runs; else None."""
+        outside = []
         if self.loss_range and not self.loss_range[0] <= loss <= self.loss_range[1]:
             low, high = self.loss_range
             where = f"below the lowest of the law's runs, {low:.3g}" if loss < low else (
                 f"above the highest of the law's runs, {high:.3g}")  # fmt: skip
-            said.append(f"loss {loss:.4g} is {where}")
+            outside.append(f"loss {loss:.4g} is {where}")
         if self.flops_range:
             spent = tokens * flops.flops_per_token(model, self.flops_convention)
             more, less = spent / self.flops_range[1], self.flops_range[0] / spent
-            least = 2 if said else FAR
-            said += [f"{float(f'{more:.1g}'):,.0f} times the FLOPs of the largest run"] if more >= least else []
-            said += [f"1/{float(f'{less:.1g}'):,.0f} of the FLOPs of the smallest run"] if less >= least else []
-        return "; ".join(said) or None
+            least = 2 if outside else FAR
+            outside += [f"{float(f'{more:.1g}'):,.0f} times the FLOPs of the largest run"] if more >= least else []
+            outside += [f"1/{float(f'{less:.1g}'):,.0f} of the FLOPs of the smallest run"] if less >= least else []
+        return "; ".join(outside) or None
 
     def _laws(self) -> list[ParametricLaw]:
         return [ParametricLaw(*draw) for draw in self.draws]
@@ -83,22 +83,18 @@ class FittedLaw:
 
 def read(path: Path, series: str | None = None) -> FittedLaw:
     """L(N, D) of a series of fits.json where its runs decide it, else L(C); raises UserError where there is neither."""
+    remedy = "run `python -m cgpt fit <experiment>`"
+    studies = read_object(path, remedy).get("series")
+    if not isinstance(studies, dict):
+        raise UserError(f"{path}: is no file of fits (its `series` is no object); {remedy}")
+    series = next(iter(studies), "") if series is None else series
+    if series not in studies:
+        raise UserError(f"--series: {path} has no series '{series}'; {did_you_mean(series, studies)}")
+    name = f"{path}: {series}" if series else str(path)
     try:
-        found = read_json(path)["series"]
-        if not isinstance(found, dict):
-            raise ValueError("its `series` is no object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is no file of fits ({error}); run `python -m cgpt fit <experiment>`") from None
-    chosen = next(iter(found), "") if series is None else series
-    if chosen not in found:
-        raise UserError(f"--series: {path} has no series '{chosen}'; {did_you_mean(chosen, found)}")
-    name = f"{path}: {chosen}" if chosen else str(path)
-    try:
-        return _law(name, found[chosen])
+        return _law(name, studies[series])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{name}: is not as `fit` writes it ({error!r}); run `python -m cgpt fit <experiment>`"
-        ) from None
+        raise UserError(f"{name}: is not as `fit` writes it ({error!r}); {remedy}") from None
 
 
 def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
@@ -106,7 +102,7 @@ def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
     shapes = tuple((n_layer, d_model, n_head) for n_layer, d_model, n_head in study.get("shapes", ()))
     ranges = (tuple(study[key]) if study.get(key) else None for key in ("loss_range", "flops_range"))
     counted_in = _convention(study.get("primary_flops", "palm"))
-    rest = (study["tokens_per_parameter"], study["vocab_size"] or 50257, study["seq_len"] or 2048,
+    rest = (study["tokens_per_parameter"], study["vocab_size"] or GPT2_VOCABULARY, study["seq_len"] or 2048,
             study.get("batch_tokens"), shapes, *ranges, counted_in)  # fmt: skip
     parametric = study.get("parametric", {}).get("n_parameters", {})
     if "draws" in parametric:
@@ -119,7 +115,7 @@ def _law(name: str, study: Mapping[str, Any]) -> FittedLaw:
 
 
 def _convention(flops: str) -> str:
-    """How FLOPs are counted that a paper only reports."""
+    """The convention of FLOPs that a paper only reports."""
     return "cerebras" if flops == "reported" else flops
 
 

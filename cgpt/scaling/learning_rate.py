@@ -57,13 +57,13 @@ def study(points: Points) -> dict[str, Any]:
 
 def _power_of_width(study: dict[str, Any], drawn: list[np.ndarray]) -> dict[str, Any]:
     """The power of the width that the best rates between others follow, or a `problem` where they are too few."""
-    kept = [place for place, width in enumerate(study["widths"]) if width["interior"]]
+    kept = [n for n, width in enumerate(study["widths"]) if width["interior"]]
     if len(kept) < LEAST_WIDTHS:
         return {"problem": f"{len(kept)} of {len(drawn)} best rates lie between others, and a power needs "
                            f"{LEAST_WIDTHS}; train lower or higher rates, or more widths"}  # fmt: skip
-    log_width = np.log([study["widths"][place]["d_model"] for place in kept])
-    power = np.polyfit(log_width, np.log([study["widths"][place]["best_lr"] for place in kept]), 1)[0]
-    powers = np.polyfit(log_width, np.log(np.stack([drawn[place] for place in kept])), 1)[0]
+    log_width = np.log([study["widths"][n]["d_model"] for n in kept])
+    power = np.polyfit(log_width, np.log([study["widths"][n]["best_lr"] for n in kept]), 1)[0]
+    powers = np.polyfit(log_width, np.log(np.stack([drawn[n] for n in kept])), 1)[0]
     return {"value": float(power), "ends": None if study["seed_sd"] is None else interval(powers),
             "n_widths": len(kept), "n_at_an_end": len(drawn) - len(kept)}  # fmt: skip
 
@@ -86,36 +86,36 @@ def _seed_sd(points: Points, widths: list[float], curves: list[tuple[np.ndarray,
     squares, freedom = 0.0, 0
     for width, (rates, mean, _) in zip(widths, curves):
         for rate in rates[_around(np.array([np.argmin(mean)]), len(rates))[0]]:
-            own = points.loss[(points.d_model == width) & (points.lr == rate)]
-            squares += float(((own - own.mean()) ** 2).sum())
-            freedom += len(own) - 1
+            seeds = points.loss[(points.d_model == width) & (points.lr == rate)]
+            squares += float(((seeds - seeds.mean()) ** 2).sum())
+            freedom += len(seeds) - 1
     return (float(np.sqrt(squares / freedom)) if freedom else None), freedom
 
 
 def _curve(points: Points, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rates in order, and the mean loss and number of seeds at each, all (n_rates,)."""
     assert points.lr is not None and points.d_model is not None
-    own = points.d_model == width
-    rates = np.array(sorted(set(points.lr[own])))
-    at_rate = [points.loss[own & (points.lr == rate)] for rate in rates]
+    of_width = points.d_model == width
+    rates = np.array(sorted(set(points.lr[of_width])))
+    at_rate = [points.loss[of_width & (points.lr == rate)] for rate in rates]
     return rates, np.array([loss.mean() for loss in at_rate]), np.array([len(loss) for loss in at_rate])
 
 
 def _around(best: np.ndarray, n_rates: int) -> np.ndarray:
-    """The places of the best rate (n,) and its neighbours, or of the three at an end, (n, 3)."""
+    """Indices of the best rate (n,) and its neighbours, or of the three at an end, (n, 3)."""
     return np.clip(best, 1, n_rates - 2)[:, None] + [-1, 0, 1]
 
 
 def _minimum(rates: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Best rate and its loss, each (n,), of curves (n, n_rates); an end of the rates where the curve falls up to it."""
     at = np.argmin(loss, axis=1)
-    places = _around(at, len(rates))
-    x = np.log(rates)[places]
-    y = np.take_along_axis(loss, places, axis=1)
+    three = _around(at, len(rates))
+    x = np.log(rates)[three]
+    y = np.take_along_axis(loss, three, axis=1)
     left, right = (y[:, 1] - y[:, 0]) / (x[:, 1] - x[:, 0]), (y[:, 2] - y[:, 1]) / (x[:, 2] - x[:, 1])
     bend = (right - left) / (x[:, 2] - x[:, 0])
     with np.errstate(divide="ignore", invalid="ignore"):
         best = (x[:, 0] + x[:, 1]) / 2 - left / (2 * bend)
-    best = np.where(at == places[:, 1], best, np.log(rates)[at])
+    best = np.where(at == three[:, 1], best, np.log(rates)[at])
     level = y[:, 0] + left * (best - x[:, 0]) + bend * (best - x[:, 0]) * (best - x[:, 1])
     return np.exp(best), level

@@ -1,4 +1,5 @@
-"""What the runs of a series cost on each machine, in seconds, joules and US dollars, from an experiment's hardware.csv.
+"""Costs of a series' runs on each machine, in seconds, joules and US dollars, from an experiment's hardware.csv; and
+the cheapest machine to a loss, by the laws fitted to them.
 
 A cost is that of the steps alone: what a job takes before and after them is the same for a run of any length, so that
 no law holds of it. Joules are nameplate power for as long as the steps take, US dollars the profile's price for it.
@@ -6,19 +7,32 @@ no law holds of it. Joules are nameplate power for as long as the steps take, US
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cgpt.experiment.run import Plan
 from cgpt.hardware import Hardware
-from cgpt.records import HARDWARE_COLUMNS
+from cgpt.scaling import cost_law
 from cgpt.scaling.points import Points, read_rows, refuse_strange
+from cgpt.scaling.statistics import interval
+
+# Columns of hardware.csv.
+HARDWARE_COLUMNS = (
+    "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
+    "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
+    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
+    "metered_bytes", "parts_s", "run",
+)  # fmt: skip
 
 COSTS = {"seconds": "s", "joules": "j", "usd": "usd"}  # each with its unit
 SECONDS_PER_HOUR = 3600
+BEYOND = 0.1  # how far beyond the lowest loss the last one asked for lies, as a share of the range of losses
+Fit = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,3 +101,41 @@ def _rates(profile: Hardware) -> tuple[dict[str, float], dict[str, str]]:
         else:
             rates[cost] = rate * profile.systems / seconds
     return rates, unknown
+
+
+def losses_to_reach(losses: Sequence[np.ndarray]) -> list[float]:
+    """The middle of the range of the settings' mean losses, its lower end and one just beyond, with two decimals."""
+    values = np.concatenate(losses)
+    low, high = values.min(), values.max()
+    return [round(float(loss), 2) for loss in ((low + high) / 2, low, low - BEYOND * (high - low))]
+
+
+def ways_to(loss: float, fits: Sequence[Fit]) -> list[dict[str, Any]]:
+    """For each machine and cost: what the steps take to the loss, with its 95 % interval, by the offset law, or by the
+    power law where the settings are too few for an offset.
+
+    `cheapest`: no other machine takes less, what a job takes beside its steps included. Infinite where a law, or the
+    end of its interval, does not reach the loss.
+    """
+    costs = dict.fromkeys((fit["hardware"], fit["cost"]) for fit in fits)
+    decided = (cost_law.decided(fit for fit in fits if (fit["hardware"], fit["cost"]) == cost) for cost in costs)
+    laws = [fit for fit in decided if fit]
+    ways = [{"loss": loss, **{key: fit[key] for key in ("hardware", "timing", "extrapolated", "cost", "job_overhead")},
+             "steps": _with_interval(fit, loss)} for fit in laws]  # fmt: skip
+    for cost in COSTS:
+        of_cost = [way for way in ways if way["cost"] == cost]
+        least = min((_whole_job(way) for way in of_cost), default=math.inf)
+        for way in of_cost:
+            way["cheapest"] = _whole_job(way) == least < math.inf
+    return ways
+
+
+def _whole_job(way: Mapping[str, Any]) -> float:
+    return way["steps"][0] + way["job_overhead"]
+
+
+def _with_interval(fit: Fit, loss: float) -> list[float]:
+    return [
+        float(cost_law.cost_at(cost_law.law_of(fit), loss)),
+        *interval(cost_law.cost_at(np.array(fit["draws"]), loss)),
+    ]

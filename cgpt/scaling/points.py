@@ -14,9 +14,13 @@ from cgpt.errors import UserError
 from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
-from cgpt.records import RUN_COLUMNS
+from cgpt.records import FinetuneRecord
 from cgpt.scaling.seeds import apart
 from cgpt.spec import PARAMETRIZATIONS, Model
+
+HASHES = ("inputs", "outputs")  # of a record's files, which no table shows
+# Columns of runs.csv.
+RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in HASHES))
 
 # Settings along which a law runs, the parametrization, which makes series anyhow, and the learning rate, whose best
 # value stands for each size; runs that differ in another one, such as train.weight_decay, belong to different laws.
@@ -69,8 +73,8 @@ class Points:
     def seeds_apart(self) -> list[tuple[str, float]]:
         """Model and loss of each run that lies apart from the other seeds of its setting (`seeds.apart`)."""
         runs = [np.flatnonzero(self.cells == cell) for cell in range(self.n_cells)]
-        return [(self.models[of_cell[place]], float(self.loss[of_cell[place]]))
-                for of_cell in runs for place in apart(self.loss[of_cell].tolist())]  # fmt: skip
+        strange = [of_cell[n] for of_cell in runs for n in apart(self.loss[of_cell].tolist())]
+        return [(self.models[run], float(self.loss[run])) for run in strange]
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
@@ -80,7 +84,7 @@ class Points:
             return None if values is None else self.cell_means(values)
 
         def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(values[place] for place in first) if values else ()
+            return tuple(values[run] for run in first) if values else ()
 
         return replace(
             self, models=of_first(self.models), cells=np.arange(self.n_cells), loss=self.cell_means(self.loss),
@@ -137,12 +141,12 @@ class Points:
     def _of(self, kept: np.ndarray) -> Points:
         """The runs (n,) that are kept, their settings numbered anew."""
 
-        def those(values: Any) -> Any:
+        def select(values: Any) -> Any:
             if isinstance(values, tuple):
                 return tuple(value for value, keep in zip(values, kept) if keep)
             return values[kept] if isinstance(values, np.ndarray) else values
 
-        parts = {f.name: those(getattr(self, f.name)) for f in fields(self)}
+        parts = {f.name: select(getattr(self, f.name)) for f in fields(self)}
         parts |= {"cells": np.unique(self.cells[kept], return_inverse=True)[1],
                   "flops": {name: values[kept] for name, values in self.flops.items()}}  # fmt: skip
         return Points(**parts)
@@ -171,8 +175,8 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     for row in rows:
         kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
         groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
-    told = [len(set(words)) > 1 for words in zip(*groups)]
-    names = {group: ", ".join(filter(None, (word for word, tell in zip(group, told) if tell))) for group in groups}
+    differ = [len(set(words)) > 1 for words in zip(*groups)]
+    names = {group: ", ".join(word for word, differs in zip(group, differ) if word and differs) for group in groups}
     try:
         series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
     except ValueError as error:
@@ -183,10 +187,7 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a table that `tabulate` writes, which has these columns; raises UserError."""
     try:
-        there, rows = read_csv(path)
-        if missing := set(columns) - set(there):
-            raise UserError(f"{path}: has no column {', '.join(sorted(missing))}; run tabulate again")
-        return rows
+        return read_csv(path, columns)
     except ValueError as error:
         raise UserError(f"{path}: {error}; run tabulate again") from None
     except OSError as error:
@@ -212,7 +213,7 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
     if not rows:
         return None
     keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
-    numbers = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     models = [shapes[row["run"]] for row in rows]
     tokens = np.array([float(row["tokens"]) for row in rows])
     bytes_known = all(row["validation_bits_per_byte"] for row in rows)

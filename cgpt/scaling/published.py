@@ -11,11 +11,11 @@ from cgpt.errors import UserError
 from cgpt.files.csv_file import read_csv
 from cgpt.recipe import flops
 from cgpt.scaling.points import Points
-from cgpt.spec import Model
+from cgpt.spec import GPT2_VOCABULARY, Model
 
 FAMILY = "published.csv"
 CHINCHILLA = "chinchilla_points.csv"
-GPT2_VOCABULARY, SEQ_LEN = 50257, 2048
+SEQ_LEN = 2048
 TOKENS_PER_BYTE = 0.29335  # of GPT-2's tokenizer on the Pile (Gao et al. 2020, table 1)
 N_OUTLIERS = 5  # highest losses, which Besiroglu et al. leave out: their runs ended early
 PAPER_LAW = (5.984e22, 0.0737, 0.5066)  # C0, alpha, E of equation 1 of Cerebras-GPT (arXiv 2304.03208)
@@ -25,31 +25,32 @@ Row = dict[str, str]
 def read(path: Path) -> list[Row]:
     """Every row of published.csv or chinchilla_points.csv; raises UserError where the file cannot be read."""
     try:
-        return read_csv(path)[1]
+        return read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
 
 
 def losses(rows: list[Row], prefix: str, variant: str) -> list[Row]:
     """The rows with the Pile's test loss of the models whose name starts with `prefix`, from small to large."""
-    found = [row for row in rows if row["task"] == "pile_test" and row["variant"] == variant]
-    return sorted((row for row in found if row["model"].startswith(prefix)), key=lambda row: float(row["flops"]))
+    kept = [row for row in rows if row["task"] == "pile_test" and row["variant"] == variant
+            and row["model"].startswith(prefix)]  # fmt: skip
+    return sorted(kept, key=lambda row: float(row["flops"]))
 
 
 def family_points(rows: list[Row], variant: str = "SP") -> Points:
     """Cerebras-GPT's own models; `reported` are the FLOPs that the paper prints, with two digits."""
-    own = losses(rows, "Cerebras-GPT", variant)
-    shapes = [_model(row) for row in own]
-    tokens, loss = (np.array([float(row[key]) for row in own]) for key in ("tokens", "value"))
+    family = losses(rows, "Cerebras-GPT", variant)
+    shapes = [_model(row) for row in family]
+    tokens, loss = (np.array([float(row[key]) for row in family]) for key in ("tokens", "value"))
     by_convention = {name: tokens * [flops.flops_per_token(model, name) for model in shapes]
                      for name in flops.CONVENTIONS}  # fmt: skip
     return Points(
-        models=tuple(row["model"] for row in own),
-        cells=np.arange(len(own)),
+        models=tuple(row["model"] for row in family),
+        cells=np.arange(len(family)),
         n_parameters=np.array([float(flops.n_parameters(model)) for model in shapes]),
         n_parameters_non_embedding=np.array([float(flops.n_parameters_non_embedding(model)) for model in shapes]),
         tokens=tokens,
-        flops={"reported": np.array([float(row["flops"]) for row in own]), **by_convention},
+        flops={"reported": np.array([float(row["flops"]) for row in family]), **by_convention},
         loss=loss,
         bits_per_byte=loss * TOKENS_PER_BYTE / math.log(2),
         vocab_size=GPT2_VOCABULARY,
@@ -69,8 +70,8 @@ def chinchilla_points(rows: list[Row]) -> Points:
 
 def batch_tokens_law(rows: list[Row]) -> tuple[float, float]:
     """Factor and exponent of batch = factor * tokens^exponent, in tokens, through the paper's seven choices."""
-    own = losses(rows, "Cerebras-GPT", "SP")
-    tokens, batch = (np.log([float(row[key]) for row in own]) for key in ("tokens", "batch_tokens"))
+    family = losses(rows, "Cerebras-GPT", "SP")
+    tokens, batch = (np.log([float(row[key]) for row in family]) for key in ("tokens", "batch_tokens"))
     exponent, level = np.polyfit(tokens, batch, 1)
     return float(np.exp(level)), float(exponent)
 
@@ -78,12 +79,12 @@ def batch_tokens_law(rows: list[Row]) -> tuple[float, float]:
 def accuracies(rows: list[Row], task: str, prefix: str, variants: tuple[str, ...], n_shot: int = 0
                ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:  # fmt: skip
     """Models, their Pile losses (n,) and their accuracies (n,) on a task, where both are published."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    values: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         wanted = row["model"].startswith(prefix) and row["variant"] in variants
         if wanted and (row["task"] == "pile_test" or (row["task"] == task and int(row["n_shot"]) == n_shot)):
-            found.setdefault((row["model"], row["variant"]), {})[row["task"]] = float(row["value"])
-    whole = {model: of for model, of in found.items() if {"pile_test", task} <= of.keys()}
+            values.setdefault((row["model"], row["variant"]), {})[row["task"]] = float(row["value"])
+    whole = {model: of for model, of in values.items() if {"pile_test", task} <= of.keys()}
     names = tuple(", ".join(filter(None, model)) for model in whole)
     return names, *(np.array([of[key] for of in whole.values()]) for key in ("pile_test", task))  # type: ignore[return-value]
 

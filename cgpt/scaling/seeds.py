@@ -1,4 +1,4 @@
-"""What a few seeds can say: which setting is best and how surely, and which seed lies apart from the others."""
+"""Conclusions from a few seeds: which setting is best and how surely, and which seed lies apart from the others."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def best_of(settings: Sequence[Sequence[float]], higher_is_better: bool, pooled:
     (default: all): seeds differ more near divergence. Student's t with Bonferroni's correction for the number of all
     settings, since the best is picked after looking (Hsu, Multiple Comparisons, 1996).
     """
-    means = {place: fmean(values) for place, values in enumerate(settings) if values}
+    means = {n: fmean(values) for n, values in enumerate(settings) if values}
     sign = -1.0 if higher_is_better else 1.0
-    best = min(means, key=lambda place: sign * means[place])
-    better_half = sorted(means, key=lambda place: sign * means[place])[: max(2, math.ceil(len(means) / 2))]
-    used = [settings[place] for place in better_half if len(settings[place]) > 1 and (pooled is None or pooled[place])]
+    best = min(means, key=lambda n: sign * means[n])
+    better_half = sorted(means, key=lambda n: sign * means[n])[: max(2, math.ceil(len(means) / 2))]
+    used = [settings[n] for n in better_half if len(settings[n]) > 1 and (pooled is None or pooled[n])]
     freedom = sum(len(values) - 1 for values in used)
     if not freedom:
-        return Best(best, None, None, tuple(place for place in means if place != best and means[place] == means[best]))
+        return Best(best, None, None, tuple(n for n in means if n != best and means[n] == means[best]))
     from scipy.stats import t
 
     sd = math.sqrt(sum(variance(values) * (len(values) - 1) for values in used) / freedom)
     half = float(t.ppf(1 - (1 - CONFIDENCE) / 2 / len(means), freedom)) * sd / math.sqrt(len(settings[best]))
     least = float(t.ppf(1 - (1 - CONFIDENCE) / max(1, len(means) - 1), freedom)) * sd
-    rivals = [place for place in means if place != best and sign * (means[place] - means[best])
-              <= least * math.sqrt(1 / len(settings[place]) + 1 / len(settings[best]))]  # fmt: skip
+    rivals = [n for n in means if n != best and sign * (means[n] - means[best])
+              <= least * math.sqrt(1 / len(settings[n]) + 1 / len(settings[best]))]  # fmt: skip
     return Best(best, means[best] - half, means[best] + half, tuple(rivals))
 
 
 def apart(values: Sequence[float], span: float | None = None, stderr: float | None = None) -> list[int]:
-    """The places of seeds that lie across a gap from the most of their setting; both sides where these are as many.
+    """Indices of the seeds that lie across a gap from the most of their setting; both sides where these are as many.
 
     The gap is more than a tenth of `span`, without one of the value beside it, more than TIMES_RANGE times the range of
     the larger side, and more than TIMES_ERROR standard errors of a difference where `stderr` is that of one value.
     """
-    order = sorted(range(len(values)), key=lambda place: values[place])
+    order = sorted(range(len(values)), key=lambda n: values[n])
     if len(order) < 2:
         return []
     cut = max(range(1, len(order)), key=lambda n: values[order[n]] - values[order[n - 1]])

@@ -1,4 +1,5 @@
 """Intervals from draws: losses with normal misses of an uncertain size, or, of many settings, settings drawn again.
+The F test for lack of fit.
 
 A law misses a setting's loss by an amount that all its seeds share, so that settings, not runs, are what a draw varies.
 Of few settings a bootstrap that draws them again is too sure: its 95 % interval of a power law through five settings
@@ -10,10 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import f, spearmanr
+
+from cgpt.scaling.seeds import CONFIDENCE
 
 N_DRAWS = 2000
-CONFIDENCE = 0.95
 SEED = 0
 SAME = 1.01  # sizes, tokens or costs whose ratio is less count as one
 MANY_SETTINGS = 30  # settings from which drawing them again holds the truth in 92 to 98 of 100 studies
@@ -21,7 +23,7 @@ LARGEST_MISS = 20.0  # of a drawn log loss, so that a draw of one degree of free
 
 
 def resampled_weights(n: int, least: int, n_draws: int = N_DRAWS) -> np.ndarray:
-    """How often each of `n` settings stands in each draw with replacement, (n_draws, n).
+    """The number of times that each of `n` settings stands in each draw with replacement, (n_draws, n).
 
     A draw with fewer than `least` different settings decides no fit and is drawn again.
     """
@@ -52,7 +54,7 @@ def interval(draws: np.ndarray) -> list[float]:
 
 
 def n_different(values: np.ndarray) -> int:
-    """How many of the values differ by more than a rounding of tokens to whole batches."""
+    """The number of values that differ by more than a rounding of tokens to whole batches."""
     return 1 + int(np.sum(np.diff(np.sort(np.log(values))) > np.log(SAME)))
 
 
@@ -70,3 +72,25 @@ def relative_sd(loss: np.ndarray, fitted: np.ndarray, n_free: int) -> float:
 def constant(value: float | np.ndarray, draws: np.ndarray) -> dict[str, Any]:
     """A constant and the ends of its 95 % interval, which the draws (n_draws,) give."""
     return {"value": float(value), "ends": interval(draws)}
+
+
+def lack_of_fit(values: np.ndarray, fitted: np.ndarray, cells: np.ndarray, n_free: int) -> dict[str, float] | None:
+    """F test of whether runs follow a law: of the law's misses against the differences between seeds.
+
+    F of `values` (n,) against a fit of `n_free` constants, and the chance of one as large were the law true.
+
+    `cells` (n,) numbers the settings; runs of one differ in nothing but their seed. None where no setting has several
+    seeds or the constants use up all settings. Draper and Smith, Applied Regression Analysis, 3rd ed., section 2.1.
+    """
+    n_cells = len(set(cells.tolist()))
+    pure_freedom, lack_freedom = len(values) - n_cells, n_cells - n_free
+    if pure_freedom < 1 or lack_freedom < 1:
+        return None
+    means = np.bincount(cells, values)[cells] / np.bincount(cells)[cells]
+    pure = float(np.sum((values - means) ** 2))
+    lack = float(np.sum((values - fitted) ** 2)) - pure
+    if pure == 0:
+        return None
+    ratio = (lack / lack_freedom) / (pure / pure_freedom)
+    return {"f": ratio, "p": float(f.sf(ratio, lack_freedom, pure_freedom)),
+            "lack_freedom": lack_freedom, "pure_freedom": pure_freedom}  # fmt: skip

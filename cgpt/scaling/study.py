@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.scaling import cost_law, isoflop, isoflop_study, learning_rate, parametric_law
-from cgpt.scaling.lack_of_fit import lack_of_fit
+from cgpt.scaling import cost_law, isoflop, learning_rate, parametric_law
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
@@ -17,6 +16,7 @@ from cgpt.scaling.statistics import (
     MANY_SETTINGS,
     constant,
     correlation,
+    lack_of_fit,
     n_different,
     relative_sd,
     resampled_weights,
@@ -40,7 +40,7 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", ma
     makers: dict[str, Callable[[], Any]] = {
         "compute": lambda: _compute(points, primary),
         "parametric": lambda: _parametric(points.by_setting()),
-        "isoflop": lambda: isoflop_study.study(points.by_setting()),
+        "isoflop": lambda: isoflop.study(points.by_setting()),
         "hardware": lambda: _hardware(points, machines),
         "learning_rate": lambda: learning_rate.study(tried),
     }
@@ -97,17 +97,17 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
 
 def _hardware(points: Points, machines: Sequence[Machine]) -> list[dict[str, Any]]:
     """Both forms of loss in nats per token against every cost on every machine; a cost not known has a `problem`."""
-    found = []
+    fits = []
     for machine, (cost, unit) in product(machines, COSTS.items()):
-        said = {"hardware": machine.hardware, "timing": machine.timing_of(cost), "extrapolated": machine.extrapolated,
-                "cost": cost, "unit": "nats_per_token"}  # fmt: skip
+        common = {"hardware": machine.hardware, "timing": machine.timing_of(cost), "extrapolated": machine.extrapolated,
+                  "cost": cost, "unit": "nats_per_token"}  # fmt: skip
         if cost in machine.unknown:
-            found.append(said | {"form": None, "problem": machine.unknown[cost]})
+            fits.append(common | {"form": None, "problem": machine.unknown[cost]})
             continue
         for form in cost_law.FITTERS:
             fit = cost_fit(form, (cost, unit), machine.costs[cost], points.loss, points, with_draws=True)
-            found.append(said | {"form": form, "job_overhead": machine.overhead[cost]} | fit)
-    return found
+            fits.append(common | {"form": form, "job_overhead": machine.overhead[cost]} | fit)
+    return fits
 
 
 def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarray, points: Points, with_draws: bool

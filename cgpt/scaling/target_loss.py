@@ -37,7 +37,7 @@ LEAST_TOKENS = 1e5  # of which a budget is asked whether it buys them
 
 
 class _Run(Protocol):
-    """What training a model on so many tokens takes."""
+    """The cost of training a model on so many tokens."""
 
     def __call__(self, model: Model, tokens: float) -> dict[str, Any]: ...
 
@@ -53,7 +53,7 @@ class _Candidates:
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked: a loss in the law's unit, and perhaps a budget of wall-clock hours or of energy."""
+    """A loss to reach, in the law's unit, and perhaps a budget of wall-clock hours or of energy."""
 
     loss: float
     hardware: tuple[str, ...]
@@ -82,9 +82,9 @@ def target(asked: Target, law: FittedLaw, batch_law: tuple[float, float], profil
         least = f"{law.lowest_loss():.3f}, the law's irreducible loss"
         raise UserError(f"--target-loss: {asked.loss} is not above {least}; write a higher one")
     candidates = _candidates(asked.loss, law)
-    found = [_on_profile(asked, law, candidates, batch_law, name, profiles) for name in asked.hardware]
+    by_profile = [_on_profile(asked, law, candidates, batch_law, name, profiles) for name in asked.hardware]
     return {"target_loss": asked.loss, "law": law.name, "fitted_to": "L(C)" if law.convention else "L(N, D)",
-            "profiles": found}  # fmt: skip
+            "profiles": by_profile}  # fmt: skip
 
 
 def models(law: FittedLaw) -> Iterator[Model]:
@@ -103,9 +103,9 @@ def _like_cerebras_gpt() -> Iterator[tuple[int, int, int]]:
 
 def _like_runs(shapes: tuple[tuple[int, int, int], ...]) -> Iterator[tuple[int, int, int]]:
     """Heads about as wide as the widest run's; layers between those of the runs, as deep for their width beyond."""
-    layers, widths = ([shape[place] for shape in shapes] for place in (0, 1))
-    head = widths[-1] // shapes[-1][2]
-    whole = {round(count) for count in np.geomspace(1, WIDEST * shapes[-1][2], N_WIDTHS)}
+    layers, widths, heads = zip(*shapes)
+    head = widths[-1] // heads[-1]
+    whole = {round(count) for count in np.geomspace(1, WIDEST * heads[-1], N_WIDTHS)}
     for width in sorted({round(count * head) for count in whole | set(np.arange(1, FEW_HEADS, 0.25))}):
         n_head = min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - width / head))
         deeper = max(1.0, width / widths[-1])
@@ -115,22 +115,22 @@ def _like_runs(shapes: tuple[tuple[int, int, int], ...]) -> Iterator[tuple[int, 
 def _candidates(loss: float, law: FittedLaw) -> _Candidates:
     """Every model of the law's proportions; raises UserError where none of them reaches the loss, or by L(C) none does
     at the law's tokens per parameter."""
-    own = list(models(law))
-    sizes = np.array([float(flops.n_parameters(model)) for model in own])
-    found = _Candidates(own, sizes, np.stack([law.tokens_by_draw(loss, model) for model in own]))
+    tried = list(models(law))
+    sizes = np.array([float(flops.n_parameters(model)) for model in tried])
+    candidates = _Candidates(tried, sizes, np.stack([law.tokens_by_draw(loss, model) for model in tried]))
     if law.convention:
         at_ratio = f" parameters at the law's {law.tokens_per_parameter:.3g} tokens for each"
-        place = _at_ratio(sizes, found.tokens[:, :1], law)[0]
+        best = _at_ratio(sizes, candidates.tokens[:, :1], law)[0]
     else:
         at_ratio = " parameters"
-        place = 0 if np.isfinite(found.tokens[:, 0]).any() else len(own)
-    if place == len(own):
+        best = 0 if np.isfinite(candidates.tokens[:, 0]).any() else len(tried)
+    if best == len(tried):
         raise UserError(f"--target-loss: {loss} takes a model of more than {short(sizes[-1])}{at_ratio}, and no larger "
                         "one is tried; write a higher one")  # fmt: skip
-    if place < 0:
+    if best < 0:
         raise UserError(f"--target-loss: {loss} takes a model of less than {short(sizes[0])}{at_ratio}, and no smaller "
                         "one is tried; write a lower one")  # fmt: skip
-    return found
+    return candidates
 
 
 def _at_ratio(sizes: np.ndarray, tokens: np.ndarray, law: FittedLaw) -> np.ndarray:
@@ -144,19 +144,19 @@ def _at_ratio(sizes: np.ndarray, tokens: np.ndarray, law: FittedLaw) -> np.ndarr
     return nearest
 
 
-def _cheapest(found: _Candidates, law: FittedLaw, run: _Run) -> np.ndarray:
+def _cheapest(candidates: _Candidates, law: FittedLaw, run: _Run) -> np.ndarray:
     """Which of the models takes the fewest hours, (n_draws,); n where none reaches the loss. A draw's tokens go at the
     rate that the model has with the fit's. Where the cost model has hours for none, the one of the fewest FLOPs."""
-    hours = np.full(found.tokens.shape, math.inf)
-    for place, (model, size, tokens) in enumerate(zip(found.models, found.sizes, found.tokens)):
-        told = tokens[0] if tokens[0] < math.inf else law.tokens_per_parameter * size
-        taken = run(model, told)
+    hours = np.full(candidates.tokens.shape, math.inf)
+    for n, (model, size, tokens) in enumerate(zip(candidates.models, candidates.sizes, candidates.tokens)):
+        fitted_tokens = tokens[0] if tokens[0] < math.inf else law.tokens_per_parameter * size
+        taken = run(model, fitted_tokens)
         if taken["hours"] is not None:
             overhead = taken["job_overhead_s"] / 3600
-            hours[place] = overhead + (taken["hours"] - overhead) * tokens / told
-    spent = found.tokens * np.array([[flops.flops_per_token(model)] for model in found.models])
+            hours[n] = overhead + (taken["hours"] - overhead) * tokens / fitted_tokens
+    spent = candidates.tokens * np.array([[flops.flops_per_token(model)] for model in candidates.models])
     cost = np.where(np.isfinite(hours).any(axis=0), hours, spent)
-    return np.where(np.isfinite(cost).any(axis=0), np.argmin(cost, axis=0), len(found.sizes))
+    return np.where(np.isfinite(cost).any(axis=0), np.argmin(cost, axis=0), len(candidates.sizes))
 
 
 def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_law: tuple[float, float], name: str,
@@ -168,33 +168,32 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
         return _run(model, tokens, batch_law, name, profiles)
 
     sizes = candidates.sizes
-    chosen = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
-    place = int(chosen[0])
-    model, tokens = candidates.models[place], with_ends(candidates.tokens[place])
+    best = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
+    model, tokens = candidates.models[best[0]], with_ends(candidates.tokens[best[0]])
     runs = [run(model, end) if end < math.inf else {} for end in tokens]
-    chosen_sizes = with_ends(np.append(sizes, math.inf)[np.maximum(chosen, 0)])
-    found = {
-        "hardware": name, "n_parameters": flops.n_parameters(model), "n_parameters_ends": _finite(chosen_sizes)[1:],
+    best_sizes = with_ends(np.append(sizes, math.inf)[np.maximum(best, 0)])
+    training = {
+        "hardware": name, "n_parameters": flops.n_parameters(model), "n_parameters_ends": _finite(best_sizes)[1:],
         "n_layer": model.n_layer, "d_model": model.d_model, "tokens": _finite(tokens),
         **{key: runs[0][key] for key in ("batch_tokens", "systems", "fits", "problem", "extrapolated", "timing")},
         "batch_tokens_ends": [each.get("batch_tokens") for each in runs[1:]],
         "law_extrapolated": law.beyond_runs(asked.loss, model, tokens[0]),
         **{key: [each.get(key) for each in runs] for key in ("hours", "energy_kwh", "price_usd")},
     }  # fmt: skip
-    return found | _within_budget(asked, law, candidates, run, runs[0])
+    return training | _within_budget(asked, law, candidates, run, runs[0])
 
 
 def _run(model: Model, tokens: float, batch_law: tuple[float, float], name: str, profiles: Mapping[str, Hardware]
          ) -> dict[str, Any]:  # fmt: skip
-    """What training the model takes, with the law's batch for as many tokens."""
+    """Forecast of training the model, with the law's batch for as many tokens."""
     factor, exponent = batch_law
     hardware = profiles.get(name)
     systems = hardware.systems if hardware else 1
     batch = max(1, round(factor * tokens**exponent / model.seq_len / systems))
     request = forecast.Request("target", None, name, batch_per_system=batch, tokens=tokens)
-    found = forecast.forecast(request, {"target": model}, profiles)
-    return found | {"batch_tokens": batch * systems * model.seq_len,
-                    "hours": None if found["days"] is None else 24 * found["days"]}  # fmt: skip
+    training = forecast.forecast(request, {"target": model}, profiles)
+    return training | {"batch_tokens": batch * systems * model.seq_len,
+                       "hours": None if training["days"] is None else 24 * training["days"]}  # fmt: skip
 
 
 def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: _Run, cheapest: dict[str, Any]
@@ -238,14 +237,14 @@ def _bought_at_ratio(bought: list[tuple[Model, float | None]], sizes: np.ndarray
                      ) -> list[tuple[Model, float | None]]:  # fmt: skip
     """The one that is nearest to the law's tokens per parameter; the largest where all could be trained on more."""
     tokens = np.array([[tokens or 0.0] for _, tokens in bought])
-    place = int(_at_ratio(sizes, tokens, law)[0])
-    if place < len(bought):
-        return bought[place : place + 1] if place >= 0 else []
+    nearest = int(_at_ratio(sizes, tokens, law)[0])
+    if nearest < len(bought):
+        return bought[nearest : nearest + 1] if nearest >= 0 else []
     return [(bought[-1][0], law.tokens_per_parameter * sizes[-1])]
 
 
 def _too_small(budget: Mapping[str, float], law: FittedLaw, model: Model, run: _Run) -> str:
-    """What the least takes of which the law says anything, of which `model` is the smallest."""
+    """The cost of the least training that the law says anything of, in words; `model` is the smallest."""
     size = flops.n_parameters(model)
     tokens = law.tokens_per_parameter * size if law.convention else LEAST_TOKENS
     least = run(model, tokens)
@@ -257,8 +256,8 @@ def _tokens_bought(model: Model, budget: Mapping[str, float], run: _Run) -> floa
     """The most tokens that the model can be trained on within the budget; None where not even a step fits."""
 
     def spent(tokens: float) -> float:
-        found = run(model, tokens)
-        return max(math.inf if found[key] is None else found[key] / limit for key, limit in budget.items())
+        cost = run(model, tokens)
+        return max(math.inf if cost[key] is None else cost[key] / limit for key, limit in budget.items())
 
     low, high = math.log(LEAST_TOKENS), math.log(1e15)
     if spent(math.exp(low)) > 1:
@@ -273,39 +272,40 @@ def _finite(values: Interval) -> list[float | None]:
     return [value if value < math.inf else None for value in values]
 
 
-def as_text(found: dict[str, Any]) -> str:
+def as_text(answer: dict[str, Any]) -> str:
     """One paragraph a profile; `~` marks what is modeled, [a, b] the 95 % interval of the law."""
-    lines = [f"Loss {found['target_loss']} by {found['fitted_to']} of {found['law']}: for its text and vocabulary only"]
-    return "\n".join(line for each in (lines, *map(_profile_lines, found["profiles"])) for line in each)
+    law = f"{answer['fitted_to']} of {answer['law']}"
+    lines = [f"Loss {answer['target_loss']} by {law}: for its text and vocabulary only"]
+    return "\n".join(line for each in (lines, *map(_profile_lines, answer["profiles"])) for line in each)
 
 
-def _profile_lines(found: dict[str, Any]) -> list[str]:
-    note = ", extrapolated" if found["extrapolated"] else ""
-    systems = f"{found['systems']} system{'s' if found['systems'] > 1 else ''}"
-    lines = [f"{found['hardware']} ({systems}), {found['timing']}{note}"]
-    lines += [f"  DOES NOT FIT: {found['problem']}"] if found["problem"] else []
-    lines += [f"  law       EXTRAPOLATED: {found['law_extrapolated']}"] if found["law_extrapolated"] else []
-    size = _words([found["n_parameters"], *found["n_parameters_ends"]], short)
-    batch, ends = short(found["batch_tokens"]), found["batch_tokens_ends"]
+def _profile_lines(training: dict[str, Any]) -> list[str]:
+    note = ", extrapolated" if training["extrapolated"] else ""
+    systems = f"{training['systems']} system{'s' if training['systems'] > 1 else ''}"
+    lines = [f"{training['hardware']} ({systems}), {training['timing']}{note}"]
+    lines += [f"  DOES NOT FIT: {training['problem']}"] if training["problem"] else []
+    lines += [f"  law       EXTRAPOLATED: {training['law_extrapolated']}"] if training["law_extrapolated"] else []
+    size = _words([training["n_parameters"], *training["n_parameters_ends"]], short)
+    batch, ends = short(training["batch_tokens"]), training["batch_tokens_ends"]
     batch += f" [{', '.join(short(end) or 'not reached' for end in ends)}]" if len(set(ends)) > 1 else ""
-    lines.append(f"  model     {size} parameters: {found['n_layer']} layers of {found['d_model']}")
-    lines.append(f"  tokens    {_words(found['tokens'], short)}")
+    lines.append(f"  model     {size} parameters: {training['n_layer']} layers of {training['d_model']}")
+    lines.append(f"  tokens    {_words(training['tokens'], short)}")
     lines.append(f"  batch     {batch} tokens")
     for key, label, words in PEOPLE:
-        if found[key][0] is not None:
-            lines.append(f"  {label:9} {_words(found[key], lambda value: '~' + words(value))}")  # noqa: B023
-    return lines + (_budget_lines(found) if "within_budget" in found else [])
+        if training[key][0] is not None:
+            lines.append(f"  {label:9} {_words(training[key], lambda value: '~' + words(value))}")  # noqa: B023
+    return lines + (_budget_lines(training) if "within_budget" in training else [])
 
 
-def _budget_lines(found: dict[str, Any]) -> list[str]:
-    if found["within_budget"] is None:
-        return [f"  in budget not known: {found['budget_problem']}"]
-    lines = ["  in budget " + ("yes" if found["within_budget"] else "no")]
-    if found["budget_problem"]:
-        return [*lines, f"  it buys   nothing that the law can say: {found['budget_problem']}"]
-    size, tokens = short(found["budget_n_parameters"]), short(found["budget_tokens"])
-    loss = _words(found["budget_loss"], lambda value: f"{value:.3f}")
-    beyond = f"; EXTRAPOLATED: {found['budget_extrapolated']}" if found["budget_extrapolated"] else ""
+def _budget_lines(training: dict[str, Any]) -> list[str]:
+    if training["within_budget"] is None:
+        return [f"  in budget not known: {training['budget_problem']}"]
+    lines = ["  in budget " + ("yes" if training["within_budget"] else "no")]
+    if training["budget_problem"]:
+        return [*lines, f"  it buys   nothing that the law can say: {training['budget_problem']}"]
+    size, tokens = short(training["budget_n_parameters"]), short(training["budget_tokens"])
+    loss = _words(training["budget_loss"], lambda value: f"{value:.3f}")
+    beyond = f"; EXTRAPOLATED: {training['budget_extrapolated']}" if training["budget_extrapolated"] else ""
     return [*lines, f"  it buys   loss {loss}: {size} parameters, {tokens} tokens{beyond}"]
 
 

@@ -18,9 +18,9 @@ from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
 from cgpt.records import Score, ScoresRecord, write_record
-from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
-from cgpt.tasks.lm_eval_tasks import where
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, read_scored_examples
+from cgpt.tasks.lm_eval_tasks import is_classification, where
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)  # C of scikit-learn; the best on the validation split is used
 
@@ -70,19 +70,19 @@ def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) ->
     return _train(task, data_root, n_labels)[0]
 
 
-def refuse_one_label(task: dict[str, Any], train: Sequence[lm_eval_tasks.Example]) -> None:
+def refuse_one_label(task: dict[str, Any], train: Sequence[Example]) -> None:
     """Raises UserError where all training documents have the same label, which nothing can be learnt from."""
     if len({example.label for example in train}) < 2:
         raise UserError(f"{where(task)}: n_labels: the {len(train)} training documents have one label; take more")
 
 
 def _train(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    if not lm_eval_tasks.is_classification(task):
+    if not is_classification(task):
         raise UserError(
             f"{where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"
         )
-    train = lm_eval_tasks.labelled_examples(task, data_root, n_labels)
-    test, documents = lm_eval_tasks.scored_examples(task, data_root)
+    train = read_labelled_examples(task, data_root, n_labels)
+    test, documents = read_scored_examples(task, data_root)
     refuse_one_label(task, train)
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -94,7 +94,7 @@ def _train(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple
         models = {c: LogisticRegression(C=c, tol=1e-3, max_iter=300).fit(inputs, labels) for c in STRENGTHS}
     strength = 1.0
     if validation_split := task.get("validation_split"):
-        held_out = lm_eval_tasks.examples(task, data_root, validation_split, 2000)
+        held_out = read_examples(task, data_root, validation_split, 2000)
         seen = words.transform([example.prompt for example in held_out])
         strength = max(STRENGTHS, key=lambda c: models[c].score(seen, [example.label for example in held_out]))
     predictions = models[strength].predict(words.transform([example.prompt for example in test])).tolist()

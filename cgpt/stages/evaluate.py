@@ -20,6 +20,7 @@ from cgpt.jobs import Job
 from cgpt.records import ANSWER_BITS, Score, ScoresRecord, write_record
 from cgpt.tasks import lm_eval_tasks
 from cgpt.tasks.answers import commonest_answer
+from cgpt.tasks.documents import check_documents, describe_selection, select_documents
 
 BOOTSTRAP_ITERATIONS = 1000  # for the standard error of metrics that are no mean (perplexity, F1)
 ACCURACIES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
@@ -38,14 +39,12 @@ def evaluate(job: Job) -> dict[str, Any]:
     inputs = content.of_task_data(task, job.data)
     lm_task = lm_eval_tasks.build(task, job.data)
     from cgpt.checkpoint.folder import load
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter
-    from cgpt.model.loglikelihood import score
 
     model, tokenizer = load(checkpoint, hardware, job.threads)
     inputs |= content.of_checkpoint(checkpoint, stage)
-    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer, score, generate))
-    answer, share = commonest_answer(samples)
+    scores, samples = score_task(task, lm_task, Adapter(model, tokenizer))
+    prompt, (answer, share) = samples[0]["prompt"], commonest_answer(samples)
     lines = "".join(json.dumps(sample, ensure_ascii=False, default=_plain) + "\n" for sample in samples).encode()
     write_whole(job.folder / "samples.jsonl", lines)
     seconds = time.monotonic() - started
@@ -56,11 +55,11 @@ def evaluate(job: Job) -> dict[str, Any]:
         checkpoint=checkpoint.name,
         stage=stage,
         n_shot=lm_task.config.num_fewshot,
-        documents=lm_eval_tasks.selection(task, len(lm_task.eval_docs)),
+        documents=describe_selection(task, len(lm_task.eval_docs)),
         n_samples=len({sample["doc_id"] for sample in samples}),
         n_prompts_cut=len({sample["doc_id"] for sample in samples if sample["n_tokens_cut"]}),
         hardware=hardware.name,
-        prompt_example=_first(samples[0]["prompt"]),
+        prompt_example=prompt if isinstance(prompt, str) else prompt[0],
         seconds=seconds if hardware.timing == "measured" else None,
         samples_sha256=hashlib.sha256(lines).hexdigest(),
         inputs=inputs,
@@ -73,27 +72,27 @@ def evaluate(job: Job) -> dict[str, Any]:
     if record.n_prompts_cut:
         print(f"evaluate: {record.n_prompts_cut:,} of {record.n_samples:,} prompts were longer than the model's "
               f"{model.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip
-    print(f"evaluate: {record.n_samples:,} documents in {seconds:.1f} s: {_summary(scores)}", file=sys.stderr)
+    summary = ", ".join(f"{score.metric} {score.value:.4g}" for score in scores)
+    print(f"evaluate: {record.n_samples:,} documents in {seconds:.1f} s: {summary}", file=sys.stderr)
     return asdict(record)
 
 
 def score_task(task: dict[str, Any], lm_task: Any, adapter: Any) -> tuple[list[Score], list[Sample]]:
-    """Run lm-evaluation-harness on a task that `tasks.build` made; return its metrics, and every document's record.
+    """Run lm-evaluation-harness on a task that `build` made; return its metrics, and every document's record.
 
     The task's `limit` evaluates the first documents, its `sample` a fixed random sample of them. Raises UserError for a
     document that cannot be scored.
     """
     from lm_eval.evaluator import evaluate as run_harness
 
-    name, n_docs = lm_task.task_name, len(lm_task.eval_docs)
-    chosen = lm_eval_tasks.documents(task, n_docs)
-    lm_eval_tasks.check_documents(task, lm_task, chosen)
+    name, numbers = lm_task.task_name, select_documents(task, len(lm_task.eval_docs))
+    check_documents(task, lm_task, numbers)
     with contextlib.redirect_stdout(sys.stderr):  # lm-evaluation-harness prints while it bootstraps
         results = run_harness(
             adapter,
             {"tasks": {name: lm_task}},
-            limit=len(chosen) if task.get("sample") is None else None,
-            samples={name: chosen} if task.get("sample") is not None else None,
+            limit=len(numbers) if task.get("sample") is None else None,
+            samples={name: numbers} if task.get("sample") is not None else None,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
         )
     cuts = getattr(adapter, "cuts", {})  # another model of lm-evaluation-harness cuts in silence
@@ -121,20 +120,10 @@ def bits_per_byte(text: str, loglikelihood: float) -> float:
 
 
 def _sample(lm_task: Any, logged: dict[str, Any], cuts: dict) -> Sample:
-    """What is kept of one document: the text as the model saw it, its answers, and the value of every metric.
+    """The record of one document: the text as the model saw it, its answers, and the value of every metric."""
+    from cgpt.tasks.text_task import right_choices
 
-    Of a prompt that was cut, the text is what the model saw beside the longest answer.
-    """
-    from cgpt.tasks.text_task import gold
-
-    contexts = [arguments[0] for arguments in logged["arguments"]]
-    n_tokens_cut = 0
-    for asked, answer in [(arguments[0], arguments[-1]) for arguments in logged["arguments"]]:
-        cut = cuts.get((asked, answer if isinstance(answer, str) else None))
-        if cut and cut.n_tokens > n_tokens_cut:
-            n_tokens_cut = cut.n_tokens
-            contexts = [cut.text if arguments[0] == asked else context
-                        for arguments, context in zip(logged["arguments"], contexts)]  # fmt: skip
+    contexts, n_tokens_cut = _contexts_seen(logged["arguments"], cuts)
     metrics = {name: logged[name] for name in logged["metrics"]}
     prompt: str | list[str] = contexts[0]
     choices: list[str] | None = None
@@ -142,7 +131,7 @@ def _sample(lm_task: Any, logged: dict[str, Any], cuts: dict) -> Sample:
     if lm_task.OUTPUT_TYPE == "multiple_choice":
         names = lm_task.doc_to_choice(logged["doc"])
         label = lm_task.doc_to_text(logged["doc"]) if lm_task.multiple_input else target
-        target = gold(label, names, "document")
+        target = right_choices(label, names, "document")
         choices = [arguments[1] for arguments in logged["arguments"]][: len(names)]
         prompt = contexts[: len(names)] if lm_task.multiple_input else prompt
         loglikelihoods = [float(answer[0]) for answer in logged["filtered_resps"]][: len(names)]
@@ -169,6 +158,21 @@ def _sample(lm_task: Any, logged: dict[str, Any], cuts: dict) -> Sample:
         "correct": None if correct is None else bool(correct),
         "metrics": metrics,
     }
+
+
+def _contexts_seen(requests: list[tuple], cuts: dict) -> tuple[list[str], int]:
+    """The context of each request of a document as the model saw it, and the most tokens that were cut from one.
+
+    Of a prompt that was cut, it is what the model saw beside the longest answer.
+    """
+    contexts, n_tokens_cut = [arguments[0] for arguments in requests], 0
+    for asked, answer in [(arguments[0], arguments[-1]) for arguments in requests]:
+        cut = cuts.get((asked, answer if isinstance(answer, str) else None))
+        if cut and cut.n_tokens > n_tokens_cut:
+            n_tokens_cut = cut.n_tokens
+            contexts = [cut.text if arguments[0] == asked else context
+                        for arguments, context in zip(requests, contexts)]  # fmt: skip
+    return contexts, n_tokens_cut
 
 
 def _scores(values: dict[str, Any], higher_is_better: dict[str, bool], samples: list[Sample]) -> list[Score]:
@@ -199,14 +203,6 @@ def _answer_score(samples: list[Sample]) -> list[Score]:
         return []
     stderr = float(bits.std(ddof=1) / math.sqrt(bits.size)) if bits.size > 1 else None
     return [Score(ANSWER_BITS, samples[0]["filter"], float(bits.mean()), stderr, False, None)]
-
-
-def _summary(scores: list[Score]) -> str:
-    return ", ".join(f"{score.metric} {score.value:.4g}" for score in scores)
-
-
-def _first(prompt: str | list[str]) -> str:
-    return prompt if isinstance(prompt, str) else prompt[0]
 
 
 def _plain(value: Any) -> Any:

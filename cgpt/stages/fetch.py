@@ -1,4 +1,4 @@
-"""Bring a data set of workflows/data.yaml into a folder, verified and unpacked, and list it in fetched.json."""
+"""The stage `fetch`: bring a data set of workflows/data.yaml into a folder, verified, unpacked and listed there."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cgpt.bounds import problems
 from cgpt.data.content import local_files, sha256_of
 from cgpt.data.download import download as get
 from cgpt.data.hub import load_split, mirror_path
-from cgpt.errors import UserError, did_you_mean
-from cgpt.experiment import rules
-from cgpt.experiment.rules import BUILTINS
+from cgpt.errors import UserError
 from cgpt.files.whole import whole_file, write_whole, writing
-from cgpt.files.yaml_file import YamlFile
 from cgpt.jobs import Job
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 
@@ -47,10 +45,9 @@ def fetch_dataset(dataset: Dataset, out: Path) -> dict[str, Any]:
     licence and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable
     or wrong.
     """
-    wrong = YamlFile("workflows/data.yaml")
-    rules.names(dataset, (dataset.name,), wrong)
-    if wrong.problems:
-        raise UserError(*wrong.problems)
+    if wrong := [f"workflows/data.yaml: {dataset.name}.{'.'.join(map(str, keys))}: {problem}"
+                 for keys, problem in problems(Dataset, dataset)]:  # fmt: skip
+        raise UserError(*wrong)
     if dataset.licence_status not in ("", "open"):
         print(f"{dataset.name}: licence {dataset.licence_status}: {dataset.licence}", file=sys.stderr)
     with writing(out):
@@ -74,9 +71,6 @@ def fetch_dataset(dataset: Dataset, out: Path) -> dict[str, Any]:
 
 def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """Run the generator. Its corpus.jsonl is the corpus; its other files belong to tasks."""
-    if dataset.builtin not in BUILTINS:
-        hint = did_you_mean(str(dataset.builtin), BUILTINS)
-        raise UserError(f"workflows/data.yaml: {dataset.name}.builtin: '{dataset.builtin}' is no generator; {hint}")
     from cgpt.data.world import write_world
 
     with tempfile.TemporaryDirectory(dir=out) as folder:
@@ -91,13 +85,13 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
-    found = [path for path in local_files(str(dataset.path)) if out not in path.parents]
+    files = [path for path in local_files(str(dataset.path)) if out not in path.parents]
     if source.is_file():
         return [_place(source, out / source.name.removesuffix(".gz"), "all", None)]
-    if not found:
+    if not files:
         raise UserError(f"{where}: '{source}' holds no files; put text files there, or write another folder")
-    _refuse_equal_names(where, found)
-    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in found]
+    _refuse_equal_names(where, files)
+    return [_place(path, out / path.name.removesuffix(".gz"), _split_of(path.name), None) for path in files]
 
 
 def find_mirrored_file(file: DataFile) -> Path | None:
@@ -117,8 +111,8 @@ def _find_in_mirror(*names: str | Path) -> Path | None:
 
 
 def _split_of(name: str) -> str:
-    found = SPLIT_NAMES.match(name)
-    return ("train", "validation", "test")[found.lastindex - 1] if found and found.lastindex else "all"
+    match = SPLIT_NAMES.match(name)
+    return ("train", "validation", "test")[match.lastindex - 1] if match and match.lastindex else "all"
 
 
 def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, Any]:

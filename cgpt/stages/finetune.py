@@ -18,11 +18,12 @@ from cgpt.data.tokenizer import REMEDY, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.jobs import Job
 from cgpt.model.gpt import GPT, init_parameters
-from cgpt.model.loglikelihood import pad, padded_length, score
+from cgpt.model.loglikelihood import score
+from cgpt.model.padding import pad, padded_length
 from cgpt.recipe.schedule import Schedule
 from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
 from cgpt.spec import Model
-from cgpt.tasks import lm_eval_tasks
+from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.training.progress import Progress
 from cgpt.training.resume import Clock, LossLog
 from cgpt.training.run_record import common_record, corpus_name, speed
@@ -137,12 +138,12 @@ def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.n
     return checkpoints.read_params(checkpoint, config)
 
 
-def _examples(job: Job) -> tuple[list[lm_eval_tasks.Example], list[lm_eval_tasks.Example]]:
+def _examples(job: Job) -> tuple[list[Example], list[Example]]:
     """Examples of the task to train on, and to validate with."""
     task, most = job.spec["task"], job.spec["finetune"]["max_validation"]
-    validation_split = lm_eval_tasks.validation_split(task)
-    train = lm_eval_tasks.labelled_examples(task, job.data, job.spec["n_labels"])
-    return train, lm_eval_tasks.examples(task, job.data, validation_split, most)
+    validation_split = validation_split_of(task)
+    train = read_labelled_examples(task, job.data, job.spec["n_labels"])
+    return train, read_examples(task, job.data, validation_split, most)
 
 
 def validation_loss(model: GPT, examples: Sequence[Encoded]) -> float:
@@ -192,19 +193,17 @@ def _finish(run: FinetuneRun, best: Epoch) -> dict[str, Any]:
     return asdict(record)
 
 
-def encode(example: lm_eval_tasks.Example, model: GPT, tokenizer: Any) -> Encoded:
+def encode(example: Example, model: GPT, tokenizer: Any) -> Encoded:
     """Tokens of prompt and answer, split as lm-evaluation-harness splits them, the last seq_len + 1 of them kept.
 
     Raises UserError for an answer that is longer than the model.
     """
-    from cgpt.inference.generate import generate
     from cgpt.inference.lm_eval_model import Adapter, n_tokens_cut
 
-    adapter, longest = Adapter(model, tokenizer, score, generate), model.config.seq_len
+    adapter, longest = Adapter(model, tokenizer), model.config.seq_len
 
     def pair(answer: str) -> tuple[np.ndarray, int, int]:
-        context, continuation = adapter._encode_pair(example.prompt, answer)
-        context = context or [adapter.eot_token_id]
+        context, continuation = adapter.encode_pair(example.prompt, answer)
         if not continuation or len(continuation) > longest:
             raise UserError(f"finetune: the answer {answer[:60]!r} has {len(continuation)} tokens, of which the model "
                             f"reads 1 to {longest}; correct it, or leave its document out")  # fmt: skip

@@ -17,7 +17,7 @@ from cgpt.code_hash import code_sha256
 from cgpt.data import content, shards
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
-from cgpt.jobs import Job
+from cgpt.jobs import Job, handling_signals
 from cgpt.kernels import backend
 from cgpt.kernels.work import meter
 from cgpt.model.gpt import GPT, init_parameters
@@ -26,7 +26,7 @@ from cgpt.recipe.schedule import Schedule, without_length
 from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record
 from cgpt.spec import Model, Train
 from cgpt.training.progress import Progress
-from cgpt.training.resume import Clock, LossLog, RunState, Saved, StopSignal, load_first
+from cgpt.training.resume import Clock, LossLog, RunState, Saved, load_first
 from cgpt.training.run_record import common_record, corpus_name, speed
 from cgpt.training.trainer import AdamW, Trainer
 
@@ -45,7 +45,8 @@ def pretrain(job: Job) -> dict[str, Any]:
     run = PretrainRun(job)
     t, n_steps, schedule, log, clock = run.settings, run.n_steps, run.schedule, run.log, run.clock
     progress, device_meter = Progress(job.id), meter(job.hardware.device)
-    with StopSignal() as stop:
+    stops: list[int] = []  # numbers of signals that asked for an end
+    with handling_signals(lambda number, frame: stops.append(number)):
         for step in range(run.trainer.n_updates, n_steps):
             start, lr, done = time.perf_counter(), schedule.rate(step), step + 1
             batch = shards.batches(run.shard, run.config.seq_len, t.batch_size, job.spec["seed"], step)
@@ -68,10 +69,10 @@ def pretrain(job: Job) -> dict[str, Any]:
             progress.show(done, n_steps, loss, clock, last=done == n_steps)
             if run.branch and done == schedule.first_decaying_step:
                 run.branch.save(run.saved())
-            if stop.requested or done % job.checkpoint_every_steps == 0:
+            if stops or done % job.checkpoint_every_steps == 0:
                 run.state.save(run.saved())
-            if stop.requested:
-                raise KeyboardInterrupt(stop.requested)
+            if stops:
+                raise KeyboardInterrupt(stops[-1])
     return _finish(run)
 
 
@@ -114,8 +115,8 @@ class PretrainRun:
             "spec": hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
             "code": code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
-            "compiler": str(backend.description(hardware)),
-            "processor": provenance.processor() if backend.on_host(hardware) else "",
+            "compiler": str(backend.describe_kernels(hardware)),
+            "processor": provenance.processor() if backend.runs_on_host(hardware) else "",
             "version of tinygrad or NumPy": " ".join(map(str, versions)),
         }
         return RunState(self.job.folder.parent.parent / "state" / name, key)

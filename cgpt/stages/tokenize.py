@@ -1,4 +1,4 @@
-"""Text to tokens: train or load a byte-level BPE, then write the train and validation shards in one streaming pass."""
+"""The stage `tokenize`: train or load a byte-level BPE, then write the train and validation shards in one pass."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
+from cgpt.spec import SMALLEST_VOCABULARY
 
-SMALLEST_VOCABULARY = 257  # every byte and the end-of-text token
 LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it begins
 
 

@@ -1,4 +1,4 @@
-"""What a model answers to most documents: a classifier that always says the same has learnt nothing from them."""
+"""The commonest answer of a model: a classifier that always gives the same has learnt nothing from its documents."""
 
 from __future__ import annotations
 

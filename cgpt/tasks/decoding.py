@@ -1,4 +1,4 @@
-"""How the answers of a generation task are written: `generation_kwargs` as lm-evaluation-harness reads them."""
+"""Options of a generation task: `generation_kwargs` as lm-evaluation-harness reads them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.files.yaml_file import as_list
 from cgpt.recipe.generation_config import GenerationConfig
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # one thing; the first given counts
@@ -30,32 +31,33 @@ class Decoding(NamedTuple):
     config: GenerationConfig
 
 
-def decoding(options: dict[str, Any]) -> Decoding:
-    """What a request's options ask for, by lm-evaluation-harness's own normalisation. Raises UserError by name for what
-    the decoder does not offer."""
+def read_options(options: dict[str, Any]) -> Decoding:
+    """Length, stops and settings of a request's options, by lm-evaluation-harness's own normalisation. Raises UserError
+    by name for options that the decoder does not offer."""
     from lm_eval.models.utils import normalize_gen_kwargs
 
     if problems := [f"generation_kwargs.{key}: {what}" for key, what in unsupported(options)]:
         raise UserError(*problems)
-    said = normalize_gen_kwargs({key: value for key, value in options.items() if value is not None})
-    settings = {key: kind(said[key]) if kind is float else said[key] for key, kind in SETTINGS.items() if key in said}
+    given = normalize_gen_kwargs({key: value for key, value in options.items() if value is not None})
+    settings = {key: given[key] for key in SETTINGS if key in given}
+    settings |= {key: float(value) for key, value in settings.items() if SETTINGS[key] is float}
     if not settings["do_sample"]:
         settings = {key: value for key, value in settings.items() if key not in OF_SAMPLING}
-    length = said["max_gen_toks"] if any(options.get(key) is not None for key in LENGTHS) else None
-    return Decoding(length, [text for text in said["until"] if text], GenerationConfig(**settings))
+    length = given["max_gen_toks"] if any(options.get(key) is not None for key in LENGTHS) else None
+    return Decoding(length, [text for text in given["until"] if text], GenerationConfig(**settings))
 
 
-def n_new_tokens(said: int | None, seq_len: int) -> int:
-    """The most new tokens of an answer: what the task says, else 256, or half of the window where that is less.
+def n_new_tokens(asked: int | None, seq_len: int) -> int:
+    """The most new tokens of an answer: those that the task asks for, else 256, or half of the window if that is less.
 
     Raises UserError where that leaves a model of `seq_len` no room for a prompt.
     """
-    if said is None:
+    if asked is None:
         return min(DEFAULT_LENGTH, max(1, seq_len // 2))
-    if said >= seq_len:
-        raise UserError(f"generation_kwargs: an answer of {said} tokens leaves a model of seq_len {seq_len} no room "
+    if asked >= seq_len:
+        raise UserError(f"generation_kwargs: an answer of {asked} tokens leaves a model of seq_len {seq_len} no room "
                         "for the prompt; write fewer")  # fmt: skip
-    return said
+    return asked
 
 
 def unsupported(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -69,12 +71,12 @@ def unsupported(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
             isinstance(text, str) for text in (value if isinstance(value, list) else [value])
         ):
             yield key, f"must be a text or a list of texts, not {value!r}; write e.g. ['\\n']"
-        elif key in SETTINGS and value is not None and not _fits(key, value):
+        elif key in SETTINGS and value is not None and not _is_usable(key, value):
             yield key, f"does not fit: {value!r}; write {'true or false' if key == 'do_sample' else 'a number'}"
     if options.get("do_sample") is True and not options.get("temperature"):
         yield "temperature", "is missing or 0, and do_sample needs it; write a number above 0"
         return
-    settings = {key: options[key] for key in SETTINGS if options.get(key) is not None and _fits(key, options[key])}
+    settings = {key: options[key] for key in SETTINGS if options.get(key) is not None and _is_usable(key, options[key])}
     if not settings.get("temperature") or settings.get("do_sample") is False:
         settings.pop("temperature", None)
     try:
@@ -87,7 +89,7 @@ def unsupported(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def without_effect(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Each option that another one makes void, with what to do."""
-    if "" in _listed(options.get("until")):
+    if "" in as_list(options.get("until")):
         yield "until", "an empty text ends no answer; remove it"
     lengths = [key for key in LENGTHS if options.get(key) is not None]
     for key in lengths[1:]:
@@ -101,11 +103,7 @@ def without_effect(options: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, "has no effect without beams; write num_beams, or remove it"
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _fits(key: str, value: Any) -> bool:
+def _is_usable(key: str, value: Any) -> bool:
     kind = SETTINGS[key]
     if key == "early_stopping":
         return isinstance(value, (bool, str))

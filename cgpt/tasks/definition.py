@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cgpt.data.hub import HUB_CONFIG, HUB_DATASET, HUB_SPLIT, is_commit
+from cgpt.bounds import Documents
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.yaml_file import Keys, YamlFile, read
+from cgpt.files.yaml_file import Keys, YamlFile, as_list, read
+from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_DATASET, HUB_SPLIT
 from cgpt.tasks import decoding, functions, scoring
 
 CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
@@ -38,7 +39,7 @@ def read_task(path: Path, root: Path, above: tuple[Path, ...] = ()) -> YamlFile:
         return file
     names = file.value.pop("include", None)
     value: dict[str, Any] = {}
-    for i, name in enumerate(names if isinstance(names, list) else [] if names is None else [names]):
+    for i, name in enumerate(as_list(names)):
         keys: Keys = ("include", i) if isinstance(names, list) else ("include",)
         target = _included(name, path, root, above, keys, file)
         if target is not None:
@@ -72,10 +73,10 @@ def _located(value: Any, keys: Keys, file: YamlFile, folder: Path, root: Path) -
         return [_located(item, (*keys, i), file, folder, root) for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    if functions.TAG not in value:
+    if functions.FUNCTION not in value:
         return {key: _located(item, (*keys, key), file, folder, root) for key, item in value.items()}
     try:
-        return functions.locate(str(value[functions.TAG]), folder, root)
+        return functions.locate(str(value[functions.FUNCTION]), folder, root)
     except UserError as error:
         file.problem(keys, str(error))
         return value
@@ -99,8 +100,8 @@ def mistyped(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> bool:
 
 def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
     """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
-    limit(task.get("limit"), ("limit",), file)
-    shots(task.get("num_fewshot"), ("num_fewshot",), file)
+    if task.get("limit") is not None and (problem := Documents().wrong(task["limit"])):
+        file.problem(("limit",), problem)
     sample = task.get("sample")
     if sample is not None and (type(sample) is not int or sample < 1):
         file.problem(("sample",), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
@@ -149,14 +150,14 @@ def check_group(
     for key in task:
         if key not in (*GROUP_KEYS, *known):
             file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
-    own = {key: value for key, value in task.items() if key not in GROUP_KEYS}
-    if not mistyped(own, (), file):
-        check_scoring(own, file)
+    common = {key: value for key, value in task.items() if key not in GROUP_KEYS}
+    if not mistyped(common, (), file):
+        check_scoring(common, file)
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
-    for keys, said in (((), task), *((("task", i), item) for i, item in enumerate(items))):
-        if "data" in said and said["data"] not in datasets:
-            file.problem((*keys, "data"), f"there is no dataset {said['data']!r}; "
-                         f"{did_you_mean(str(said['data']), datasets)}")  # fmt: skip
+    for keys, entry in (((), task), *((("task", i), item) for i, item in enumerate(items))):
+        if "data" in entry and entry["data"] not in datasets:
+            file.problem((*keys, "data"), f"there is no dataset {entry['data']!r}; "
+                         f"{did_you_mean(str(entry['data']), datasets)}")  # fmt: skip
     return task | {"group": name, "task": items,
                    "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
 
@@ -177,7 +178,7 @@ def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict
 
 def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
     keys: Keys = ("aggregate_metric_list",)
-    entries = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    entries = as_list(listed)
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
             file.problem((*keys, i), "has no `metric`; write e.g. {metric: acc, weight_by_size: true}")
@@ -193,26 +194,14 @@ def _metrics(listed: Any, file: YamlFile) -> list[dict[str, Any]]:
 
 
 def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
-    """What a task says of a data set of the hub that it names itself."""
+    """Note what is wrong with a data set of the hub that a task names itself."""
     revision = (task.get("dataset_kwargs") or {}).get("revision")
-    if not is_commit(revision):
+    if not isinstance(revision, str) or HUB_COMMIT.wrong(revision):
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
                      "40 hexadecimal digits")  # fmt: skip
     splits = ("training_split", "validation_split", "test_split", "fewshot_split")
-    forms = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
-    for key, form in forms.items():
-        given = task.get(key)
-        if given is not None and not (isinstance(given, str) and form.fullmatch(given) and "/.." not in given):
+    patterns = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
+    for key, pattern in patterns.items():
+        name = task.get(key)
+        if name is not None and (not isinstance(name, str) or pattern.wrong(name) or "/.." in name):
             file.problem((key,), "cannot be a name of the hub; write it as the hub does")
-
-
-def limit(given: Any, keys: Keys, file: YamlFile) -> None:
-    """How many documents are scored: a number of them, or a share, as in lm-evaluation-harness."""
-    if given is not None and not ((type(given) is int and given >= 1) or (type(given) is float and 0 < given < 1)):
-        file.problem(keys, f"must be a number of documents, or a share of them below 1, not {given!r}; write e.g. 1000")
-
-
-def shots(given: Any, keys: Keys, file: YamlFile) -> None:
-    """How many examples stand before each question."""
-    if given is not None and (type(given) is not int or given < 0):
-        file.problem(keys, f"must be a whole number of examples, not {given!r}; write 0 or more")

@@ -16,28 +16,31 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.files.declarations import folder_of
 from cgpt.files.yaml_file import FUNCTION
 
-TAG = FUNCTION
-
 
 def is_function(value: Any) -> bool:
     """Whether a value of a task file names Python."""
-    return isinstance(value, dict) and TAG in value
+    return isinstance(value, dict) and FUNCTION in value
+
+
+def name_of(value: Any) -> str:
+    """A name of a task file as it stands, or the last part of a function's."""
+    return value[FUNCTION].rpartition(".")[2] if is_function(value) else value
 
 
 def locate(name: str, folder: Path, root: Path) -> dict[str, str]:
-    """What a spec holds of a function: its name and, of a file in `folder`, that folder and the file's SHA-256.
+    """A function as a spec holds it: its name and, of a file in `folder`, that folder and the file's SHA-256.
 
-    Nothing is imported. Raises UserError, without the YAML's place, where there is no such file, module or function.
+    Nothing is imported. Raises UserError, which names no YAML, where there is no such file, module or function.
     """
     module, _, function = name.rpartition(".")
     if not module or not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"'{name}' is no function; write `{TAG} <module>.<function>`")
+        raise UserError(f"'{name}' is no function; write `{FUNCTION} <module>.<function>`")
     path = _file(module, folder)
     if not path.is_file():
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             raise UserError(f"'{name}': there is no {path.relative_to(root).as_posix()} beside the file, and no module "
                             f"'{module}'; write one of them")  # fmt: skip
-        return {TAG: name}
+        return {FUNCTION: name}
     content = path.read_bytes()
     try:
         tree = ast.parse(content)
@@ -46,30 +49,34 @@ def locate(name: str, folder: Path, root: Path) -> dict[str, str]:
     known = {name for node in tree.body for name in _defined(node)}
     if function not in known and "*" not in known:
         raise UserError(f"{path.relative_to(root).as_posix()} has no '{function}'; {did_you_mean(function, known)}")
-    return {TAG: name, "folder": folder.relative_to(root).as_posix(), "sha256": hashlib.sha256(content).hexdigest()}
+    return {
+        FUNCTION: name,
+        "folder": folder.relative_to(root).as_posix(),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
 
 
 def resolve(value: Any, where: str) -> Any:
-    """A task's keys with the functions themselves in place of what `locate` found. Raises UserError where a file has
+    """A task's keys with the functions themselves in place of what `locate` gave. Raises UserError where a file has
     changed since, or cannot be imported."""
     if isinstance(value, list):
         return [resolve(item, where) for item in value]
     if not isinstance(value, dict):
         return value
-    if TAG not in value:
+    if FUNCTION not in value:
         return {key: resolve(item, where) for key, item in value.items()}
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
-    name = value[TAG]
+    name = value[FUNCTION]
     folder = folder_of(Path.cwd()) / value["folder"] if "folder" in value else Path()
     path = _file(name.rpartition(".")[0], folder)
     if "sha256" in value and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != value["sha256"]):
-        said = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        raise UserError(f"{where}: {TAG} {name}: {said} has changed since the run was planned; run again")
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        raise UserError(f"{where}: {FUNCTION} {name}: {shown} has changed since the run was planned; run again")
     try:
         return _import_func_in_yml(name, folder.absolute())
     except Exception as error:  # whatever the file does while it is imported
-        raise UserError(f"{where}: {TAG} {name}: cannot be imported ({type(error).__name__}: {error})") from None
+        raise UserError(f"{where}: {FUNCTION} {name}: cannot be imported ({type(error).__name__}: {error})") from None
 
 
 def _file(module: str, folder: Path) -> Path:

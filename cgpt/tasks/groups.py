@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.yaml_file import FUNCTION
+from cgpt.files.yaml_file import as_list
 from cgpt.records import ANSWER_BITS
 from cgpt.spec import Experiment
 from cgpt.tasks import stock
 from cgpt.tasks.definition import GROUP_KEYS, is_group
+from cgpt.tasks.functions import name_of
 
 STRUCTURE = frozenset((*GROUP_KEYS, "tag", "stock"))  # keys of a group that are not meant for its members
 LABELS_APART = ("zero-shot", "few-shot")  # conditions that a group may mix, as its members' shots differ
@@ -61,8 +62,7 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
     leaves: dict[str, Leaf] = {}
     groups: dict[str, TaskGroup] = {}
     for name in experiment.tasks:
-        found = _Expansion(tasks, groups).of_file(name, {}, ())
-        for leaf in found:
+        for leaf in _Expansion(tasks, groups).of_file(name, {}, ()):
             known = leaves.setdefault(leaf.name, leaf)
             if known.task != leaf.task:
                 raise UserError(f"workflows/experiments/{experiment.name}.yaml: tasks: {name}: '{leaf.name}' is there "
@@ -73,9 +73,9 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
 def scored(task: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
     """The task as the experiment scores it: its `num_fewshot` and `limit` win. A text that is scored whole has no
     shots."""
-    shown = task.get("output_type") != "loglikelihood_rolling"
-    said = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot if shown else None}
-    return with_keys(task, {key: value for key, value in said.items() if value is not None})
+    has_shots = task.get("output_type") != "loglikelihood_rolling"
+    asked = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot if has_shots else None}
+    return with_keys(task, {key: value for key, value in asked.items() if value is not None})
 
 
 def with_keys(task: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +100,8 @@ class _Expansion:
             return self.of_group(name, task, overrides, (*above, name), where)
         if not task.get("stock"):
             return [Leaf(name, with_keys(task, overrides))]
-        said = with_keys({key: value for key, value in task.items() if key not in ("task", "stock")}, overrides)
-        return self.of_stock(task["task"], said, (*above, name), where, name)
+        keys = with_keys({key: value for key, value in task.items() if key not in ("task", "stock")}, overrides)
+        return self.of_stock(task["task"], keys, (*above, name), where, name)
 
     def of_stock(self, name: str, overrides: Row, above: tuple[str, ...], where: str, label: str) -> list[Leaf]:
         """The tasks of a name that lm-evaluation-harness brings."""
@@ -124,22 +124,21 @@ class _Expansion:
     def of_group(self, name: str, group: Row, overrides: Row, above: tuple[str, ...], where: str) -> list[Leaf]:
         """The tasks of a group, which is noted. Its own keys hold for its members, and `overrides` win over them."""
         overrides = with_keys({key: value for key, value in group.items() if key not in STRUCTURE}, overrides)
-        members = group.get("task") or []
         leaves: list[Leaf] = []
-        for item in [members] if isinstance(members, str) else members:
+        for item in as_list(group.get("task")):
             leaves += self._of_member(item, name, overrides, above, where)
-        metrics = group.get("aggregate_metric_list") or []
+        metrics = as_list(group.get("aggregate_metric_list"))
         if name in self.tasks:
             _check_averaged(metrics, leaves, where)
         version = (group.get("metadata") or {}).get("version")
         names = tuple(dict.fromkeys(leaf.task["task"] for leaf in leaves))
-        self.groups[name] = TaskGroup(name, version, names, tuple(metrics if isinstance(metrics, list) else [metrics]))
+        self.groups[name] = TaskGroup(name, version, names, tuple(metrics))
         return leaves
 
     def _of_member(self, item: Any, group: str, overrides: Row, above: tuple[str, ...], where: str) -> list[Leaf]:
         if isinstance(item, str):
             return self.of_name(item, overrides, above, where)
-        own = {key: value for key, value in item.items() if key not in STRUCTURE}
+        keys = {key: value for key, value in item.items() if key not in STRUCTURE}
         if "group" in item and item["group"] not in {*self.tasks, *stock.index()}:
             return self.of_group(f"{group}::{item['group']}", item, overrides, above, where)
         name = item.get("group") or item.get("task")
@@ -147,7 +146,7 @@ class _Expansion:
             raise UserError(
                 f"{where}: task: a member of '{group}' has no name, so it cannot be taken; name other tasks"
             )
-        return self.of_name(name, with_keys(overrides, own), above, where)
+        return self.of_name(name, with_keys(overrides, keys), above, where)
 
 
 def _check_averaged(metrics: Iterable[Row], leaves: Iterable[Leaf], where: str) -> None:
@@ -162,8 +161,7 @@ def _check_averaged(metrics: Iterable[Row], leaves: Iterable[Leaf], where: str) 
         if entry.get("metric") not in known:
             problems.append(f"{where}: aggregate_metric_list: no member has the metric '{entry.get('metric')}'; "
                             f"{did_you_mean(str(entry.get('metric')), known)}")  # fmt: skip
-        named = entry.get("filter_list") or []
-        for name in [named] if isinstance(named, str) else named:
+        for name in as_list(entry.get("filter_list") or None):
             if name not in filters:
                 problems.append(f"{where}: aggregate_metric_list.filter_list: no member has the filter '{name}'; "
                                 f"{did_you_mean(str(name), filters)}")  # fmt: skip
@@ -176,8 +174,7 @@ def _metrics_of(task: Row) -> set[str]:
     listed = task.get("metric_list")
     if listed is None:
         return set(DEFAULT_METRICS.get(task.get("output_type") or "generate_until", ()))
-    names = [entry["metric"] for entry in listed]
-    return {name[FUNCTION].rpartition(".")[2] if isinstance(name, dict) else name for name in names}
+    return {name_of(entry["metric"]) for entry in listed}
 
 
 def group_rows(groups: Sequence[TaskGroup], rows: Iterable[Row]) -> list[Row]:
@@ -204,8 +201,7 @@ def _aggregated(group: TaskGroup, rows: list[Row]) -> Iterable[Row]:
     primary = True
     for entry in group.metrics:
         of_metric = [row for row in rows if row["metric"] == entry["metric"]]
-        filters = entry.get("filter_list") or sorted({row["filter"] for row in of_metric})
-        for name in [filters] if isinstance(filters, str) else filters:
+        for name in as_list(entry.get("filter_list") or None) or sorted({row["filter"] for row in of_metric}):
             members = [row for row in of_metric if row["filter"] == name]
             if members:
                 yield _group_row(group, rows, members, entry.get("weight_by_size", True)) | {"primary": primary}

@@ -11,7 +11,7 @@ from lm_eval.api.task import ConfigurableTask
 from cgpt.errors import UserError
 from cgpt.tasks.text_task import Doc, TextTask, reason_of
 
-METRICS = {  # what the engine computes of each kind of task; of generated text, every metric that compares texts
+METRICS = {  # that lm-evaluation-harness computes of each kind of task; of generated text, all that compare texts
     "multiple_choice": ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "mcc", "brier_score",
                         "likelihood"),
     "loglikelihood": ("acc", "perplexity"),
@@ -49,8 +49,8 @@ def check_filters(task: TextTask, docs: Sequence[Doc], where: str) -> None:
     """Filter right answers, a long one and an empty one, so that a filter that cannot work is known before a model is
     asked. Raises UserError."""
     answers = [answer for doc in docs[:1] for answer in (*_made_up(task, doc), "", "a" * 256 + "!")]
-    for name, made in task.filtered([docs[0]] * len(answers), answers).items():
-        for answer, text in zip(answers, made) if task.config.process_results is None else ():
+    for name, filtered in task.filtered([docs[0]] * len(answers), answers).items():
+        for answer, text in zip(answers, filtered) if task.config.process_results is None else ():
             if not isinstance(text, str):
                 raise UserError(f"{where}: filter_list: '{name}' makes {text!r:.60} of the answer {answer!r:.60}, "
                                 "which is no text; end it with take_first, or give a default")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tasks that lm-evaluation-harness brings: its own index of them, and what a task's YAML there says.
+"""The tasks that lm-evaluation-harness brings: its own index of them, and the keys of a task's YAML there.
 
 The index of its 13,000 files takes ten seconds, so it is kept in the cache folder. It is read only where a task says
 `stock: true`, or a group names what the study itself has not.
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cgpt.errors import UserError, did_you_mean
+from cgpt.errors import UserError, did_you_mean, first_line
 from cgpt.files.cache import cache_folder
 from cgpt.files.whole import write_whole
 
@@ -25,7 +25,7 @@ LONGEST_NAME = 200  # characters that are compared with the names there are
 
 
 class Entry(NamedTuple):
-    """What a name stands for. `group` is a group's own YAML; `members` are the names of a tag's tasks, sorted."""
+    """The task, group or tag of a name. `group` is a group's YAML; `members` are the names of a tag's tasks, sorted."""
 
     kind: Literal["TASK", "PY_TASK", "GROUP", "TAG"]
     path: str | None  # of its YAML, in lm-evaluation-harness's folder of tasks
@@ -34,8 +34,8 @@ class Entry(NamedTuple):
 
 
 def entry(name: str, where: str) -> Entry:
-    """What a name of lm-evaluation-harness stands for. Raises UserError, which begins with `where`, for no such name,
-    and for a task that is a Python class."""
+    """The task, group or tag of a name of lm-evaluation-harness. Raises UserError, which begins with `where`, for no
+    such name, and for a task that is a Python class."""
     names = index()
     if name not in names or not _is_there(names[name]):
         with contextlib.suppress(OSError):
@@ -59,17 +59,16 @@ def hint(name: str, more: Iterable[str] = ()) -> str:
 def config(name: str, where: str) -> dict[str, Any]:
     """The keys of a task's YAML, with what it includes and its functions. Raises UserError as `entry` does, for a group
     or tag, which is no single task, and for one whose Python cannot be imported."""
-    found = entry(name, where)
-    if found.kind != "TASK" or found.path is None:
-        raise UserError(f"{where}: task: '{name}' is a {found.kind.lower()} of tasks; name it in an experiment's tasks")
+    task = entry(name, where)
+    if task.kind != "TASK" or task.path is None:
+        raise UserError(f"{where}: task: '{name}' is a {task.kind.lower()} of tasks; name it in an experiment's tasks")
     from lm_eval.tasks._yaml_loader import load_yaml
 
     try:
-        keys = load_yaml(_folder() / found.path)
+        keys = load_yaml(_folder() / task.path)
     except Exception as error:  # of its Python, which is imported
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{where}: task: '{name}' of lm-evaluation-harness cannot be made here ({reason}); install "
-                        "what it needs, or name another task") from None  # fmt: skip
+        raise UserError(f"{where}: task: '{name}' of lm-evaluation-harness cannot be made here "
+                        f"({first_line(error)}); install what it needs, or name another task") from None  # fmt: skip
     return {key: value for key, value in keys.items() if key not in ("tag", "group", "task_list")}
 
 
@@ -90,10 +89,10 @@ def _read_folder() -> dict[str, Entry]:
     from lm_eval.tasks._index import Kind, TaskIndex
 
     names = {}
-    for name, found in TaskIndex.build([_folder()]).items():
-        group = json.loads(json.dumps(found.cfg, default=str)) if found.kind is Kind.GROUP else None
-        path = found.yaml_path.relative_to(_folder()).as_posix() if found.yaml_path else None
-        names[name] = Entry(found.kind.name, path, group, sorted(found.tags) if found.kind is Kind.TAG else [])
+    for name, listed in TaskIndex.build([_folder()]).items():
+        group = json.loads(json.dumps(listed.cfg, default=str)) if listed.kind is Kind.GROUP else None
+        path = listed.yaml_path.relative_to(_folder()).as_posix() if listed.yaml_path else None
+        names[name] = Entry(listed.kind.name, path, group, sorted(listed.tags) if listed.kind is Kind.TAG else [])
     return names
 
 
@@ -106,9 +105,9 @@ def _folder() -> Path:
 
 def _index_file() -> Path:
     version = importlib.metadata.version("lm_eval")
-    place = hashlib.sha256(str(_folder()).encode()).hexdigest()[:8]
-    return cache_folder() / f"lm-eval-{version}-tasks-{place}.json"
+    folder = hashlib.sha256(str(_folder()).encode()).hexdigest()[:8]
+    return cache_folder() / f"lm-eval-{version}-tasks-{folder}.json"
 
 
-def _is_there(found: Entry) -> bool:
-    return found.path is None or (_folder() / found.path).is_file()
+def _is_there(task: Entry) -> bool:
+    return task.path is None or (_folder() / task.path).is_file()

@@ -17,11 +17,12 @@ from typing import Any
 from jinja2 import BaseLoader, StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
+from cgpt.host import address_space_bytes
+
 CPU_SECONDS = 2.0  # of one rendering, which takes some 50 microseconds
 MORE_BYTES = 1 << 30  # of address space that one rendering may take
 MOST_CHARACTERS = 1 << 24  # of one rendered text
 ITSELF = "self"  # what a template calls itself by, whatever its document holds
-PAGE_BYTES = resource.getpagesize()
 
 
 class TemplateTooLarge(TemplateError):
@@ -129,9 +130,10 @@ def _stop(number: int, frame: Any) -> None:
 
 def _limit_memory() -> tuple[int, int] | None:
     """Bound the process's address space; return the limits before, or None where the system offers no way."""
+    taken = address_space_bytes()
+    if taken is None:
+        return None
     try:
-        with open("/proc/self/statm", "rb") as file:
-            taken = int(file.read().split(b" ", 1)[0]) * PAGE_BYTES
         limits = resource.getrlimit(resource.RLIMIT_AS)
         most = taken + MORE_BYTES
         if limits[0] != resource.RLIM_INFINITY and limits[0] <= most:

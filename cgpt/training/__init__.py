@@ -1,1 +1,1 @@
-"""What trains a model, and what a run keeps while it does."""
+"""The trainer of a model, and all that a training run keeps while it runs."""

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a check trains: per parametrization, width and seed one model, all with the same learning rate."""
+    """The models that a check trains: one per parametrization, width and seed, all with the same learning rate."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     base_width: int = 64  # of muP: here its learning rates are those of the standard parametrization
@@ -76,7 +76,7 @@ def measure(settings: Settings, threads: int | None = None) -> list[Row]:
 
 
 def _train(settings: Settings, config: Model, seed: int, threads: int | None) -> Iterator[Row]:
-    """One model: what is watched is a batch of its own, the same at every step and width."""
+    """One model, whose activations are watched on one batch, the same at every step and width."""
     model = GPT.on(backend.CPU, config, init_parameters(config, seed), threads)
     trainer = Trainer(model, AdamW())
     (watched, _), *batches = byte_batches(settings, seed)
@@ -84,9 +84,9 @@ def _train(settings: Settings, config: Model, seed: int, threads: int | None) ->
     for step in range(settings.steps + 1):
         if step:
             trainer.step([batches[step - 1]], settings.lr)
-        for place, x in activations(model, watched).items():
-            sizes = (float(f"{np.abs(y).mean():.6g}") for y in (x, x - initial[place]))
-            yield {"step": step, "place": place, **dict(zip(VALUES, sizes))}
+        for name, x in activations(model, watched).items():
+            sizes = (float(f"{np.abs(y).mean():.6g}") for y in (x, x - initial[name]))
+            yield {"step": step, "place": name, **dict(zip(VALUES, sizes))}
 
 
 def byte_batches(settings: Settings, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -100,29 +100,29 @@ def byte_batches(settings: Settings, seed: int) -> list[tuple[np.ndarray, np.nda
 
 
 def activations(model: GPT, tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """The activations (B, T, features) of each place, as the network sees them, with one exception.
+    """Activations (B, T, features) by the name of their place, as the network sees them, with one exception.
 
     The multiplier of muP's logits, which the model has in its last LayerNorm already, is taken out of `hidden`.
     """
     check_tokens(tokens, model.config)
-    config, places = model.config, ["embedding"]
+    config, names = model.config, ["embedding"]
     for i in range(config.n_layer):
-        places += [f"qkv {i}", f"attention {i}"]
+        names += [f"qkv {i}", f"attention {i}"]
 
     def forward(tokens: Tensor) -> list[Tensor]:
         x = model.embedding(tokens)
-        found = [x]
+        passed = [x]
 
         def attention(i: int, qkv: Tensor) -> Tensor:
-            found.extend((qkv, model.ops.attention(qkv, config.n_head, model.attention_scale(i))))
-            return found[-1]
+            passed.extend((qkv, model.ops.attention(qkv, config.n_head, model.attention_scale(i))))
+            return passed[-1]
 
         hidden = model.hidden(x, attention=attention)
-        return [*found, hidden, model.head(hidden)]
+        return [*passed, hidden, model.head(hidden)]
 
     values = model.captured(forward, tokens)  # in memory of the model's, which its next call overwrites
-    found = {place: value.copy() for place, value in zip([*places, "hidden", "logits"], values)}
-    return found | {"hidden": found["hidden"] / parametrization.logit_scale(config)}
+    by_name = {name: value.copy() for name, value in zip([*names, "hidden", "logits"], values)}
+    return by_name | {"hidden": by_name["hidden"] / parametrization.logit_scale(config)}
 
 
 def slopes(rows: Sequence[Row]) -> list[Slope]:
@@ -130,14 +130,14 @@ def slopes(rows: Sequence[Row]) -> list[Slope]:
 
     Step 0 has no change.
     """
-    found = []
-    keys = dict.fromkeys((row["parametrization"], row["step"], row["place"]) for row in rows)
-    for key in keys:
-        own = [row for row in rows if (row["parametrization"], row["step"], row["place"]) == key]
-        for value in VALUES if key[1] else VALUES[:1]:
-            width, size = (np.log([row[column] for row in own]) for column in ("width", value))
-            found.append(Slope(*key, value, *line(width, size)))
-    return found
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["parametrization"], row["step"], row["place"]), []).append(row)
+    return [
+        Slope(*key, value, *line(*(np.log([row[column] for row in of_place]) for column in ("width", value))))
+        for key, of_place in groups.items()
+        for value in (VALUES if key[1] else VALUES[:1])
+    ]
 
 
 def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a training run says of itself while it runs."""
+"""The progress line of a training run."""
 
 from __future__ import annotations
 

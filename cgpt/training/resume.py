@@ -7,19 +7,17 @@ import hashlib
 import io
 import json
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cgpt.files.whole import write_whole, writing
 from cgpt.host import peak_memory_bytes
-from cgpt.jobs import ASKS_FOR_AN_END, STATE_FILE
+from cgpt.jobs import STATE_FILE
 from cgpt.records import LOSS_COLUMNS
 
 
@@ -192,21 +190,3 @@ class Clock:
         if self.tokens_per_s is None:
             return None
         return max(0.0, sum(s - n / self.tokens_per_s for n, s in self._capturing))
-
-
-class StopSignal:
-    """`with StopSignal() as stop:` a signal that asks for an end sets `stop.requested`, and nothing ends at once."""
-
-    requested: int | None = None  # the signal's number
-
-    def __enter__(self) -> StopSignal:
-        asked = [number for number in ASKS_FOR_AN_END if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
-        self._before = {number: signal.signal(number, self._note) for number in asked}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = number

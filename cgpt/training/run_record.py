@@ -33,7 +33,7 @@ def common_record(
         "tokens": n_tokens, "steps": sum(batches.values()),
         "flops_6nd": flops.flops_per_token(config, "6nd") * n_tokens,
         "flops": flops.flops_per_token(config, "palm") * n_tokens,
-        "compiler": backend.description(job.hardware),
+        "compiler": backend.describe_kernels(job.hardware),
     } | _cost(job, config, batches, n_tokens, clock) | provenance.record(f"stages.{stage}")  # fmt: skip
 
 

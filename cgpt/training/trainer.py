@@ -107,14 +107,17 @@ class Trainer:
 
     def work(self, n_sequences: int, n_micro_batches: int) -> Counter[Work]:
         """Work of the kernels of one step on so many sequences, each counted; nothing is run."""
-        from cgpt.kernels.native.capture import Recorder, work_in
+        from tinygrad import Tensor
+
+        from cgpt.kernels.native.capture import listing, record, work_in
         from cgpt.kernels.tensors import unwritten
 
         def of(function: Callable, *arrays: np.ndarray) -> list[Work]:
             inputs = [unwritten(a, self.model.device) for a in arrays]
-            with Recorder(function.__qualname__, inputs, self._captured.state) as recorder:
-                recorder.outputs = function(*inputs)
-            return work_in(recorder.recording)
+            with listing() as kernels:
+                outputs = function(*inputs)
+                Tensor.realize(*outputs)
+            return work_in(record(function.__qualname__, kernels, inputs, outputs, self._captured.state))
 
         tokens = np.empty((n_sequences // n_micro_batches, self.model.config.seq_len), np.int32)
         hyper, factors = np.empty(7, np.float32), np.empty(2, np.float32)

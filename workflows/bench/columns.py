@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cgpt.files.csv_file import read_csv
+from cgpt.files.csv_file import read_numbers
 
 PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...
@@ -26,15 +26,6 @@ TEXTS = ("benchmark", "model", "hardware", "side", "caches", *PROVENANCE)
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of a CSV that has exactly these columns; numbers as floats, an empty cell as None."""
     try:
-        there, lines = read_csv(path)
-        if there != columns:
-            raise ValueError(f"the columns are not {', '.join(columns)}")
-        return [{key: _value(key, text) for key, text in line.items()} for line in lines]
+        return read_numbers(path, columns, TEXTS)
     except (OSError, ValueError) as error:
         sys.exit(f"{path}: {error}; delete the file and measure again")
-
-
-def _value(column: str, text: str) -> Any:
-    if not text:
-        return None
-    return text if column in TEXTS else float(text)

@@ -20,6 +20,7 @@ from columns import COMPARISON, MEASURED
 from sides import OURS, Elsewhere, Side, made_by, ours, peer
 
 from cgpt.bench import inputs
+from cgpt.commands.bench import BATCH_SIZE, MAX_NEW_TOKENS, MODEL, N_BYTES
 from cgpt.errors import did_you_mean
 from cgpt.experiment import load
 from cgpt.files.csv_file import write_csv
@@ -44,72 +45,76 @@ VARIED_STD = 0.1  # of random weights that generate: at 0.02 the likeliest token
 
 
 def main() -> None:
-    chosen = arguments()
-    hardware = profile(chosen)
+    arguments = read_arguments()
+    hardware = profile(arguments)
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
-        elsewhere, sides = Elsewhere(), prepare(chosen, hardware, Path(folder))
+        elsewhere, sides = Elsewhere(), prepare(arguments, hardware, Path(folder))
         try:
-            rates = alternate(sides, chosen.rounds)
+            rates = alternate(sides, arguments.rounds)
             results = {side.name: side.end() for side in sides}
         finally:
             for side in sides:
                 side.stop()
-        if chosen.benchmark == "evaluate":
+        if arguments.benchmark == "evaluate":
             results[OURS]["loglikelihoods"] = json.loads((Path(folder) / LOGLIKELIHOODS).read_text())
     common = {
-        "benchmark": chosen.benchmark, "hardware": hardware.name, "threads": chosen.threads,
+        "benchmark": arguments.benchmark, "hardware": hardware.name, "threads": arguments.threads,
         "busy_elsewhere_share": elsewhere.share(),
         **made_by(),
     }  # fmt: skip
-    write_csv(chosen.out, COMPARISON, [common | row for row in rows(chosen.benchmark, rates, results, hardware.dtype)])
+    write_csv(
+        arguments.out, COMPARISON, [common | row for row in rows(arguments.benchmark, rates, results, hardware.dtype)]
+    )
 
 
-def arguments() -> argparse.Namespace:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("benchmark", choices=tuple(PEERS))
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
-    parser.add_argument("--batch-size", type=int, default=8, help="pretrain, generate")
+    parser.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml with its vocab_size")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="pretrain, generate")
     parser.add_argument("--n-requests", type=int, default=128, help="evaluate")
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="generate")
-    parser.add_argument("--n-bytes", type=int, default=8_000_000, help="tokenize")
+    parser.add_argument("--max-new-tokens", type=int, default=MAX_NEW_TOKENS, help="generate")
+    parser.add_argument("--n-bytes", type=int, default=N_BYTES, help="tokenize")
     parser.add_argument("--hardware", default="cpu", help="pretrain: a profile of hardware_profiles/")
     parser.add_argument("--peer", action="append", help="only this peer, by its name in the table; may be repeated")
     parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--burst-s", type=float, default=2.0)
-    chosen = parser.parse_args()
-    if chosen.benchmark != "pretrain" and chosen.hardware != "cpu":
-        parser.error(f"--hardware: the peers of {chosen.benchmark} run on the processor; leave it out")
-    return chosen
+    arguments = parser.parse_args()
+    if arguments.benchmark != "pretrain" and arguments.hardware != "cpu":
+        parser.error(f"--hardware: the peers of {arguments.benchmark} run on the processor; leave it out")
+    return arguments
 
 
-def profile(chosen: argparse.Namespace) -> Hardware:
+def profile(arguments: argparse.Namespace) -> Hardware:
     """The hardware profile that was asked for. Ends the program where there is none, or none for PyTorch."""
     profiles = load.read_workflow(Path.cwd()).hardware
-    if chosen.hardware not in profiles:
-        sys.exit(f"--hardware: there is no profile '{chosen.hardware}'; {did_you_mean(chosen.hardware, profiles)}")
-    found = profiles[chosen.hardware]
-    if found.device.split(":")[0] not in TORCH_DEVICES:
-        sys.exit(f"--hardware: PyTorch has nothing like '{found.device}'; name a profile that both can run")
-    return found
+    if arguments.hardware not in profiles:
+        sys.exit(
+            f"--hardware: there is no profile '{arguments.hardware}'; {did_you_mean(arguments.hardware, profiles)}"
+        )
+    hardware = profiles[arguments.hardware]
+    if hardware.device.split(":")[0] not in TORCH_DEVICES:
+        sys.exit(f"--hardware: PyTorch has nothing like '{hardware.device}'; name a profile that both can run")
+    return hardware
 
 
-def prepare(chosen: argparse.Namespace, hardware: Hardware, folder: Path) -> list[Side]:
+def prepare(arguments: argparse.Namespace, hardware: Hardware, folder: Path) -> list[Side]:
     """All sides, with the same inputs; none is started yet."""
-    shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(chosen, key))]
-    if chosen.benchmark != "tokenize":
-        config = load.read_workflow(Path.cwd()).models[chosen.model]
-        std = config.init_std if chosen.benchmark == "pretrain" else VARIED_STD
-        shared += ["--checkpoint", inputs.write_checkpoint(folder / chosen.model, replace(config, init_std=std))]
-    own = ["--out", folder / LOGLIKELIHOODS] if chosen.benchmark == "evaluate" else []
-    there = ["--device", TORCH_DEVICES[hardware.device.split(":")[0]], "--dtype", hardware.dtype]
+    shared = [part for key in OPTIONS for part in (f"--{key.replace('_', '-')}", getattr(arguments, key))]
+    if arguments.benchmark != "tokenize":
+        config = load.read_workflow(Path.cwd()).models[arguments.model]
+        std = config.init_std if arguments.benchmark == "pretrain" else VARIED_STD
+        shared += ["--checkpoint", inputs.write_checkpoint(folder / arguments.model, replace(config, init_std=std))]
+    out = ["--out", folder / LOGLIKELIHOODS] if arguments.benchmark == "evaluate" else []
+    device = ["--device", TORCH_DEVICES[hardware.device.split(":")[0]], "--dtype", hardware.dtype]
     return [
-        Side(OURS, ours(chosen.benchmark, "--hardware", hardware.name, "--bursts", *shared, *own)),
+        Side(OURS, ours(arguments.benchmark, "--hardware", hardware.name, "--bursts", *shared, *out)),
         *(
-            Side(name, peer(chosen.benchmark, *there, *shared, *options))
-            for name, options in PEERS[chosen.benchmark].items()
-            if name in (chosen.peer or PEERS[chosen.benchmark])
+            Side(name, peer(arguments.benchmark, *device, *shared, *options))
+            for name, options in PEERS[arguments.benchmark].items()
+            if name in (arguments.peer or PEERS[arguments.benchmark])
         ),
     ]
 
@@ -121,8 +126,8 @@ def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
     measured = []
     for n in range(rounds):
         measured.append({side.name: side.burst() for side in sides})
-        said = ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in measured[-1].items())
-        print(f"round {n + 1}: {said}", file=sys.stderr)
+        speeds = ", ".join(f"{name} {rate:,.0f} tokens/s" for name, rate in measured[-1].items())
+        print(f"round {n + 1}: {speeds}", file=sys.stderr)
     return measured
 
 
@@ -154,11 +159,11 @@ def difference(
 ) -> float:
     """The largest difference between both sides' answers; ends the program where it is too large."""
     key, allowed = ANSWERS[benchmark], TOLERANCES[benchmark] if dtype == "float32" else TOLERANCE_OF_BFLOAT16
-    found = float(np.max(np.abs(np.array(theirs[key]) - np.array(mine[key]))))
-    if not found <= allowed:
-        sys.exit(f"{benchmark}: {key} of cgpt and {name} differ by {found:.3g}, at most {allowed:g} is allowed: "
+    largest = float(np.max(np.abs(np.array(theirs[key]) - np.array(mine[key]))))
+    if not largest <= allowed:
+        sys.exit(f"{benchmark}: {key} of cgpt and {name} differ by {largest:.3g}, at most {allowed:g} is allowed: "
                  "one of them computes something else, so there is no comparison")  # fmt: skip
-    return found
+    return largest
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the peers share: their command line, and the bursts and the clock that the benchmarks of cgpt use too."""
+"""Command line of the peers, and the bursts and the clock that the benchmarks of cgpt use too."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from cgpt.bench.measure import WARMUP_STEPS, Steps
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """What a peer is asked; each takes what it needs."""
+def read_arguments(description: str | None) -> argparse.Namespace:
+    """Arguments of a peer; each takes what it needs."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--steps", type=int, default=0, help="steps to time, instead of bursts on request")
@@ -28,10 +28,10 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(steps: Steps, chosen: argparse.Namespace, result: Callable[[], dict[str, Any]]) -> None:
+def measure(steps: Steps, arguments: argparse.Namespace, result: Callable[[], dict[str, Any]]) -> None:
     """Time the steps as asked, then print what they took and what they gave as one JSON line."""
-    if chosen.steps:
-        steps.run(WARMUP_STEPS + chosen.steps)
+    if arguments.steps:
+        steps.run(WARMUP_STEPS + arguments.steps)
     else:
-        steps.answer_bursts(chosen.burst_s)
+        steps.answer_bursts(arguments.burst_s)
     print(json.dumps(steps.result() | result()))

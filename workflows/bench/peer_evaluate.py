@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from peer import arguments, measure
+from peer import measure, read_arguments
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from cgpt.bench.inputs import END_OF_TEXT, requests
+from cgpt.bench.inputs import requests
 from cgpt.bench.measure import Steps
 from cgpt.checkpoint.folder import read_config
+from cgpt.data.end_tokens import END_OF_TEXT
 
 
 def main() -> None:
-    chosen = arguments(__doc__)
-    torch.set_num_threads(chosen.threads)
-    asked = requests(read_config(chosen.checkpoint), chosen.n_requests)
-    model = AutoModelForCausalLM.from_pretrained(chosen.checkpoint, dtype=torch.float32)
+    arguments = read_arguments(__doc__)
+    torch.set_num_threads(arguments.threads)
+    asked = requests(read_config(arguments.checkpoint), arguments.n_requests)
+    model = AutoModelForCausalLM.from_pretrained(arguments.checkpoint, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(chosen.checkpoint / "tokenizer.json"), eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+        tokenizer_file=str(arguments.checkpoint / "tokenizer.json"), eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
     )
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=chosen.batch_size)
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=arguments.batch_size)
     loglikelihoods: list[float] = []
 
     def step() -> None:
         loglikelihoods[:] = [answer for answer, _ in harness._loglikelihood_tokens(asked, disable_tqdm=True)]
 
     n_tokens = sum(len(context) + len(continuation) for _, context, continuation in asked)
-    answer = {"batch_size": chosen.batch_size, "loglikelihoods": loglikelihoods}
-    measure(Steps(step, n_tokens), chosen, lambda: answer)
+    answer = {"batch_size": arguments.batch_size, "loglikelihoods": loglikelihoods}
+    measure(Steps(step, n_tokens), arguments, lambda: answer)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peer import arguments, measure
+from peer import measure, read_arguments
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -80,19 +80,19 @@ def optimizer(model: GPT, settings: AdamW) -> torch.optim.Optimizer:
 
 
 def main() -> None:
-    chosen = arguments(__doc__)
-    torch.set_num_threads(chosen.threads)
-    model, settings = load(chosen.checkpoint).to(chosen.device), AdamW()
-    config, parameters = read_config(chosen.checkpoint), list(model.parameters())
-    update, forward = optimizer(model, settings), torch.compile(model) if chosen.compile else model
-    autocast = torch.autocast(chosen.device, torch.bfloat16, enabled=chosen.dtype == "bfloat16")
+    arguments = read_arguments(__doc__)
+    torch.set_num_threads(arguments.threads)
+    model, settings = load(arguments.checkpoint).to(arguments.device), AdamW()
+    config, parameters = read_config(arguments.checkpoint), list(model.parameters())
+    update, forward = optimizer(model, settings), torch.compile(model) if arguments.compile else model
+    autocast = torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.dtype == "bfloat16")
     losses: list[float] = []
     with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
         tokens = write_tokens(Path(folder), config.vocab_size)
 
         def step() -> None:
-            arrays = read_batch(tokens, config.seq_len, chosen.batch_size, len(losses))
-            batch, targets = (torch.from_numpy(array).to(chosen.device) for array in arrays)
+            arrays = read_batch(tokens, config.seq_len, arguments.batch_size, len(losses))
+            batch, targets = (torch.from_numpy(array).to(arguments.device) for array in arrays)
             with autocast:
                 loss = forward(batch, targets.long())  # cross_entropy takes int64 targets
             update.zero_grad(set_to_none=True)
@@ -101,13 +101,13 @@ def main() -> None:
             update.step()
             losses.append(loss.item())
 
-        steps = Steps(step, chosen.batch_size * config.seq_len)
+        steps = Steps(step, arguments.batch_size * config.seq_len)
 
         def result() -> dict[str, list[float]]:
             steps.run(max(0, N_LOSSES - len(losses)))
             return {"losses": losses[:N_LOSSES]}
 
-        measure(steps, chosen, result)
+        measure(steps, arguments, result)
 
 
 if __name__ == "__main__":

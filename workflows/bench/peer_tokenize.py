@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 
-from peer import arguments, measure
+from peer import measure, read_arguments
 
 from cgpt.bench.inputs import documents, text_tokenizer
 from cgpt.bench.measure import Steps
 
 
 def main() -> None:
-    chosen = arguments(__doc__)
-    os.environ["RAYON_NUM_THREADS"] = str(chosen.threads)
-    texts = documents(chosen.n_bytes)
+    arguments = read_arguments(__doc__)
+    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
+    texts = documents(arguments.n_bytes)
     tokenizer = text_tokenizer(texts)
     calls = (tokenizer.encode_batch, tokenizer.encode_batch_fast)
     n_tokens = sum(map(len, tokenizer.encode_batch(texts))) + len(texts)  # with the end-of-text tokens that we write
     fastest = min(calls, key=lambda call: Steps(lambda: call(texts, add_special_tokens=False), 0).run(1))
-    measure(Steps(lambda: fastest(texts, add_special_tokens=False), n_tokens), chosen, lambda: {"n_tokens": n_tokens})
+    measure(
+        Steps(lambda: fastest(texts, add_special_tokens=False), n_tokens), arguments, lambda: {"n_tokens": n_tokens}
+    )
 
 
 if __name__ == "__main__":

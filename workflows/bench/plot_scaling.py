@@ -21,9 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the figure's path without .svg and .png")
-    chosen = parser.parse_args()
-    rows = read_rows(chosen.csv, SCALING)
-    write_figure(chosen.out, lambda: scaling_figure(rows))
+    arguments = parser.parse_args()
+    rows = read_rows(arguments.csv, SCALING)
+    write_figure(arguments.out, lambda: scaling_figure(rows))
 
 
 def scaling_figure(rows: list[Row]) -> Figure:
@@ -33,12 +33,12 @@ def scaling_figure(rows: list[Row]) -> Figure:
     at_most = [row for row in rows if row["threads"] == max(row["threads"] for row in rows)]
     of_lengths = [row for row in at_most if row["model"] == SEQ_LEN_MODEL]
     counts = sorted({row["threads"] for row in of_sizes})
-    for place, model in enumerate(dict.fromkeys(row["model"] for row in of_sizes)):
-        _line(threads, [row for row in of_sizes if row["model"] == model], "threads", _speed, model, place)
+    for n_line, model in enumerate(dict.fromkeys(row["model"] for row in of_sizes)):
+        _line(threads, [row for row in of_sizes if row["model"] == model], "threads", _speed, model, n_line)
     threads.set_xticks(counts)
-    for place, n in enumerate(counts):
+    for n_line, n in enumerate(counts):
         label = f"{n:.0f} thread{'s' if n > 1 else ''}"
-        _line(sizes, [row for row in of_sizes if row["threads"] == n], "n_parameters", _speed, label, place)
+        _line(sizes, [row for row in of_sizes if row["threads"] == n], "n_parameters", _speed, label, n_line)
     _line(lengths, of_lengths, "seq_len", _speed, SEQ_LEN_MODEL, 0)
     lengths.set_xticks([row["seq_len"] for row in of_lengths])
     _time_against_flops(times, [row for row in at_most if row["seq_len"] == SEQ_LEN], of_lengths)
@@ -69,9 +69,9 @@ def _time_against_flops(axes: Axes, of_sizes: list[Row], of_lengths: list[Row]) 
     axes.plot(ends, [slope * end for end in ends], color="#595959", linestyle="--", label="as the FLOPs")
 
 
-def _line(axes: Axes, rows: Sequence[Row], key: str, value: Callable[[Row], float], label: str, place: int) -> None:
+def _line(axes: Axes, rows: Sequence[Row], key: str, value: Callable[[Row], float], label: str, n_line: int) -> None:
     points = sorted((row[key], value(row)) for row in rows)
-    axes.plot(*zip(*points), label=label, color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)])
+    axes.plot(*zip(*points), label=label, color=COLOURS[n_line % len(COLOURS)], marker=MARKERS[n_line % len(MARKERS)])
 
 
 def _speed(row: Row) -> float:

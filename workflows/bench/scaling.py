@@ -24,17 +24,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=MODELS, help="rows of workflows/models.yaml")
     parser.add_argument("--seq-lens", nargs="+", type=int, default=SEQ_LENS)
-    chosen = parser.parse_args()
-    points = [(model, SEQ_LEN, threads) for model in chosen.models for threads in thread_counts(chosen.threads)]
-    points += [(SEQ_LEN_MODEL, length, chosen.threads) for length in chosen.seq_lens if length != SEQ_LEN]
+    arguments = parser.parse_args()
+    points = [(model, SEQ_LEN, threads) for model in arguments.models for threads in thread_counts(arguments.threads)]
+    points += [(SEQ_LEN_MODEL, length, arguments.threads) for length in arguments.seq_lens if length != SEQ_LEN]
     rows = []
     for model, seq_len, threads in points:
         elsewhere, batch_size = Elsewhere(), TOKENS_PER_STEP // seq_len
-        sizes = ("--seq-len", seq_len, "--batch-size", batch_size, "--threads", threads, "--steps", chosen.steps)
+        sizes = ("--seq-len", seq_len, "--batch-size", batch_size, "--threads", threads, "--steps", arguments.steps)
         record = run_alone(ours("pretrain", "--model", model, *sizes))
         known = {"busy_elsewhere_share": elsewhere.share(), **made_by()}
         rows.append({key: record[key] for key in SCALING if key not in known} | known)
-    write_csv(chosen.out, SCALING, rows)
+    write_csv(arguments.out, SCALING, rows)
 
 
 def thread_counts(most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The programs that a comparison runs, ours and the peers, and what is known of the machine they run on."""
+"""The programs that a comparison runs, ours and the peers, and the machine that they run on."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Side:
         return done["tokens"] / done["seconds"]
 
     def end(self) -> dict[str, Any]:
-        """What the program says at its end."""
-        said = self._ask("end")
+        """The program's record at its end."""
+        record = self._ask("end")
         assert self._process
         self._process.wait()
-        return said
+        return record
 
     def stop(self) -> None:
         """End the program, if it still runs."""
@@ -72,7 +72,7 @@ class Side:
 
 
 def run_alone(command: Sequence[str], **environment: str) -> dict[str, Any]:
-    """What a program says when it is run to its end, with more in its environment."""
+    """The record of a program that is run to its end, with more in its environment."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: ended with exit code {done.returncode}; its message is above")
@@ -93,13 +93,13 @@ class Elsewhere:
     """
 
     def __init__(self) -> None:
-        self._since_s, self._all_s, self._own_s = time.monotonic(), _all_cpu_s(), _own_cpu_s()
+        self._since_s, self._all_s, self._ours_s = time.monotonic(), _all_cpu_s(), _our_cpu_s()
 
     def share(self) -> float | None:
         """Of all cores' time, after the programs that were started have ended; None where there is no /proc."""
         if self._all_s is None or (all_s := _all_cpu_s()) is None:
             return None
-        others_s = all_s - self._all_s - (_own_cpu_s() - self._own_s)
+        others_s = all_s - self._all_s - (_our_cpu_s() - self._ours_s)
         return max(0.0, others_s / (time.monotonic() - self._since_s) / (os.cpu_count() or 1))
 
 
@@ -112,7 +112,7 @@ def _all_cpu_s() -> float | None:
     return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_cpu_s() -> float:
+def _our_cpu_s() -> float:
     """Seconds that this process and its ended children worked."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)

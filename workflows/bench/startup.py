@@ -17,6 +17,7 @@ from columns import STARTUP
 from sides import OURS, Elsewhere, made_by, ours, peer, run_alone
 
 from cgpt.bench import inputs
+from cgpt.commands.bench import BATCH_SIZE, MODEL
 from cgpt.experiment import load
 from cgpt.files.csv_file import write_csv
 from cgpt.host import granted_cores
@@ -31,29 +32,29 @@ MOST_FOR_MORE_LAYERS = 1.5  # times the seconds of the model as it is
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    parser.add_argument("--model", default="bench-7m", help="a row of workflows/models.yaml with its vocab_size")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml with its vocab_size")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--threads", type=int, default=granted_cores())
     parser.add_argument("--warm-repeats", type=int, default=WARM_REPEATS)
-    chosen = parser.parse_args()
-    config = load.read_workflow(Path.cwd()).models[chosen.model]
-    shared = ["--threads", chosen.threads, "--batch-size", chosen.batch_size, "--steps", 1]
+    arguments = parser.parse_args()
+    config = load.read_workflow(Path.cwd()).models[arguments.model]
+    shared = ["--threads", arguments.threads, "--batch-size", arguments.batch_size, "--steps", 1]
     elsewhere, measured = Elsewhere(), []
     for n_layer in (config.n_layer, MORE_LAYERS):
         resized = replace(config, n_layer=n_layer)
-        command = ours("pretrain", *shared, "--model", chosen.model, "--n-layer", n_layer)
-        measured += first_steps(OURS, n_layer, command, chosen.warm_repeats)
+        command = ours("pretrain", *shared, "--model", arguments.model, "--n-layer", n_layer)
+        measured += first_steps(OURS, n_layer, command, arguments.warm_repeats)
         if n_layer == config.n_layer:
             with tempfile.TemporaryDirectory(prefix="cgpt-bench-") as folder:
                 given = [*shared, "--checkpoint", inputs.write_checkpoint(Path(folder), resized)]
-                measured += first_steps("PyTorch eager", n_layer, peer("pretrain", *given), chosen.warm_repeats)
+                measured += first_steps("PyTorch eager", n_layer, peer("pretrain", *given), arguments.warm_repeats)
                 command = peer("pretrain", *given, "--compile")
-                measured += first_steps("PyTorch compiled", n_layer, command, chosen.warm_repeats)
+                measured += first_steps("PyTorch compiled", n_layer, command, arguments.warm_repeats)
     common = {
-        "model": chosen.model, "batch_size": chosen.batch_size, "threads": chosen.threads,
+        "model": arguments.model, "batch_size": arguments.batch_size, "threads": arguments.threads,
         "busy_elsewhere_share": elsewhere.share(), **made_by(),
     }  # fmt: skip
-    write_csv(chosen.out, STARTUP, [common | row | {"target_s": target_s(row, measured)} for row in measured])
+    write_csv(arguments.out, STARTUP, [common | row | {"target_s": target_s(row, measured)} for row in measured])
 
 
 def first_steps(side: str, n_layer: int, command: Sequence[str], warm_repeats: int) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def first_steps(side: str, n_layer: int, command: Sequence[str], warm_repeats: i
 
 
 def target_s(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
-    """What our own side is to stay below."""
+    """Seconds that our own side is to stay below; None of another side."""
     if row["side"] != OURS:
         return None
     as_it_is = next(other for other in rows if other["side"] == OURS and other["caches"] == row["caches"])

@@ -36,12 +36,12 @@ def main() -> None:
     parser.add_argument("comparisons", nargs="+", type=Path, help="CSV files of compare.py")
     parser.add_argument("--startup", type=Path, required=True, help="the CSV of startup.py")
     parser.add_argument("--out", type=Path, required=True, help="a folder for table.csv and table.md")
-    chosen = parser.parse_args()
-    rows = [row for path in chosen.comparisons for row in read_rows(path, COMPARISON)]
-    starts = read_rows(chosen.startup, STARTUP)
+    arguments = parser.parse_args()
+    rows = [row for path in arguments.comparisons for row in read_rows(path, COMPARISON)]
+    starts = read_rows(arguments.startup, STARTUP)
     page = Page("Benchmarks", QUESTION, facts(rows, starts), [comparison_table(rows), startup_table(starts)])
-    write_csv(chosen.out / "table.csv", COMPARISON, rows)
-    write_whole(chosen.out / "table.md", markdown(page).encode())
+    write_csv(arguments.out / "table.csv", COMPARISON, rows)
+    write_whole(arguments.out / "table.md", markdown(page).encode())
 
 
 def facts(rows: list[Row], starts: list[Row]) -> list[tuple[str, str]]:
@@ -54,10 +54,11 @@ def facts(rows: list[Row], starts: list[Row]) -> list[tuple[str, str]]:
         ("Date", {row["date"][:10] for row in every}),
     ]
     busy = max(row["busy_elsewhere_share"] or 0 for row in every)
-    told = [(word, "; ".join(sorted(texts))) for word, texts in seen]
-    told.append(("Busy elsewhere", f"at most {busy:.0%} of the machine's time went to other programs or guests; from "
-                                   f"{MUCH_ELSEWHERE:.0%} on no target counts as met"))  # fmt: skip
-    return told + FACTS
+    measured = [(word, "; ".join(sorted(texts))) for word, texts in seen]
+    share = (f"at most {busy:.0%} of the machine's time went to other programs or guests; from {MUCH_ELSEWHERE:.0%} on "
+             "no target counts as met")  # fmt: skip
+    measured.append(("Busy elsewhere", share))
+    return measured + FACTS
 
 
 def comparison_table(rows: list[Row]) -> Table:

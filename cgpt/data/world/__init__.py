@@ -1,7 +1,7 @@
 """The builtin world: a seeded corpus about a few people, and three tasks drawn from the same world.
 
-What is so of a person is told again and again and never changes; moods follow from what happened, with negation and
-contrast; topics are told by words that share company. The tasks ask for combinations (a person and a question, a thing
+The facts of a person are told again and again and never change; moods follow from what happened, with negation and
+contrast; topics show in words that share company. The tasks ask for combinations (a person and a question, a thing
 and an adjective, a pattern and a noun) that occur neither in the corpus nor in the training split.
 """
 

@@ -24,7 +24,7 @@ def _other_name(dice: Dice, name: str) -> str:
 
 
 def _facts() -> dict[tuple[str, words.Relation], str]:
-    """What is so in this world, whatever its seed: each value of a relation belongs to as many people."""
+    """Value of each relation for each person, the same for every seed; each value belongs to as many people."""
     dice = Dice(0)
     facts: dict[tuple[str, words.Relation], str] = {}
     for relation in words.RELATIONS:
@@ -52,10 +52,10 @@ def question(relation: words.Relation) -> str:
 
 
 def person_document(dice: Dice) -> str:
-    """Who was where, some of what is so of this person, and for half of the people a question about it, told or not."""
+    """A visit, some facts of a person, and for half of the people a question, whether or not its fact is among them."""
     name = dice.choice(words.NAMES)
-    told = dice.sample(words.RELATIONS, 2 + dice.below(3))
-    text = " ".join([visit(dice, name), *(fact(dice, name, relation) for relation in told)])
+    relations = dice.sample(words.RELATIONS, 2 + dice.below(3))
+    text = " ".join([visit(dice, name), *(fact(dice, name, relation) for relation in relations)])
     if name in ASKED["train"]:
         relation = dice.choice(words.RELATIONS)
         text += f"{question(relation)} {FACTS[name, relation]}."
@@ -79,7 +79,7 @@ SHORT_STORY_TURNS = Turns(negation=0.25, contrast=0.3)
 
 
 def clause(dice: Dice, split: str, good: bool, turns: Turns) -> str:
-    """Says something good or bad, at times by denying its opposite."""
+    """A clause that says something good or bad, at times by denying its opposite."""
     negated = dice.chance(turns.negation)
     wording = good != negated
     if dice.chance(0.3):
@@ -99,9 +99,9 @@ def evidence(dice: Dice, split: str, good: bool, turns: Turns) -> str:
 
 
 def opener(dice: Dice, name: str) -> str:
-    """Who was where: says nothing of a mood."""
-    form, day, place = dice.choice(words.OPENERS), dice.choice(words.DAYS), dice.choice(words.PLACES)
-    return sentence(form.format(n=name, m=_other_name(dice, name), day=day, place=place))
+    """A sentence that says who was where, and nothing of a mood."""
+    form, day, where = dice.choice(words.OPENERS), dice.choice(words.DAYS), dice.choice(words.PLACES)
+    return sentence(form.format(n=name, m=_other_name(dice, name), day=day, place=where))
 
 
 def visit(dice: Dice, name: str) -> str:
@@ -122,13 +122,12 @@ def _consequence(dice: Dice, name: str, good: bool) -> str:
 def _episode(dice: Dice, name: str, n_evidence: int) -> str:
     """Evidence that all points one way, what it did to a person, and often the mood by name."""
     good = dice.chance(0.5)
-    told = [opener(dice, name)] if dice.chance(0.2) else []
+    sentences = [opener(dice, name)] if dice.chance(0.2) else []
     turns = SHORT_STORY_TURNS if n_evidence == 1 else LONG_STORY_TURNS
-    told += [evidence(dice, "train", good, turns) for _ in range(n_evidence)]
+    sentences += [evidence(dice, "train", good, turns) for _ in range(n_evidence)]
     if dice.chance(0.25):
-        told.append(_consequence(dice, name, good))
-        return " ".join(told)
-    return " ".join(told) + mood_line(good)
+        return " ".join([*sentences, _consequence(dice, name, good)])
+    return " ".join(sentences) + mood_line(good)
 
 
 def mood_document(dice: Dice) -> str:
@@ -176,9 +175,9 @@ def _topic_paragraph(dice: Dice) -> str:
 def life_document(dice: Dice) -> str:
     """A person with facts, a day on some topic and a mood."""
     name = dice.choice(words.NAMES)
-    told = [fact(dice, name, relation) for relation in dice.sample(words.RELATIONS, 2)]
+    facts = [fact(dice, name, relation) for relation in dice.sample(words.RELATIONS, 2)]
     day = topic_sentence(dice, "train", dice.choice(tuple(words.TOPICS)))
-    return f"{' '.join(told)} {day} {_episode(dice, name, 1)}"
+    return f"{' '.join(facts)} {day} {_episode(dice, name, 1)}"
 
 
 DOCUMENTS = ((0.40, person_document), (0.40, mood_document), (0.15, topic_document), (0.05, life_document))

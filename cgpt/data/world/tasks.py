@@ -31,18 +31,18 @@ def sentiment_example(dice: Dice, split: str, turn: int) -> Example:
 def qa_example(dice: Dice, split: str, turn: int) -> Example:
     """A passage about one person, and a question about that person which it does not answer: the world does.
 
-    The choices are the answer, another value of its kind, what the passage tells, and a value of a third kind: who only
-    knows which kind is asked for gets half of them right.
+    The choices are the answer, another value of its kind, the value in the passage, and a value of a third kind: who
+    only knows which kind is asked for gets half of them right.
     """
     name = dice.choice(ASKED[split])
-    relation, told, third = dice.sample(words.RELATIONS, 3)
+    relation, in_passage, third = dice.sample(words.RELATIONS, 3)
     answer = FACTS[name, relation]
     rival = dice.choice([value for value in relation.values if value != answer])
-    choices = dice.shuffled([rival, FACTS[name, told], dice.choice(third.values)])
+    choices = dice.shuffled([rival, FACTS[name, in_passage], dice.choice(third.values)])
     choices.insert(turn % 4, answer)
     news = evidence(dice, split, dice.chance(0.5), TASK_TURNS)
     return {
-        "passage": f"{visit(dice, name)} {news} {fact(dice, name, told)}",
+        "passage": f"{visit(dice, name)} {news} {fact(dice, name, in_passage)}",
         "question": relation.question,
         "answer_start": relation.answer,
         "choices": choices,

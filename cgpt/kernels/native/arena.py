@@ -19,13 +19,13 @@ def aligned(n_bytes: int) -> np.ndarray:
 
 
 class Arena:
-    """What recordings compute on their way, which none of them reads again. Only one may use it at a time."""
+    """Memory for values that a recording computes on its way and reads no more after it: one may use it at a time."""
 
     def __init__(self) -> None:
         self._memory = aligned(0)
 
     def address(self, n_bytes: int) -> int:
-        """Where the arena is, now of n_bytes at least; it moves when it grows, and what it held is lost."""
+        """Address of the arena, now of n_bytes at least; it moves when it grows, and what it held is lost."""
         if self._memory.nbytes < n_bytes:
             self._memory = aligned(0)  # given back before there is more
             self._memory = aligned(n_bytes)
@@ -36,7 +36,7 @@ _of_process: weakref.ref[Arena] | None = None
 
 
 def shared_arena() -> Arena:
-    """The arena of this process; its memory is given back with the last that holds it."""
+    """The arena of this process; its memory is given back with its last holder."""
     global _of_process
     arena = _of_process() if _of_process else None
     if arena is None:

@@ -1,4 +1,4 @@
-"""Load OpenBLAS (of the PyPI package `scipy-openblas32`) with the kernels that suit the processor."""
+"""OpenBLAS (of the PyPI package `scipy-openblas32`), loaded with the kernels that suit the processor."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def openblas() -> ctypes.CDLL:
 
 def _core() -> str | None:
     """The core whose kernels OpenBLAS is to take: CGPT_BLAS_CORE, else that of a forced level, else AVX-512's where
-    the processor has it, else None: what it finds itself.
+    the processor has it, else None: OpenBLAS decides.
 
     Left alone it may take AVX2 kernels on such a processor (on AMD, or as OPENBLAS_CORETYPE is set for the machine's
     other software), at half the speed: 114 against 206 GFLOP/s on one Zen 5 core.

@@ -1,6 +1,6 @@
-"""Call a function of the C library from inside a tinygrad program. All use of tinygrad's internals is in this folder.
+"""Calls of the C library's functions from inside a tinygrad program.
 
-A kernel is a ready PROGRAM whose "binary" is a small JSON text: the function's name and its shape arguments. The
+A kernel is a ready PROGRAM whose "binary" is a small JSON text: the function's name, sizes, constants and work. The
 device's program class is replaced by one that knows such binaries, and binds the function when the program is loaded,
 so nothing that is cached or pickled holds an address.
 """
@@ -8,12 +8,11 @@ so nothing that is cached or pickled holds an address.
 from __future__ import annotations
 
 import ctypes
-import functools
 import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from tinygrad import Device, Tensor, dtypes
@@ -36,7 +35,10 @@ one_kernel = threading.Lock()  # kernels share the pool and its scratch, and eac
 
 
 def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
-    """Load the library with a pool of `threads` threads and make the devices understand its kernels."""
+    """Load the library with a pool of `threads` threads and make the tinygrad devices understand its kernels.
+
+    Raises UserError where they cannot be started, or the process already runs another number of them.
+    """
     global n_threads
     if n_threads not in (None, threads):
         raise UserError(
@@ -49,12 +51,12 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
             raise UserError(f"kernels: threads: {threads} threads could not be started; ask for {n_threads} or fewer")
     for device in map(Device.__getitem__, devices):
         if not isinstance(device.runtime.func, type) or not issubclass(device.runtime.func, NativeProgram):
-            device.runtime = functools.partial(NativeProgram, device)
+            device.runtime = partial(NativeProgram, device)
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels (native/c/gpt.c)."""
+    """The compiled kernels of native/c/gpt.c."""
     return ctypes.CDLL(str(build_library()))
 
 
@@ -78,13 +80,12 @@ def gemm_s() -> float:
 
 
 def work_of(program: UOp, buffer_bytes: Sequence[int]) -> Work:
-    """What one call of a PROGRAM with buffers of these sizes does; a kernel of tinygrad's own knows no layer."""
+    """Work of one call of a PROGRAM with buffers of these sizes, which is labelled now if the kernel is tinygrad's."""
     binary = program.src[4].arg
     if binary.startswith(MAGIC):
         return Work(**json.loads(binary[len(MAGIC) :])["work"])
     info, estimates = program.arg, program.src[0].arg.estimates or Estimates()
-    written = sum(buffer_bytes[i] for i in info.outs)
-    read = sum(buffer_bytes[i] for i in info.ins)
+    read, written = (sum(buffer_bytes[i] for i in indices) for indices in (info.ins, info.outs))
     return Work(info.function_name, *label(), int(estimates.ops), read, written)
 
 
@@ -121,35 +122,21 @@ def native_call(
     grad: Callable[..., tuple[Tensor | None, ...]] | None = None,
     reads_outs: bool = False,
 ) -> list[Tensor]:
-    """Run the C kernel `function` on `outs` and `ins`; return the outputs as tensors of the graph.
+    """Call the C kernel `function` on `outs` and `ins`; returns the outputs as tensors of the graph.
 
-    `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has one tensor (or None) per output.
+    `dims` and `consts` are the fields, in order, of the structs in which the kernel sees them.
+    `grad(outs, grads, ins)` returns one gradient (or None) per input; `grads` has a tensor per output that is used.
     `flops` and the bytes go into meters and tinygrad's counters; `reads_outs` where outputs are updated in place.
+    Raises ValueError for a size that OpenBLAS cannot take.
     """
     if not all(0 <= size < SIZES for size in dims):
         raise ValueError(f"{function}: a size is not from 0 to {SIZES - 1:,}: {list(dims)}")
-    n_outs, n_all = len(outs), len(outs) + len(ins)
-    written, read = (sum(int(t.nbytes()) for t in tensors) for tensors in (outs, ins))
+    n_outs = len(outs)
+    read, written = (sum(int(t.nbytes()) for t in tensors) for tensors in (ins, outs))
     layer, phase = label()
     work = Work(function, layer, phase, flops, read + written * reads_outs, written)
-    call = {"function": function, "dims": list(dims), "consts": list(consts), "work": asdict(work)}
-    binary = MAGIC + json.dumps(call).encode()
-
-    def program(*params: UOp) -> UOp:
-        sink = UOp.sink(
-            *params, arg=KernelInfo(name=function, estimates=Estimates(flops, read + written, read + written))
-        )
-        info = ProgramInfo(
-            function, globals=tuple(range(n_all)), outs=tuple(range(n_outs)), ins=tuple(range(n_outs, n_all))
-        )
-        src = (
-            sink,
-            UOp(Ops.DEVICE, arg=outs[0].device),
-            UOp(Ops.LINEAR, src=(sink,)),
-            UOp(Ops.SOURCE, arg=binary.decode()),
-            UOp(Ops.BINARY, arg=binary),
-        )
-        return UOp(Ops.PROGRAM, src=src, arg=info)
+    kernel = {"function": function, "dims": list(dims), "consts": list(consts), "work": asdict(work)}
+    program = partial(_program, kernel, outs[0].device, n_outs, Estimates(flops, read + written, read + written))
 
     def grad_fxn(*args: UOp, call: UOp | None = None) -> tuple[UOp | None, ...]:
         # tinygrad calls this as (gradient, call) for one used output, and as (*gradients, call=call) for more.
@@ -158,11 +145,27 @@ def native_call(
         after = [Tensor(buffer.after(call)) for buffer in call.src[1 : 1 + n_outs]]
         operands = [Tensor(u) for u in call.src[1 + n_outs :]]
         with labelled(layer, "backward"):
-            wanted = grad(after, [Tensor(g) for g in grads], operands)
-        return (*[None] * n_outs, *[g.uop if g is not None else None for g in wanted])
+            of_ins = grad(after, [Tensor(g) for g in grads], operands)
+        return (*[None] * n_outs, *[g.uop if g is not None else None for g in of_ins])
 
     first, *rest = (*outs, *ins)
     return Tensor.custom_kernel(first, *rest, fxn=program, grad_fxn=grad_fxn if grad else None)[:n_outs]
+
+
+def _program(kernel: dict[str, Any], device: str, n_outs: int, estimates: Estimates, *params: UOp) -> UOp:
+    """The ready PROGRAM of a kernel, whose `params` are its outputs and then its inputs."""
+    name, binary = kernel["function"], MAGIC + json.dumps(kernel).encode()
+    sink = UOp.sink(*params, arg=KernelInfo(name=name, estimates=estimates))
+    indices = tuple(range(len(params)))
+    info = ProgramInfo(name, globals=indices, outs=indices[:n_outs], ins=indices[n_outs:])
+    src = (
+        sink,
+        UOp(Ops.DEVICE, arg=device),
+        UOp(Ops.LINEAR, src=(sink,)),
+        UOp(Ops.SOURCE, arg=binary.decode()),
+        UOp(Ops.BINARY, arg=binary),
+    )
+    return UOp(Ops.PROGRAM, src=src, arg=info)
 
 
 def empty(*shape: int, like: Tensor, dtype: DType = dtypes.float32) -> Tensor:

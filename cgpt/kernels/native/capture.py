@@ -10,11 +10,13 @@ import ctypes
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from tinygrad import Device, Tensor
@@ -63,9 +65,11 @@ class Captured:
             path = cache_folder() / f"program-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
             recording = _read(path, identity)
             if recording is None:
-                with Recorder(name, [unwritten(a, self.device) for a in inputs], self.state) as recorder:
-                    recorder.outputs = function(*recorder.inputs)
-                recording = recorder.recording
+                tensors = [unwritten(a, self.device) for a in inputs]
+                with listing() as kernels:
+                    outputs = function(*tensors)
+                    Tensor.realize(*outputs)
+                recording = record(name, kernels, tensors, outputs, self.state)
                 _keep(path, identity, recording)
             self._programs[key] = Program(recording, inputs, self.state, self.device)
         return self._programs[key](arrays)
@@ -96,54 +100,35 @@ def _keep(path: Path, identity: str, recording: Recording) -> None:
     write_whole(path, json.dumps(entry).encode())
 
 
-class Recorder:
-    """Lets tinygrad build a function's graph and runs nothing of it.
+@contextmanager
+def listing() -> Iterator[list[UOp]]:
+    """Inside, tinygrad lists the kernels that it would run."""
+    kernels: list[UOp] = []
+    capturing.append(SimpleNamespace(add_linear=lambda linear, var_vals: kernels.append(linear)))
+    try:
+        yield kernels
+    finally:
+        capturing.clear()
 
-    Inside `with Recorder(name, inputs, state) as recorder:` the function is called on `recorder.inputs`, and what it
-    returns becomes `recorder.outputs`; after it, `recorder.recording` has its calls of native kernels.
-    """
 
-    recording: Recording
-
-    def __init__(self, name: str, inputs: Sequence[Tensor], state: Sequence[Tensor]):
-        self.name, self.inputs, self.state = name, inputs, state
-        self.outputs: Sequence[Tensor] = ()
-        self._linears: list[UOp] = []
-
-    def __enter__(self) -> Self:
-        capturing.append(self)
-        return self
-
-    def add_linear(self, linear: UOp, var_vals: dict[str, int]) -> None:
-        """Note kernels in their order, as tinygrad calls this instead of running them."""
-        self._linears.append(linear)
-
-    def __exit__(self, error: type | None, *_: object) -> None:
-        try:
-            if error is None:
-                Tensor.realize(*self.outputs)
-        finally:
-            capturing.clear()
-        if error is None:
-            self.recording = self._lower()
-
-    def _lower(self) -> Recording:
-        known = set(buffers) | {t.uop.buf_uop for t in (*self.inputs, *self.outputs, *self.state)}
-        with Context(JIT=2):  # a flat list of calls
-            linear = jit_lower(
-                UOp(Ops.LINEAR, src=tuple(call for each in self._linears for call in each.src)), known, []
-            )
-        positions = _Positions(self.inputs, self.state)
-        calls = []
-        for call in linear.src:
-            if call.src[0].op is Ops.BUFFER_VIEW:
-                continue
-            binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
-            assert binary.startswith(MAGIC), f"{self.name} computes what is no native kernel: {call.src[0].arg}"
-            kernel = json.loads(binary[len(MAGIC) :])
-            calls.append(kernel | {"positions": [positions.of(b) for b in call.src[1:]]})
-        outputs = [[positions.of(t.uop), list(t.shape), t.dtype.fmt] for t in self.outputs]
-        return {"calls": calls, "outputs": outputs, "temporary_bytes": positions.temporary_bytes}
+def record(
+    name: str, kernels: Sequence[UOp], inputs: Sequence[Tensor], outputs: Sequence[Tensor], state: Sequence[Tensor]
+) -> Recording:
+    """The kernels that a function's outputs were listed to need, as calls of native ones."""
+    held = set(buffers) | {t.uop.buf_uop for t in (*inputs, *outputs, *state)}
+    with Context(JIT=2):  # a flat list of calls
+        linear = jit_lower(UOp(Ops.LINEAR, src=tuple(call for each in kernels for call in each.src)), held, [])
+    positions = _Positions(inputs, state)
+    calls = []
+    for call in linear.src:
+        if call.src[0].op is Ops.BUFFER_VIEW:
+            continue
+        binary = call.src[0].src[4].arg if call.src[0].op is Ops.PROGRAM else b""
+        assert binary.startswith(MAGIC), f"{name} computes what is no native kernel: {call.src[0].arg}"
+        kernel = json.loads(binary[len(MAGIC) :])
+        calls.append(kernel | {"positions": [positions.of(b) for b in call.src[1:]]})
+    results = [[positions.of(t.uop), list(t.shape), t.dtype.fmt] for t in outputs]
+    return {"calls": calls, "outputs": results, "temporary_bytes": positions.temporary_bytes}
 
 
 class _Positions:

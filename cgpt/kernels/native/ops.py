@@ -1,4 +1,7 @@
-"""The operations of a GPT on the C kernels. Same names, shapes and meaning as `cgpt.kernels.plain.ops`."""
+"""The operations of a GPT on the C kernels, float32: each as the function of its name in `cgpt.kernels.plain.ops`.
+
+A docstring here says what differs. `dims` are the sizes in the order of the struct in which the C function sees them.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ SOFTMAX_FLOPS = 5
 
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
-    (B, T), (V, C) = tokens.shape, wte.shape
+    """As `plain.ops.embedding`."""
+    (B, T), C = tokens.shape, wte.shape[1]
     outs = [empty(B, T, C, like=wte)]
-    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C, V], [scale], 2 * B * T * C)[0]
+    return native_call("embedding", outs, [tokens, wte, wpe], [B, T, C], [scale], 2 * B * T * C)[0]
 
 
 def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """(wte[tokens] + wpe[positions]) * scale: both (B, 1) int32 -> (B, 1, C)."""
+    """As `plain.ops.embedding_at`."""
     B, C = tokens.shape[0], wte.shape[1]
     return native_call("embedding_at", [empty(B, 1, C, like=wte)], [tokens, positions, wte, wpe], [B, C], [scale])[0]
 
@@ -31,10 +34,10 @@ def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, sc
 def embedding_grads(
     dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head, which is overwritten."""
+    """As `plain.ops.embedding_grads`; `dhead` is added to in place."""
     (B, T, C), V, S = dx.shape, wte.shape[0], wpe.shape[0]
     outs = [empty(V, C, like=wte) if dhead is None else dhead, empty(S, C, like=wpe)]
-    dims = [B, T, C, V, S, V if dhead is None else 0]
+    dims = [B, T, C, S, V if dhead is None else 0]
     with labelled(phase="backward"):
         dwte, dwpe = native_call("embedding_bwd", outs, [dx, tokens], dims, [scale], 4 * B * T * C)
     return dwte, dwpe
@@ -43,7 +46,7 @@ def embedding_grads(
 def add_layer_norm(
     x: Tensor, f: Tensor | None, w: Tensor, b: Tensor, epsilon: float, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """r = x + f (or x), y = (LayerNorm(r) * w + b) * scale: (B, T, C) -> r, y, both (B, T, C)."""
+    """As `plain.ops.add_layer_norm`."""
     C = x.shape[-1]
     rows = x.numel() // C
 
@@ -52,41 +55,37 @@ def add_layer_norm(
         dr, dy = grads if len(grads) == 2 else (grads[0], grads[0])
         new = [empty(*x.shape, like=x), empty(C, like=x), empty(C, like=x)]
         dims = [rows, C, int(len(grads) == 2)]
-        ins, flops = [dr, dy, r, mean, rstd, ins[-2]], 19 * rows * C
+        ins, flops = [dr, dy, r, mean, rstd, ins[1]], 19 * rows * C
         dx, dw, db = native_call("add_layer_norm_bwd", new, ins, dims, [scale], flops)
-        return (dx, dw, db) if f is None else (dx, dx, dw, db)
+        return (dx, dw, db) if f is None else (dx, dw, db, dx)
 
     outs = [empty(*x.shape, like=x), empty(*x.shape, like=x), empty(rows, like=x), empty(rows, like=x)]
-    ins = [x, w, b] if f is None else [x, f, w, b]
+    ins = [x, w, b] if f is None else [x, w, b, f]
     dims, flops = [rows, C, int(f is not None)], 10 * rows * C
     r, y, *_ = native_call("add_layer_norm", outs, ins, dims, [epsilon, scale], flops, grad)
     return r, y
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
-    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model.
-
-    `independent` computes each of the B sequences on its own, so that its bits do not depend on the others.
-    """
+    """As `plain.ops.linear`; `independent` gives each of the B sequences the same bits whatever the others are."""
     n_in, n_out = w.shape
     rows = x.numel() // n_in
-    which = list(ACTIVATION_FLOPS).index(activation)
-    dims, shape = [rows, n_in, n_out, x.shape[-2] if independent else rows, which], (*x.shape[:-1], n_out)
+    number = list(ACTIVATION_FLOPS).index(activation)
+    dims, shape = [rows, n_in, n_out, x.shape[-2] if independent else rows, number], (*x.shape[:-1], n_out)
     flops, more = 2 * rows * n_in * n_out, rows * n_out * (1 + ACTIVATION_FLOPS[activation])
     if independent and x.shape[-2] == 1:
-        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], which], (), flops)[0]
+        return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], number], (), flops)[0]
 
     def grad(outs, grads, ins):
         new = [empty(*x.shape, like=x), empty(n_in, n_out, like=x), empty(n_out, like=x)]
-        saved = outs[1:]  # what the activation was given
-        return tuple(native_call("linear_bwd", new, [grads[0], *saved, ins[0], ins[1]], dims, flops=2 * flops + more))
+        return tuple(native_call("linear_bwd", new, [grads[0], *ins[:2], *outs[1:]], dims, flops=2 * flops + more))
 
     outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
     return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
-    """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
+    """As `plain.ops.attention`; no T x T matrix is kept."""
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     dims = [B, T, n_head, C // n_head]
     pairs = B * n_head * T * (T + 1) // 2  # of a query and a key that it sees
@@ -102,27 +101,20 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
 
 
 def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
-    """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
+    """As `plain.ops.store_prompt`."""
     T, (_, B, H, S, D) = qkv.shape[1], cache.shape
-    return native_call("store_prompt", [cache], [qkv, row], [T, B, S, H, D])[0]
+    return native_call("store_prompt", [cache], [qkv, row], [B, S, H, D, T])[0]
 
 
 def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
-    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and what is cached: -> (B, 1, C).
-
-    Keys and values of the token are written into row b, place positions[b] of the cache (2, B, H, S, D). Those of the
-    tokens before it are read at the same places, place t in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
-    """
+    """As `plain.ops.cached_attention`."""
     _, B, H, S, D = cache.shape
     outs, ins = [empty(B, 1, H * D, like=qkv), cache], [qkv, positions, slots]
     return native_call("cached_attention", outs, ins, [B, S, H, D], [scale], 4 * B * S * H * D)[0]
 
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative.
-
-    x (B, T, C), w (V, C), targets (B, T) int32 -> (). The gradients are computed in the same pass.
-    """
+    """As `plain.ops.cross_entropy_head`; the gradients are computed in the same pass."""
     V, C = w.shape
     rows = x.numel() // C
 
@@ -136,7 +128,7 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
+    """As `plain.ops.token_logprobs`, each sequence on its own."""
     (B, T, C), (V, K) = x.shape, (w.shape[0], targets.shape[-1])
     outs = [empty(B, T, K, like=x), empty(B, T, K, like=x, dtype=dtypes.int32)]
     logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], [B, T, C, V, K], flops=2 * B * T * C * V)
@@ -144,10 +136,10 @@ def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
 
 
 def head_logits(x: Tensor, w: Tensor) -> Tensor:
-    """x @ w.T: (B, T, C), (V, C) -> (B, T, V), each sequence on its own."""
+    """As `plain.ops.head_logits`, each sequence on its own."""
     (B, T, C), V = x.shape, w.shape[0]
-    name = "logits_few_rows" if T == 1 else "head_logits"
-    return native_call(name, [empty(B, T, V, like=x)], [x, w], [B * T, C, V, T], flops=2 * B * T * C * V)[0]
+    name, dims = ("logits_few_rows", [B, C, V]) if T == 1 else ("head_logits", [B, T, C, V])
+    return native_call(name, [empty(B, T, V, like=x)], [x, w], dims, flops=2 * B * T * C * V)[0]
 
 
 def adamw(
@@ -158,11 +150,7 @@ def adamw(
     hyper: Tensor,
     scales: Sequence[tuple[float, float]],
 ) -> Tensor:
-    """Update params and both moments in place; return the global gradient norm (1,) before clipping.
-
-    `hyper`: lr, beta1, beta2, epsilon, clip (0: none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor
-    on lr and its weight decay.
-    """
+    """As `plain.ops.adamw`, in one kernel, which is to be realised."""
     sizes = [int(p.numel()) for p in params]
     outs = [empty(1, like=hyper), *params, *first, *second]
     consts = [value for pair in scales for value in pair]
@@ -172,7 +160,7 @@ def adamw(
 
 
 def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
-    """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, to be realised."""
+    """As `plain.ops.accumulate`, in one kernel, which is to be realised."""
     sizes = [int(g.numel()) for g in grads]
     dims = [len(sizes), *sizes]
     with labelled(phase="update"):

@@ -19,7 +19,7 @@ VOCABULARY_MULTIPLE = 64  # of rows that products are computed on: tensor cores 
 
 
 def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0) -> Tensor:
-    """(wte[tokens] + wpe[position]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
+    """(wte[tokens] + wpe[0 to T - 1]) * scale: tokens (B, T) int32, wte (V, C), wpe (S, C) -> (B, T, C)."""
     return (wte[tokens] + wpe[: tokens.shape[1]]) * scale
 
 
@@ -31,10 +31,11 @@ def embedding_at(tokens: Tensor, positions: Tensor, wte: Tensor, wpe: Tensor, sc
 def embedding_grads(
     dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in wte and wpe, where wte, if tied, has the gradient `dhead` as the head.
+    """Gradients (V, C) and (S, C) of `embedding` in wte and wpe, from dx (B, T, C).
 
-    That of wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is
-    less work, but in an order that is another one each time.
+    `dhead` (V, C) is the gradient that a tied wte has as the head; it is added, and may be overwritten. The gradient in
+    wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is less
+    work, but in an order that is another one each time.
     """
     V, C = wte.shape
     dx = dx * scale
@@ -54,7 +55,10 @@ def add_layer_norm(
 
 
 def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
-    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model."""
+    """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model.
+
+    `independent` is for the native kernels, which then compute each of the B sequences on its own.
+    """
     y = (_product(x.cast(w.dtype).contiguous(), w) + b).cast(w.dtype).contiguous().contiguous_backward()
     return ACTIVATIONS[activation](y.float()).cast(w.dtype) if activation else y
 
@@ -71,7 +75,7 @@ ACTIVATIONS = {"gelu": _gelu, "gelu_new": _gelu_new, "relu": Tensor.relu}
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
-    """Causal softmax attention: packed (B, T, 3 C) -> (B, T, C)."""
+    """Causal softmax attention of n_head heads: queries, keys and values packed (B, T, 3 C) -> (B, T, C)."""
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     packed = qkv.contiguous_backward().reshape(B, T, 3, n_head, C // n_head).permute(2, 0, 3, 1, 4)
     q, k, v = (part.contiguous_backward() for part in packed)  # each (B, H, T, D)
@@ -83,7 +87,10 @@ def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
 
 
 def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
-    """Write keys and values of qkv (1, T, 3 C) into places 0 to T - 1 of a row (1,) of the cache (2, B, H, S, D)."""
+    """Write keys and values of qkv (1, T, 3 C) at positions 0 to T - 1 of a row (1,) int32 of the cache.
+
+    The cache (2, B, H, S, D) holds keys, then values. Returns it.
+    """
     T, (_, B, H, S, D) = qkv.shape[1], cache.shape
     new = qkv.reshape(T, 3, 1, H, D).permute(1, 2, 3, 0, 4)[1:].pad((None, None, None, (0, S - T), None))
     here = (Tensor.arange(B, device=qkv.device) == row).reshape(1, B, 1, 1, 1)
@@ -92,10 +99,10 @@ def store_prompt(qkv: Tensor, cache: Tensor, row: Tensor) -> Tensor:
 
 
 def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tensor, scale: float) -> Tensor:
-    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and what is cached: -> (B, 1, C).
+    """Softmax attention of one new token per sequence, qkv (B, 1, 3 C), to itself and the cached ones: -> (B, 1, C).
 
-    Keys and values of the token are written into row b, place positions[b] of the cache (2, B, H, S, D). Those of the
-    tokens before it are read at the same places, place t in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
+    Keys and values of the token are written at positions[b] (B, 1) int32 in row b of the cache (2, B, H, S, D). Those
+    of an earlier token, at position t, are read in row slots[b, t] (B, S) int32; slots[b, positions[b]] is b.
     """
     _, B, H, S, D = cache.shape
     q, *new = qkv.reshape(B, 3, H, 1, D).permute(1, 0, 2, 3, 4)
@@ -108,13 +115,19 @@ def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tenso
 
 
 def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative: -> ()."""
+    """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative, 0 if there are none.
+
+    x (B, T, C), w (V, C), targets (B, T) int32 -> ().
+    """
     logprob, _ = token_logprobs(x, w, targets.unsqueeze(-1))
     return -logprob.sum() / (targets >= 0).sum().maximum(1)
 
 
 def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log p of K targets of each position and whether it is the most likely token: (B, T, K), 0 where it is < 0."""
+    """log p, nats, of K targets of each position, and whether each is the most likely token; 0 for a negative target.
+
+    x (B, T, C), w (V, C), targets (B, T, K) int32 -> (B, T, K) float32, (B, T, K) int32.
+    """
     logits, wanted = head_logits(x, w), targets >= 0
     of_target, top = logits.gather(-1, wanted.where(targets, 0)), logits.max(-1, keepdim=True).detach()
     logsumexp = (logits - top).exp().sum(-1, keepdim=True).log() + top
@@ -129,7 +142,7 @@ def head_logits(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _product(x: Tensor, w: Tensor) -> Tensor:
-    """x @ w, summed in float32, which it returns."""
+    """x @ w, summed and returned in float32."""
     return x.matmul(w, dtype=dtypes.float32)
 
 
@@ -141,10 +154,10 @@ def adamw(
     hyper: Tensor,
     scales: Sequence[tuple[float, float]],
 ) -> Tensor:
-    """Update params and both moments in place; return the global gradient norm (1,) before clipping.
+    """Update params and both moments in place; returns the global gradient norm (1,) before clipping.
 
-    `hyper`: lr, beta1, beta2, epsilon, clip (0: none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor
-    on lr and its weight decay.
+    AdamW (Loshchilov and Hutter 2019) with clipping by global norm. `hyper` (7,): lr, beta1, beta2, epsilon, clip (0:
+    none), 1 - beta1^t, 1 - beta2^t. `scales`: per parameter, its factor on lr and its weight decay.
     """
     lr, beta1, beta2, epsilon, clip, correction1, correction2 = (hyper[i : i + 1] for i in range(7))
     norm = Tensor.stack(*[g.square().sum() for g in grads]).sum().sqrt().reshape(1)
@@ -160,7 +173,7 @@ def adamw(
 
 
 def accumulate(totals: Sequence[Tensor], grads: Sequence[Tensor], factors: Tensor) -> Tensor:
-    """totals = keep * totals + scale * grads in place, factors = (keep, scale); return one of them, realised."""
+    """totals = keep * totals + scale * grads in place, factors (2,) = keep (0 or 1), scale; returns one of them."""
     keep, scale = factors[0:1], factors[1:2]
     for total, g in zip(totals, grads):
         total.assign((keep > 0).where(total, 0.0) + scale * g)

@@ -1,8 +1,8 @@
-"""What tinygrad compiles C with on the CPU, and where it keeps what it compiled: right on every processor.
+"""tinygrad's C on the CPU: how it is printed, compiled and kept, so that it is right on every processor.
 
 tinygrad 0.13.0 prints bfloat16 as `__bf16`: without AVX512-BF16, clang narrows such values with a function of its
-runtime library, which is not loaded, and clang 14 does not know the type. And it takes what any compiler made on any
-processor for its own.
+runtime library, which is not loaded, and clang 14 does not know the type. And its cache tells neither compilers nor
+processors apart.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from cgpt.kernels.compiler import find_compiler, target
 ARGUMENTS = "-c -x c -O2 -fPIC -ffreestanding -fno-math-errno -nostdlib -fno-ident - -o -".split()
 
 
-def use_own_cache() -> None:
-    """Have tinygrad keep what it finds out below our cache, per compiler and processor, unless CACHEDB names a file.
+def set_cache() -> None:
+    """Put tinygrad's cache below cgpt's, one file per compiler and processor, unless CACHEDB names a file.
 
-    Without effect once it has opened its own.
+    Without effect once tinygrad has opened its cache.
     """
     if "CACHEDB" in os.environ or helpers._db_connection is not None:
         return
@@ -42,9 +42,9 @@ def use_own_cache() -> None:
     helpers.CACHEDB = str(cache_folder() / f"tinygrad-{_digest(*key)}.db")
 
 
-def use_own_renderer(threads: int) -> None:
-    """Have every CPU device, also of those already opened, print and compile C by the classes below, to be run by at
-    most so many threads."""
+def replace_renderer(threads: int) -> None:
+    """Have every CPU device, also those already opened, print and compile C by the classes below, for at most so many
+    threads."""
     ClangJITRenderer.global_max = (threads, 0, 0)
     if host.machine() not in (host.X86, host.ARM):
         return
@@ -78,7 +78,7 @@ class ClangJITRenderer(cstyle.ClangJITRenderer):
 
 
 class Compiler(ClangJITCompiler):
-    """Compiles with our C compiler for the level in use, and keeps each result in a file with its hash."""
+    """Compiles with `find_compiler` for the level in use, and keeps each result in a file with its hash."""
 
     def __init__(self) -> None:
         on_arm, clang = host.machine() == host.ARM, find_compiler()
@@ -89,11 +89,11 @@ class Compiler(ClangJITCompiler):
         self.folder = cache_folder() / f"tinygrad-{key}" if self.cachekey else None
 
     def compile(self, src: str) -> bytes:
-        """Machine code of a kernel, to be run where it is loaded."""
+        """Machine code of a kernel of tinygrad's."""
         return jit_loader(find_compiler().run(*self.args, source=src.encode()))
 
     def compile_cached(self, src: str) -> bytes:
-        """The same, from its file where that is there and whole."""
+        """Machine code of a kernel, from its file where that is there and whole."""
         if self.folder is None:
             return self.compile(src)
         path = self.folder / hashlib.sha256(src.encode()).hexdigest()

@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression
 from cgpt import provenance
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
-from cgpt.report.figures import COLOURS, GREY, MARKERS, log_ticks, new_figure, write_figure
+from cgpt.report.figure import COLOURS, GREY, MARKERS, log_ticks, new_figure, write_figure
 from cgpt.report.page import Cell, Page, Table, markdown
 from cgpt.training.coordinate_check import (
     COLUMNS,
@@ -46,8 +46,8 @@ def coordinate_check(settings: Settings, folder: Path, threads: int | None = Non
     write_csv(folder / f"{NAME}.csv", COLUMNS, rows)
     write_figure(folder / NAME, lambda: figure(rows))
     write_whole(folder / f"{NAME}.md", as_text(settings, rows, made).encode())
-    found = [slope._asdict() for slope in slopes(rows)]
-    return {"folder": str(folder), "settings": asdict(settings), "slopes": found, **made}
+    return {"folder": str(folder), "settings": asdict(settings),
+            "slopes": [slope._asdict() for slope in slopes(rows)], **made}  # fmt: skip
 
 
 def shown_steps(rows: Sequence[Row]) -> list[int]:
@@ -79,13 +79,13 @@ def as_text(settings: Settings, rows: Sequence[Row], made: dict[str, Any]) -> st
     return f"{text}\n![Activations against width]({NAME}.png)\n"
 
 
-def _table(value: str, found: Sequence[Slope], steps: Sequence[int]) -> Table:
-    """A row per parametrization and place, a column per step that has such slopes."""
-    cells = {(s.parametrization, s.place, s.step): s for s in found if s.value == value and s.step in steps}
+def _table(value: str, every: Sequence[Slope], steps: Sequence[int]) -> Table:
+    """A row per parametrization and activation, a column per step that has such slopes."""
+    cells = {(s.parametrization, s.place, s.step): s for s in every if s.value == value and s.step in steps}
     columns = sorted({step for *_, step in cells})
     rows = [
-        [Cell(kind), Cell(place), *(Cell(_slope(cells[kind, place, step])) for step in columns)]
-        for kind, place in dict.fromkeys((kind, place) for kind, place, _ in cells)
+        [Cell(kind), Cell(activation), *(Cell(_slope(cells[kind, activation, step])) for step in columns)]
+        for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)
     ]
     header = [Cell("parametrization"), Cell("place"), *(Cell(f"step {step}") for step in columns)]
     return Table(f"Slopes of the {SIZES[value]}", header, rows)
@@ -100,15 +100,16 @@ def _signed(number: float) -> str:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """A column per parametrization: above the change of each place after the last step, below the logits by step."""
+    """A column per parametrization: above the changes after the last step, below the logits by step."""
     drawn, panels = new_figure(len(PARAMETRIZATIONS), 2, width=7.2, height=5.8)
     steps = shown_steps(rows)
     after = [row for row in rows if row["step"] == steps[-1]]
     shown = [row for row in rows if row["place"] == "logits" and row["step"] in steps]
     logits = [row | {"step": f"step {row['step']}"} for row in shown]
-    places, named = dict.fromkeys(row["place"] for row in after), dict.fromkeys(row["step"] for row in logits)
-    _pair(panels[:2], after, "place", "mean_abs_change", _looks(places, COLOURS))
-    _pair(panels[2:], logits, "step", "mean_abs", _looks(named, _shades(len(named))))
+    activations = dict.fromkeys(row["place"] for row in after)
+    after_steps = dict.fromkeys(row["step"] for row in logits)
+    _pair(panels[:2], after, "place", "mean_abs_change", _looks(activations, COLOURS))
+    _pair(panels[2:], logits, "step", "mean_abs", _looks(after_steps, _shades(len(after_steps))))
     for axes, kind in zip(panels, PARAMETRIZATIONS):
         axes.set_title(TITLES[kind], fontweight="bold")
     n_seeds = len({row["seed"] for row in rows})
@@ -132,8 +133,9 @@ def _shades(n: int) -> list[Any]:
 
 def _pair(panels: Sequence[Axes], rows: Sequence[Row], by: str, value: str, looks: Mapping[str, Mapping]) -> None:
     """A panel per parametrization, of one height: a line for each name in the column `by`, its slope beside it."""
-    own = [[row for row in rows if row["parametrization"] == kind] for kind in PARAMETRIZATIONS]
-    ends = [[_line(axes, of, by, value, name, look) for name, look in looks.items()] for axes, of in zip(panels, own)]
+    by_kind = [[row for row in rows if row["parametrization"] == kind] for kind in PARAMETRIZATIONS]
+    ends = [[_line(axes, of_kind, by, value, name, look) for name, look in looks.items()]
+            for axes, of_kind in zip(panels, by_kind)]  # fmt: skip
     limits = [limit for axes in panels for limit in axes.get_ylim()]
     for axes, heights in zip(panels, ends):
         axes.set_ylim(min(limits), max(limits))

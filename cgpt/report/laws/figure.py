@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cgpt.formats import short
-from cgpt.records import LABELS
-from cgpt.report.figures import COLOURS, MARKERS, log_ticks, new_figure
+from cgpt.report.figure import COLOURS, MARKERS, log_ticks, new_figure, styles_of
+from cgpt.report.labels import LABELS
 from cgpt.report.laws.page import power_in_words
 from cgpt.scaling import isoflop
 from cgpt.scaling.cost_law import decided, law_of, loss_at
@@ -52,15 +52,15 @@ def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Fi
 def _made(study: Study, kind: str) -> bool:
     if kind == "compute":
         return any("draws" in fit for fit in study.get(kind, ()))
-    found = study.get(kind, {})
-    if kind == "learning_rate":
-        return "widths" in found
-    return "constants" in found.get("n_parameters", {}) if kind == "parametric" else "budgets" in found
+    fit = study.get(kind, {})
+    if kind == "parametric":
+        return "constants" in fit.get("n_parameters", {})
+    return ("widths" if kind == "learning_rate" else "budgets") in fit
 
 
 def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
-    for place, (name, points) in enumerate(curves):
-        study, colour = studies[name], COLOURS[place]
+    for n, (name, points) in enumerate(curves):
+        study, colour = studies[name], COLOURS[n]
         convention = study["primary_flops"]
         flops = points.flops[convention]
         fits = {fit["form"]: fit for fit in study.get("compute", ()) if "draws" in fit}
@@ -72,7 +72,7 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         if "power" in fits:
             axes.plot(x, loss_at(law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
                       label=_words(name, fits["power"]))  # fmt: skip
-        _points(axes, points, flops, place, labelled=place < len(BESIDE))
+        _points(axes, points, flops, n, labelled=n < len(BESIDE))
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
@@ -86,8 +86,8 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
 
 def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
     """Loss against tokens: each size a line of L(N, D) with its band; points with the number of their seeds."""
-    for place, (name, points) in enumerate(curves):
-        fit, colour = studies[name]["parametric"]["n_parameters"], COLOURS[place]
+    for n, (name, points) in enumerate(curves):
+        fit, colour = studies[name]["parametric"]["n_parameters"], COLOURS[n]
         law = ParametricLaw(*(fit["constants"][key]["value"] for key in CONSTANTS))
         x = np.geomspace(points.tokens.min() / 2, points.tokens.max() * 2, 60)
         for size in sorted(set(points.n_parameters)):
@@ -97,10 +97,9 @@ def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) 
             fitted = law.loss_at(np.array(size), x)
             axes.plot(x, fitted, color=colour, linewidth=0.9)
             axes.annotate(short(size), (x[-1], fitted[-1]), xytext=(3, -3), textcoords="offset points", fontsize=7)
-        seeds = sorted(set(np.bincount(points.cells).tolist()))
-        axes.plot([], [], color=colour, marker=MARKERS[place],
-                  label=", ".join(filter(None, (name, "n=" + " or ".join(map(str, seeds))))))  # fmt: skip
-        _points(axes, points, points.tokens, place, labelled=False)
+        axes.plot([], [], color=colour, marker=MARKERS[n],
+                  label=", ".join(filter(None, (name, f"n={_counts(np.bincount(points.cells))}"))))  # fmt: skip
+        _points(axes, points, points.tokens, n, labelled=False)
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["tokens"])
@@ -113,27 +112,25 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
     """Loss against parameters: a colour per budget, its parabola with its band, and its minimum with its interval where
     interior."""
     for name, points in curves:
-        ones = np.ones_like(points.loss)
-        for place, (budget, found) in enumerate(zip(isoflop.budgets(points), studies[name]["isoflop"]["budgets"])):
-            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-            window = budget.nearest(points, points.loss, ones, studies[name]["isoflop"]["n_sizes_in_parabola"])
+        study = studies[name]["isoflop"]
+        budgets = isoflop.budgets(points)
+        looks = styles_of(range(len(budgets)))
+        for n, (budget, fit) in enumerate(zip(budgets, study["budgets"])):
+            colour = looks[n]["color"]
+            window = budget.nearest(points, points.loss, np.ones_like(points.loss), study["n_sizes_in_parabola"])
             level, slope, bend = budget.parabola(points, points.loss, window)
-            sizes, across = points.n_parameters[budget.runs], np.array(found["band"]["n_parameters"])
+            sizes, across = points.n_parameters[budget.runs], np.array(fit["band"]["n_parameters"])
             centred = np.log(across) - np.log(sizes).mean()
-            axes.fill_between(
-                across, found["band"]["low"], found["band"]["high"], color=colour, alpha=0.18, linewidth=0
-            )
+            axes.fill_between(across, fit["band"]["low"], fit["band"]["high"], color=colour, alpha=0.18, linewidth=0)
             axes.plot(across, level + slope * centred + bend * centred**2, color=colour, linewidth=1)
-            seeds = " or ".join(map(str, sorted(set(np.unique(sizes, return_counts=True)[1].tolist()))))
-            axes.plot(sizes, points.loss[budget.runs], linestyle="", color=colour, marker=marker,
-                      label=f"{name + ', ' if name else ''}{found['flops']:.2g} FLOPs, n={seeds} a size")  # fmt: skip
-            if found["interior"]:
-                best = found["n_parameters"]
-                at = np.log(best["value"]) - np.log(sizes).mean()
-                low, high = best["ends"]
-                reach = [[max(0.0, best["value"] - low)], [max(0.0, high - best["value"])]]
-                axes.errorbar(best["value"], level + slope * at + bend * at * at, xerr=reach, color=colour, marker="*",
-                              markersize=10, capsize=3)  # fmt: skip
+            seeds = _counts(np.unique(sizes, return_counts=True)[1])
+            axes.plot(sizes, points.loss[budget.runs], linestyle="", **looks[n],
+                      label=f"{name + ', ' if name else ''}{fit['flops']:.2g} FLOPs, n={seeds} a size")  # fmt: skip
+            if fit["interior"]:
+                best = fit["n_parameters"]["value"]
+                at = np.log(best) - np.log(sizes).mean()
+                _star(axes, best, level + slope * at + bend * at * at, fit["n_parameters"]["ends"], color=colour,
+                      markersize=10)  # fmt: skip
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["n_parameters"])
@@ -146,25 +143,23 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
 def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> None:
     """Loss against learning rate, a line a width; the star is the best rate, its bar the interval."""
     ((name, _),) = curves
-    found = studies[name]["learning_rate"]
-    for place, width in enumerate(found["widths"]):
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-        seeds = " or ".join(map(str, sorted(set(width["n_seeds"]))))
-        sd = [found["seed_sd"] / n**0.5 for n in width["n_seeds"]] if found["seed_sd"] else None
-        axes.errorbar(width["lr"], width["loss"], yerr=sd, color=colour, marker=marker, capsize=2, linewidth=1.2,
-                      label=f"d_model {width['d_model']}, n={seeds}")  # fmt: skip
-        best, ends = width["best_lr"], width["best_lr_ends"] or [width["best_lr"]] * 2
-        reach = [[max(0.0, best - ends[0])], [max(0.0, ends[1] - best)]]
-        axes.errorbar(best, width["best_loss"], xerr=reach, color=colour, marker="*", markersize=13, capsize=3,
-                      markerfacecolor=colour if width["interior"] else "white", zorder=4)  # fmt: skip
+    study = studies[name]["learning_rate"]
+    looks = styles_of(range(len(study["widths"])))
+    for look, width in zip(looks.values(), study["widths"]):
+        sd = [study["seed_sd"] / n**0.5 for n in width["n_seeds"]] if study["seed_sd"] else None
+        axes.errorbar(width["lr"], width["loss"], yerr=sd, **look, capsize=2, linewidth=1.2,
+                      label=f"d_model {width['d_model']}, n={_counts(width['n_seeds'])}")  # fmt: skip
+        _star(axes, width["best_lr"], width["best_loss"], width["best_lr_ends"] or [width["best_lr"]] * 2,
+              color=look["color"], markersize=13, zorder=4,
+              markerfacecolor=look["color"] if width["interior"] else "white")  # fmt: skip
     axes.set_xscale("log")
     axes.minorticks_off()
-    rates = found["widths"][0]["lr"]
+    rates = study["widths"][0]["lr"]
     crowded: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(rates) > 8 else {}
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], **crowded)
     axes.set_xlabel("learning rate")
     axes.set_ylabel(LABELS["validation_loss"])
-    power = found.get("power_of_width")
+    power = study.get("power_of_width")
     law = "" if power is None else "no power of the width" if "problem" in power else (
         f"best rate ~ width^{power_in_words(power)}")  # fmt: skip
     axes.set_title(": ".join(filter(None, (name, law))))
@@ -174,23 +169,43 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
                 "bars: sd of the mean over seeds", title_fontsize=8, loc="upper center", ncols=2)  # fmt: skip
 
 
-def _points(axes: Axes, points: Points, at: np.ndarray, place: int, labelled: bool) -> None:
-    """The mean of each cell, its standard deviation over seeds as the bar, its model (of one model, its tokens per
-    parameter) and n as the label; hollow marks from the second series on, as series lie on each other."""
-    fill = COLOURS[place] if place == 0 else "none"
-    offset, side = BESIDE[min(place, len(BESIDE) - 1)]
+def _counts(n: Iterable[int]) -> str:
+    """Different numbers, as of seeds: `2 or 3`."""
+    return " or ".join(str(count) for count in sorted(set(n)))
+
+
+def _star(axes: Axes, x: float, y: float, ends: Sequence[float], **look: Any) -> None:
+    """A minimum with its interval."""
+    reach = [[max(0.0, x - ends[0])], [max(0.0, ends[1] - x)]]
+    axes.errorbar(x, y, xerr=reach, marker="*", capsize=3, **look)
+
+
+def _points(axes: Axes, points: Points, at: np.ndarray, n: int, labelled: bool) -> None:
+    """The settings of the `n`th series, labelled with their model (of one model, its tokens per parameter) and number
+    of seeds; hollow marks from the second series on, as series lie on each other."""
+    look = {"color": COLOURS[n], "marker": MARKERS[n], "markerfacecolor": COLOURS[n] if n == 0 else "none"}
+    offset, side = BESIDE[min(n, len(BESIDE) - 1)]
     one_model = len(set(points.models)) == 1
-    for cell in range(points.n_cells):
-        own = points.cells == cell
-        x, y = at[own].mean(), points.loss[own].mean()
-        sd = float(points.loss[own].std(ddof=1)) if own.sum() > 1 else None
-        axes.errorbar(x, y, yerr=sd, color=COLOURS[place], marker=MARKERS[place], linestyle="", capsize=2,
-                      markerfacecolor=fill)  # fmt: skip
+    for cell, (xy, n_seeds) in enumerate(draw_settings(axes, points, at, look)):
         if labelled:
-            ratio = f"{(points.tokens / points.n_parameters)[own].mean():.2g} tokens/parameter"
-            what = ratio if one_model else points.model_of(cell)
-            axes.annotate(f"{what}, n={own.sum()}", (x, y), xytext=offset, textcoords="offset points",
-                          ha=side, color=COLOURS[place], fontsize=7)  # fmt: skip
+            ratio = (points.tokens / points.n_parameters)[points.cells == cell].mean()
+            words = f"{ratio:.2g} tokens/parameter" if one_model else points.model_of(cell)
+            axes.annotate(f"{words}, n={n_seeds}", xy, xytext=offset, textcoords="offset points", ha=side,
+                          color=COLOURS[n], fontsize=7)  # fmt: skip
+
+
+def draw_settings(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str, Any]
+                  ) -> list[tuple[tuple[float, float], int]]:  # fmt: skip
+    """Draw the mean loss of each setting against its mean of `at` (n,), with the standard deviation over seeds as the
+    bar; returns where each lies, and its number of seeds."""
+    drawn = []
+    for cell in range(points.n_cells):
+        runs = points.cells == cell
+        x, y = at[runs].mean(), points.loss[runs].mean()
+        sd = float(points.loss[runs].std(ddof=1)) if runs.sum() > 1 else None
+        axes.errorbar(x, y, yerr=sd, capsize=2, **{**look, "linestyle": ""})
+        drawn.append(((x, y), int(runs.sum())))
+    return drawn
 
 
 def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:
@@ -206,10 +221,12 @@ def _draws(fit: Study) -> np.ndarray:
 
 def _words(name: str, fit: Study) -> str:
     """A law's constants, each with its interval: alone they say more than the runs do."""
-    constants = fit["constants"]
-    parts = [f"{sign} {value['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-             for sign, key, digits in (("α", "alpha", 3), ("E", "e", 2)) if key in constants
-             for value in (constants[key],) for low, high in (value["ends"],)]  # fmt: skip
+    parts = []
+    for sign, key, digits in (("α", "alpha", 3), ("E", "e", 2)):
+        if key in fit["constants"]:
+            value, low, high = (f"{number:.{digits}f}" for number in
+                                (fit["constants"][key]["value"], *fit["constants"][key]["ends"]))  # fmt: skip
+            parts.append(f"{sign} {value} [{low}, {high}]")
     parts += [] if fit["form"] == "offset" else ["no offset"]
     return f"{name + ': ' if name else ''}{', '.join(parts)}"
 

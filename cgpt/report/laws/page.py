@@ -8,18 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cgpt.formats import short
-from cgpt.report.laws.glossary import FACTS, FACTS_OF
+from cgpt.formats import short, short_amount
 from cgpt.report.page import Cell, Page, Table
 from cgpt.scaling.statistics import CONFIDENCE
 
 N_KEPT_DRAWS = 1000  # in fits.json, for the intervals of forecasts
-COST_LABELS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
+COST_WORDS = {"seconds": "seconds", "joules": "joules", "usd": "US dollars"}
 
 
-def as_json(found: Mapping[str, Any]) -> str:
+def as_json(fits: Mapping[str, Any]) -> str:
     """JSON with six digits, lists of numbers on one line, null where a number is infinite, and no draws of machines."""
-    text = json.dumps(_plain(found), indent=1, allow_nan=False)
+    text = json.dumps(_plain(fits), indent=1, allow_nan=False)
     return re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
@@ -94,13 +93,21 @@ def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
         if "problem" in fit:
             cells += [fit["problem"], *[""] * 6]
         else:
-            cells += [_constant(fit["constants"].get(name)) for name in ("c0_flops", "alpha")]
-            cells += [_offset(fit["constants"].get("e"))]
-            cells += [_correlation(fit)]
-            cells += [f"{fit['residual_sd']:.2%}", _lack_of_fit(fit["lack_of_fit"])]
-            cells += [f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""]
+            cells += [*_law_cells(fit), _correlation(fit), f"{fit['residual_sd']:.2%}"]
+            cells += [_lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
         rows.append([Cell(text) for text in cells])
     return Table(title, [Cell(name) for name in names], rows)
+
+
+def _law_cells(fit: Mapping[str, Any]) -> list[str]:
+    """C0, alpha and E of a law of a cost; E with the word where it lies at the 0 that it is not let below."""
+    c0, alpha, *e = fit["constants"].values()
+    offset = _constant(e[0], lambda value: "0 (bound)" if value == 0 else f"{value:.4g}") if e else ""
+    return [_constant(c0), _constant(alpha), offset]
+
+
+def _largest_left_out(fit: Mapping[str, Any]) -> str:
+    return f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""
 
 
 def _correlation(fit: Mapping[str, Any]) -> str:
@@ -108,10 +115,10 @@ def _correlation(fit: Mapping[str, Any]) -> str:
     return "" if correlation is None else f"{correlation:.3f}"
 
 
-def _lack_of_fit(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _lack_of_fit(test: Mapping[str, Any] | None) -> str:
+    if test is None:
         return ""
-    return f"F({found['lack_freedom']}, {found['pure_freedom']}) {found['f']:.3g}, p {found['p']:.1g}"
+    return f"F({test['lack_freedom']}, {test['pure_freedom']}) {test['f']:.3g}, p {test['p']:.1g}"
 
 
 def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:
@@ -136,25 +143,24 @@ def _parametric_table(title: str, fits: Mapping[str, dict[str, Any]]) -> Table:
         if "problem" in fit:
             rows.append(["", counted, fit["problem"], *[""] * 8])
             continue
-        held = fit["held_out"]
-        rest = [_correlation(fit), f"{fit['residual_sd']:.2%}",
-                f"{held[-1]['error']:+.2%}" if held else ""]  # fmt: skip
+        rest = [_correlation(fit), f"{fit['residual_sd']:.2%}", _largest_left_out(fit)]
         for unit, key in (("nats per token", "constants"), ("bits per byte", "constants_bits_per_byte")):
             if key in fit:
                 rows.append([unit, counted, *map(_constant, fit[key].values()), *rest])
     return Table(title, [Cell(name) for name in names], [[Cell(text) for text in row] for row in rows])
 
 
-def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
+def _isoflop_tables(of: str, study: Mapping[str, Any]) -> Iterator[Table]:
     """The minima and the powers of compute that they follow, by parabolas through the nearest and through all sizes."""
-    if "budgets" not in found:
-        yield Table(f"IsoFLOP{of}", [Cell("problem")], [[Cell(found["problem"])]])
+    if "budgets" not in study:
+        yield Table(f"IsoFLOP{of}", [Cell("problem")], [[Cell(study["problem"])]])
         return
-    windows = [(f"{found['n_sizes_in_parabola']} nearest", found)] if "all_sizes" in found else [("all", found)]
-    windows += [("all", found["all_sizes"])] if "all_sizes" in found else []
+    windows = [("all", study)]
+    if "all_sizes" in study:
+        windows = [(f"{study['n_sizes_in_parabola']} nearest", study), ("all", study["all_sizes"])]
     header = ["FLOPs", "runs", "sizes", "parabola through", "minimum", "N*", "D*", "D* / N*"]
     rows = [_budget_row(words, budget) for words, window in windows for budget in window["budgets"]]
-    yield Table(f"IsoFLOP minima{of} (equal FLOPs by {found['designed_in']})", [Cell(name) for name in header], rows)
+    yield Table(f"IsoFLOP minima{of} (equal FLOPs by {study['designed_in']})", [Cell(name) for name in header], rows)
     rows = []
     for words, window in windows:
         if "laws" not in window:
@@ -169,24 +175,24 @@ def _isoflop_tables(of: str, found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def _budget_row(words: str, budget: Mapping[str, Any]) -> list[Cell]:
-    said = [f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]), words]
+    texts = [f"{budget['flops']:.3g}", str(budget["n_runs"]), str(budget["n_sizes"]), words]
     if not budget["interior"]:
-        said += [f"NOT interior: best at {short(budget['best_size_trained'])}, an end", "", "", ""]
+        texts += [f"NOT interior: best at {short(budget['best_size_trained'])}, an end", "", "", ""]
     else:
         share = budget["interior_share_of_draws"]
-        said += ["interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws"]
-        said += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
-        said += [_constant(budget["tokens_per_parameter"], _amount, _amount)]
-    return [Cell(text) for text in said]
+        texts += ["interior" if share >= CONFIDENCE else f"interior in {share:.0%} of draws"]
+        texts += [_constant(budget[key], short, short) for key in ("n_parameters", "tokens")]
+        texts += [_constant(budget["tokens_per_parameter"], short_amount, short_amount)]
+    return [Cell(text) for text in texts]
 
 
-def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
+def _learning_rate_table(title: str, study: Mapping[str, Any]) -> Table:
     """One row a width, and the power of the width that the best rate follows."""
-    if "problem" in found:
-        return Table(title, [Cell("problem")], [[Cell(found["problem"])]])
+    if "problem" in study:
+        return Table(title, [Cell("problem")], [[Cell(study["problem"])]])
     names = ("d_model", "parameters", "best lr", "best lr trained", "loss there", "lost at the narrowest one's")
     rows = []
-    for width in found["widths"]:
+    for width in study["widths"]:
         ends = width["best_lr_ends"]
         best = f"{width['best_lr']:.3g}" + (f" [{ends[0]:.2g}, {ends[1]:.2g}]" if ends else "")
         share = width["interior_share_of_draws"]
@@ -198,7 +204,7 @@ def _learning_rate_table(title: str, found: Mapping[str, Any]) -> Table:
             str(width["d_model"]), short(width["n_parameters"]), best, f"{width['best_on_grid']:g}",
             f"{width['best_loss_on_grid']:.3f}", f"{width['lost_at_narrowest_best_lr']:.3f}",
         )])  # fmt: skip
-    if power := found.get("power_of_width"):
+    if power := study.get("power_of_width"):
         rows.append([Cell("best lr ~ d_model^"), Cell(""), Cell(power_in_words(power)), *[Cell("")] * 3])
     return Table(title, [Cell(name) for name in names], rows)
 
@@ -208,10 +214,8 @@ def power_in_words(power: Mapping[str, Any]) -> str:
     if "problem" in power:
         return str(power["problem"])
     ends = f" [{power['ends'][0]:.2f}, {power['ends'][1]:.2f}]" if power["ends"] else " (one seed: no interval)"
-    n_all = power["n_widths"] + power["n_at_an_end"]
-    return f"{power['value']:.2f}{ends}" + (
-        f", of {power['n_widths']} of {n_all} widths" if power["n_at_an_end"] else ""
-    )
+    n, n_at_an_end = power["n_widths"], power["n_at_an_end"]
+    return f"{power['value']:.2f}{ends}" + (f", of {n} of {n + n_at_an_end} widths" if n_at_an_end else "")
 
 
 def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
@@ -220,17 +224,14 @@ def _hardware_table(title: str, fits: list[dict[str, Any]]) -> Table:
              "a job takes besides")  # fmt: skip
     rows = []
     for fit in fits:
-        cells = [Cell(COST_LABELS[fit["cost"]]), Cell(fit["form"] or "")]
+        cells = [Cell(COST_WORDS[fit["cost"]]), Cell(fit["form"] or "")]
         if "problem" in fit:
             cells += [Cell("", fit["problem"]), *[Cell("")] * 6]
         else:
-            mark = _mark(fit)
-            c0, alpha, *e = fit["constants"].values()
-            cells += [Cell(mark + _constant(c0)), Cell(_constant(alpha)), Cell(_offset(e[0]) if e else "")]
-            cells += [Cell(_correlation(fit))]
-            cells += [Cell(f"{fit['residual_sd']:.2%}"),
-                      Cell(f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""),
-                      Cell(mark + _amount(fit["job_overhead"]) if fit["job_overhead"] else "")]  # fmt: skip
+            c0, *rest = _law_cells(fit)
+            besides = _mark(fit) + short_amount(fit["job_overhead"]) if fit["job_overhead"] else ""
+            cells += map(Cell, (_mark(fit) + c0, *rest, _correlation(fit), f"{fit['residual_sd']:.2%}",
+                                _largest_left_out(fit), besides))  # fmt: skip
         rows.append([_machine(fit), *cells])
     return Table(title, [Cell(name) for name in names], rows, in_groups=True)
 
@@ -240,51 +241,95 @@ def _cheapest_table(title: str, ways: list[dict[str, Any]]) -> Table:
     rows: dict[tuple[float, str], dict[str, dict[str, Any]]] = {}
     for way in ways:
         rows.setdefault((way["loss"], way["hardware"]), {})[way["cost"]] = way
-    costs = [cost for cost in COST_LABELS if any(way["cost"] == cost for way in ways)]
+    costs = [cost for cost in COST_WORDS if any(way["cost"] == cost for way in ways)]
     body = [[Cell(f"{loss:.2f}"), _machine(next(iter(of_costs.values()))),
              *(_way(of_costs[cost]) if cost in of_costs else Cell("") for cost in costs)]
             for (loss, _), of_costs in rows.items()]  # fmt: skip
-    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(COST_LABELS[cost]) for cost in costs)]
+    header = [Cell("loss", "nats per token"), Cell("machine"), *(Cell(COST_WORDS[cost]) for cost in costs)]
     return Table(title, header, body, in_groups=True)
 
 
-def _machine(found: Mapping[str, Any]) -> Cell:
-    return Cell(found["hardware"], "extrapolated" if found["extrapolated"] else "")
+def _machine(fit: Mapping[str, Any]) -> Cell:
+    return Cell(fit["hardware"], "extrapolated" if fit["extrapolated"] else "")
 
 
-def _mark(found: Mapping[str, Any]) -> str:
-    return "~" if found["timing"] == "modeled" else ""
+def _mark(fit: Mapping[str, Any]) -> str:
+    return "~" if fit["timing"] == "modeled" else ""
 
 
 def _way(way: Mapping[str, Any]) -> Cell:
     """`~12.3 [10.1, 15] + 3,100`: of the steps, and what a job takes besides."""
-    value, low, high = (_amount(steps) for steps in way["steps"])
+    value, low, high = (short_amount(steps) for steps in way["steps"])
     if not math.isfinite(way["steps"][0]):
         return Cell("not reached")
-    besides = f" + {_amount(way['job_overhead'])}" if way["job_overhead"] else ""
+    besides = f" + {short_amount(way['job_overhead'])}" if way["job_overhead"] else ""
     return Cell(f"{_mark(way)}{value} [{low}, {high}]{besides}", "cheapest" if way["cheapest"] else "")
-
-
-def _amount(value: float) -> str:
-    """Three digits: `0.0123`, `3,101`, `645 K`."""
-    if not math.isfinite(value):
-        return "inf"
-    return short(value) if value >= 1e5 else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _end(value: float | None) -> str:
     return f"{value:.3g}" if value is not None and math.isfinite(value) else "inf"
 
 
-def _constant(constant: Mapping[str, Any] | None, value: Callable[[float], str] = "{:.4g}".format,
+def _constant(constant: Mapping[str, Any], value: Callable[[float], str] = "{:.4g}".format,
               end: Callable[[float], str] = _end) -> str:  # fmt: skip
     """`0.348 [0.317, 0.373]`; how to write value and ends."""
-    if constant is None:
-        return ""
     low, high = constant["ends"]
     return f"{value(constant['value'])} [{end(low)}, {end(high)}]"
 
 
-def _offset(constant: Mapping[str, Any] | None) -> str:
-    """E, with the word where it lies at the 0 that it is not let below."""
-    return _constant(constant, lambda value: "0 (bound)" if value == 0 else f"{value:.4g}")
+# Words of the page: those of every kind of fit, and of each.
+FACTS = [
+    ("[a, b]", "95 % interval: the fitted law with normal misses between settings, their size as uncertain as so few "
+     "leave it (Student's t); from 30 settings on, settings drawn with replacement. Simulated, it holds the truth in "
+     "92 to 98 of 100 studies where the law is the true one; alpha's in 90 where E is 0 in truth and an offset is "
+     "fitted (take the power law's there), and in 92 where seeds make the misses and settings differ in their number"),
+    ("runs, settings", "runs of one setting differ in nothing but their seed, and a setting counts once, with the mean "
+     "of its runs"),
+    ("best of", "where settings of one size and length differ in a learning rate or a batch, the one with the least "
+     "mean loss stands for them"),
+    ("residual sd", "standard deviation of (observed - fitted) / fitted"),
+    ("left out", "(predicted - observed) / observed of the largest, by the law of all smaller ones: below 0, the law "
+     "promises too much"),
+]  # fmt: skip
+FACTS_OF = {
+    "compute": [
+        ("L(C)", "(C / C0)^-alpha + E with E >= 0 and alpha from 0.001 to 3, least squares of the loss; the power law "
+         "has no E, least squares of its log"),
+        ("0 (bound)", "E would be below 0: it, and then the lower ends of its interval and of alpha's, are this bound"),
+        ("corr. alpha, E", "of their ranks over the draws that give the intervals: near 1, the runs decide only both "
+         "together, and neither is to be quoted without its interval"),
+        ("lack of fit", "F test of the misses of the settings' means against the differences between seeds: a small "
+         "p says that no law of that form goes through the runs"),
+        ("FLOPs", "6nd: 6 N D with all parameters; palm: attention added; chinchilla: embeddings and softmax added; "
+         "cerebras: Cerebras-GPT's own count; reported: as printed in the paper"),
+    ],
+    "parametric": [
+        ("L(N, D)", "E + A / N^alpha + B / D^beta of N parameters and D tokens, least sum of Huber losses (1e-3) of "
+         "log residuals; best N* ~ C^(beta / (alpha + beta))"),
+    ],
+    "isoflop": [
+        ("N*, D*", "size and tokens at the minimum of a parabola of loss in log N through the sizes nearest the best "
+         "one of each budget; through all sizes beside it, as far from its minimum the loss is no parabola. A draw's "
+         "minimum beyond the sizes trained counts at the last one"),
+        ("interior", "the minimum lies inside the sizes trained, in at least 95 % of the draws or in the share given"),
+    ],
+    "hardware": [
+        ("costs", "seconds, joules and US dollars of the steps alone (tokens over tokens per second), on all systems "
+         "of a profile; what a job takes beside them (compiling, programming, sending weights, a checkpoint) stands "
+         "beside: it would hide the law of small models; of what no profile tells, as of GPUs, nothing is counted"),
+        ("joules, usd", "nameplate power and price of the profile, times the seconds; not known where it names none"),
+        ("~", "modeled, not measured; extrapolated: beyond the sizes that the cost model was fitted to; where its "
+         "latency binds, a profile that takes another's (h100 a100's, cs3 cs2's) has the same seconds"),
+        ("losses", "the middle of those reached, the lowest, and one that no run reached, a tenth of their range "
+         "lower"),
+        ("inf", "more than one draw in 40 has an E above that loss"),
+        ("cheapest", "of the machines in the table, the one whose job, with what it takes beside the steps, is least"),
+    ],
+    "learning_rate": [
+        ("best lr", "minimum of the parabola in log rate through the best rate trained and its neighbours; its "
+         "interval: normal noise of the seeds' standard deviation at those rates (Student's t)"),
+        ("NOT interior", "the loss still falls at the last rate trained: the best one is there or beyond, and has no "
+         "part in the power of the width, which needs three others"),
+        ("lost", "how much higher the loss is at the narrowest model's best rate than at this one's, of rates trained"),
+    ],
+}  # fmt: skip

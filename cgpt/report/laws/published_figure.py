@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cgpt.report.figures import COLOURS, GREY, MARKERS, new_figure
+from cgpt.report.figure import COLOURS, GREY, MARKERS, new_figure
 from cgpt.report.laws.figure import BEYOND, Study, band, log_loss
 from cgpt.scaling.cost_law import law_of, loss_at
 from cgpt.scaling.points import Points
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 PILE_BITS_PER_NAT = TOKENS_PER_BYTE / math.log(2)
 
 
-def published_figure(own: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple],
+def published_figure(ours: Mapping[str, Points], family: Mapping[str, Points], others: Mapping[str, tuple],
                      laws: Mapping[str, Study]) -> Figure:  # fmt: skip
     """Our points, the published ones, the paper's law with the band of its refit and ours with theirs, all FLOPs over.
 
     `others`: FLOPs and losses by name; `laws`: fits with draws, the paper's under the name `paper`, ours under theirs.
-    FLOPs are Cerebras-GPT's count throughout. Raises ValueError for own points whose bytes are unknown.
+    FLOPs are Cerebras-GPT's count throughout. Raises ValueError for points of ours whose bytes are unknown.
     """
     figure, (axes,) = new_figure(height=4.6)
-    places = [(name, points.flops["cerebras"], points.loss, _bits_per_nat(points)) for name, points in own.items()]
-    places += [(name, points.flops["reported"], points.loss, PILE_BITS_PER_NAT) for name, points in family.items()]
-    places += [(name, flops, loss, PILE_BITS_PER_NAT) for name, (flops, loss) in others.items()]
-    flops = np.concatenate([flops for _, flops, _, _ in places])
+    shown = [(name, points.flops["cerebras"], points.loss, _bits_per_nat(points)) for name, points in ours.items()]
+    shown += [(name, points.flops["reported"], points.loss, PILE_BITS_PER_NAT) for name, points in family.items()]
+    shown += [(name, flops, loss, PILE_BITS_PER_NAT) for name, (flops, loss) in others.items()]
+    flops = np.concatenate([flops for _, flops, _, _ in shown])
     x = np.geomspace(min(flops.min(), 1e17) / BEYOND, flops.max() * 10, 200)
     band(axes, x, laws["paper"], GREY, PILE_BITS_PER_NAT)
     axes.plot(x, PILE_BITS_PER_NAT * loss_at(np.array(PAPER_LAW), x), color="#000000", linewidth=1.2,
               label="Cerebras-GPT, equation 1; band: 95 % of its refit")  # fmt: skip
-    for place, (name, at, loss, scale) in enumerate(places):
-        colour = COLOURS[place % len(COLOURS)]
+    for n, (name, at, loss, scale) in enumerate(shown):
+        colour = COLOURS[n % len(COLOURS)]
         if name in laws:
             band(axes, x, laws[name], colour, scale)
             axes.plot(x, scale * loss_at(law_of(laws[name]), x), color=colour, linestyle="--", linewidth=1)
         fill = "none" if name.endswith("muP") else colour  # it lies on its SP twin
         axes.plot(at, scale * loss, linestyle="", markersize=5, label=f"{name}, n={len(loss)}", markerfacecolor=fill,
-                  color=colour, marker=MARKERS[place % len(MARKERS)])  # fmt: skip
-    if any(name in laws for name in own):
+                  color=colour, marker=MARKERS[n % len(MARKERS)])  # fmt: skip
+    if any(name in laws for name in ours):
         axes.plot([], [], color=GREY, linestyle="--", linewidth=1, label="our laws, each with its band of 95 %")
-    for points, scale in ((points, _bits_per_nat(points)) for points in list(own.values())[:1]):
-        _name_models(axes, points, points.flops["cerebras"], scale)
-    named = next(iter(family.values()))
-    _name_models(axes, named, named.flops["reported"], PILE_BITS_PER_NAT)
+    for points in list(ours.values())[:1]:
+        _name_models(axes, points, points.flops["cerebras"], _bits_per_nat(points))
+    for points in list(family.values())[:1]:
+        _name_models(axes, points, points.flops["reported"], PILE_BITS_PER_NAT)
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs, counted as in Cerebras-GPT")
     axes.set_ylabel("loss (bits per byte)")
     log_loss(axes)
-    if own:
-        axes.set_ylim(top=1.15 * max(float((scale * loss).max()) for *_, loss, scale in places))
+    if ours:
+        axes.set_ylim(top=1.15 * max(float((scale * loss).max()) for *_, loss, scale in shown))
     axes.legend(fontsize=8, loc="upper right", frameon=True, framealpha=0.85, edgecolor="none")
-    caveat = "; ours: another text and vocabulary, so that only slopes compare" if own else ""
+    caveat = "; ours: another text and vocabulary, so that only slopes compare" if ours else ""
     axes.set_title(f"Published: the Pile{caveat}", fontsize=9)
     return figure
 

@@ -1,4 +1,4 @@
-"""What the training of the seven Cerebras-GPT would take on every profile, as a table."""
+"""A forecast of the training of the seven Cerebras-GPT on every profile, as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from cgpt.cost.cerebras_gpt import COLUMNS, Row
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY
 from cgpt.files.csv_file import write_csv
-from cgpt.records import write_whole
+from cgpt.files.whole import write_whole
+from cgpt.report.machines.table import amount_cell
 from cgpt.report.page import Cell, Page, Table, markdown
 
 
@@ -45,14 +46,8 @@ def _cells(row: Row) -> list[Cell]:
     fits = {True: Cell("yes"), False: Cell("no"), None: Cell("")}[row["fits"]]
     return [
         Cell(row["model"], f"{row['tokens'] / 1e9:.3g} B tokens"), Cell(row["hardware"], ", ".join(notes)),
-        Cell(f"{row['batch_size']:,}"), _modeled(row["step_s"]), _modeled(row["tokens_per_s"]),
-        _modeled(row["utilisation"], 100), _modeled(row["energy_j_per_token"]),
-        _modeled(row["seconds"], 1 / SECONDS_PER_DAY), _modeled(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
+        Cell(f"{row['batch_size']:,}"), amount_cell(row["step_s"]), amount_cell(row["tokens_per_s"]),
+        amount_cell(row["utilisation"], 100), amount_cell(row["energy_j_per_token"]),
+        amount_cell(row["seconds"], 1 / SECONDS_PER_DAY), amount_cell(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
         Cell((row["bound_by"] or "").replace("_", " ")), fits,
     ]  # fmt: skip
-
-
-def _modeled(value: float | None, factor: float = 1.0) -> Cell:
-    if value is None:
-        return Cell("")
-    return Cell(f"~{value * factor:,.0f}" if value * factor >= 1000 else f"~{value * factor:.3g}")

@@ -10,11 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
-from cgpt.records import LABELS, read_kernels, read_loss
-from cgpt.report.figures import COLOURS, handle, log_ticks, new_figure, note, styles_of, write_figure
-from cgpt.report.machines.roofline import make_roofline, roofline_figure, with_prefix
-from cgpt.report.machines.table import anywhere, device_rows
-from cgpt.report.rows import COLUMN_KEYS, Row, collect, column_key, column_names, grouped, mean, output_folder
+from cgpt.formats import with_prefix
+from cgpt.records import read_kernels, read_loss
+from cgpt.report.columns import COLUMN_KEYS, Row, column_key, column_names, grouped, mean
+from cgpt.report.figure import (
+    COLOURS,
+    handle,
+    log_ticks,
+    machine_label,
+    machine_styles,
+    new_figure,
+    note,
+    write_figures,
+)
+from cgpt.report.labels import LABELS, STEP_COST_LABELS
+from cgpt.report.machines.roofline import make_roofline, roofline_figure
+from cgpt.report.machines.table import anywhere, hardware_rows
+from cgpt.report.rows import collect, output_folder
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -35,7 +47,7 @@ def plot_devices(experiment: Experiment, plan: Plan, results: Path, partial: boo
     rows = collect(experiment, plan, results, partial)
     if not rows.metered:
         raise UserError(f"{experiment.name}: no record of a modeled machine is there; run the stage `meter` first")
-    machines, runs = device_rows(rows), results / "runs"
+    machines, runs = hardware_rows(rows), results / "runs"
     curves = {name: read_loss(runs / "pretrain" / name / "loss.csv") for name in {r["pretrain_run"] for r in machines}}
     specs = {run.id: run.spec for run in plan.of("meter")}
     largest = {row["hardware"]: row for row in rows.metered}  # the last of each, as models go from small to large
@@ -47,8 +59,7 @@ def plot_devices(experiment: Experiment, plan: Plan, results: Path, partial: boo
         "roofline": lambda: roofline_figure(rooflines),
     }
     folder = output_folder(experiment, rows, results)
-    for name, draw in figures.items():
-        write_figure(folder / "figures" / name, draw)
+    write_figures(folder, figures)
     return folder
 
 
@@ -58,18 +69,16 @@ def time_to_loss_figure(rows: list[Row], curves: Curves) -> Figure:
     What a job takes before and after its steps, whatever the number of them, stands in the legend.
     """
     names = column_names(map(anywhere, rows))
-    looks = _machine_looks(rows)
+    looks = machine_styles({row["hardware"]: row["timing"] for row in rows}, dash=3)
     figure, panels = new_figure(len(names), 2, width=max(6.5, 3.0 * len(names)), height=7.0)
-    for place, (key, name) in enumerate(names.items()):
-        own = [row for row in rows if column_key(anywhere(row)) == key]
-        above, below = panels[place], panels[place + len(names)]
-        for row in own:
+    for (key, name), above, below in zip(names.items(), panels, panels[len(names) :]):
+        for row in (row for row in rows if column_key(anywhere(row)) == key):
             curve, look = curves[row["pretrain_run"]], looks[row["hardware"]]
             _loss_line(above, curve, 1 / row["tokens_per_s"] if row["tokens_per_s"] else None, look)
             _loss_line(below, curve, row["energy_j_per_token"], look)
         above.set_title(name, fontweight="bold")
-        for axes, label in ((above, "time of the steps (s)"), (below, "energy of the steps (J)")):
-            axes.set_xlabel(label)
+        for axes, cost in ((above, "seconds"), (below, "joules")):
+            axes.set_xlabel(STEP_COST_LABELS[cost])
             axes.set_xscale("log")
             log_ticks(axes.xaxis)
     for axes in (panels[0], panels[len(names)]):
@@ -77,15 +86,6 @@ def time_to_loss_figure(rows: list[Row], curves: Curves) -> Figure:
     handles = [_machine_handle([row for row in rows if row["hardware"] == name], look) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=3.2)
     return figure
-
-
-def _machine_looks(rows: list[Row]) -> dict[str, dict[str, Any]]:
-    """Measured machines have full lines and marks; modeled ones dashes, which take turns where lines coincide, and
-    hollow marks."""
-    looks = styles_of(list(dict.fromkeys(row["hardware"] for row in rows)))
-    modeled = {row["hardware"] for row in rows if row["timing"] == "modeled"}
-    dashes = [{"linestyle": (3 * (place % 3), (3, 6)), "fillstyle": "none"} for place in range(len(looks))]
-    return {name: look | (dash if name in modeled else {}) for (name, look), dash in zip(looks.items(), dashes)}
 
 
 def _loss_line(axes: Axes, curve: Curve, cost_per_token: float | None, look: dict[str, Any]) -> None:
@@ -100,16 +100,14 @@ def _loss_line(axes: Axes, curve: Curve, cost_per_token: float | None, look: dic
 def _machine_handle(rows: list[Row], look: dict[str, Any]) -> Any:
     """`~cs2, modeled, extrapolated; a job takes 52 min more`."""
     row = rows[0]
-    said = ["~" * (row["timing"] == "modeled") + row["hardware"], row["timing"]]
-    said += ["energy not known"] if row["energy_j_per_token"] is None else []
+    remarks = [row["timing"]] + (["energy not known"] if row["energy_j_per_token"] is None else [])
     if any(row["extrapolated"] for row in rows):
-        said.append("extrapolated" if all(row["extrapolated"] for row in rows) else "extrapolated for some")
-    overhead = f"; a job takes {row['job_overhead_s'] / 60:.0f} min more" if row["job_overhead_s"] else ""
-    return handle(", ".join(said) + overhead, **look)
+        remarks.append("extrapolated" if all(row["extrapolated"] for row in rows) else "extrapolated for some")
+    return handle(machine_label(row["hardware"], row["timing"], remarks, row["job_overhead_s"]), **look)
 
 
 def step_time_figure(rows: list[Row]) -> Figure:
-    """What a step is made of, in percent, with its whole time at the end of the bar: a panel per model."""
+    """The parts of a step, in percent, with its whole time at the end of the bar: a panel per model."""
     groups = grouped([row for row in rows if row["step_s"]], COLUMN_KEYS)
     if not groups:
         return note("No step time is known.")
@@ -141,18 +139,18 @@ def _part_looks(steps: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     """A colour for each part that is to be seen in some step, and grey for what was measured as a whole."""
     parts = list(dict.fromkeys(part for step in steps for part, seconds in step.items()
                                if seconds > LEAST_SHARE * sum(step.values())))  # fmt: skip
-    looks = {part: {"facecolor": COLOURS[place % len(COLOURS)], "hatch": "//" * (place // len(COLOURS))}
-             for place, part in enumerate(parts)}  # fmt: skip
+    looks = {part: {"facecolor": COLOURS[n % len(COLOURS)], "hatch": "//" * (n // len(COLOURS))}
+             for n, part in enumerate(parts)}  # fmt: skip
     return looks | {WHOLE: {"facecolor": "#c8c8c8", "hatch": ""}}
 
 
-def _step_bar(axes: Axes, place: int, seeds: list[Row], looks: dict[str, dict[str, Any]]) -> None:
+def _step_bar(axes: Axes, y: int, seeds: list[Row], looks: dict[str, dict[str, Any]]) -> None:
     """One machine's bar; seeds differ only in what was measured."""
     row, step_s = seeds[0], mean([row["step_s"] for row in seeds]).value
     parts, left = row["parts_s"] or {WHOLE: step_s}, 0.0
     for part in (part for part in looks if part in parts):
         width = 100 * parts[part] / sum(parts.values())
-        axes.barh(place, width, 0.7, left, edgecolor="white", linewidth=0.5, **looks[part])
+        axes.barh(y, width, 0.7, left, edgecolor="white", linewidth=0.5, **looks[part])
         left += width
     mark = "~" if row["timing"] == "modeled" else ""
-    axes.annotate(mark + with_prefix(step_s, "s"), (104, place), va="center", fontsize=8.5)
+    axes.annotate(mark + with_prefix(step_s, "s"), (104, y), va="center", fontsize=8.5)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.cost.shapes import of_model
 from cgpt.cost.wafer_training import BYTES
-from cgpt.report.figures import GREY, handle, log_ticks, new_figure, styles_of
-from cgpt.report.rows import Row
+from cgpt.formats import with_prefix
+from cgpt.report.columns import Row
+from cgpt.report.figure import GREY, handle, log_ticks, new_figure, styles_of
 from cgpt.spec import Model
 
 if TYPE_CHECKING:
@@ -79,12 +80,10 @@ def roofline_figure(rooflines: list[Roofline]) -> Figure:
     star is the modeled rate of the whole step."""
     across = min(3, len(rooflines))
     down = -(-len(rooflines) // across)
-    figure, panels = new_figure(across, down, width=max(6.5, 3.7 * across), height=3.3 * down + 1.2)
+    figure, panels = new_figure(across, down, max(6.5, 3.7 * across), 3.3 * down + 1.2, used=len(rooflines))
     looks = styles_of(sorted({kernel for roofline in rooflines for kernel, _ in roofline.kernels}))
     for axes, roofline in zip(panels, rooflines, strict=False):
         _panel(axes, roofline, {kernel: look["color"] for kernel, look in looks.items()})
-    for axes in panels[len(rooflines) :]:
-        axes.set_axis_off()
     phases = [phase for phase in PHASE_MARKERS if any(key[1] == phase for r in rooflines for key in r.kernels)]
     handles = [handle(kernel.replace("_", " "), color=look["color"], linewidth=4) for kernel, look in looks.items()]
     handles += [handle(phase, color=GREY, marker=PHASE_MARKERS[phase], linestyle="") for phase in phases]
@@ -119,16 +118,8 @@ def _panel(axes: Axes, roofline: Roofline, colours: dict[str, str]) -> None:
     axes.set_yscale("log")
     log_ticks(axes.xaxis)
     log_ticks(axes.yaxis)
-    said = [with_prefix(peak, "FLOP/s"), with_prefix(memory, "B/s")]
-    said += [f"stream {with_prefix(stream, 'B/s')}"] if stream else []
-    axes.set_title(f"{roofline.title}\n{', '.join(said)}", fontsize=9)
+    rates = [with_prefix(peak, "FLOP/s"), with_prefix(memory, "B/s")]
+    rates += [f"stream {with_prefix(stream, 'B/s')}"] if stream else []
+    axes.set_title(f"{roofline.title}\n{', '.join(rates)}", fontsize=9)
     axes.set_xlabel("FLOPs per byte")
     axes.set_ylabel("FLOP/s of one system")
-
-
-def with_prefix(value: float, unit: str) -> str:
-    """Three digits with a decimal prefix: 0.0144 s is `14.4 ms`, 7.5e15 FLOP/s `7.5 PFLOP/s`."""
-    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value / 1e-6:.3g} µ{unit}"

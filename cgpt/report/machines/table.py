@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cgpt.records import HARDWARE_COLUMNS
+from cgpt.formats import amount, score
+from cgpt.report.columns import Row, column_key, column_names, series, series_order
 from cgpt.report.page import Cell, Table
-from cgpt.report.rows import COLUMN_KEYS, Row, Rows, column_names, series, series_order
-from cgpt.report.scales import number
+from cgpt.report.rows import Rows
 from cgpt.report.score_table import metric_text
+from cgpt.scaling.machines import HARDWARE_COLUMNS
 
 # Column, label, unit, format; what is modeled carries a `~`.
 _COSTS: tuple[tuple[str, str, str, float], ...] = (
@@ -19,19 +20,16 @@ _COSTS: tuple[tuple[str, str, str, float], ...] = (
 )
 
 
-def device_rows(rows: Rows) -> list[Row]:
+def hardware_rows(rows: Rows) -> list[Row]:
     """HARDWARE_COLUMNS, and `pretrain_run` for the scores: each pretrained model on the machine that trained it and on
     every modeled one, models from small to large, the machine that trained first. What trained on a modeled machine has
     one row, from the cost model."""
-    found: list[Row] = []
+    of_machines: list[Row] = []
     for run in (row for row in rows.runs if row["stage"] == "pretrain"):
-        found += [_measured(run)] if run["timing"] == "measured" else []
-        found += [
-            {key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
-            for metered in rows.metered
-            if metered["pretrain_run"] == run["run"]
-        ]
-    return found
+        of_machines += [_measured(run)] if run["timing"] == "measured" else []
+        of_machines += [{key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
+                        for metered in rows.metered if metered["pretrain_run"] == run["run"]]  # fmt: skip
+    return of_machines
 
 
 def _measured(run: Row) -> Row:
@@ -42,21 +40,21 @@ def _measured(run: Row) -> Row:
     return row
 
 
-def device_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
+def hardware_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     """One row per model and machine: loss, scores, and what a step and the whole training take."""
-    of_devices = device_rows(rows)
-    names = column_names(anywhere(row) for row in of_devices)
+    of_machines = hardware_rows(rows)
+    names = column_names(map(anywhere, of_machines))
     scores = [(task, *shown) for task in tasks if (shown := _scores(rows.scores, task))]
     header = [Cell("model"), Cell("hardware"), Cell("seconds"), Cell("seed"), Cell("validation loss", "nats per token")]
     header += [Cell(task, label) for task, label, _ in scores]
     header += [Cell(label, unit) for _, label, unit, _ in _COSTS] + [Cell("bound by")]
     body = []
-    for row in of_devices:
+    for row in of_machines:
         loss = row["validation_loss"]
-        cells = [Cell(names[tuple(anywhere(row)[key] for key in COLUMN_KEYS)]), _machine(row), _timing(row)]
+        cells = [Cell(names[column_key(anywhere(row))]), _machine(row), _timing(row)]
         cells += [Cell(str(row["seed"])), Cell("" if loss is None else f"{loss:.3f}")]
         cells += [Cell(by_run.get(row["pretrain_run"], "")) for _, _, by_run in scores]
-        cells += [_cost(row, key, factor) for key, _, _, factor in _COSTS]
+        cells += [amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS]
         body.append([*cells, Cell((row["bound_by"] or "").replace("_", " "))])
     return Table("Machines", header, body, in_groups=True)
 
@@ -67,13 +65,13 @@ def anywhere(row: Row) -> Row:
 
 
 def _scores(scores: list[Row], task: str) -> tuple[str, dict[str, str]] | None:
-    """What the main metric of a task is called, and its value by pretraining run: fine-tuned where there is that."""
+    """Name of a task's main metric, and its value by pretraining run: fine-tuned where there is that."""
     of_task = [row for row in scores if row["task"] == task and row["primary"] and row["pretrain_run"]]
     if not of_task:
         return None
     last = max(of_task, key=series_order)  # fine-tuned before few-shot before zero-shot, many labels before few
-    chosen = [row for row in of_task if series(row) == series(last)]
-    values = {row["pretrain_run"]: number(row["value"]) + row["scale"].unit for row in chosen}
+    values = {row["pretrain_run"]: score(row["value"]) + row["scale"].unit
+              for row in of_task if series(row) == series(last)}  # fmt: skip
     return f"{metric_text(last)}, {series(last)}", values
 
 
@@ -88,9 +86,9 @@ def _timing(row: Row) -> Cell:
     return Cell(row["timing"], f"weights of {row['weights_from']}" if trained_elsewhere else "")
 
 
-def _cost(row: Row, key: str, factor: float) -> Cell:
-    if row[key] is None:
+def amount_cell(value: float | None, factor: float = 1.0, modeled: bool = True) -> Cell:
+    """Three digits, or all before the point, of the value in the table's unit; empty where it is not known."""
+    if value is None:
         return Cell("")
-    value = row[key] * factor
-    text = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-    return Cell("~" + text if row["timing"] == "modeled" else text)
+    text = amount(value * factor)
+    return Cell("~" + text if modeled else text)

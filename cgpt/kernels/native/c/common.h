@@ -1,7 +1,9 @@
 #pragma once
-// The CPU kernels of a GPT training step, float32, row-major, named as in ops.py. OpenBLAS does the matrix products.
+// The CPU kernels of a GPT, float32, row-major, named as in native/ops.py. OpenBLAS does the matrix products.
 //
-// Every kernel is `name(void **bufs, const int64_t *dims, const float *consts)`: outputs first in bufs, then inputs.
+// Every kernel is `name(void **bufs, const void *dims, const void *consts)`: the tensors, outputs first; the sizes, all
+// int64, and the constants, all float, each seen as a struct that names them.
+// Shapes: B sequences, T tokens, C = d_model, H heads of width D, V words, S positions.
 // Work is cut into items by shape alone and threads take items as they come free, so a result is the same bit for
 // bit at any number of threads. Reductions over items run in item order.
 #include <math.h>
@@ -16,7 +18,7 @@
 typedef void (*sgemm_fn)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                          const float *b, int ldb, float beta, float *c, int ldc);
 enum { ROW_MAJOR = 101, NO = 111, YES = 112 };  // the constants of cblas.h
-enum { QUERY_BLOCK = 64, HEAD_ROWS = 256, SPINS = 4000 };
+enum { QUERY_BLOCK = 64, SPINS = 4000 };
 static sgemm_fn blas_sgemm;
 
 // ---- threads: a pool that spins for some microseconds, then sleeps ----
@@ -25,11 +27,11 @@ static sgemm_fn blas_sgemm;
 // What is left stands beside the number of the call in one word, so that a late worker cannot take an item of a later
 // call for one of its own; whoever took an item may read the rest of `pool`, as the call does not end before it does.
 
-typedef void (*item_fn)(int64_t item, int thread, void *arg);
+typedef void (*item_fn)(int64_t item, int thread, const void *arg);
 static struct {
   int n_threads;
   item_fn fn;
-  void *arg;
+  const void *arg;
   int64_t n_items;
   _Atomic uint64_t open;  // number of the call << 32 | items that nobody has taken
   _Atomic int64_t unfinished;
@@ -37,8 +39,10 @@ static struct {
   pthread_cond_t wake;
 } pool = {.n_threads = 1, .mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
+// The number of the call whose items are open, or were last.
 static uint32_t current_call(void) { return (uint32_t)(atomic_load(&pool.open) >> 32); }
 
+// Compute items of the current call until nobody's are left.
 static void take_items(int thread) {
   uint64_t open = atomic_load(&pool.open);
   while ((uint32_t)open) {
@@ -49,6 +53,7 @@ static void take_items(int thread) {
   }
 }
 
+// The life of a thread, whose number `thread` is: wait for a call, take items, and again.
 static void *worker(void *thread) {
   for (uint32_t seen = 0;;) {
     for (int i = 0; i < SPINS && current_call() == seen; i++) __asm__ volatile("" ::: "memory");
@@ -63,7 +68,8 @@ static void *worker(void *thread) {
   return NULL;
 }
 
-static void parallel(int64_t n_items, item_fn fn, void *arg) {
+// fn(item, thread, arg) for every item from 0 to n_items - 1, on all threads.
+static void parallel(int64_t n_items, item_fn fn, const void *arg) {
   if (pool.n_threads == 1 || n_items == 1) {
     for (int64_t i = 0; i < n_items; i++) fn(i, 0, arg);
     return;
@@ -78,7 +84,7 @@ static void parallel(int64_t n_items, item_fn fn, void *arg) {
   while (atomic_load(&pool.unfinished)) sched_yield();
 }
 
-// The number of threads, this one included, that the pool has afterwards: fewer than asked for where no more can start.
+// Start the pool; returns its number of threads, this one included: fewer than asked for where no more can start.
 int start(sgemm_fn sgemm, int n_threads) {
   blas_sgemm = sgemm;
   for (; pool.n_threads < n_threads; pool.n_threads++) {
@@ -89,7 +95,7 @@ int start(sgemm_fn sgemm, int n_threads) {
   return pool.n_threads;
 }
 
-// ---- how long the threads are in matrix products, counted on request: reading the clock costs small ones some per cent
+// ---- time in matrix products, counted on request: reading the clock costs small ones some per cent ----
 
 static sgemm_fn untimed_sgemm;
 static double gemm_seconds;
@@ -111,17 +117,19 @@ static void timed_sgemm(int order, int trans_a, int trans_b, int m, int n, int k
   pthread_mutex_unlock(&gemm_mutex);
 }
 
+// Count the time in matrix products from 0, or stop counting it.
 void time_gemm(int on) {
   if (blas_sgemm != timed_sgemm) untimed_sgemm = blas_sgemm;
   blas_sgemm = on ? timed_sgemm : untimed_sgemm;
   gemm_seconds = 0.0;
 }
 
+// Seconds in matrix products since they are counted, the mean over the threads.
 double gemm_s(void) { return gemm_seconds / pool.n_threads; }
 
-// A kernel that gets no memory does nothing, and whoever called it asks here.
-static int out_of_memory;
+static int out_of_memory;  // a kernel that gets no memory does nothing
 
+// Whether a kernel since the last question got no memory.
 int take_out_of_memory(void) {
   int was = out_of_memory;
   out_of_memory = 0;
@@ -144,6 +152,7 @@ static float *scratch(int slot, int64_t n_floats) {
   return area[slot];
 }
 
+// n zeroed elements of a size, to be freed by the caller. NULL where there is no such memory.
 static void *allocate(int64_t n, size_t size) {
   void *memory = n < 0 ? NULL : calloc(n ? n : 1, size);
   out_of_memory |= !memory;
@@ -194,7 +203,7 @@ static inline float gelu_new_slope(float x) {
   return gate + x * gate * (1.0f - gate) * 1.5957691216057308f * (1.0f + 0.134145f * x * x);
 }
 
-enum { IDENTITY, GELU, GELU_NEW, RELU };  // as numbered in native_ops.py
+enum { IDENTITY, GELU, GELU_NEW, RELU };  // as numbered in native/ops.py
 
 // y = activation(x), which may be x itself. Inlined, so that the compiler knows whether it is.
 static inline __attribute__((always_inline)) void activate(int64_t activation, const float *x, float *y, int64_t n) {
@@ -219,38 +228,44 @@ static inline void activation_gradient(int64_t activation, const float *restrict
 
 // ---- matrix product, cut along its longer side into pieces of at least 32 MFLOP ----
 
+// c (m, n) = a (m, k) b (k, n) + beta c, each without gaps; a transposed one lies in memory as (k, m) or (n, k).
 typedef struct {
-  int trans_a, trans_b;
   int64_t m, n, k;
   const float *a, *b;
-  float beta, *c;
-  int64_t lda, ldb, ldc, n_groups, step_a, step_c;  // groups: the same b for n_groups independent a and c
-  const float *bias;                                // added to every row of c if set
-  float *activated;                                 // activation(c) if set, laid out as c
+  float *c, beta;
+  int a_transposed, b_transposed;
+  int64_t n_groups;    // so many a and c, one after the other, are multiplied with one b on their own; 0: one
+  const float *bias;   // (n), added to every row of c if set
+  float *activated;    // activation(c) if set, as c
   int64_t activation;
 } Gemm;
 
-static int64_t n_pieces(const Gemm *g) {
-  int64_t by_work = 2 * g->m * g->n * g->k / 32000000, longer = g->m > g->n ? g->m : g->n;
-  int64_t pieces = by_work < 1 ? 1 : by_work > 8 ? 8 : by_work;
-  return div_up(longer, div_up(div_up(longer, pieces), 16) * 16);
+static int64_t longer_side(const Gemm *g) { return g->m > g->n ? g->m : g->n; }
+
+// Rows or columns of a piece, the last one's apart: a multiple of 16.
+static int64_t piece_size(const Gemm *g) {
+  int64_t by_work = 2 * g->m * g->n * g->k / 32000000, pieces = by_work < 1 ? 1 : by_work > 8 ? 8 : by_work;
+  return div_up(div_up(longer_side(g), pieces), 16) * 16;
 }
 
-static void gemm_item(int64_t item, int thread, void *arg) {
+static int64_t n_pieces(const Gemm *g) { return div_up(longer_side(g), piece_size(g)); }
+
+// One piece of one group's product.
+static void gemm_item(int64_t item, int, const void *arg) {
   const Gemm *g = arg;
-  (void)thread;
-  int64_t pieces = n_pieces(g), group = item / pieces, piece = item % pieces;
-  int64_t longer = g->m > g->n ? g->m : g->n, width = div_up(div_up(longer, pieces), 16) * 16;
-  int64_t from = piece * width, size = min64(width, longer - from);
-  int64_t row = g->m > g->n ? from : 0, col = g->m > g->n ? 0 : from;
-  int64_t rows = g->m > g->n ? size : g->m, cols = g->m > g->n ? g->n : size;
-  const float *a = g->a + group * g->step_a + (g->trans_a == NO ? row * g->lda : row);
-  const float *b = g->b + (g->trans_b == NO ? col : col * g->ldb);
-  float *c = g->c + group * g->step_c + row * g->ldc + col;
-  blas_sgemm(ROW_MAJOR, g->trans_a, g->trans_b, rows, cols, g->k, 1.0f, a, g->lda, b, g->ldb, g->beta, c, g->ldc);
+  int64_t group = item / n_pieces(g), from = item % n_pieces(g) * piece_size(g);
+  int64_t size = min64(piece_size(g), longer_side(g) - from), by_rows = g->m > g->n;
+  int64_t row = by_rows ? from : 0, col = by_rows ? 0 : from;
+  int64_t rows = by_rows ? size : g->m, cols = by_rows ? g->n : size;
+  int64_t lda = g->a_transposed ? g->m : g->k, ldb = g->b_transposed ? g->k : g->n;
+  const float *a = g->a + group * g->m * g->k + (g->a_transposed ? row : row * lda);
+  const float *b = g->b + (g->b_transposed ? col * ldb : col);
+  float *c = g->c + (group * g->m + row) * g->n + col;
+  blas_sgemm(ROW_MAJOR, g->a_transposed ? YES : NO, g->b_transposed ? YES : NO, rows, cols, g->k, 1.0f, a, lda, b, ldb,
+             g->beta, c, g->n);
   if (!g->bias) return;
   for (int64_t i = 0; i < rows; i++) {
-    float *restrict out = c + i * g->ldc;
+    float *restrict out = c + i * g->n;
     for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
     if (!g->activated) continue;
     float *restrict act = g->activated + (out - g->c);

@@ -8,13 +8,12 @@
 #include "optimizer.c"
 
 typedef struct {
-  void (*kernel)(void **bufs, const int64_t *dims, const float *consts);
+  void (*kernel)(void **bufs, const void *dims, const void *consts);
   void **bufs;
-  const int64_t *dims;
-  const float *consts;
+  const void *dims, *consts;
 } KernelCall;
 
-// A whole step: the kernels one after the other, with nothing in between, up to one that gets no memory.
+// A whole step: n kernels one after the other, with nothing in between, up to one that gets no memory.
 void run_calls(const KernelCall *calls, int64_t n) {
   for (int64_t i = 0; i < n && !out_of_memory; i++) calls[i].kernel(calls[i].bufs, calls[i].dims, calls[i].consts);
 }

@@ -1,80 +1,89 @@
 #include "common.h"
 
+typedef struct { int64_t n, sizes[]; } TensorDims;  // how many tensors, and how many numbers in each
+
 // ---- AdamW over all parameters in one call, with the clipping by global norm (Loshchilov and Hutter 2019) ----
 
 enum { CHUNK = 32768 };
-enum { LR, BETA1, BETA2, EPSILON, CLIP, CORRECTION1, CORRECTION2 };  // the entries of hyper
 
+typedef struct { float lr, beta1, beta2, epsilon, clip, correction1, correction2; } Hyper;
+typedef struct { float lr_scale, weight_decay; } Scales;
 typedef struct {
   float *p, *m, *v;
   const float *g;
   int64_t size;
-  float lr_scale, weight_decay;
+  Scales scales;
 } Chunk;
-typedef struct { Chunk *chunks; double *squares; const float *hyper; float clip_scale; } Update;
+typedef struct { Chunk *chunks; double *squares; Hyper hyper; float clip_scale; } Update;
 
-static void square_item(int64_t i, int thread, void *arg) {
+// The sum of a chunk's squared gradients.
+static void square_item(int64_t i, int, const void *arg) {
   const Update *s = arg;
   const Chunk *c = s->chunks + i;
-  (void)thread;
   float sum = 0.0f;
   for (int64_t j = 0; j < c->size; j++) sum += c->g[j] * c->g[j];
   s->squares[i] = sum;
 }
 
-static void adamw_item(int64_t i, int thread, void *arg) {
+// A chunk's parameters and moments after the step.
+static void adamw_item(int64_t i, int, const void *arg) {
   const Update *s = arg;
   const Chunk *c = s->chunks + i;
-  const float *h = s->hyper;
-  (void)thread;
-  float lr = h[LR] * c->lr_scale, shrink = 1.0f - lr * c->weight_decay;
+  const Hyper h = s->hyper;
+  float lr = h.lr * c->scales.lr_scale, shrink = 1.0f - lr * c->scales.weight_decay;
   float *restrict p = c->p, *restrict m = c->m, *restrict v = c->v;
   for (int64_t j = 0; j < c->size; j++) {
     float g = c->g[j] * s->clip_scale;
-    m[j] = h[BETA1] * m[j] + (1.0f - h[BETA1]) * g;
-    v[j] = h[BETA2] * v[j] + (1.0f - h[BETA2]) * g * g;
-    p[j] = p[j] * shrink - lr * (m[j] / h[CORRECTION1]) / (sqrtf(v[j] / h[CORRECTION2]) + h[EPSILON]);
+    m[j] = h.beta1 * m[j] + (1.0f - h.beta1) * g;
+    v[j] = h.beta2 * v[j] + (1.0f - h.beta2) * g * g;
+    p[j] = p[j] * shrink - lr * (m[j] / h.correction1) / (sqrtf(v[j] / h.correction2) + h.epsilon);
   }
 }
 
-// dims: n, then n sizes. consts: n pairs of lr scale and weight decay. bufs: grad_norm (1), n x p, n x m, n x v,
-// n x g, hyper. hyper[CLIP] 0 means no clipping.
-void adamw(void **bufs, const int64_t *d, const float *c) {
-  int64_t n = d[0], n_chunks = 0;
-  for (int64_t i = 0; i < n; i++) n_chunks += div_up(d[1 + i], CHUNK);
+// One step of n parameters p with moments m and v and gradients g, and the norm of all gradients before clipping.
+// consts: n times Scales. bufs: norm (1), n x p, n x m, n x v, n x g, hyper (7), in which clip 0 means no clipping
+void adamw(void **bufs, const void *dims, const void *consts) {
+  const TensorDims *d = dims;
+  const Scales *scales = consts;
+  int64_t n = d->n, n_chunks = 0;
+  float *norm = bufs[0], **p = (float **)bufs + 1, **m = p + n, **v = m + n, **g = v + n;
+  for (int64_t i = 0; i < n; i++) n_chunks += div_up(d->sizes[i], CHUNK);
   Chunk *chunks = allocate(n_chunks, sizeof(Chunk)), *next = chunks;
-  Update s = {chunks, allocate(n_chunks, sizeof(double)), bufs[1 + 4 * n], 1.0f};
+  Update s = {.chunks = chunks, .squares = allocate(n_chunks, sizeof(double)), .hyper = *(const Hyper *)g[n],
+              .clip_scale = 1.0f};
   if (out_of_memory) {
     free(chunks), free(s.squares);
     return;
   }
   for (int64_t i = 0; i < n; i++)
-    for (int64_t at = 0; at < d[1 + i]; at += CHUNK)
-      *next++ = (Chunk){(float *)bufs[1 + i] + at, (float *)bufs[1 + n + i] + at, (float *)bufs[1 + 2 * n + i] + at,
-                        (float *)bufs[1 + 3 * n + i] + at, min64(CHUNK, d[1 + i] - at), c[2 * i], c[2 * i + 1]};
+    for (int64_t at = 0; at < d->sizes[i]; at += CHUNK)
+      *next++ = (Chunk){.p = p[i] + at, .m = m[i] + at, .v = v[i] + at, .g = g[i] + at,
+                        .size = min64(CHUNK, d->sizes[i] - at), .scales = scales[i]};
   parallel(n_chunks, square_item, &s);
   double total = 0.0;
   for (int64_t i = 0; i < n_chunks; i++) total += s.squares[i];
-  float norm = *(float *)bufs[0] = (float)sqrt(total), clip = s.hyper[CLIP];
-  if (clip > 0.0f && norm > clip) s.clip_scale = clip / (norm + 1e-6f);
+  *norm = (float)sqrt(total);
+  if (s.hyper.clip > 0.0f && *norm > s.hyper.clip) s.clip_scale = s.hyper.clip / (*norm + 1e-6f);
   parallel(n_chunks, adamw_item, &s);
   free(chunks), free(s.squares);
 }
 
-typedef struct { void **bufs; const int64_t *d; } Sum;
+// ---- gradients of several micro-batches ----
 
-static void accumulate_item(int64_t i, int thread, void *arg) {
+typedef struct { const TensorDims *dims; float **totals, **grads, keep, scale; } Sum;
+
+// One tensor's sum.
+static void accumulate_item(int64_t i, int, const void *arg) {
   const Sum *s = arg;
-  (void)thread;
-  float *restrict total = s->bufs[i];
-  const float *restrict g = s->bufs[s->d[0] + i], *factors = s->bufs[2 * s->d[0]];
-  float keep = factors[0], scale = factors[1];
-  for (int64_t j = 0; j < s->d[1 + i]; j++) total[j] = (keep ? total[j] : 0.0f) + scale * g[j];
+  float *restrict total = s->totals[i], keep = s->keep, scale = s->scale;
+  const float *restrict g = s->grads[i];
+  for (int64_t j = 0; j < s->dims->sizes[i]; j++) total[j] = (keep ? total[j] : 0.0f) + scale * g[j];
 }
 
-// total = keep * total + scale * g, keep 0 or 1. dims: n, then n sizes. bufs: n x total, n x g, factors (keep, scale)
-void accumulate(void **bufs, const int64_t *d, const float *c) {
-  (void)c;
-  Sum s = {bufs, d};
-  parallel(d[0], accumulate_item, &s);
+// total = keep * total + scale * g for n tensors, keep 0 or 1. bufs: n x total, n x g, factors (2): keep, scale
+void accumulate(void **bufs, const void *dims, const void *) {
+  const TensorDims *d = dims;
+  float **totals = (float **)bufs, **grads = totals + d->n, *factors = grads[d->n];
+  Sum s = {.dims = d, .totals = totals, .grads = grads, .keep = factors[0], .scale = factors[1]};
+  parallel(d->n, accumulate_item, &s);
 }
