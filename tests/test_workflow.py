@@ -230,7 +230,7 @@ def test_the_shorter_of_runs_that_share_steps_goes_first(root):
         root,
         "cgpt/stages/pretrain.py",
         "    stub.write(",
-        "    print('STEPS', spec['train']['steps'])\n    stub.write(",
+        "    print('STEPS', job.spec['train']['steps'])\n    stub.write(",
     )
     done = snakemake(root, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
