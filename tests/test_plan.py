@@ -107,14 +107,14 @@ def test_flops_set_the_steps_attention_included(root):
     assert 1e9 <= run.execution.flops < 1e9 + a_step
 
 
-OWN = """\
+PER_MODEL = """\
 models: [small, large]
 per_model:
   large: {train: {lr: 0.001}, seeds: [0, 1]}"""
 
 
 def test_what_is_said_of_one_model_holds_for_it_alone_and_wins(root):
-    edit(root, QUICKSTART, "models: [small]", OWN)
+    edit(root, QUICKSTART, "models: [small]", PER_MODEL)
     trained = {(run.spec["model"]["name"], run.spec["train"]["lr"], run.spec["seed"])
              for run in planned(root).of("pretrain")}  # fmt: skip
     assert trained == {("small", 0.003, 0), ("large", 0.001, 0), ("large", 0.001, 1)}

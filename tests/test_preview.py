@@ -20,7 +20,7 @@ from cgpt.tasks.examples import read_examples
 
 TOPIC, QUICKSTART = "workflows/tasks/topic.yaml", "workflows/experiments/quickstart.yaml"
 LABELS = 60
-OWN = "{data_files: {train: own/train.jsonl, validation: own/validation.jsonl, test: own/test.jsonl}}"
+STUDY_FILES = "{data_files: {train: own/train.jsonl, validation: own/validation.jsonl, test: own/test.jsonl}}"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def root(tmp_path, monkeypatch) -> Path:
     """The small project, whose task reads files of the study's own folder."""
     write_project(tmp_path)
     edit(tmp_path, TOPIC, f"data: world\ndataset_path: json\ndataset_kwargs: {DATA_FILES}",
-         f"dataset_path: json\ndataset_kwargs: {OWN}")  # fmt: skip
+         f"dataset_path: json\ndataset_kwargs: {STUDY_FILES}")  # fmt: skip
     (tmp_path / "own").mkdir()
     for split, n in (("train", LABELS), ("validation", 10), ("test", 30)):
         write_rows(tmp_path / f"own/{split}.jsonl", [{"text": f"{split} {i}", "label": i % 2} for i in range(n)])
@@ -126,7 +126,7 @@ def test_a_workflow_checks_the_tasks_of_the_runs_that_it_starts(root, capsys):
 
 def test_what_is_wrong_with_a_task_is_said_when_its_data_have_come_which_are_kept(root, capsys):
     edit(root, TOPIC, "dataset_path: json", "data: world\ndataset_path: json")
-    edit(root, TOPIC, OWN, DATA_FILES)
+    edit(root, TOPIC, STUDY_FILES, DATA_FILES)
     edit(root, TOPIC, 'doc_to_text: "{{text}}"', 'doc_to_text: "{{txt}}"')
     assert main(["fetch", "world"]) == 0
     assert "the data have no field 'txt'; did you mean 'text'?" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_data_that_are_not_at_hand_leave_a_task_unchecked_but_for_its_form_and_t
     far = "files: [{path: far/train.jsonl}, {path: far/validation.jsonl}, {path: far/test.jsonl.gz}]"
     edit(root, "workflows/data.yaml", "path: notes.txt", far)
     edit(root, TOPIC, "dataset_path: json", "data: notes\ndataset_path: json")
-    edit(root, TOPIC, OWN, OWN.replace("own/", ""))
+    edit(root, TOPIC, STUDY_FILES, STUDY_FILES.replace("own/", ""))
     assert "task topic: not checked: its data are not here yet; `python -m cgpt fetch notes` brings them" in printed(
         capsys
     )
@@ -178,7 +178,7 @@ def test_data_in_the_mirror_are_checked_packed_or_not(root, capsys, monkeypatch)
     far = "files: [{path: far/train.jsonl}, {path: far/validation.jsonl}, {path: far/test.jsonl.gz}]"
     edit(root, "workflows/data.yaml", "path: notes.txt", far)
     edit(root, TOPIC, "dataset_path: json", "data: notes\ndataset_path: json")
-    edit(root, TOPIC, OWN, OWN.replace("own/", ""))
+    edit(root, TOPIC, STUDY_FILES, STUDY_FILES.replace("own/", ""))
     (root / "mirror/far").mkdir(parents=True)
     for split in ("train", "validation"):
         (root / f"own/{split}.jsonl").rename(root / f"mirror/far/{split}.jsonl")

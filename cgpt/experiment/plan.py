@@ -34,7 +34,7 @@ UNKNOWN = Execution()
 def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where its tasks cannot be run as it wants them."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
-    tasks = [_used_task(leaf, experiment, workflow.datasets) for leaf in leaves]
+    tasks = [_prepare_task(leaf, experiment, workflow.datasets) for leaf in leaves]
     settings = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
     runs: dict[Key, Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
@@ -47,12 +47,6 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
     return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
-
-
-def _refuse_uneven(where: str, n_sequences: int, hardware: Hardware) -> None:
-    """Every device of a profile takes the same number of sequences in each forward pass."""
-    if problem := uneven(n_sequences, hardware):
-        raise UserError(f"workflows/{where}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class _UsedTask:
         return {"fetch": self.dataset.name} if self.dataset else {}
 
 
-def _used_task(leaf: taskgroups.Leaf, experiment: Experiment, datasets: Mapping[str, Dataset]) -> _UsedTask:
+def _prepare_task(leaf: taskgroups.Leaf, experiment: Experiment, datasets: Mapping[str, Dataset]) -> _UsedTask:
     task = {key: value for key, value in leaf.task.items() if key != "finetune"}
     dataset = datasets[task["data"]] if "data" in task else None
     return _UsedTask(leaf.name, task, taskgroups.scored(task, experiment), leaf.task.get("finetune"), dataset)
@@ -98,7 +92,7 @@ class _Training:
         return [self.setting.model.name, _corpus_name(self.setting.data), *hardware, f"s{seed}"]
 
 
-def _training(setting: Variant, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
+def _prepare_training(setting: Variant, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
     model, train = setting.model, setting.train
     threads = experiment.threads_per_run or hardware.resources.threads
     scoring = Execution(
@@ -107,11 +101,11 @@ def _training(setting: Variant, hardware: Hardware, experiment: Experiment, toke
         memory_bytes=memory.evaluation_bytes(model, threads, hardware.kernels),
     )  # fmt: skip
     needed = memory.pretraining_bytes(model, train, threads, hardware.kernels)
-    pretraining = replace(scoring, memory_bytes=needed, **_work(model, train.tokens or 0))
+    pretraining = replace(scoring, memory_bytes=needed, **_count_work(model, train.tokens or 0))
     return _Training(setting, hardware, tokenize, pretraining, scoring)
 
 
-def _work(model: Model, tokens: int) -> dict[str, Any]:
+def _count_work(model: Model, tokens: int) -> dict[str, Any]:
     """Tokens that are trained on, and their FLOPs by two conventions, as an Execution names them."""
     return {"tokens": tokens, "flops": flops.flops_per_token(model, "palm") * tokens,
             "flops_6nd": flops.flops_per_token(model, "6nd") * tokens}  # fmt: skip
@@ -125,10 +119,10 @@ def _runs(setting: Variant, hardware: Hardware, experiment: Experiment, workflow
     """
     tokenize = _tokenize_run(setting.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
-        training = _training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
+        training = _prepare_training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
         yield from (_meter_run(hardware, _pretrain_run(training, seed)) for seed in setting.seeds)
         return
-    training = _training(setting, hardware, experiment, tokenize)
+    training = _prepare_training(setting, hardware, experiment, tokenize)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
     yield tokenize
     for seed in setting.seeds:
@@ -148,8 +142,9 @@ def _task_runs(task: _UsedTask, training: _Training, pretrain: Run, experiment: 
     if task.finetune is None or training.setting.finetune is None:
         return
     tuning = replace(training.setting.finetune, **task.finetune)
-    where = f"tasks/{task.name}" if "batch_size" in task.finetune else f"experiments/{experiment}"
-    _refuse_uneven(f"{where}.yaml: finetune.batch_size", tuning.batch_size, training.hardware)
+    if problem := uneven(tuning.batch_size, training.hardware):
+        where = f"tasks/{task.name}" if "batch_size" in task.finetune else f"experiments/{experiment}"
+        raise UserError(f"workflows/{where}.yaml: finetune.batch_size: {problem}")
     if is_classification(task.task):
         yield from (_baseline_run(task, n_labels) for n_labels in tuning.n_labels or (None,))
     for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
@@ -220,7 +215,8 @@ def _finetune_run(training: _Training, task: _UsedTask, tuning: Finetune, start:
     pretrained = start == "pretrained"
     needs = pretrain.needs | ({"pretrain": pretrain.id} if pretrained else {}) | task.needs
     model, cost = training.setting.model, training.scoring
-    work = _work(model, n_labels * tuning.epochs * model.seq_len) if n_labels else {}  # at most: full-length examples
+    most_tokens = (n_labels or 0) * tuning.epochs * model.seq_len  # full-length examples
+    work = _count_work(model, most_tokens) if n_labels else {}
     blocks = ("model", "data", "train", "finetune") if pretrained else ("model", "data", "finetune")
     needed = memory.finetuning_bytes(model, tuning.batch_size, cost.threads, training.hardware.kernels)
     execution = replace(cost, label=", ".join(training.setting.label(*blocks)), memory_bytes=needed, **work)
