@@ -48,7 +48,7 @@ def asked(folder, task, split):
     return "\n".join(text_of(row) for row in rows(folder, task, split))
 
 
-def told_cells(text, rows_, columns, pattern):
+def cells_in(text, rows_, columns, pattern):
     """Splits of the (row, column) cells that a pattern with groups r and c finds in the text."""
     cells = {(match["r"], match["c"]) for match in re.finditer(pattern, text)}
     return {split_of(rows_.index(r), columns.index(c)) for r, c in cells if r in rows_ and c in columns}
@@ -68,7 +68,7 @@ def thing_cells(text):
     """Splits of the (thing, adjective) pairs in the text."""
     verbs = "|".join(sorted(words.AFFIRMED + words.NEGATED, key=len, reverse=True))
     pattern = rf"\b[Tt]he (?P<r>\w+) (?:{verbs}) (?P<c>\w+)"
-    return set().union(*(told_cells(text, words.THINGS, columns, pattern) for columns in words.ADJECTIVES.values()))
+    return set().union(*(cells_in(text, words.THINGS, columns, pattern) for columns in words.ADJECTIVES.values()))
 
 
 def topic_cells(text, topic):
