@@ -44,7 +44,7 @@ def ids(stage):
 
 
 def of_run(value):
-    """For a rule of a stage: a value of the run that its wildcards name."""
+    """A value of the run that the wildcards name, to a rule of the stage."""
     return lambda stage: lambda wildcards: value(PLANS.runs[stage, wildcards.run])
 
 
@@ -55,17 +55,17 @@ shortest_first = of_run(rule_values.priority)("pretrain")
 
 
 def of_dataset(value):
-    """For the rule of datasets: a value of the one that its wildcards name."""
+    """A value of the data set that the wildcards name."""
     return lambda wildcards: value(WORKFLOW.datasets[wildcards.run])
 
 
 def of_plan(value):
-    """For a rule of experiments: a value of the plan of the one that its wildcards name."""
+    """A value of the plan of the experiment that the wildcards name."""
     return lambda wildcards: value(PLANS.by_experiment[wildcards.experiment])
 
 
 def of_experiment(value):
-    """For a rule of experiments: a value of the one that its wildcards name, and of its plan."""
+    """A value of the experiment that the wildcards name, and of its plan."""
     return lambda wildcards: value(*EXPERIMENTS[wildcards.experiment])
 
 
