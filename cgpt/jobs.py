@@ -45,8 +45,8 @@ class Job:
     threads: int = 1
     dataset: Dataset | None = None  # that `fetch` brings
     checkpoint_every_steps: int = Train.checkpoint_every_steps
-    trunk: str | None = None  # a shorter run, whose state at the end of the stable phase this one can go on from
-    leads_on: bool = False  # whether a longer run may go on from this one's
+    shares_with: str | None = None  # a shorter run, whose state at the end of the stable phase this one can go on from
+    is_shared: bool = False  # whether a longer run may go on from this one's
     # Cost of training on a modeled profile; handed in, so that a changed cost model trains nothing again on others.
     cost: JobCost | None = None
 

@@ -91,7 +91,7 @@ class MeterRecord(PretrainRecord):
     utilisation: float | None
     energy_j_per_token: float | None
     bound_by: str | None
-    fits: bool | None
+    in_memory: bool | None  # whether the machine holds the model and what its training needs
     extrapolated: bool
     job_overhead_s: float
     price_usd: float | None

@@ -51,7 +51,7 @@ def meter_json(id: str, pretrained: dict, hardware: str, **changes: object) -> d
     record = pretrained | measured | dict(
         weights_from=pretrained["hardware"], systems=1, batch_per_system=8, step_s=0.0144, seconds=3110.2,
         tokens_per_s=142247.0, parts_s={"compute": 0.0036, "pass_latency": 0.0108, "reduction": 0.0}, utilisation=0.1,
-        energy_j_per_token=0.16, energy_j=7.2e7, bound_by="pass_latency", fits=True, extrapolated=False,
+        energy_j_per_token=0.16, energy_j=7.2e7, bound_by="pass_latency", in_memory=True, extrapolated=False,
         job_overhead_s=3101.0, price_usd=None, metered_flops=2e9, metered_bytes=9e7,
         inputs=from_checkpoint("pretrain"), outputs={},
     )  # fmt: skip

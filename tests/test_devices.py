@@ -21,7 +21,7 @@ from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import write_csv
 from cgpt.formats import with_prefix
 from cgpt.records import KERNEL_COLUMNS, read_loss
-from cgpt.report.machines.figures import plot_devices, step_time_figure, time_to_loss_figure
+from cgpt.report.machines.figures import plot_hardware, step_time_figure, time_to_loss_figure
 from cgpt.report.machines.roofline import make_roofline, roofline_figure
 from cgpt.report.machines.table import hardware_rows
 from cgpt.report.rows import collect
@@ -130,7 +130,7 @@ def results(tmp_path):
     """Two seeds of three models that the processor trained, on a wafer and on sixteen that they do not fit."""
     experiment, plan = made.make_results(tmp_path)
     plan = made.add_metered(tmp_path, plan, "cs2")
-    plan = made.add_metered(tmp_path, plan, "andromeda", systems=16, extrapolated=True, fits=False, energy_j=None)
+    plan = made.add_metered(tmp_path, plan, "andromeda", systems=16, extrapolated=True, in_memory=False, energy_j=None)
     tabulate(experiment, plan, tmp_path)
     return experiment, plan, tmp_path
 
@@ -169,7 +169,7 @@ def test_modeled_cells_carry_a_mark_and_measured_ones_none(results):
 def test_systems_extrapolation_and_what_does_not_fit_are_said(results):
     experiment, _, folder = results
     names = {line["hardware"] for line in machines(folder / experiment.name)}
-    assert names == {"cpu", "cs2", "andromeda (16 systems, does not fit, extrapolated)"}
+    assert names == {"cpu", "cs2", "andromeda (16 systems, does not fit in memory, extrapolated)"}
     text = (folder / experiment.name / "table.md").read_text()
     for fact in ("**~**: computed by a model", "**weights of**: the machine", "**extrapolated**: no absolute rate"):
         assert fact in text
@@ -266,7 +266,7 @@ def test_each_figure_is_written_twice_and_the_same_files_give_the_same_bytes(tmp
         write_csv(tmp_path / "runs/meter" / run.id / "kernels.csv", KERNEL_COLUMNS, rows)
     written = []
     for _ in range(2):
-        plot_devices(experiment, plan, tmp_path)
+        plot_hardware(experiment, plan, tmp_path)
         written.append({path.name: path.read_bytes() for path in (tmp_path / "made-up/figures").iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == {f"{name}.{kind}" for name in ("time_to_loss", "step_time", "roofline")

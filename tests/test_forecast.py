@@ -19,7 +19,7 @@ from cgpt.spec import Model
 ROOT = Path(__file__).parent.parent
 LLAMA2_7B = "n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,n_kv_head=32,vocab=32000,seq_len=2048"
 LLAMA3_8B = "n_layer=32,d_model=4096,d_ffn=14336,gated=true,n_head=32,n_kv_head=8,vocab=128256,seq_len=4096"
-KEYS = {"step_s", "samples_per_s", "tokens_per_s", "utilisation", "energy_j_per_token", "bound_by", "fits",
+KEYS = {"step_s", "samples_per_s", "tokens_per_s", "utilisation", "energy_j_per_token", "bound_by", "in_memory",
         "extrapolated"}  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_every_profile_answers_for_every_cerebras_gpt_that_fits(forecast, hardwa
         answer = forecast("--model", f"cerebras-gpt-{size}", "--hardware", hardware, "--tokens", "2e10")
         assert answer.keys() >= KEYS | {"days", "energy_kwh"}
         assert answer["timing"] == "modeled"
-        if answer["fits"] is False:
+        if answer["in_memory"] is False:
             assert answer["step_s"] is None and answer["problem"] and answer["days"] is None
         else:
             assert answer["tokens_per_s"] > 0 and answer["days"] > 0

@@ -87,7 +87,7 @@ def write_tables(root: Path, **changes: object) -> None:
         (meter,) = (each for each in planned.of("meter") if each.needs["pretrain"] == run.id)
         modeled = {"run": meter.id, "hardware": "wafers", "timing": "modeled", "weights_from": "cpu",
                    "extrapolated": True, "tokens_per_s": tokens / seconds / SLOWER, "job_overhead_s": OVERHEAD_S,
-                   "fits": True}  # fmt: skip
+                   "in_memory": True}  # fmt: skip
         machines += [dict.fromkeys(HARDWARE_COLUMNS) | row for row in (measured, shared | modeled | changes)]
     write_csv(root / "results/quickstart/runs.csv", RUN_COLUMNS, runs)
     write_csv(root / "results/quickstart/hardware.csv", HARDWARE_COLUMNS, machines)
@@ -146,7 +146,7 @@ def test_a_cost_that_a_profile_does_not_tell_is_empty_with_the_reason(series):
         ("cpu", "seconds"), ("wafers", "seconds"), ("wafers", "joules"), ("wafers", "usd")}  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [{"tokens_per_s": None}, {"fits": False}])
+@pytest.mark.parametrize("changes", [{"tokens_per_s": None}, {"in_memory": False}])
 def test_a_machine_that_cannot_train_a_size_has_no_law(root, changes):
     write_tables(root, **changes)
     wafers = machines_of(root)["wafers"]

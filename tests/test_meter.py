@@ -75,7 +75,7 @@ def test_the_stage_gives_the_cost_models_seconds_and_joules_and_the_weights_loss
     assert (record.timing, record.hardware, record.weights_from) == ("modeled", "cs2", "cpu")
     assert (record.compile_s, record.peak_memory_bytes) == (None, None)
     assert (record.validation_loss, record.steps) == (trained.validation_loss, 20)
-    assert record.extrapolated and record.fits is True
+    assert record.extrapolated and record.in_memory is True
 
 
 def test_sixteen_systems_share_a_batch_and_are_extrapolated(pretrained, tmp_path):

@@ -126,8 +126,8 @@ def test_runs_of_schedule_wsd_go_on_from_the_next_shorter_one_of_the_same_seed(r
     alone = planned(root).of("pretrain")[0]
     edit(root, QUICKSTART, "{train.steps: [20]}", "{train.steps: [40, 10, 20]}\nseeds: [0, 1]")
     runs = sorted(planned(root).of("pretrain"), key=lambda run: (run.spec["seed"], run.spec["train"]["steps"]))
-    assert [run.execution.leads_on for run in runs] == [True, True, False] * 2
-    assert [run.execution.trunk for run in runs] == [None, runs[0].id, runs[1].id, None, runs[3].id, runs[4].id]
+    assert [run.execution.is_shared for run in runs] == [True, True, False] * 2
+    assert [run.execution.shares_with for run in runs] == [None, runs[0].id, runs[1].id, None, runs[3].id, runs[4].id]
     assert [run.execution.shorter for run in runs[:3]] == [(), (runs[0].id,), (runs[1].id, runs[0].id)]
     assert runs[1].id == alone.id
 
@@ -135,7 +135,7 @@ def test_runs_of_schedule_wsd_go_on_from_the_next_shorter_one_of_the_same_seed(r
 def test_runs_whose_warm_up_is_a_share_of_their_length_have_nothing_in_common(root):
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [20, 40]}\nmodels:")
-    assert {run.execution.trunk for run in planned(root).of("pretrain")} == {None}
+    assert {run.execution.shares_with for run in planned(root).of("pretrain")} == {None}
 
 
 def test_steps_that_runs_share_are_counted_once_and_the_plan_says_what_that_saves(root, capsys, monkeypatch):
@@ -145,7 +145,7 @@ def test_steps_that_runs_share_are_counted_once_and_the_plan_says_what_that_save
     plan = planned(root)
     total, a_token = show_plan.totals(plan), plan.of("pretrain")[0].execution.flops / 640
     assert (total["tokens"], total["shared_tokens"]) == ((10 + 12 + 24) * 64, (8 + 16) * 64)
-    assert total["flops"] == pytest.approx(a_token * 46 * 64) and total["runs_with_trunk"] == 2
+    assert total["flops"] == pytest.approx(a_token * 46 * 64) and total["runs_that_share"] == 2
     assert total["shared_flops"] == pytest.approx(a_token * 24 * 64) and total["wsd_runs_apart"] == 0
     monkeypatch.chdir(root)
     assert main(["plan", "quickstart"]) == 0
@@ -231,7 +231,7 @@ def test_a_new_task_adds_only_its_own_runs(root):
     assert all("mood" in new for new in ids(after) - before)
 
 
-def test_a_trunk_is_a_saving_and_no_run_needs_it(root):
+def test_shared_steps_are_a_saving_and_no_run_needs_them(root):
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
     edit(root, QUICKSTART, "models:", "vary: {train.steps: [10, 20]}\nmodels:")
     assert {stage for run in planned(root).of("pretrain") for stage, _ in run.upstream()} == {"tokenize"}
@@ -243,8 +243,8 @@ def test_lengths_of_two_experiments_share_their_steps_too(root):
     (root / "workflows/experiments/other.yaml").write_text(text.replace("steps: 10", "steps: 20"))
     short, long = (planned(root, name).of("pretrain")[0].id for name in ("quickstart", "other"))
     runs = make_plans(load.load_workflow(root)).runs
-    assert runs["pretrain", long].execution.shorter == (short,) and runs["pretrain", short].execution.leads_on
-    assert planned(root, "other").of("pretrain")[0].execution.trunk is None
+    assert runs["pretrain", long].execution.shorter == (short,) and runs["pretrain", short].execution.is_shared
+    assert planned(root, "other").of("pretrain")[0].execution.shares_with is None
 
 
 def test_the_same_training_has_the_same_id_whatever_its_experiment_varies(root):

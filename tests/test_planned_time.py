@@ -171,11 +171,11 @@ def test_a_limit_and_a_number_of_labels_bound_the_minutes(root):
 
 
 def a_plan(minutes: list[float], threads: list[int], needs: dict[int, list[int]]) -> Plan:
-    """Runs 0, 1, ... of stage pretrain; `needs` are trunks, one each at most."""
+    """Runs 0, 1, ... of stage pretrain; `needs` are shorter runs, one each at most."""
     runs = []
     for n, (length, width) in enumerate(zip(minutes, threads)):
-        (trunk,) = needs.get(n) or (None,)
-        cost = Execution(threads=width, minutes=length, trunk=None if trunk is None else f"run-{trunk}")
+        (shorter,) = needs.get(n) or (None,)
+        cost = Execution(threads=width, minutes=length, shares_with=None if shorter is None else f"run-{shorter}")
         runs.append(Run("pretrain", f"run-{n}", {}, {}, cost))
     return Plan("made", tuple(runs))
 

@@ -372,10 +372,10 @@ def test_a_longer_run_goes_on_from_before_a_shorter_ones_decay_to_the_bits_of_th
     tokens, tmp_path, monkeypatch
 ):
     alone = lengths(tokens, tmp_path / "alone", 20)
-    lengths(tokens, tmp_path, 10, leads_on=True)
+    lengths(tokens, tmp_path, 10, is_shared=True)
     step, updates = Trainer.step, []
     monkeypatch.setattr(Trainer, "step", lambda self, *a: updates.append(self.n_updates) or step(self, *a))
-    joined = lengths(tokens, tmp_path, 20, trunk="10")
+    joined = lengths(tokens, tmp_path, 20, shares_with="10")
     assert updates == list(range(6, 20))  # 10 steps decay over their last 4
     assert (joined / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
     without_times = [[{k: v for k, v in row.items() if k not in TIMES} for row in rows(out)] for out in (joined, alone)]
@@ -385,10 +385,10 @@ def test_a_longer_run_goes_on_from_before_a_shorter_ones_decay_to_the_bits_of_th
 
 def test_a_longer_run_trains_from_the_start_where_what_a_shorter_one_left_is_gone_or_of_another_run(tokens, tmp_path):
     alone = lengths(tokens, tmp_path / "alone", 20)
-    assert (lengths(tokens, tmp_path / "gone", 20, trunk="10") / "model.safetensors").read_bytes() == (
+    assert (lengths(tokens, tmp_path / "gone", 20, shares_with="10") / "model.safetensors").read_bytes() == (
         alone / "model.safetensors"
     ).read_bytes()
     other = tiny.pretrain_spec(schedule="wsd", warmup_tokens=160, decay_fraction=0.4, steps=10, lr=0.02)
-    stage.pretrain(tiny.job(other, tmp_path / "pretrain" / "10", tokens, checkpoint_every_steps=EVERY, leads_on=True))
-    joined = lengths(tokens, tmp_path, 20, trunk="10")
+    stage.pretrain(tiny.job(other, tmp_path / "pretrain" / "10", tokens, checkpoint_every_steps=EVERY, is_shared=True))
+    joined = lengths(tokens, tmp_path, 20, shares_with="10")
     assert (joined / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()

@@ -51,7 +51,7 @@ def test_by_a_law_of_size_and_tokens_no_other_size_is_cheaper(forecast):
             other = forecast(
                 "--shape", shape, "--hardware", "h100-8", "--tokens", str(tokens), "--batch-per-system", batch
             )
-            if other["fits"]:
+            if other["in_memory"]:
                 assert other["days"] * 24 > 0.99 * training["hours"][0]
 
 
@@ -60,7 +60,7 @@ def test_a_machine_that_holds_no_such_model_names_the_one_of_the_fewest_flops(fo
     fitted = fitted_law.read(FITS, "Chinchilla")
     spent = {flops.n_parameters(model): fitted.tokens_by_draw(1.9, model)[0] * flops.flops_per_token(model)
              for model in target_loss.models(fitted)}  # fmt: skip
-    assert training["fits"] is False and training["hours"] == [None] * 3
+    assert training["in_memory"] is False and training["hours"] == [None] * 3
     assert training["n_parameters"] == min(spent, key=lambda size: spent[size])
 
 

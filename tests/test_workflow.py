@@ -197,7 +197,7 @@ def test_modeled_machines_are_metered_from_the_weights_that_are_there_and_get_th
     modeled = EXPERIMENT.replace("models: [small]", "models: [small]\nhardware: [cpu, one]\nweights_from: cpu")
     (root / "workflows/experiments/devices.yaml").write_text(modeled.replace("[world]", "[world, notes]"))
     figure = "results/devices/figures/roofline.svg"
-    assert would_run(root, "results/devices/table.md") == {"meter": 1, "tabulate": 1, "plot": 1, "plot_devices": 1}
+    assert would_run(root, "results/devices/table.md") == {"meter": 1, "tabulate": 1, "plot": 1, "plot_hardware": 1}
     assert snakemake(root, "--dry-run", figure.replace("devices", "quickstart", 1)).returncode == 1  # nothing modeled
 
 

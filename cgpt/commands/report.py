@@ -17,7 +17,7 @@ VERBS = {
     "tabulate": ("write an experiment's scores.csv and tables", "tables"),
     "plot": ("write an experiment's figures", "figures"),
     "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
-    "plot-devices": ("write the figures of an experiment's modeled machines", "machines.figures"),
+    "plot-hardware": ("write the figures of an experiment's modeled machines", "machines.figures"),
 }
 
 

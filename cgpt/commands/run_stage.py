@@ -82,10 +82,10 @@ def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
     if run.stage == "fetch":
         given["dataset"] = workflow.datasets[run.id]
     if run.stage == "pretrain":
-        given["leads_on"] = plans.is_awaited(run)
-        if given["leads_on"]:  # seen by a longer run that starts at the same time, which then waits
-            (STATES / f"{run.id}.trunk").mkdir(parents=True, exist_ok=True)
-        given["trunk"] = shared_steps.wait_for_trunk(run, STATES, LOCKS / "pretrain")
+        given["is_shared"] = plans.is_awaited(run)
+        if given["is_shared"]:  # seen by a longer run that starts at the same time, which then waits
+            (STATES / f"{run.id}.shared").mkdir(parents=True, exist_ok=True)
+        given["shares_with"] = shared_steps.wait_for_shared_steps(run, STATES, LOCKS / "pretrain")
     return Job(
         spec=run.spec,
         folder=_folder(run.stage, run.id),

@@ -20,7 +20,7 @@ from cgpt.spec import Model
 
 COLUMNS = (
     "model", "n_parameters", "hardware", "timing", "systems", "batch_size", "batch_per_system", "tokens", "step_s",
-    "tokens_per_s", "utilisation", "energy_j_per_token", "seconds", "energy_j", "bound_by", "fits", "extrapolated",
+    "tokens_per_s", "utilisation", "energy_j_per_token", "seconds", "energy_j", "bound_by", "in_memory", "extrapolated",
     "problem",
 )  # fmt: skip
 RUNS = "cerebras_gpt_runs.csv"  # the paper's trainings, in results/reference
@@ -71,7 +71,7 @@ def _row(stretches: list[Stretch], models: Mapping[str, Model], profile: Hardwar
         "tokens": sum(one["tokens"] for one in forecasts.values()),
         "seconds": _sum(forecasts.values(), "days", SECONDS_PER_DAY),
         "energy_j": _sum(forecasts.values(), "energy_kwh", JOULES_PER_KWH),
-        "fits": None if last["fits"] is None else all(one["fits"] for one in forecasts.values()),
+        "in_memory": None if last["in_memory"] is None else all(one["in_memory"] for one in forecasts.values()),
     }
 
 

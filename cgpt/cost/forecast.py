@@ -58,8 +58,8 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
-        "fits": _is_held(step), "problem": step.problem, "extrapolated": step.extrapolated, "parts_s": step.parts_s,
-        "memory_bytes": step.memory_bytes, "layout": step.layout,
+        "in_memory": _is_held(step), "problem": step.problem, "extrapolated": step.extrapolated,
+        "parts_s": step.parts_s, "memory_bytes": step.memory_bytes, "layout": step.layout,
     }  # fmt: skip
     return answer | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
 

@@ -14,7 +14,7 @@ from typing import Any
 from cgpt.errors import did_you_mean
 from cgpt.experiment.entries import Entered
 from cgpt.experiment.rules import uneven_heads
-from cgpt.experiment.vary import Variant, variants
+from cgpt.experiment.vary import Setting, make_settings
 from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.hardware import Hardware, uneven
 from cgpt.spec import GPT2_VOCABULARY, LENGTHS, Dataset, Experiment, Model, PerModel
@@ -34,13 +34,13 @@ def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
     rows = [entered.models[name] for name in experiment.models]
     if _are_too_many(experiment, file) or None in rows:
         return
-    settings = [variant for row in rows if row for variant in variants(experiment, row)]
+    settings = [setting for row in rows if row for setting in make_settings(experiment, row)]
     profiles = [profile for name in experiment.hardware if (profile := entered.hardware[name])]
     wrong: dict[Keys, str] = {}
-    for variant in settings:
-        for contradictions in (of(variant), *(unshared(variant, profile) for profile in profiles)):
+    for setting in settings:
+        for contradictions in (of(setting), *(unshared(setting, profile) for profile in profiles)):
             for keys, problem in contradictions.items():
-                wrong.setdefault(_blamed(keys, experiment, variant.model.name, file), problem)
+                wrong.setdefault(_blamed(keys, experiment, setting.model.name, file), problem)
     wrong |= _written_in_vain(experiment, settings, entered.datasets, file)
     for where, problem in wrong.items():
         file.problem(where, problem)
@@ -49,9 +49,9 @@ def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
     _note_laws(experiment, settings, file)
 
 
-def of(variant: Variant) -> dict[tuple[str, ...], str]:
+def of(setting: Setting) -> dict[tuple[str, ...], str]:
     """Problems of one setting, by the keys that contradict each other, the likeliest to mend first."""
-    model, data, train = variant.model, variant.data, variant.train
+    model, data, train = setting.model, setting.data, setting.train
     wrong: dict[tuple[str, ...], str] = {}
     if problem := uneven_heads(model):
         wrong["model.d_model", "model.n_head"] = problem
@@ -64,9 +64,9 @@ def of(variant: Variant) -> dict[tuple[str, ...], str]:
         wrong["data.vocab_size", "data.tokenizer"] = (
             f"tokenizer gpt2 has a fixed vocabulary, not {data.vocab_size}; write `vocab_size: {GPT2_VOCABULARY}`"
         )
-    if len(variant.lengths) != 1:
-        given = " and ".join(f"`{key}`" for key in variant.lengths)
-        wrong[tuple(f"train.{key}" for key in variant.lengths or LENGTHS)] = (
+    if len(setting.lengths) != 1:
+        given = " and ".join(f"`{key}`" for key in setting.lengths)
+        wrong[tuple(f"train.{key}" for key in setting.lengths or LENGTHS)] = (
             (f"{given} are lengths beside each other" if given else "leaves no length")
             + "; write exactly one of "
             + ", ".join(f"`{key}`" for key in LENGTHS)
@@ -79,20 +79,20 @@ def of(variant: Variant) -> dict[tuple[str, ...], str]:
             f"micro_batch_size {micro} does not divide batch_size {size}; write e.g. {nearest}"
         )
     if train.warmup_tokens is not None and train.tokens is not None and train.warmup_tokens >= train.tokens:
-        wrong["train.warmup_tokens", *(f"train.{key}" for key in variant.lengths)] = (
+        wrong["train.warmup_tokens", *(f"train.{key}" for key in setting.lengths)] = (
             f"a warm-up of {train.warmup_tokens:,} tokens is not below the {train.tokens:,} tokens of {model.name}; "
             "write fewer, or a warmup_fraction"
         )
     return wrong
 
 
-def unshared(variant: Variant, profile: Hardware) -> dict[tuple[str, ...], str]:
+def unshared(setting: Setting, profile: Hardware) -> dict[tuple[str, ...], str]:
     """The problem of a batch that the systems of a profile cannot share evenly, by its keys: those that train take
     their part of each forward pass, modeled ones of each step."""
     if profile.timing == "modeled":
-        key, problem = "train.batch_size", uneven(variant.train.batch_size, profile, profile.systems)
+        key, problem = "train.batch_size", uneven(setting.train.batch_size, profile, profile.systems)
     else:
-        key, problem = "train.micro_batch_size", uneven(variant.train.micro_batch_size or 0, profile)
+        key, problem = "train.micro_batch_size", uneven(setting.train.micro_batch_size or 0, profile)
     return {(key, "train.batch_size"): problem} if problem else {}
 
 
@@ -113,23 +113,23 @@ def _blamed(keys: Sequence[str], experiment: Experiment, model: str, file: YamlF
     return first or (keys[0].partition(".")[0],)
 
 
-def without_effect(variant: Variant, datasets: Mapping[str, Dataset | None]) -> dict[str, str]:
+def without_effect(setting: Setting, datasets: Mapping[str, Dataset | None]) -> dict[str, str]:
     """Problems of the keys that change nothing in one setting, by key."""
     idle: dict[str, str] = {}
-    if variant.train.schedule != "wsd":
+    if setting.train.schedule != "wsd":
         idle["train.decay_fraction"] = (
-            f"has no effect on schedule {variant.train.schedule}; write `schedule: wsd`, or leave it out"
+            f"has no effect on schedule {setting.train.schedule}; write `schedule: wsd`, or leave it out"
         )
-    if variant.train.warmup_tokens is not None:
+    if setting.train.warmup_tokens is not None:
         idle["train.warmup_fraction"] = "has no effect beside `warmup_tokens`; leave one of the two out"
-    if all((dataset := datasets.get(name)) and _has_validation(dataset) for name in variant.data.corpus):
+    if all((dataset := datasets.get(name)) and _has_validation(dataset) for name in setting.data.corpus):
         idle["data.validation_fraction"] = (
             "is of no use: every data set of the corpus has a validation file of its own; leave it out"
         )
-    if variant.model.parametrization != "mup":
+    if setting.model.parametrization != "mup":
         idle |= {
-            key: f"{key.partition('.')[2]} of '{variant.model.name}' has no effect on parametrization "
-            f"{variant.model.parametrization}; write `parametrization: mup`, or leave it out"
+            key: f"{key.partition('.')[2]} of '{setting.model.name}' has no effect on parametrization "
+            f"{setting.model.parametrization}; write `parametrization: mup`, or leave it out"
             for key in MUP_DEFAULTS
         }
     return idle
@@ -141,17 +141,17 @@ def _has_validation(dataset: Dataset) -> bool:
 
 
 def _written_in_vain(
-    experiment: Experiment, settings: Sequence[Variant], datasets: Mapping[str, Dataset | None], file: YamlFile
+    experiment: Experiment, settings: Sequence[Setting], datasets: Mapping[str, Dataset | None], file: YamlFile
 ) -> dict[Keys, str]:
     """Problems of written keys that change nothing, at any point where they are varied, else at all settings that they
     hold for, by where they are written."""
     idle: dict[Keys, str] = {}
     of_use: set[Keys] = set()
-    for variant in settings:
-        idle_here = without_effect(variant, datasets)
+    for setting in settings:
+        idle_here = without_effect(setting, datasets)
         for key in CONDITIONAL:
-            source = _source(key, experiment, variant.model.name)
-            if source[0] == "models" and getattr(variant.model, key.partition(".")[2]) == MUP_DEFAULTS[key]:
+            source = _source(key, experiment, setting.model.name)
+            if source[0] == "models" and getattr(setting.model, key.partition(".")[2]) == MUP_DEFAULTS[key]:
                 continue
             if key in idle_here:
                 idle.setdefault(source, idle_here[key])
@@ -160,15 +160,15 @@ def _written_in_vain(
     return {source: what for source, what in idle.items() if source in file.lines and source not in of_use}
 
 
-def _note_alike(settings: Sequence[Variant], file: YamlFile) -> None:
+def _note_alike(settings: Sequence[Setting], file: YamlFile) -> None:
     """No two settings are the same runs, of which one would be lost without a word."""
-    seen: dict[str, Variant] = {}
-    for variant in settings:
-        train = replace(variant.train, tokens_per_parameter=None, flops=None)
-        other = seen.setdefault(repr((variant.model, variant.data, train, variant.finetune)), variant)
-        if other is not variant:
-            points = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, variant)]
-            return file.problem(("vary",), f"at {' and at '.join(points)} the runs of {variant.model.name} are the "
+    seen: dict[str, Setting] = {}
+    for setting in settings:
+        train = replace(setting.train, tokens_per_parameter=None, flops=None)
+        other = seen.setdefault(repr((setting.model, setting.data, train, setting.finetune)), setting)
+        if other is not setting:
+            points = [", ".join(f"{axis}={value}" for axis, value in each.point) for each in (other, setting)]
+            return file.problem(("vary",), f"at {' and at '.join(points)} the runs of {setting.model.name} are the "
                                 "same; leave one of the two out")  # fmt: skip
 
 
@@ -243,9 +243,9 @@ def _are_too_many(experiment: Experiment, file: YamlFile) -> bool:
     return n_runs > MOST_RUNS
 
 
-def _note_laws(experiment: Experiment, settings: Sequence[Variant], file: YamlFile) -> None:
+def _note_laws(experiment: Experiment, settings: Sequence[Setting], file: YamlFile) -> None:
     """No law is to be fitted that the runs are too few for, whatever they turn out to be."""
-    n_rates = len({variant.train.lr for variant in settings})
+    n_rates = len({setting.train.lr for setting in settings})
     n_sizes = len({(model.name, model.n_layer, model.d_model, model.d_ffn) for model in (v.model for v in settings)})
     for i, law in enumerate(experiment.fit):
         if law == "learning_rate" and n_rates < LEAST_RATES:

@@ -15,7 +15,7 @@ from cgpt.errors import UserError
 from cgpt.experiment import shared_steps
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
-from cgpt.experiment.vary import Variant, variants
+from cgpt.experiment.vary import Setting, make_settings
 from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
@@ -35,7 +35,7 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where its tasks cannot be run as it wants them."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
     tasks = [_prepare_task(leaf, experiment, workflow.datasets) for leaf in leaves]
-    settings = {name: list(variants(experiment, workflow.models[name])) for name in experiment.models}
+    settings = {name: list(make_settings(experiment, workflow.models[name])) for name in experiment.models}
     runs: dict[Key, Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
         for setting in settings[model_name]:
@@ -80,7 +80,7 @@ def _prepare_task(leaf: taskgroups.Leaf, experiment: Experiment, datasets: Mappi
 class _Training:
     """A setting on the profile that trains it, with what its runs cost: the same for every seed and task."""
 
-    setting: Variant
+    setting: Setting
     hardware: Hardware
     tokenize: Run
     pretraining: Execution
@@ -92,7 +92,7 @@ class _Training:
         return [self.setting.model.name, _corpus_name(self.setting.data), *hardware, f"s{seed}"]
 
 
-def _prepare_training(setting: Variant, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
+def _prepare_training(setting: Setting, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
     model, train = setting.model, setting.train
     threads = experiment.threads_per_run or hardware.resources.threads
     scoring = Execution(
@@ -111,7 +111,7 @@ def _count_work(model: Model, tokens: int) -> dict[str, Any]:
             "flops_6nd": flops.flops_per_token(model, "6nd") * tokens}  # fmt: skip
 
 
-def _runs(setting: Variant, hardware: Hardware, experiment: Experiment, workflow: Workflow,
+def _runs(setting: Setting, hardware: Hardware, experiment: Experiment, workflow: Workflow,
           tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 

@@ -76,8 +76,8 @@ def _with_minutes(run: Run, known: list[rates.Rate], start_s: float) -> Run:
         return run
     assert cost.model is not None and cost.flops_per_token is not None
     work = cost.flops if run.stage == "pretrain" else _task_flops(run, cost.model.seq_len, cost.flops_per_token)
-    if cost.trunk and work:
-        work *= 1 - cost.trunk_steps / run.spec["train"]["steps"]
+    if cost.shares_with and work:
+        work *= 1 - cost.shared_steps / run.spec["train"]["steps"]
     rate = _rate(known, hardware, cost.threads, cost.flops_per_token)
     minutes = (work / rate + start_s) / 60 if work and rate else None
     return replace(run, execution=replace(cost, minutes=minutes, memory_bytes=_memory_bytes(run)))
@@ -175,7 +175,7 @@ def _wall_minutes(runs: list[Run], cores: int) -> float:
     """Minutes until the last run ends: whenever threads are free, the longest run that they suffice for starts, of
     those whose needs are done (Graham 1969). Runs of unknown length take none."""
     todo = {run.key: run for run in runs}
-    needed = {key: {*run.upstream(), (run.stage, run.execution.trunk)} for key, run in todo.items()}
+    needed = {key: {*run.upstream(), (run.stage, run.execution.shares_with)} for key, run in todo.items()}
     open_needs: dict[Key, set[Any]] = {key: needs & todo.keys() for key, needs in needed.items()}
     waiting_for: dict[Key, list[Key]] = {}
     for key, needs in open_needs.items():

@@ -20,7 +20,7 @@ from cgpt.kernels.compiler import find_compiler
 from cgpt.spec import Dataset, Experiment
 
 FIGURES = ("loss", "scores", "answers", "compute")  # of every experiment
-DEVICE_FIGURES = ("time_to_loss", "step_time", "roofline")  # of one with modeled machines
+HARDWARE_FIGURES = ("time_to_loss", "step_time", "roofline")  # of one with modeled machines
 TABLES = ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
 RUNTIME_MINUTES = 24 * 60  # after which a cluster may stop a job, where its profile names no time
 SPARE_MEMORY = 1.5  # as a multiple of the plan's estimate
@@ -109,7 +109,7 @@ def runtime(run: Run) -> int:
 
 def priority(run: Run) -> float:
     """Priority: of runs that share their first steps the shorter, as the longer can go on from what it leaves."""
-    return 1 / run.spec["train"]["steps"] if run.execution.leads_on or run.execution.shorter else 0
+    return 1 / run.spec["train"]["steps"] if run.execution.is_shared or run.execution.shorter else 0
 
 
 def record_files(plan: Plan) -> list[str]:
@@ -136,7 +136,7 @@ def power_and_price(experiment: Experiment, hardware: Mapping[str, Hardware]) ->
 
 def figure_files(experiment: Experiment, plan: Plan) -> list[str]:
     """The figures of an experiment's runs and scores; those of laws are made from its tables."""
-    names = [*FIGURES, *(["vary"] if experiment.vary else []), *(DEVICE_FIGURES if plan.of("meter") else [])]
+    names = [*FIGURES, *(["vary"] if experiment.vary else []), *(HARDWARE_FIGURES if plan.of("meter") else [])]
     return [f"results/{experiment.name}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
 
 

@@ -40,10 +40,10 @@ class Execution:
     minutes: float | None = None  # that `planned_time` fills in
     memory_bytes: int | None = None
     label: str = ""  # the run's values of what its experiment varies, for people
-    trunk_steps: int = 0  # that `trunk` has done of this run
-    trunk: str | None = None  # the next shorter run that does the same up to there
+    shared_steps: int = 0  # that `shares_with` has done of this run
+    shares_with: str | None = None  # the next shorter run that does the same up to there
     shorter: tuple[str, ...] = ()  # all such runs, the longest first; what one of them left saves steps, none is needed
-    leads_on: bool = False  # a longer run may go on from this one
+    is_shared: bool = False  # a longer run may go on from this one
 
 
 @dataclass(frozen=True)

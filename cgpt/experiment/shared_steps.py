@@ -27,14 +27,15 @@ def share(runs: Sequence[Run]) -> list[Run]:
         for n, run in enumerate(group):
             shorter = group[:n][::-1]
             execution = replace(
-                run.execution, leads_on=run is not group[-1], shorter=tuple(other.id for other in shorter),
-                trunk=shorter[0].id if shorter else None, trunk_steps=_shared_steps(shorter[0]) if shorter else 0,
+                run.execution, is_shared=run is not group[-1], shorter=tuple(other.id for other in shorter),
+                shares_with=shorter[0].id if shorter else None,
+                shared_steps=_shared_steps(shorter[0]) if shorter else 0,
             )  # fmt: skip
             shared_by[run.id] = replace(run, execution=execution)
     return [shared_by[run.id] for run in runs]
 
 
-def wait_for_trunk(run: Run, state: Path, locks: Path) -> str | None:
+def wait_for_shared_steps(run: Run, state: Path, locks: Path) -> str | None:
     """The longest shorter run that has left what `run` can go on from; one that is under way is waited for.
 
     `state` is the folder of resume states, `locks` that of the locks of pretraining runs. None where there is none, or
@@ -43,12 +44,12 @@ def wait_for_trunk(run: Run, state: Path, locks: Path) -> str | None:
     if (state / run.id / STATE_FILE).is_file():
         return None
     for shorter in run.execution.shorter:
-        trunk, lock = state / f"{shorter}.trunk", locks / shorter
-        if trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
+        shared, lock = state / f"{shorter}.shared", locks / shorter
+        if shared.is_dir() and not (shared / STATE_FILE).is_file() and is_locked(lock):
             print(f"{run.id}: waits for the steps that it shares with {shorter}, which is under way", file=sys.stderr)
-            while trunk.is_dir() and not (trunk / STATE_FILE).is_file() and is_locked(lock):
+            while shared.is_dir() and not (shared / STATE_FILE).is_file() and is_locked(lock):
                 time.sleep(WAIT_S)
-        if (trunk / STATE_FILE).is_file():
+        if (shared / STATE_FILE).is_file():
             return shorter
     return None
 
@@ -61,7 +62,7 @@ def count_apart(runs: Sequence[Run]) -> int:
 
     by_fraction = [run for run in runs if run.stage == "pretrain" and not run.spec["train"]["warmup_tokens"]]
     several = [run for group in _group_wsd(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
-    return sum(not run.execution.shorter and not run.execution.leads_on for run in several)
+    return sum(not run.execution.shorter and not run.execution.is_shared for run in several)
 
 
 def _group_wsd(runs: Sequence[Run], decisive: Callable[[dict[str, Any]], dict[str, Any]]) -> list[list[Run]]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PROMPT_LINES, LINE_WIDTH = 5, 110  # as much of a prompt as is shown, from its start and its end
 HEADINGS = ("stage", "run", "parameters", "tokens", "FLOPs", "minutes", "memory")
 FAMILY = re.compile(r"cerebras-gpt-\d")  # models that `forecast-family` knows
-KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "label", "trunk",
-        "trunk_steps")  # fmt: skip
+KEYS = ("threads", "n_parameters", "tokens", "flops_6nd", "flops", "minutes", "memory_bytes", "label", "shares_with",
+        "shared_steps")  # fmt: skip
 
 
 def as_json(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPreview] = ()) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def totals(plan: Plan) -> dict[str, Any]:
     Steps that runs share are counted once; `shared_tokens` and `shared_flops` are what that saves.
     """
     costs = [run.execution for run in plan.runs]
-    going_on = [(run.execution, run.execution.trunk_steps / run.spec["train"]["steps"])
-                for run in plan.runs if run.execution.trunk]  # fmt: skip
+    going_on = [(run.execution, run.execution.shared_steps / run.spec["train"]["steps"])
+                for run in plan.runs if run.execution.shares_with]  # fmt: skip
     shared_tokens = sum(round((cost.tokens or 0) * share) for cost, share in going_on)
     shared_flops = sum((cost.flops or 0) * share for cost, share in going_on)
     return {
@@ -57,7 +57,7 @@ def totals(plan: Plan) -> dict[str, Any]:
         "flops": sum(cost.flops or 0 for cost in costs) - shared_flops,
         "shared_tokens": shared_tokens,
         "shared_flops": shared_flops,
-        "runs_with_trunk": len(going_on),
+        "runs_that_share": len(going_on),
         "wsd_runs_apart": shared_steps.count_apart(plan.runs),
         "minutes": sum(cost.minutes or 0 for cost in costs),
         "memory_bytes": max((cost.memory_bytes or 0 for cost in costs), default=0),
@@ -88,7 +88,7 @@ def as_text(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPrevie
             "fetched, or whose machine's rate is not known"
         )
     lines += [*timed.sources, *(_forecasts(plan) if not total["minutes"] else [])]
-    lines += _trunks(total)
+    lines += _sharing(total)
     lines += _modeled(experiment, plan)
     if plan.not_tuned:
         lines.append(f"not fine-tuned, as the experiment has no `finetune:` block: {', '.join(plan.not_tuned)}; write "
@@ -124,11 +124,11 @@ def _forecasts(plan: Plan) -> list[str]:
     return [f"`{command}` says what a run takes on a modeled machine{family}"] if trained else []
 
 
-def _trunks(total: dict[str, Any]) -> list[str]:
+def _sharing(total: dict[str, Any]) -> list[str]:
     """Lines of what runs of schedule wsd share, or why they do not."""
     lines = []
-    if total["runs_with_trunk"]:
-        lines.append(f"shared: {total['runs_with_trunk']} runs go on from a shorter one, which saves "
+    if total["runs_that_share"]:
+        lines.append(f"shared: {total['runs_that_share']} runs go on from a shorter one, which saves "
                      f"{count(total['shared_tokens'])} tokens and {power(total['shared_flops'])} FLOPs; totals and "
                      "minutes are without these, a run's own tokens and FLOPs with them")  # fmt: skip
     if total["wsd_runs_apart"]:

@@ -13,7 +13,7 @@ from cgpt.spec import LENGTHS, Data, Experiment, Finetune, Model, PerModel, Trai
 
 
 @dataclass(frozen=True)
-class Variant:
+class Setting:
     """One setting: the blocks with a point's values, complete, so that nothing in them is left to a default.
 
     `lengths` names the keys that set the length of training; `cgpt.experiment.contradictions` proves that it is one.
@@ -33,7 +33,7 @@ class Variant:
                      if axis.partition(".")[0] in blocks)  # fmt: skip
 
 
-def variants(experiment: Experiment, model: Model) -> Iterator[Variant]:
+def make_settings(experiment: Experiment, model: Model) -> Iterator[Setting]:
     """The model at each point of `vary`; a point of a finetune axis changes no pretraining."""
     of_model = experiment.per_model.get(model.name, PerModel())
     axes = [[(axis, value) for value in values] for axis, values in experiment.vary.items()]
@@ -50,7 +50,7 @@ def variants(experiment: Experiment, model: Model) -> Iterator[Variant]:
         lengths = tuple(key for key in LENGTHS if getattr(train, key) is not None)
         tuning = replace(experiment.finetune, **changed["finetune"]) if experiment.finetune else None
         seeds = of_model.seeds or experiment.seeds
-        yield Variant(row, data, resolve_length(train, row), tuning, seeds, point, lengths)
+        yield Setting(row, data, resolve_length(train, row), tuning, seeds, point, lengths)
 
 
 def _plain(value: Any) -> str:

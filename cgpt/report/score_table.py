@@ -34,7 +34,7 @@ Flag = tuple[str, str]  # a cell, in words, and what is strange there
 
 
 @dataclass(frozen=True)
-class Setting:
+class SeedResults:
     """Results at one value of an axis, a value per seed that has one; `flags` say what to beware of."""
 
     values: tuple[float, ...]
@@ -117,14 +117,14 @@ def direction(row: Row) -> str:
     return words[row["higher_is_better"]]
 
 
-def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, Setting]:
+def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     """The losses by value of the axis, in the order of the rows' values."""
     settings = {}
     for value in dict.fromkeys(row[AT] for row in rows):
         at = [row for row in rows if row[AT] == value]
         done = [row for row in at if row.get("step") is None]
         values = tuple(row[loss_key] for row in done if row[loss_key] is not None)
-        settings[value] = Setting(values, (), tuple(flags.loss_flags(done)), len(at) - len(done))
+        settings[value] = SeedResults(values, (), tuple(flags.loss_flags(done)), len(at) - len(done))
     return settings
 
 
@@ -135,12 +135,12 @@ def _at_column(rows: list[Row], column: Row) -> list[Row]:
 
 def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) -> dict[Any, Cell]:
     """The cell of each value of the axis; what is strange is added to `flagged`."""
-    settings: dict[Any, Setting] = {}
+    settings: dict[Any, SeedResults] = {}
     for (value,), seeds in grouped(rows, (AT,)).items():
         of_setting = flags.score_flags(seeds)
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
         flagged += [(where + at, flag) for flag in of_setting]
-        settings[value] = Setting(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
+        settings[value] = SeedResults(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
                                   tuple(of_setting), cuts=_cuts(seeds))  # fmt: skip
     if not settings:
         return {}
@@ -155,7 +155,7 @@ def _cuts(seeds: list[Row]) -> str:
 
 
 def _with_best(
-    settings: dict[Any, Setting], scale: Scale, higher_is_better: bool | None
+    settings: dict[Any, SeedResults], scale: Scale, higher_is_better: bool | None
 ) -> tuple[Best | None, dict[Any, Cell]]:
     """A cell for each setting. Where there are several the best is marked, and what cannot be told from it."""
     values = [setting.values for setting in settings.values()]

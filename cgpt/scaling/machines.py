@@ -25,7 +25,7 @@ from cgpt.scaling.statistics import interval
 HARDWARE_COLUMNS = (
     "experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "weights_from", "systems",
     "batch_per_system", "tokens", "validation_loss", "step_s", "tokens_per_s", "utilisation", "energy_j_per_token",
-    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "fits", "extrapolated", "metered_flops",
+    "seconds", "energy_j", "job_overhead_s", "price_usd", "bound_by", "in_memory", "extrapolated", "metered_flops",
     "metered_bytes", "parts_s", "run",
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ def read_machines(path: Path, plan: Plan, series: Mapping[str, Points]) -> dict[
 def _machine(profile: Hardware | None, rows: list[dict[str, str]]) -> Machine:
     assert profile is not None
     rates, unknown = _rates(profile)
-    without = {row["model"]: None for row in rows if not row["tokens_per_s"] or row["fits"] == "false"}
+    without = {row["model"]: None for row in rows if not row["tokens_per_s"] or row["in_memory"] == "false"}
     if without:
         rates, unknown = {}, dict.fromkeys(COSTS, f"no time of a step for {', '.join(without)}")
     tokens, speed, overhead_s = (np.array([float(row[key] or "nan") for row in rows])

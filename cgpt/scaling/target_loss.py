@@ -175,7 +175,7 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
     training = {
         "hardware": name, "n_parameters": flops.n_parameters(model), "n_parameters_ends": _finite(best_sizes)[1:],
         "n_layer": model.n_layer, "d_model": model.d_model, "tokens": _finite(tokens),
-        **{key: runs[0][key] for key in ("batch_tokens", "systems", "fits", "problem", "extrapolated", "timing")},
+        **{key: runs[0][key] for key in ("batch_tokens", "systems", "in_memory", "problem", "extrapolated", "timing")},
         "batch_tokens_ends": [each.get("batch_tokens") for each in runs[1:]],
         "law_extrapolated": law.beyond_runs(asked.loss, model, tokens[0]),
         **{key: [each.get(key) for each in runs] for key in ("hours", "energy_kwh", "price_usd")},

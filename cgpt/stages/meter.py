@@ -74,8 +74,8 @@ def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[
 
 
 def _of_cost(cost: dict[str, Any]) -> dict[str, Any]:
-    same = ("systems", "batch_per_system", "step_s", "parts_s", "utilisation", "energy_j_per_token", "bound_by", "fits",
-            "extrapolated", "job_overhead_s", "price_usd", "tokens_per_s")  # fmt: skip
+    same = ("systems", "batch_per_system", "step_s", "parts_s", "utilisation", "energy_j_per_token", "bound_by",
+            "in_memory", "extrapolated", "job_overhead_s", "price_usd", "tokens_per_s")  # fmt: skip
     seconds = None if cost["days"] is None else cost["days"] * SECONDS_PER_DAY
     energy_j = None if cost["energy_kwh"] is None else cost["energy_kwh"] * JOULES_PER_KWH
     return {key: cost[key] for key in same} | {"seconds": seconds, "energy_j": energy_j}

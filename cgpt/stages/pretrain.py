@@ -38,9 +38,9 @@ def pretrain(job: Job) -> dict[str, Any]:
     """Train the model of `job.spec` and write a checkpoint folder with loss.csv and run.json; return the record.
 
     The state to resume from is kept in `state/<run>` beside the stages' folders, keyed by all that decides the run's
-    bits. A run that `leads_on` also keeps its state at the end of the stable phase there; a longer one, for which it is
-    the `trunk`, goes on from that, to the same bits as from the start. Raises UserError for shards that are not the
-    model's, divergence or a full disk, and KeyboardInterrupt, with the state saved, when a signal asks for an end.
+    bits. A run that `is_shared` also keeps its state at the end of the stable phase there; a longer one, which
+    `shares_with` it, goes on from that, to the same bits as from the start. Raises UserError for shards that are not
+    the model's, divergence or a full disk, and KeyboardInterrupt, with the state saved, when a signal asks for an end.
     """
     run = PretrainRun(job)
     t, n_steps, schedule, log, clock = run.settings, run.n_steps, run.schedule, run.log, run.clock
@@ -67,8 +67,8 @@ def pretrain(job: Job) -> dict[str, Any]:
                 validation_bits_per_byte=bits, lr=lr, grad_norm=grad_norm, **speed(clock, job.hardware),
             )  # fmt: skip
             progress.show(done, n_steps, loss, clock, last=done == n_steps)
-            if run.branch and done == schedule.first_decaying_step:
-                run.branch.save(run.saved())
+            if run.shared_end and done == schedule.first_decaying_step:
+                run.shared_end.save(run.saved())
             if stops or done % job.checkpoint_every_steps == 0:
                 run.state.save(run.saved())
             if stops:
@@ -80,7 +80,7 @@ class PretrainRun:
     """A pretraining run between two steps: its data, its model and how far that is trained, and where this is kept."""
 
     def __init__(self, job: Job):
-        """Where the run begins: at the state that it left, else at its trunk's, else with initial weights."""
+        """The run where it begins: at the state that it left, else at the shorter run's, else with initial weights."""
         self.job, self.config, self.settings = job, Model(**job.spec["model"]), Train(**job.spec["train"])
         assert self.settings.steps is not None, "the plan resolves the number of steps"
         self.n_steps, self.tokens_per_step = self.settings.steps, self.settings.batch_size * self.config.seq_len
@@ -94,14 +94,16 @@ class PretrainRun:
         t = self.settings
         self.trainer = Trainer(model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
         self.state = self._state(job.id, job.spec)
-        self.trunk = self._state(f"{job.trunk}.trunk", without_length(job.spec)) if job.trunk else None
-        self.branch = self._state(f"{job.id}.trunk", without_length(job.spec)) if job.leads_on else None
+        shared = without_length(job.spec)  # decides a state at the end of the stable phase
+        self.shared_start = self._state(f"{job.shares_with}.shared", shared) if job.shares_with else None
+        self.shared_end = self._state(f"{job.id}.shared", shared) if job.is_shared else None
         self.log = LossLog(self.state.folder / "loss.csv")
-        saved = load_first([self.state, *([self.trunk] if self.trunk else [])], self.n_steps, job.id)
+        saved = load_first([self.state, *([self.shared_start] if self.shared_start else [])], self.n_steps, job.id)
         if saved is not None:
             self.trainer.load_state(saved.arrays)
-        if self.branch and self.trainer.n_updates > self.schedule.first_decaying_step and not self.branch.path.exists():
-            self.branch.remove()  # too late to leave it, so that nobody waits for it
+        too_late = self.trainer.n_updates > self.schedule.first_decaying_step
+        if self.shared_end and too_late and not self.shared_end.path.exists():
+            self.shared_end.remove()  # so that nobody waits for it
         self.log.start(saved.log if saved else "")
         self.clock = Clock(saved.clock if saved else None)
         self.metered: dict[str, Any] = {"metered_flops": None, "metered_bytes": None}
@@ -178,8 +180,8 @@ def _finish(run: PretrainRun) -> dict[str, Any]:
     )
     write_record(folder / "run.json", record)
     run.state.remove()
-    if run.trunk:
-        run.trunk.remove()
+    if run.shared_start:
+        run.shared_start.remove()
     return asdict(record)
 
 

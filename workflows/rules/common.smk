@@ -9,7 +9,7 @@ from cgpt.code_hash import code_sha256
 from cgpt.errors import UserError
 from cgpt.experiment import load, rule_values
 from cgpt.experiment.plans import make_plans
-from cgpt.experiment.rule_values import DEVICE_FIGURES, FIGURES, any_of
+from cgpt.experiment.rule_values import HARDWARE_FIGURES, FIGURES, any_of
 from cgpt.files import declarations
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.

@@ -66,7 +66,7 @@ rule plot_vary:
 
 
 # The figures of the machines of an experiment that has modeled ones.
-rule plot_devices:
+rule plot_hardware:
     input:
         records,
         curves,
@@ -89,15 +89,15 @@ rule plot_devices:
             category="{experiment}",
             labels={"shows": "rooflines of the modeled machines"},
         ),
-        png=expand("results/{{experiment}}/figures/{figure}.png", figure=DEVICE_FIGURES),
+        png=expand("results/{{experiment}}/figures/{figure}.png", figure=HARDWARE_FIGURES),
     log:
-        "results/runs/logs/plot_devices/{experiment}.log",
+        "results/runs/logs/plot_hardware/{experiment}.log",
     benchmark:
-        "results/runs/benchmarks/plot_devices/{experiment}.tsv"
+        "results/runs/benchmarks/plot_hardware/{experiment}.tsv"
     wildcard_constraints:
         experiment=any_of(WITH_MODELED),
     params:
         spec=question_and_runs,
-        code=code_sha256("report.machines.figures.plot_devices"),
+        code=code_sha256("report.machines.figures.plot_hardware"),
     shell:
-        "python -m cgpt plot-devices {wildcards.experiment} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt plot-hardware {wildcards.experiment} 2>&1 | tee -i {log} >&2"

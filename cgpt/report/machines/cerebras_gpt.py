@@ -23,7 +23,7 @@ def as_page(rows: list[Row]) -> Page:
     header: list[str | Cell] = [
         "model", "hardware", Cell("batch", "sequences"), Cell("step time", "s"), "tokens per second",
         Cell("utilisation", "% of the dense peak"), Cell("energy per token", "J"), Cell("time to train", "days"),
-        Cell("energy to train", "MWh"), "bound by", "fits",
+        Cell("energy to train", "MWh"), "bound by", "in memory",
     ]  # fmt: skip
     facts = [
         ("~", "computed by a model of the hardware; nothing here was run or measured"),
@@ -50,5 +50,5 @@ def _cells(row: Row) -> list[str | Cell]:
         amount_cell(row["utilisation"], 100), amount_cell(row["energy_j_per_token"]),
         amount_cell(row["seconds"], 1 / SECONDS_PER_DAY), amount_cell(row["energy_j"], 1 / JOULES_PER_KWH / 1000),
         (row["bound_by"] or "").replace("_", " "),
-        {True: "yes", False: "no", None: ""}[row["fits"]],
+        {True: "yes", False: "no", None: ""}[row["in_memory"]],
     ]  # fmt: skip

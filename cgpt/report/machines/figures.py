@@ -41,7 +41,7 @@ WHOLE = "measured as a whole"
 LEAST_SHARE = 0.005  # of a step; a smaller part cannot be seen
 
 
-def plot_devices(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
+def plot_hardware(experiment: Experiment, plan: Plan, results: Path, partial: bool = False) -> Path:
     """Write figures/time_to_loss, step_time and roofline, each as .svg and .png; return the experiment's folder.
     `partial`: of the records that are there. Raises UserError."""
     rows = collect(experiment, plan, results, partial)

@@ -78,7 +78,7 @@ def _scores(scores: list[Row], task: str) -> tuple[str, dict[str, str]] | None:
 
 def _machine(row: Row) -> Cell:
     notes = [f"{row['systems']} systems"] if row["systems"] and row["systems"] > 1 else []
-    notes += ["does not fit"] if row["fits"] is False else []
+    notes += ["does not fit in memory"] if row["in_memory"] is False else []
     return Cell(row["hardware"], ", ".join([*notes, "extrapolated"] if row["extrapolated"] else notes))
 
 

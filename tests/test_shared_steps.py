@@ -31,10 +31,10 @@ def runs(tmp_path, monkeypatch) -> list[Run]:
 
 
 def usable(run: Run) -> str | None:
-    return shared_steps.wait_for_trunk(run, Path("state"), Path("locks"))
+    return shared_steps.wait_for_shared_steps(run, Path("state"), Path("locks"))
 
 
-def leave(run: Run, kind: str = ".trunk") -> None:
+def leave(run: Run, kind: str = ".shared") -> None:
     """Leave a state as a run keeps it for itself, or for longer ones."""
     folder = Path("state") / f"{run.id}{kind}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def test_a_run_under_way_is_waited_for_until_it_has_left_the_shared_steps(runs, 
     holder = start(HOLDER, Path("locks").absolute() / runs[0].id)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     assert usable(runs[1]) is None  # it was told of no longer run, so it leaves nothing
-    (Path("state") / f"{runs[0].id}.trunk").mkdir(parents=True)
+    (Path("state") / f"{runs[0].id}.shared").mkdir(parents=True)
     later = threading.Timer(0.7, leave, [runs[0]])
     later.start()
     began = time.monotonic()
@@ -74,7 +74,7 @@ def test_a_run_under_way_is_waited_for_until_it_has_left_the_shared_steps(runs, 
 def test_a_run_that_dies_while_it_is_waited_for_holds_nobody_up(runs):
     holder = start(HOLDER, Path("locks").absolute() / runs[0].id)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    (Path("state") / f"{runs[0].id}.trunk").mkdir(parents=True)
+    (Path("state") / f"{runs[0].id}.shared").mkdir(parents=True)
     threading.Timer(0.5, holder.send_signal, [signal.SIGKILL]).start()
     assert usable(runs[1]) is None
     holder.communicate()
@@ -83,7 +83,7 @@ def test_a_run_that_dies_while_it_is_waited_for_holds_nobody_up(runs):
 def test_a_run_that_is_past_the_shared_steps_is_not_waited_for(runs):
     holder = start(HOLDER, Path("locks").absolute() / runs[0].id)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    folder = Path("state") / f"{runs[0].id}.trunk"
+    folder = Path("state") / f"{runs[0].id}.shared"
     folder.mkdir(parents=True)
     threading.Timer(0.5, folder.rmdir).start()
     assert usable(runs[1]) is None
