@@ -87,5 +87,5 @@ def test_a_best_rate_at_the_grids_end_has_no_part_in_the_power_and_two_others_gi
 
 def test_runs_of_two_lengths_are_not_taken_for_seeds_of_one_rate():
     points = rate_points(lambda width: 0.02)
-    doubled = replace(points, cells=np.arange(len(points.loss)))
+    doubled = replace(points, setting_of=np.arange(len(points.loss)))
     assert "differ in more than their seed" in learning_rate.study(doubled)["problem"]

@@ -75,7 +75,7 @@ def test_an_experiments_law_its_files_and_its_figure_come_from_runs_csv(root, ca
     fits = json.loads(capsys.readouterr().out)
     assert fits == json.loads((root / "results/quickstart/fits.json").read_text())
     study = fits["series"][""]
-    assert (study["n_runs"], study["n_cells"]) == (12, 6)
+    assert (study["n_runs"], study["n_settings"]) == (12, 6)
     fits = {(each["form"], each["flops"], each["unit"]): each for each in study["compute"]}
     assert {convention for _, convention, _ in fits} == set(CONVENTIONS)
     nats, bits = (fits["offset", "palm", unit] for unit in ("nats_per_token", "bits_per_byte"))
@@ -110,7 +110,7 @@ def test_flops_are_counted_by_every_convention_from_the_runs_shape(root):
     assert points.flops["palm"][-1] == pytest.approx((6 * n + 12 * layers * length * width) * points.tokens[-1])
     cerebras = 72 * layers * width**2 + 24 * layers * length * width + 10 * vocabulary * width
     assert points.flops["cerebras"][-1] == pytest.approx(cerebras * points.tokens[-1])
-    assert points.cells.tolist() == [cell for cell in range(6) for _ in range(2)]
+    assert points.setting_of.tolist() == [cell for cell in range(6) for _ in range(2)]
 
 
 def test_a_law_is_of_each_sizes_best_learning_rate_and_says_of_how_many(root):
@@ -126,7 +126,7 @@ def test_a_law_is_of_each_sizes_best_learning_rate_and_says_of_how_many(root):
     write_csv(path, RUN_COLUMNS, rows)
     assert main(["fit", "quickstart"]) == 0
     ((name, study),) = json.loads((root / "results/quickstart/fits.json").read_text())["series"].items()
-    assert (name, study["n_runs"], study["n_cells"], study["n_cells_tried"]) == ("", 12, 6, 12)
+    assert (name, study["n_runs"], study["n_settings"], study["n_settings_tried"]) == ("", 12, 6, 12)
     assert study["best_by"] == ["train.lr"]
     (law,) = (fit for fit in study["compute"] if "draws" in fit and fit["form"] == "offset")
     assert law["constants"]["alpha"]["value"] == pytest.approx(LAW[1], rel=0.02)

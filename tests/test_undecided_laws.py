@@ -74,7 +74,9 @@ def test_lengths_that_only_whole_batches_make_unequal_are_one_length_of_which_th
     points = in_batches([3, 7, 13], [10_000, 11_000, 40_000])
     assert len(set(points.tokens)) == 9
     best = points.best_of_each_size()
-    assert best.n_cells == 6 and set(best.batch_tokens) == {7 * 16} and points.competing_axes() == ["train.batch_size"]
+    assert (
+        best.n_settings == 6 and set(best.batch_tokens) == {7 * 16} and points.competing_axes() == ["train.batch_size"]
+    )
     assert points.rates_at_an_end() == (0, 0)
 
 

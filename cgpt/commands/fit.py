@@ -62,7 +62,7 @@ def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
                for name, points in series.items()}  # fmt: skip
     figures = {"law": partial(figure.law_figure, series, studies)}
     if "hardware" in experiment.fit:
-        losses = losses_to_reach([points.cell_means(points.loss) for points in series.values()])
+        losses = losses_to_reach([points.setting_means(points.loss) for points in series.values()])
         for each in studies.values():
             each["cheapest"] = [way for loss in losses for way in ways_to(loss, each["hardware"])]
         figures["hardware_law"] = partial(machines_figure.hardware_law_figure, series, machines, studies)

@@ -99,16 +99,16 @@ def undecided(form: str, law: np.ndarray, cost: np.ndarray, loss: np.ndarray) ->
 FITTERS: dict[str, Callable[..., np.ndarray]] = {"offset": fit_offset, "power": fit_power}
 
 
-def held_out_errors(form: str, cost: np.ndarray, loss: np.ndarray, cells: np.ndarray) -> list[tuple[int, float]]:
-    """For each cell that enough smaller ones precede: the cell, and (predicted - observed) / observed.
+def held_out_errors(form: str, cost: np.ndarray, loss: np.ndarray, setting_of: np.ndarray) -> list[tuple[int, float]]:
+    """For each setting that enough cheaper ones precede: its number, and (predicted - observed) / observed.
 
-    The law is fitted to the cells that cost less alone; the observed loss is the mean over the cell's seeds.
+    The law is fitted to the settings that cost less alone; the observed loss is the mean over the setting's seeds.
     """
-    order = sorted(set(cells), key=lambda cell: cost[cells == cell].mean())
+    order = sorted(set(setting_of), key=lambda number: cost[setting_of == number].mean())
     errors = []
     for n in range(N_FREE[form], len(order)):
-        held_out = cells == order[n]
-        before = np.isin(cells, order[:n]) & (SAME * cost < cost[held_out].mean())
+        held_out = setting_of == order[n]
+        before = np.isin(setting_of, order[:n]) & (SAME * cost < cost[held_out].mean())
         if not before.any() or n_different(cost[before]) < N_FREE[form]:
             continue
         law = FITTERS[form](cost[before], loss[before])

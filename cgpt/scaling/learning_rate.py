@@ -28,7 +28,7 @@ def study(points: Points) -> dict[str, Any]:
     if points.lr is None or points.d_model is None or len(set(points.lr)) < LEAST_RATES:
         return {"problem": f"fewer than {LEAST_RATES} learning rates; write e.g. `vary: {{train.lr: [...]}}`"}
     widths = sorted(set(points.d_model.tolist()))
-    if points.n_cells > len(set(zip(points.d_model.tolist(), points.lr.tolist()))):
+    if points.n_settings > len(set(zip(points.d_model.tolist(), points.lr.tolist()))):
         return {"problem": "runs of one width and rate differ in more than their seed, in tokens or another key; ask "
                            "for it of one length, in an experiment of its own"}  # fmt: skip
     curves = [_curve(points, width) for width in widths]

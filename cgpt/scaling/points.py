@@ -33,14 +33,14 @@ ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "t
 class Points:
     """Trained models, one entry each; arrays are (n,).
 
-    `cells` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds the
-    training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are unknown.
-    `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an experiment; what
+    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds
+    the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are
+    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an experiment; what
     is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 
     models: tuple[str, ...]
-    cells: np.ndarray
+    setting_of: np.ndarray
     n_parameters: np.ndarray
     n_parameters_non_embedding: np.ndarray | None
     tokens: np.ndarray
@@ -58,39 +58,39 @@ class Points:
     batch_tokens: np.ndarray | None = None
 
     @property
-    def n_cells(self) -> int:
+    def n_settings(self) -> int:
         """Number of different settings."""
-        return len(set(self.cells.tolist()))
+        return len(set(self.setting_of.tolist()))
 
-    def cell_means(self, values: np.ndarray) -> np.ndarray:
-        """Mean of `values` (n,) over the seeds of each cell, (n_cells,)."""
-        return np.bincount(self.cells, values) / np.bincount(self.cells)
+    def setting_means(self, values: np.ndarray) -> np.ndarray:
+        """Mean of `values` (n,) over the seeds of each setting, (n_settings,)."""
+        return np.bincount(self.setting_of, values) / np.bincount(self.setting_of)
 
-    def model_of(self, cell: int) -> str:
-        """The model's name in a cell."""
-        return self.models[int(np.argmax(self.cells == cell))]
+    def model_of(self, number: int) -> str:
+        """Name of the model of a setting."""
+        return self.models[int(np.argmax(self.setting_of == number))]
 
     def seeds_apart(self) -> list[tuple[str, float]]:
         """Model and loss of each run that lies apart from the other seeds of its setting (`seeds.apart`)."""
-        runs = [np.flatnonzero(self.cells == cell) for cell in range(self.n_cells)]
-        strange = [of_cell[n] for of_cell in runs for n in apart(self.loss[of_cell].tolist())]
+        runs = [np.flatnonzero(self.setting_of == number) for number in range(self.n_settings)]
+        strange = [of_setting[n] for of_setting in runs for n in apart(self.loss[of_setting].tolist())]
         return [(self.models[run], float(self.loss[run])) for run in strange]
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
-        first = [int(np.argmax(self.cells == cell)) for cell in range(self.n_cells)]
+        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
 
         def mean(values: np.ndarray | None) -> np.ndarray | None:
-            return None if values is None else self.cell_means(values)
+            return None if values is None else self.setting_means(values)
 
         def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[run] for run in first) if values else ()
 
         return replace(
-            self, models=of_first(self.models), cells=np.arange(self.n_cells), loss=self.cell_means(self.loss),
-            n_parameters=self.n_parameters[first], tokens=self.tokens[first],
+            self, models=of_first(self.models), setting_of=np.arange(self.n_settings),
+            loss=self.setting_means(self.loss), n_parameters=self.n_parameters[first], tokens=self.tokens[first],
             n_parameters_non_embedding=mean(self.n_parameters_non_embedding),
-            flops={name: self.cell_means(values) for name, values in self.flops.items()},
+            flops={name: self.setting_means(values) for name, values in self.flops.items()},
             bits_per_byte=mean(self.bits_per_byte), d_model=mean(self.d_model), lr=mean(self.lr),
             runs=of_first(self.runs), settings=of_first(self.settings), shapes=of_first(self.shapes),
             batch_tokens=mean(self.batch_tokens),
@@ -99,14 +99,15 @@ class Points:
     def best_of_each_size(self) -> Points:
         """The runs of the setting with the least mean loss, of those that share size and length, as of a sweep of
         rates: a law is of the best that a size and a length can do, not of what was tried on the way."""
-        mean = self.cell_means(self.loss)
-        best = [min(cells, key=lambda cell: mean[cell]) for cells in self._sweeps()]
-        return self if len(best) == self.n_cells else self._of(np.isin(self.cells, best))
+        mean = self.setting_means(self.loss)
+        best = [min(numbers, key=lambda number: mean[number]) for numbers in self._sweeps()]
+        return self if len(best) == self.n_settings else self._of(np.isin(self.setting_of, best))
 
     def competing_axes(self) -> list[str]:
         """The keys in which settings of one size and length differ, such as `train.lr`."""
-        words = dict(zip(self.cells.tolist(), self.settings))
-        competing = [[set(words[cell].split(", ")) for cell in cells] for cells in self._sweeps()] if words else []
+        words = dict(zip(self.setting_of.tolist(), self.settings))
+        sweeps = self._sweeps() if words else []
+        competing = [[set(words[number].split(", ")) for number in numbers] for numbers in sweeps]
         differing = [set().union(*settings) - settings[0].intersection(*settings) for settings in competing]
         axes = {part.split("=")[0] for parts in differing for part in parts if part}
         return sorted(axes - {"train.tokens"})  # of one length in batches of several sizes
@@ -116,27 +117,27 @@ class Points:
         better one may lie, and at how many several were tried."""
         if self.lr is None:
             return 0, 0
-        mean, lr = self.cell_means(self.loss), self.cell_means(self.lr)
-        swept = [cells for cells in self._sweeps() if np.ptp(lr[cells]) > 0]
-        best = [lr[min(cells, key=lambda cell: mean[cell])] for cells in swept]
-        return sum(rate in (lr[cells].min(), lr[cells].max()) for rate, cells in zip(best, swept)), len(swept)
+        mean, lr = self.setting_means(self.loss), self.setting_means(self.lr)
+        swept = [numbers for numbers in self._sweeps() if np.ptp(lr[numbers]) > 0]
+        best = [lr[min(numbers, key=lambda number: mean[number])] for numbers in swept]
+        return sum(rate in (lr[numbers].min(), lr[numbers].max()) for rate, numbers in zip(best, swept)), len(swept)
 
     def _sweeps(self) -> list[list[int]]:
-        """The cells of each size and length. A length is rounded up to whole batches, so that one of T tokens in
-        batches of B was asked for as more than T - B: those that could be the same are, in batches of any size."""
-        first = [int(np.argmax(self.cells == cell)) for cell in range(self.n_cells)]
+        """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one of T
+        tokens in batches of B was asked for as more than T - B: those that could be the same are, in batches of any size."""
+        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
         tokens = self.tokens[first]
         least = tokens - (0 if self.batch_tokens is None else self.batch_tokens[first])
         sweeps: list[list[int]] = []
-        for cell in np.lexsort((tokens, self.n_parameters[first])).tolist():
-            start = sweeps[-1][0] if sweeps else cell
-            same = self.n_parameters[first[cell]] == self.n_parameters[first[start]] and (
-                tokens[cell] == tokens[start] or least[cell] < tokens[start])  # fmt: skip
+        for number in np.lexsort((tokens, self.n_parameters[first])).tolist():
+            start = sweeps[-1][0] if sweeps else number
+            same = self.n_parameters[first[number]] == self.n_parameters[first[start]] and (
+                tokens[number] == tokens[start] or least[number] < tokens[start])  # fmt: skip
             if sweeps and same:
-                sweeps[-1].append(cell)
+                sweeps[-1].append(number)
             else:
-                sweeps.append([cell])
-        return [sorted(cells) for cells in sweeps]
+                sweeps.append([number])
+        return [sorted(numbers) for numbers in sweeps]
 
     def _of(self, kept: np.ndarray) -> Points:
         """The runs (n,) that are kept, their settings numbered anew."""
@@ -147,7 +148,7 @@ class Points:
             return values[kept] if isinstance(values, np.ndarray) else values
 
         parts = {f.name: select(getattr(self, f.name)) for f in fields(self)}
-        parts |= {"cells": np.unique(self.cells[kept], return_inverse=True)[1],
+        parts |= {"setting_of": np.unique(self.setting_of[kept], return_inverse=True)[1],
                   "flops": {name: values[kept] for name, values in self.flops.items()}}  # fmt: skip
         return Points(**parts)
 
@@ -219,7 +220,7 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
     bytes_known = all(row["validation_bits_per_byte"] for row in rows)
     return Points(
         models=tuple(row["model"] for row in rows),
-        cells=np.array([numbers[key] for key in keys]),
+        setting_of=np.array([numbers[key] for key in keys]),
         n_parameters=np.array([float(row["n_parameters"]) for row in rows]),
         n_parameters_non_embedding=np.array([float(row["n_parameters_non_embedding"]) for row in rows]),
         tokens=tokens,

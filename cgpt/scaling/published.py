@@ -46,7 +46,7 @@ def family_points(rows: list[Row], variant: str = "SP") -> Points:
                      for name in flops.CONVENTIONS}  # fmt: skip
     return Points(
         models=tuple(row["model"] for row in family),
-        cells=np.arange(len(family)),
+        setting_of=np.arange(len(family)),
         n_parameters=np.array([float(flops.n_parameters(model)) for model in shapes]),
         n_parameters_non_embedding=np.array([float(flops.n_parameters_non_embedding(model)) for model in shapes]),
         tokens=tokens,
@@ -63,8 +63,8 @@ def chinchilla_points(rows: list[Row]) -> Points:
     kept = sorted(rows, key=lambda row: float(row["loss"]))[:-N_OUTLIERS]
     n, compute, loss = (np.array([float(row[key]) for row in kept]) for key in ("n_parameters", "flops", "loss"))
     return Points(
-        models=("Chinchilla",) * len(kept), cells=np.arange(len(kept)), n_parameters=n, n_parameters_non_embedding=None,
-        tokens=compute / 6 / n, flops={"6nd": compute}, loss=loss, bits_per_byte=None,
+        models=("Chinchilla",) * len(kept), setting_of=np.arange(len(kept)), n_parameters=n,
+        n_parameters_non_embedding=None, tokens=compute / 6 / n, flops={"6nd": compute}, loss=loss, bits_per_byte=None,
     )  # fmt: skip
 
 

@@ -74,19 +74,20 @@ def constant(value: float | np.ndarray, draws: np.ndarray) -> dict[str, Any]:
     return {"value": float(value), "ends": interval(draws)}
 
 
-def lack_of_fit(values: np.ndarray, fitted: np.ndarray, cells: np.ndarray, n_free: int) -> dict[str, float] | None:
+def lack_of_fit(values: np.ndarray, fitted: np.ndarray, setting_of: np.ndarray, n_free: int) -> dict[str, float] | None:
     """F test of whether runs follow a law: of the law's misses against the differences between seeds.
 
     F of `values` (n,) against a fit of `n_free` constants, and the chance of one as large were the law true.
 
-    `cells` (n,) numbers the settings; runs of one differ in nothing but their seed. None where no setting has several
-    seeds or the constants use up all settings. Draper and Smith, Applied Regression Analysis, 3rd ed., section 2.1.
+    `setting_of` (n,) numbers the settings; runs of one differ in nothing but their seed. None where no setting has
+    several seeds or the constants use up all settings. Draper and Smith, Applied Regression Analysis, 3rd ed.,
+    section 2.1.
     """
-    n_cells = len(set(cells.tolist()))
-    pure_freedom, lack_freedom = len(values) - n_cells, n_cells - n_free
+    n_settings = len(set(setting_of.tolist()))
+    pure_freedom, lack_freedom = len(values) - n_settings, n_settings - n_free
     if pure_freedom < 1 or lack_freedom < 1:
         return None
-    means = np.bincount(cells, values)[cells] / np.bincount(cells)[cells]
+    means = np.bincount(setting_of, values)[setting_of] / np.bincount(setting_of)[setting_of]
     pure = float(np.sum((values - means) ** 2))
     lack = float(np.sum((values - fitted) ** 2)) - pure
     if pure == 0:

@@ -46,9 +46,9 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", ma
     }
     return {
         "n_runs": len(points.loss),
-        "n_cells": points.n_cells,
+        "n_settings": points.n_settings,
         "n_runs_tried": len(tried.loss),
-        "n_cells_tried": tried.n_cells,
+        "n_settings_tried": tried.n_settings,
         "best_by": tried.competing_axes(),
         "n_left_out": tried.n_left_out,
         "seeds_apart": points.seeds_apart(),
@@ -62,7 +62,7 @@ def study(points: Points, asked: tuple[str, ...] = (), primary: str = "palm", ma
         "batch_tokens": None if points.batch_tokens is None else float(np.median(points.batch_tokens)),
         "shapes": _shapes(points),
         "primary_flops": primary,
-        **({"rates_at_an_end": list(tried.rates_at_an_end())} if points.n_cells < tried.n_cells else {}),
+        **({"rates_at_an_end": list(tried.rates_at_an_end())} if points.n_settings < tried.n_settings else {}),
         **{name: makers[name]() for name in asked or LAWS},
     }
 
@@ -90,7 +90,7 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
         if "problem" not in fit:
             fitted = cost_law.loss_at(cost_law.FITTERS[form](cost, loss), cost)  # every run once, as the F test has it
             seen, predicted = (loss, fitted) if form == "offset" else (np.log(loss), np.log(fitted))
-            fit["lack_of_fit"] = lack_of_fit(seen, predicted, points.cells, cost_law.N_FREE[form])
+            fit["lack_of_fit"] = lack_of_fit(seen, predicted, points.setting_of, cost_law.N_FREE[form])
         fits.append({"form": form, "flops": convention, "unit": unit} | fit)
     return fits
 
@@ -116,7 +116,7 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
     n_free = cost_law.N_FREE[form]
     if isoflop.budgets(points):
         return {"problem": "several sizes share each budget, and L(C) is of the best one; ask for isoflop"}
-    settings, cost, loss = points.by_setting(), points.cell_means(cost), points.cell_means(loss)
+    settings, cost, loss = points.by_setting(), points.setting_means(cost), points.setting_means(loss)
     n_costs = n_different(cost)
     if n_costs <= n_free:
         return {"problem": f"settings at {n_costs} different costs cannot decide {n_free} constants and how far off "
@@ -136,8 +136,8 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
         "constants": {key: constant(law[i], draws[:, i])
                       for i, key in enumerate(cost_law.constants_in(unit)[:n_free])},
         "residual_sd": sd,
-        "held_out": [_held_out(settings, (name, cost), cell, error)
-                     for cell, error in cost_law.held_out_errors(form, cost, loss, settings.cells)],
+        "held_out": [_held_out(settings, (name, cost), number, error)
+                     for number, error in cost_law.held_out_errors(form, cost, loss, settings.setting_of)],
     }  # fmt: skip
     if form == "offset":
         fit["correlation_alpha_e"] = correlation(draws[:, 1], draws[:, 2])
@@ -204,15 +204,18 @@ def _undecided(n: np.ndarray, tokens: np.ndarray) -> str | None:
 def _parametric_held_out(n: np.ndarray, points: Points) -> list[dict[str, Any]]:
     """Error at the largest model's runs, the largest compute of them last, of a fit to all smaller models."""
     largest = n > SAME_SIZE * n.max()
-    if len(set(points.cells[~largest])) < len(parametric_law.CONSTANTS) + 1:
+    if len(set(points.setting_of[~largest])) < len(parametric_law.CONSTANTS) + 1:
         return []
     law: ParametricLaw = parametric_law.fit(n[~largest], points.tokens[~largest], points.loss[~largest])
     errors = law.loss_at(n, points.tokens) / points.loss - 1
     flops = 6 * n * points.tokens
-    held = sorted(set(points.cells[largest]), key=lambda cell: flops[points.cells == cell].mean())
-    return [_held_out(points, ("flops", flops), cell, float(errors[points.cells == cell].mean())) for cell in held]
+    held = sorted(set(points.setting_of[largest]), key=lambda number: flops[points.setting_of == number].mean())
+    return [
+        _held_out(points, ("flops", flops), number, float(errors[points.setting_of == number].mean()))
+        for number in held
+    ]
 
 
-def _held_out(points: Points, cost: tuple[str, np.ndarray], cell: int, error: float) -> dict[str, Any]:
+def _held_out(points: Points, cost: tuple[str, np.ndarray], number: int, error: float) -> dict[str, Any]:
     name, values = cost
-    return {"model": points.model_of(cell), name: float(values[points.cells == cell].mean()), "error": error}
+    return {"model": points.model_of(number), name: float(values[points.setting_of == number].mean()), "error": error}

@@ -96,7 +96,7 @@ def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) 
             axes.plot(x, fitted, color=colour, linewidth=0.9)
             axes.annotate(short(size), (x[-1], fitted[-1]), xytext=(3, -3), textcoords="offset points", fontsize=7)
         axes.plot([], [], color=colour, marker=MARKERS[n],
-                  label=", ".join(filter(None, (name, f"n={_counts(np.bincount(points.cells))}"))))  # fmt: skip
+                  label=", ".join(filter(None, (name, f"n={_counts(np.bincount(points.setting_of))}"))))  # fmt: skip
         _points(axes, points, points.tokens, n, labelled=False)
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
@@ -198,8 +198,8 @@ def draw_settings(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str,
                   label: Callable[[Points, np.ndarray], str] | None, **text: Any) -> None:  # fmt: skip
     """Draw the mean loss of each setting against its mean of `at` (n,), with the standard deviation over seeds as the
     bar; beside it what `label` says of its runs (n,) and their number."""
-    for cell in range(points.n_cells):
-        runs = points.cells == cell
+    for number in range(points.n_settings):
+        runs = points.setting_of == number
         x, y = at[runs].mean(), points.loss[runs].mean()
         sd = float(points.loss[runs].std(ddof=1)) if runs.sum() > 1 else None
         axes.errorbar(x, y, yerr=sd, capsize=2, **{**look, "linestyle": ""})

@@ -56,9 +56,9 @@ def _plain(value: Any, key: str = "") -> Any:
 def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     of = f" of {series}" if series else ""
     left_out = f"; {study['n_left_out']} runs without a finite loss left out" if study["n_left_out"] else ""
-    counted = f"{study['n_runs']} runs, {study['n_cells']} settings"
+    counted = f"{study['n_runs']} runs, {study['n_settings']} settings"
     if study["best_by"]:
-        counted += f", of each size the best of {study['n_cells_tried']} by {', '.join(study['best_by'])}"
+        counted += f", of each size the best of {study['n_settings_tried']} by {', '.join(study['best_by'])}"
     n_at_an_end, n_swept = study.get("rates_at_an_end", (0, 0))
     if n_at_an_end:
         counted += f"; at {n_at_an_end} of {n_swept} the best learning rate is the last one tried on its side"
@@ -80,7 +80,7 @@ def _tables(series: str, study: Mapping[str, Any]) -> Iterator[Table]:
     if study.get("cheapest"):
         yield _cheapest_table(f"The cheapest way to a loss{of}", study["cheapest"])
     if "learning_rate" in study:
-        tried = f"{study['n_runs_tried']} runs, {study['n_cells_tried']} settings{left_out}"
+        tried = f"{study['n_runs_tried']} runs, {study['n_settings_tried']} settings{left_out}"
         yield _learning_rate_table(f"Best learning rate of each width{of} ({tried})", study["learning_rate"])
 
 

@@ -75,6 +75,6 @@ def _bits_per_nat(points: Points) -> float:
 
 def _name_models(axes: Axes, points: Points, flops: np.ndarray, scale: float) -> None:
     """Each setting's model below and left of its mean."""
-    for cell, (x, y) in enumerate(zip(points.cell_means(flops), scale * points.cell_means(points.loss))):
-        axes.annotate(points.model_of(cell).removeprefix("Cerebras-GPT-"), (x, y), xytext=(-4, -9), fontsize=7,
+    for number, (x, y) in enumerate(zip(points.setting_means(flops), scale * points.setting_means(points.loss))):
+        axes.annotate(points.model_of(number).removeprefix("Cerebras-GPT-"), (x, y), xytext=(-4, -9), fontsize=7,
                       textcoords="offset points", ha="right")  # fmt: skip
