@@ -14,7 +14,7 @@ typedef struct {
   int64_t size;
   Scales scales;
 } Chunk;
-typedef struct { Chunk *chunks; double *squares; Hyper hyper; float clip_scale; } Update;
+typedef struct { Chunk *chunks; double *squares; const Hyper *hyper; float clip_scale; } Update;
 
 // The sum of a chunk's squared gradients.
 static void square_item(int64_t i, int, const void *arg) {
@@ -29,14 +29,14 @@ static void square_item(int64_t i, int, const void *arg) {
 static void adamw_item(int64_t i, int, const void *arg) {
   const Update *s = arg;
   const Chunk *c = s->chunks + i;
-  const Hyper h = s->hyper;
-  float lr = h.lr * c->scales.lr_scale, shrink = 1.0f - lr * c->scales.weight_decay;
+  const Hyper *h = s->hyper;  // not copied: the compiler would divide by reciprocals beyond the last whole vector too
+  float lr = h->lr * c->scales.lr_scale, shrink = 1.0f - lr * c->scales.weight_decay;
   float *restrict p = c->p, *restrict m = c->m, *restrict v = c->v;
   for (int64_t j = 0; j < c->size; j++) {
     float g = c->g[j] * s->clip_scale;
-    m[j] = h.beta1 * m[j] + (1.0f - h.beta1) * g;
-    v[j] = h.beta2 * v[j] + (1.0f - h.beta2) * g * g;
-    p[j] = p[j] * shrink - lr * (m[j] / h.correction1) / (sqrtf(v[j] / h.correction2) + h.epsilon);
+    m[j] = h->beta1 * m[j] + (1.0f - h->beta1) * g;
+    v[j] = h->beta2 * v[j] + (1.0f - h->beta2) * g * g;
+    p[j] = p[j] * shrink - lr * (m[j] / h->correction1) / (sqrtf(v[j] / h->correction2) + h->epsilon);
   }
 }
 
@@ -49,7 +49,7 @@ void adamw(const void *arg) {
   float *norm = call->bufs[0], *const *p = call->bufs + 1, *const *m = p + n, *const *v = m + n, *const *g = v + n;
   for (int64_t i = 0; i < n; i++) n_chunks += div_up(d->sizes[i], CHUNK);
   Chunk *chunks = allocate(n_chunks, sizeof(Chunk)), *next = chunks;
-  Update s = {.chunks = chunks, .squares = allocate(n_chunks, sizeof(double)), .hyper = *(const Hyper *)g[n],
+  Update s = {.chunks = chunks, .squares = allocate(n_chunks, sizeof(double)), .hyper = (const Hyper *)g[n],
               .clip_scale = 1.0f};
   if (out_of_memory) {
     free(chunks), free(s.squares);
@@ -63,7 +63,7 @@ void adamw(const void *arg) {
   double total = 0.0;
   for (int64_t i = 0; i < n_chunks; i++) total += s.squares[i];
   *norm = (float)sqrt(total);
-  if (s.hyper.clip > 0.0f && *norm > s.hyper.clip) s.clip_scale = s.hyper.clip / (*norm + 1e-6f);
+  if (s.hyper->clip > 0.0f && *norm > s.hyper->clip) s.clip_scale = s.hyper->clip / (*norm + 1e-6f);
   parallel(n_chunks, adamw_item, &s);
   free(chunks), free(s.squares);
 }
