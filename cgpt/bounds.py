@@ -45,13 +45,14 @@ class Range:
 
 @dataclass(frozen=True)
 class Positive:
-    """Numbers above 0, up to `most`."""
+    """Numbers above 0, up to `most`; `why` says what they are needed for."""
 
     most: float = math.inf
+    why: str = ""
 
     def wrong(self, number: float) -> str | None:
         if not number > 0:
-            return f"must be greater than 0, not {number}; write a positive number"
+            return f"must be greater than 0{self.why}, not {number}; write a positive number"
         return _greater(number, self.most)
 
 

@@ -128,7 +128,7 @@ class Data:
     corpus: Names
     tokenizer: Annotated[str, Choice("bpe", "gpt2")] = "bpe"  # trained on the corpus, or the published vocabulary
     vocab_size: Annotated[int, Range(SMALLEST_VOCABULARY, 10**7, " (256 bytes and the end of text)")] = 4096
-    validation_fraction: Annotated[float, Positive(), Fraction()] = 0.02
+    validation_fraction: Annotated[float, Positive(why=" (validation loss needs text)"), Fraction()] = 0.02
 
 
 @dataclass(frozen=True)

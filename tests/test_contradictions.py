@@ -29,7 +29,8 @@ def problems(root: Path) -> list[str]:
 
 AT_A_POINT = [
     ("{data.vocab_size: [100]}", "7: vary.data.vocab_size.0: must be at least 257 (256 bytes and the end of text)"),
-    ("{data.validation_fraction: [0.0]}", "7: vary.data.validation_fraction.0: must be greater than 0, not 0.0"),
+    ("{data.validation_fraction: [0.0]}", "7: vary.data.validation_fraction.0: must be greater than 0 (validation "
+     "loss needs text), not 0.0"),
     ("{data.corpus: [[]]}", "7: vary.data.corpus.0: is empty; name at least one"),
     ("{data.corpus: [[world, world]]}", "7: vary.data.corpus.0: names world twice"),
     ("{data.tokenizer: [gpt2]}", "7: vary.data.tokenizer: tokenizer gpt2 has a fixed vocabulary, not 512; write"),

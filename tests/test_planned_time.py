@@ -101,13 +101,30 @@ def test_the_first_finished_run_of_this_machine_gives_its_rate(root, capsys):
     assert answer["minutes_left"] < answer["totals"]["minutes"] and answer["finished"] == 1
 
 
+RATE_OF = """{{"start_s": {{}}, "rates": [{{"device": "CPU", "kernels": "tinygrad", "dtype": "float32", "threads": 1,
+"flops_per_token": 1e5, "flops_per_s": {}}}]}}"""
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"rates": 3, "start_s": {}}', '{"rates": [{}], "start_s": {}}',
-                                  '{"rates": [], "start_s": [1]}'])  # fmt: skip
+                                  '{"rates": [], "start_s": [1]}', RATE_OF.format("0"), RATE_OF.format("-1.0"),
+                                  RATE_OF.format("1" + "0" * 400)])  # fmt: skip
 def test_a_damaged_file_of_rates_is_as_none(root, text):
     rates.path().write_text(text)
     assert rates.read() == Measured()
     rates.keep(Measured((measured_here(),)))
     assert rates.read().rates == (measured_here(),)
+
+
+@pytest.mark.parametrize("damage", [{"flops": 0}, {"flops": -1.0}, {"tokens_per_s": float("nan")}, {"tokens": 0},
+                                    {"flops": 10**400}, {"flops": "1"}])  # fmt: skip
+def test_a_run_whose_record_is_damaged_gives_no_rate(root, damage):
+    record = {"host_cpu": cpu_model(), "timing": "measured", "tokens_per_s": 10.0, "flops": 1e6, "tokens": 64,
+              "threads": 1}  # fmt: skip
+    hardware = load.load_workflow(root).hardware["cpu"]
+    (root / "run.json").write_text(json.dumps(record))
+    assert rates.of_record(root / "run.json", hardware) is not None
+    (root / "run.json").write_text(json.dumps(record | damage))
+    assert rates.of_record(root / "run.json", hardware) is None
 
 
 def test_a_newer_rate_replaces_one_of_the_same_kind_and_no_other():

@@ -110,6 +110,19 @@ def test_what_would_fail_at_evaluate_or_finetune_fails_at_plan(root, capsys, old
     assert line.startswith(TOPIC) and problem in line
 
 
+@pytest.mark.parametrize("split, text, document", [("train", " ", 3), ("validation", "", 3)])
+def test_an_empty_prompt_to_train_on_is_refused_and_one_to_score_is_not(root, capsys, split, text, document):
+    edit(root, TOPIC, "{{text}}", "{{text | trim}}")
+    write_rows(root / "own/test.jsonl", [{"text": "", "label": 0}, {"text": "a", "label": 1}])
+    assert "task topic: 2 documents" in printed(capsys)
+    rows = [{"text": text if i == document else f"{i}", "label": i % 2} for i in range(10)]
+    write_rows(root / f"own/{split}.jsonl", rows)
+    assert refused(capsys) == [
+        f"{TOPIC}: split '{split}', document {document}: doc_to_text: gives an empty prompt, which fine-tuning cannot "
+        "train on; write text around the field, or leave the document out"
+    ]
+
+
 def test_as_many_shots_as_there_are_training_documents_can_be_drawn(root, capsys):
     edit(root, TOPIC, "test_split: test", f"test_split: test\nnum_fewshot: {LABELS}")
     assert f"task topic, {LABELS}-shot: 30 documents" in printed(capsys)

@@ -56,6 +56,8 @@ def test_every_problem_of_a_record_is_a_line(tmp_path):
     )
     with pytest.raises(UserError, match="a.json: share: inf does not fit"):
         fill(Thing, {"name": "x", "size": 1, "share": float("inf")}, "a.json")
+    with pytest.raises(UserError, match="a.json: size: 1000.* does not fit"):
+        fill(Thing, {"name": "x", "size": 10**400, "share": 0.5}, "a.json")
     assert fill(Thing, {"name": "x", "size": 1, "share": 2}, "a.json") == Thing("x", 1, 2)
 
 

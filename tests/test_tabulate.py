@@ -291,3 +291,12 @@ def test_the_same_files_give_the_same_bytes(tmp_path, done) -> None:
 )  # fmt: skip
 def test_counts_are_shortened_to_three_digits(count: float | None, text: str) -> None:
     assert short(count) == text
+
+
+@pytest.mark.parametrize("outputs", [3, "x", ["config.json"], {"a" * 5000: "x"}])
+def test_a_record_whose_hashes_are_damaged_is_refused_with_what_follows_from_it(tmp_path, outputs) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    run = plan.of("pretrain")[0]
+    change(tmp_path / "runs/pretrain" / run.id / "run.json", outputs=outputs)
+    with pytest.raises(UserError, match=f"pretrain {run.id} changed since"):
+        tabulate(experiment, plan, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,7 @@ class Chain:
 
     def _inputs(self, run: Run, record: dict[str, Any]) -> list[str]:
         """The upstream runs that are not, or no longer, what the record names."""
-        recorded = record.get("inputs")
-        recorded = recorded if isinstance(recorded, dict) else {}
-        changed = []
+        recorded, changed = _hashes(record, "inputs"), []
         for stage, upstream in run.upstream():
             if (stage, upstream) not in self.runs or not self.path(stage, upstream).is_file():
                 continue
@@ -74,7 +73,7 @@ class Chain:
         record = content.read_object(path, self.redo(self.runs[stage, upstream]))
         if stage == "tokenize":
             return content.of_tokens(record)
-        return {f"{stage}/{name}": sha256 for name, sha256 in (record.get("outputs") or {}).items()}
+        return {f"{stage}/{name}": sha256 for name, sha256 in _hashes(record, "outputs").items()}
 
     def _source(self, run: Run, path: Path) -> list[str]:
         """The data set's entry, or the local files that it names, where they are others than were fetched."""
@@ -94,11 +93,16 @@ class Chain:
         return self.root / LAST_FILE[stage].format(run_id)
 
 
+def _hashes(record: dict[str, Any], key: str) -> dict[str, str]:
+    """The hashes that a record has under `key`, by file; none where it is damaged."""
+    hashes = record.get(key)
+    return dict(hashes) if isinstance(hashes, dict) else {}
+
+
 def _changed_files(record: dict[str, Any], folder: Path) -> list[str]:
     """The files beside a record that are not what it names; weights are left to those that load them."""
-    written = record.get("outputs")
-    written = dict(written) if isinstance(written, dict) else {}
+    written = _hashes(record, "outputs")
     written |= {"samples.jsonl": record["samples_sha256"]} if "samples_sha256" in record else {}
     return [name for name, sha256 in written.items()
-            if name != "model.safetensors" and (folder / name).is_file()
+            if name != "model.safetensors" and os.path.isfile(folder / name)  # False also for what can be no name
             and content.sha256_of(folder / name) != sha256]  # fmt: skip

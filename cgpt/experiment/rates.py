@@ -31,6 +31,11 @@ class Rate:
     flops_per_token: float
     flops_per_s: float
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no rate, as of a damaged file."""
+        if not (0 < self.flops_per_token < math.inf and 0 < self.flops_per_s < math.inf):
+            raise ValueError(f"{self.flops_per_s} FLOPs a second at {self.flops_per_token} a token are no rate")
+
     def like(self, hardware: Hardware, threads: int) -> bool:
         """Whether it was measured as a run on this profile computes."""
         return (self.device, self.kernels, self.dtype, self.threads) == (
@@ -56,7 +61,7 @@ def read() -> Measured:
         kept = read_object(path())
         starts = {stage: float(seconds) for stage, seconds in kept["start_s"].items()}
         return Measured(tuple(fill(Rate, entry, "rates") for entry in kept["rates"]), starts)
-    except (UserError, ValueError, TypeError, KeyError, AttributeError):
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return Measured()
 
 
@@ -83,7 +88,7 @@ def of_record(path: Path, hardware: Hardware) -> Rate | None:
         flops_per_token = record["flops"] / record["tokens"]
         return Rate(hardware.device, hardware.kernels, hardware.dtype, record["threads"], flops_per_token,
                     flops_per_token * record["tokens_per_s"])  # fmt: skip
-    except (UserError, TypeError, KeyError, ZeroDivisionError):
+    except (UserError, ValueError, TypeError, KeyError, ArithmeticError):
         return None
 
 

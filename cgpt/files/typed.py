@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -32,10 +32,11 @@ def fill(kind: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def is_of(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type: a bool is no number, a whole number is also a float, NaN and infinity are none."""
+    """Whether a value is of a type: a bool is no number, a whole number is also a float; NaN, infinity and what no
+    float holds are none."""
     kinds = get_args(hint) or (hint,)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return math.isfinite(value) and (float in kinds or type(value) in kinds)
+        return abs(value) <= sys.float_info.max and (float in kinds or type(value) in kinds)
     return type(value) in kinds
 
 

@@ -24,13 +24,20 @@ class Example(NamedTuple):
 
 
 def read_examples(task: dict[str, Any], data_root: Path, split: str, limit: int | None = None) -> list[Example]:
-    """Documents of a split as examples without shots.
+    """Documents of a split as examples without shots, to train on or to validate with.
 
     `split` is what the task names: `task["training_split"]`, `task["validation_split"]` or `task["test_split"]`.
-    `limit` picks a fixed random subset, as `pick_subset` does. Raises UserError as `build` does, and for a wrong label.
+    `limit` picks a fixed random subset, as `pick_subset` does. Raises UserError as `build` does, for a wrong label and
+    for an empty prompt, whose tokens lm-evaluation-harness does not split from the answer's.
     """
     lm_task = build(task | {"num_fewshot": 0}, data_root, split)
-    return _examples(task, lm_task, pick_subset(len(lm_task.eval_docs), limit))
+    numbers = pick_subset(len(lm_task.eval_docs), limit)
+    examples = _examples(task, lm_task, numbers)
+    for n, example in zip(numbers, examples, strict=True):
+        if not example.prompt:
+            raise UserError(f"{name_document(task, lm_task, n)}: doc_to_text: gives an empty prompt, which fine-tuning "
+                            "cannot train on; write text around the field, or leave the document out")  # fmt: skip
+    return examples
 
 
 def read_labelled_examples(task: dict[str, Any], data_root: Path, n_labels: int | None) -> list[Example]:
