@@ -33,12 +33,12 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "fetch": Stage("download or copy a dataset, or make the builtin one, and verify it"),
+    "fetch": Stage("download or copy a data set, or make the builtin one, and verify it"),
     "tokenize": Stage("train the tokenizer and write the token shards"),
     "pretrain": Stage("train a model on token shards; continues where it was stopped", computes=True),
     "finetune": Stage("train on a task's training split, from a pretrained model or from scratch", computes=True),
     "meter": Stage("count a pretrained model's kernels and compute what it would take on a modeled machine"),
-    "baseline": Stage("fit and score a bag-of-words classifier on a task's labels"),
+    "baseline": Stage("train and score a bag-of-words classifier on a task's labels"),
     "evaluate": Stage("score a model on a task with lm-evaluation-harness", computes=True),
 }
 
