@@ -27,10 +27,9 @@ SEARCH = ("length_penalty", "early_stopping")
 OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "seed")
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line, its arguments named as those of transformers' `generate`."""
-    verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
-    verb.set_defaults(run=generate)
+    verb = add_verb("generate", generate, "continue a text with a model")
     add = verb.add_argument
     add("--checkpoint", type=Path, required=True, metavar="FOLDER", help="the folder of a model and its tokenizer")
     add("--prompt", action="append", default=[], help="a text to continue; may be given several times")
@@ -68,7 +67,7 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     model, tokenizer = load(arguments.checkpoint, threads=arguments.threads, verify=not arguments.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
-    check_prompts(prompts, context, model.config.vocab_size)
+    check_prompts(prompts, model.config)
     limits = [min(_max_new_tokens(arguments, len(prompt)), context - len(prompt)) for prompt in prompts]
     stop_ids, stop = model.ends.stop if model.ends else (), StopStrings(tokenizer, stops)
     stream = Stream(texts[0], prompts[0], tokenizer) if arguments.stream else None

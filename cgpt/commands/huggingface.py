@@ -20,18 +20,16 @@ if TYPE_CHECKING:
     from cgpt.checkpoint.model_card import Facts
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = verbs.add_parser("import-hf", parents=[shared], help="make a checkpoint of a folder of transformers")
+    verb = add_verb("import-hf", import_hf, "make a checkpoint of a folder of transformers")
     verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
-    verb.set_defaults(run=import_hf)
-    verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
+    verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it")
     verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     verb.add_argument("--no-verify", action="store_true",
                       help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
-    verb.set_defaults(run=export_hf)
 
 
 def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -43,10 +43,10 @@ STAGES = {
 }
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add a verb for each stage to a command line."""
     for name, stage in STAGES.items():
-        verb = verbs.add_parser(name, parents=[shared], help=stage.help)
+        verb = add_verb(name, None, stage.help)
         verb.add_argument("id", help="a run id that `plan` prints")
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
 

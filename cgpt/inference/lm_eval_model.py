@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -95,15 +95,13 @@ class Adapter(TemplateLM):
                 )
             self._note_cut((prompt, answer), context, n_tokens_cut(len(context), len(continuation), self.max_length))
         windows = Windows([(context, continuation) for _, context, continuation in requests], self.max_length)
-        return windows.totals(score(self.model, windows.tokens, windows.first, windows.progress.show))
+        return windows.totals(self.model)
 
     def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of each whole text, given the token that begins texts, in windows of the model's
         length."""
         texts = [([self._before_text], self.tok_encode(request.args[0])) for request in requests]
-        windows = Windows(texts, self.max_length)
-        scored = score(self.model, windows.tokens, windows.first, windows.progress.show)
-        return [total for total, _ in windows.totals(scored)]
+        return [total for total, _ in Windows(texts, self.max_length).totals(self.model)]
 
     def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
         """Continuation of each context as its options say, cut before the first stop string.
@@ -159,16 +157,16 @@ class Windows:
                     self._add(n, left, right)
             elif continuation:
                 self._add(n, context[len(continuation) - seq_len - 1 :], continuation)
-        self.progress = Progress(len(self.tokens), "sequences")
 
     def _add(self, pair: int, left: list[int], right: list[int]) -> None:
         self._pair.append(pair)
         self.tokens.append(np.array([*left, *right], np.int32))
         self.first.append(len(left))
 
-    def totals(self, scored: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, bool]]:
-        """Sum of the log-probabilities of each pair's tokens, and whether all are the most likely, of those of the
-        windows. Raises UserError for one that is not finite."""
+    def totals(self, model: GPT) -> list[tuple[float, bool]]:
+        """Sum of the log-probabilities of each pair's tokens, and whether all are the most likely. Raises UserError for
+        one that is not finite."""
+        scored = score(model, self.tokens, self.first, Progress(len(self.tokens), "sequences").show)
         totals, greedy = [0.0] * self.n_pairs, [True] * self.n_pairs
         for pair, (logprobs, matches) in zip(self._pair, scored):
             totals[pair] += float(np.sum(logprobs, dtype=np.float64))
