@@ -13,7 +13,7 @@ from cgpt.errors import UserError
 from cgpt.experiment import load, plans
 from cgpt.files.whole import whole_folder
 from cgpt.recipe import flops
-from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores
+from cgpt.records import PretrainRecord, read_run, read_scores
 from cgpt.spec import Dataset
 
 if TYPE_CHECKING:
@@ -73,13 +73,9 @@ def facts_of(folder: Path) -> Facts:
     if not (folder / "run.json").is_file():
         return Facts()
     run = read_run(folder / "run.json")
-    spec, datasets = _spec(run)
-    return Facts(run, spec, datasets, _scores(folder, run))
-
-
-def _scores(folder: Path, run: PretrainRecord) -> list[ScoresRecord]:
     beside = sorted((folder.resolve().parent.parent / "evaluate").glob("*/scores.json"))
-    return [record for record in map(read_scores, beside) if (record.checkpoint, record.stage) == (run.run, run.stage)]
+    scores = [each for each in map(read_scores, beside) if (each.checkpoint, each.stage) == (run.run, run.stage)]
+    return Facts(run, *_spec(run), scores)
 
 
 def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:
