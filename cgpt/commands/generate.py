@@ -9,17 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from cgpt.data.tokenizer import token_ids, unknown_id
 from cgpt.errors import UserError
 from cgpt.files.encoding import REPLACEMENT, check_argument, read_text
 from cgpt.inference.stop_strings import StopStrings, text_after
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from cgpt.recipe.generation_config import GenerationConfig
+from cgpt.recipe.generation_config import GenerationConfig
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
 SAMPLING = ("temperature", "top_k", "top_p")
@@ -98,8 +96,6 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _config(arguments: argparse.Namespace) -> GenerationConfig:
-    from cgpt.recipe.generation_config import GenerationConfig
-
     do_sample = not arguments.greedy and arguments.num_beams == 1
     idle = [] if do_sample else [(name, "a sample, which --greedy and --num-beams exclude") for name in SAMPLING]
     idle += [(name, "beam search, which needs --num-beams above 1") for name in SEARCH if arguments.num_beams == 1]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partialmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tokenizers import Tokenizer
 
 from cgpt.data.end_tokens import END_OF_TEXT, end_of_text_tokens
 from cgpt.data.tokenizer import token_ids
@@ -22,9 +23,6 @@ from cgpt.inference.stop_strings import StopStrings
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import score
 from cgpt.tasks.decoding import n_new_tokens, read_options
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CONTINUATIONS_PER_CALL = 128
 PROGRESS_EVERY_S = 10.0
@@ -95,13 +93,15 @@ class Adapter(TemplateLM):
                 )
             self._note_cut((prompt, answer), context, n_tokens_cut(len(context), len(continuation), self.max_length))
         windows = Windows([(context, continuation) for _, context, continuation in requests], self.max_length)
-        return windows.totals(self.model)
+        return windows.totals(score(self.model, windows.tokens, windows.first, windows.progress.show))
 
     def loglikelihood_rolling(self, requests: Sequence, disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of each whole text, given the token that begins texts, in windows of the model's
         length."""
         texts = [([self._before_text], self.tok_encode(request.args[0])) for request in requests]
-        return [total for total, _ in Windows(texts, self.max_length).totals(self.model)]
+        windows = Windows(texts, self.max_length)
+        scored = score(self.model, windows.tokens, windows.first, windows.progress.show)
+        return [total for total, _ in windows.totals(scored)]
 
     def generate_until(self, requests: Sequence, disable_tqdm: bool = False) -> list[str]:
         """Continuation of each context as its options say, cut before the first stop string.
@@ -157,16 +157,16 @@ class Windows:
                     self._add(n, left, right)
             elif continuation:
                 self._add(n, context[len(continuation) - seq_len - 1 :], continuation)
+        self.progress = Progress(len(self.tokens), "sequences")
 
     def _add(self, pair: int, left: list[int], right: list[int]) -> None:
         self._pair.append(pair)
         self.tokens.append(np.array([*left, *right], np.int32))
         self.first.append(len(left))
 
-    def totals(self, model: GPT) -> list[tuple[float, bool]]:
-        """Sum of the log-probabilities of each pair's tokens, and whether all are the most likely. Raises UserError for
-        one that is not finite."""
-        scored = score(model, self.tokens, self.first, Progress(len(self.tokens), "sequences").show)
+    def totals(self, scored: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, bool]]:
+        """Sum of the log-probabilities of each pair's tokens, and whether all are the most likely, of those of the
+        windows. Raises UserError for one that is not finite."""
         totals, greedy = [0.0] * self.n_pairs, [True] * self.n_pairs
         for pair, (logprobs, matches) in zip(self._pair, scored):
             totals[pair] += float(np.sum(logprobs, dtype=np.float64))
