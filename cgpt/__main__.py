@@ -6,20 +6,10 @@ import argparse
 import io
 import json
 import sys
+from collections.abc import Callable
 
 from cgpt import jobs
-from cgpt.commands import (
-    bench,
-    doctor,
-    ending,
-    forecast,
-    generate,
-    huggingface,
-    measure,
-    plan,
-    report,
-    run_stage,
-)
+from cgpt.commands import bench, doctor, ending, forecast, generate, huggingface, measure, plan, report, run_stage
 from cgpt.host import check_threads
 
 
@@ -46,8 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
+
+    def add_verb(name: str, run: Callable | None, help: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, parents=[shared], help=help)
+        verb.set_defaults(run=run)
+        return verb
+
     for group in (plan, run_stage, report, doctor, bench, measure, generate, huggingface, forecast):
-        group.add_verbs(verbs, shared)
+        group.add_verbs(add_verb)
     return parser
 
 

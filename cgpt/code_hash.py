@@ -111,9 +111,7 @@ class _Module:
         return module.removeprefix(self.package).removeprefix(".")
 
 
-@cache
-def _module(tree: ast.Module, path: Path, name: str, package: str) -> _Module:
-    return _Module(tree, path, name, package)
+_module = cache(_Module)
 
 
 class _Reach:

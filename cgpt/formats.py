@@ -32,9 +32,9 @@ def short(count: float | None) -> str:
     """A count with three digits and K, M, B or T: 1234567 is `1.23 M`."""
     if count is None:
         return ""
-    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= 0.9995 * size:
-            value = count / size
+    for unit in "TBMK":
+        if count >= 0.9995 * SIZES[unit]:
+            value = count / SIZES[unit]
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
     return f"{count:.0f}"
 

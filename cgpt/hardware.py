@@ -28,7 +28,7 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
         return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
     if profile.beam > 0:
         return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
-    if profile.device.split(":")[0] not in ("CPU", "WSE"):
+    if not profile.runs_on_host:
         return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
     return None
 
@@ -144,6 +144,11 @@ class Hardware:
     def n_devices(self) -> int:
         """How many tinygrad devices a run computes on: a modeled machine is computed on one, whatever its `systems`."""
         return self.systems if self.timing == "measured" else 1
+
+    @property
+    def runs_on_host(self) -> bool:
+        """Whether the kernels run on this machine's cores: on a CPU, or on a device that is modeled on one."""
+        return self.device.split(":")[0] in ("CPU", "WSE")
 
     @property
     def placement(self) -> str | tuple[str, ...]:

@@ -7,6 +7,7 @@ cores for itself.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import resource
@@ -80,12 +81,7 @@ def cpu_flags() -> str:
 def runnable_levels() -> tuple[str, ...]:
     """The levels that this processor has, from low to high; none where it is no x86-64 or does not say."""
     flags = set(cpu_flags().split())
-    levels = []
-    for level, needed in LEVELS.items():
-        if not needed <= flags:
-            break
-        levels.append(level)
-    return tuple(levels)
+    return tuple(itertools.takewhile(lambda level: LEVELS[level] <= flags, LEVELS))
 
 
 def machine_level() -> str:

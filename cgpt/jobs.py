@@ -60,14 +60,9 @@ def pass_signals_on() -> None:
     """In Snakemake's process: SIGINT and SIGTERM also reach every job, which saves what it can and stops."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _forwarding(signal.getsignal(number)))
-
-
-def _forwarding(
-    before: Callable[[int, FrameType | None], object] | int | None,
-) -> Callable[[int, FrameType | None], None]:
     import psutil
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def forward(number: int, frame: FrameType | None) -> None:
         for child in psutil.Process().children(recursive=True):
@@ -76,10 +71,12 @@ def _forwarding(
                     child.send_signal(signal.SIGTERM)
             except psutil.Error:  # it has just ended
                 continue
-        if callable(before):
-            before(number, frame)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
 
-    return forward
+    for number in before:
+        signal.signal(number, forward)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from cgpt.files.json_object import read_object
 from cgpt.files.typed import fill
 from cgpt.files.whole import write_whole
 
-TIMINGS = ("measured", "modeled")
 SEAL = "record_sha256"
 REDO = "delete its folder, so that the run is done again"
 
@@ -169,7 +168,7 @@ def read_run(path: Path) -> PretrainRecord:
     record = fill(kind, raw, str(path))
     problems = [
         f"{path}: {key}: '{getattr(record, key)}' is not one of {', '.join(known)}; write one of them"
-        for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", TIMINGS))
+        for key, known in (("stage", ("pretrain", "finetune", "meter")), ("timing", ("measured", "modeled")))
         if getattr(record, key) not in known
     ]
     accuracy = getattr(record, "validation_accuracy", None)

@@ -15,14 +15,14 @@ from cgpt.stages.baseline import bag_of_words, baseline
 
 def test_words_that_decide_a_task_are_learned_from_the_labels_given(tmp_path):
     task = write_task(tmp_path, ROWS)
-    result = bag_of_words(task, tmp_path, None)
+    result, _ = bag_of_words(task, tmp_path, None)
     assert result["accuracy"] == 1.0 and result["n_train"] == 20 and result["n_test"] == 2
-    assert bag_of_words(task, tmp_path, 8)["n_train"] == 8
+    assert bag_of_words(task, tmp_path, 8)[0]["n_train"] == 8
 
 
 def test_word_order_is_beyond_it(tmp_path):
     rows = [{"sentence": f"{a} not {b}", "label": int(a == "good")} for a, b in [("good", "bad"), ("bad", "good")] * 10]
-    assert bag_of_words(write_task(tmp_path, {"train": rows, "test": rows}), tmp_path, None)["accuracy"] == 0.5
+    assert bag_of_words(write_task(tmp_path, {"train": rows, "test": rows}), tmp_path, None)[0]["accuracy"] == 0.5
 
 
 def test_the_stage_writes_a_record_that_the_tables_accept(tmp_path):

@@ -20,7 +20,7 @@ from cgpt.experiment.plan import hardware_identity
 from cgpt.spec import Model
 from cgpt.stages.evaluate import evaluate
 from cgpt.stages.finetune import finetune
-from cgpt.stages.meter import meter, step_rows
+from cgpt.stages.meter import meter, step_work
 from cgpt.stages.pretrain import pretrain
 
 WORKFLOW = load_workflow(Path(__file__).parent.parent)
@@ -114,10 +114,10 @@ def kernel_flops(model: Model) -> float:
 )
 def test_the_flops_of_a_step_are_the_analytic_ones_within_two_percent(name, batch_size):
     model = WORKFLOW.models[name]
-    rows = step_rows(model, {"batch_size": batch_size, "micro_batch_size": None})
-    per_token = sum(row["flops"] for row in rows) / batch_size / model.seq_len
+    calls = step_work(model, {"batch_size": batch_size, "micro_batch_size": None})
+    per_token = sum(n * work.flops for work, n in calls.items()) / batch_size / model.seq_len
     assert 1 < per_token / kernel_flops(model) < 1.02
-    assert {row["layer"] for row in rows} == {None, *range(model.n_layer)}
+    assert {work.layer for work in calls} == {None, *range(model.n_layer)}
 
 
 def test_a_modeled_device_trains_the_same_weights_and_records_the_cost_models_times(pretrained):

@@ -120,10 +120,10 @@ workflow = load.load_workflow(Path.cwd())
 experiment = replace(workflow.experiments["smoke"], models=("cerebras-gpt-13b",), tasks=())
 experiment = replace(experiment, data=replace(experiment.data, tokenizer="gpt2", vocab_size=50257))
 (run,) = plan.make_plan(experiment, workflow).of("pretrain")
-from cgpt.stages.meter import step_rows
-rows = step_rows(workflow.models["cerebras-gpt-13b"], run.spec["train"] | {"batch_size": 2, "micro_batch_size": 2})
+from cgpt.stages.meter import step_work
+calls = step_work(workflow.models["cerebras-gpt-13b"], run.spec["train"] | {"batch_size": 2, "micro_batch_size": 2})
 peak_bytes = peak_memory_bytes()
-print(run.execution.n_parameters, run.execution.memory_bytes, peak_bytes, len(rows))
+print(run.execution.n_parameters, run.execution.memory_bytes, peak_bytes, len(calls))
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import tiny
@@ -9,7 +11,7 @@ from tinygrad import Tensor, TinyJit
 
 from cgpt.hardware import Hardware
 from cgpt.kernels import backend
-from cgpt.kernels.work import Meter, Work, labelled, meter
+from cgpt.kernels.work import Work, labelled, meter, metered, rows
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
@@ -24,7 +26,7 @@ def meters():
     tiny.operations("native")
     backend.prepare(Hardware("cs2", "", device="WSE", kernels="tinygrad"), tiny.THREADS)
     for device in SYSTEMS:
-        meter(device).reset()
+        meter(device).clear()
 
 
 def products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +38,7 @@ def on(device: str) -> list[np.ndarray]:
 
 
 def flops_of(device: str) -> float:
-    return meter(device).total("flops")
+    return metered(meter(device))["metered_flops"]
 
 
 def train(device: str, kind: str, config: Model = tiny.CONFIG, steps: int = 3) -> list[tuple[float, float]]:
@@ -47,10 +49,10 @@ def train(device: str, kind: str, config: Model = tiny.CONFIG, steps: int = 3) -
 @pytest.mark.parametrize("kind", ["native", "tinygrad"])
 def test_training_on_the_device_has_the_bits_of_the_cpu_and_every_step_is_metered_alike(kind):
     assert train("WSE", kind, tiny.ONE_LAYER, 1) == train("CPU", kind, tiny.ONE_LAYER, 1)
-    one = dict(meter("WSE").calls)
-    meter("WSE").reset()
+    one = dict(meter("WSE"))
+    meter("WSE").clear()
     train("WSE", kind, tiny.ONE_LAYER, 3)
-    three = meter("WSE").calls
+    three = meter("WSE")
     assert {work: 3 * n for work, n in one.items() if work.flops} == {w: n for w, n in three.items() if w.flops}
 
 
@@ -62,7 +64,7 @@ def test_tinygrads_own_kernels_have_the_bits_of_the_cpu_and_are_metered_also_whe
     captured = TinyJit(products)
     for _ in range(4):  # as it is, captured, replayed twice
         inputs = [Tensor(value, device="WSE").realize() for value in (A, B)]
-        meter("WSE").reset()
+        meter("WSE").clear()
         assert np.array_equal(captured(*inputs)[1].numpy(), plain[1])
         assert flops_of("WSE") == once
 
@@ -73,7 +75,7 @@ def test_a_tensor_sharded_over_two_systems_has_half_of_the_work_on_each_also_whe
         x = Tensor(A, device="WSE").shard(SYSTEMS, axis=0).realize()
         y = Tensor(B, device="WSE").shard(SYSTEMS).realize()
         for device in SYSTEMS:
-            meter(device).reset()
+            meter(device).clear()
         for ours, wanted in zip(captured(x, y), plain):
             np.testing.assert_allclose(ours.numpy(), wanted, rtol=1e-5, atol=1e-5)
         assert flops_of("WSE") == flops_of("WSE:1") > A.shape[0] * B.size
@@ -81,19 +83,21 @@ def test_a_tensor_sharded_over_two_systems_has_half_of_the_work_on_each_also_whe
 
 def test_kernels_are_counted_by_layer_and_phase():
     train("WSE", "native", steps=1)
-    work = meter("WSE")
+    flops: Counter[tuple[int | None, str]] = Counter()
+    for work, n in meter("WSE").items():
+        flops[work.layer, work.phase] += n * work.flops
     for layer in range(tiny.CONFIG.n_layer):
-        assert work.total("flops", layer=layer, phase="forward") == work.total("flops", layer=0, phase="forward") > 0
-        assert work.total("flops", layer=layer, phase="backward") == work.total("flops", layer=0, phase="backward")
-    assert work.total("flops", phase="backward", layer=0) > 1.9 * work.total("flops", phase="forward", layer=0)
-    kinds = {(w.kernel, w.phase) for w in work.calls if w.layer is None}
+        assert flops[layer, "forward"] == flops[0, "forward"] > 0
+        assert flops[layer, "backward"] == flops[0, "backward"]
+    assert flops[0, "backward"] > 1.9 * flops[0, "forward"]
+    kinds = {(w.kernel, w.phase) for w in meter("WSE") if w.layer is None}
     assert {("embedding", "forward"), ("embedding_bwd", "backward"), ("adamw", "update")} < kinds
 
 
 def test_adamw_reads_weights_moments_and_gradients_and_writes_the_first_two():
     train("WSE", "native", steps=1)
     n_bytes = 4 * sum(int(np.prod(p.shape)) for p in init_parameters(tiny.CONFIG, 0).values())
-    (adamw,) = (work for work in meter("WSE").calls if work.kernel == "adamw")
+    (adamw,) = (work for work in meter("WSE") if work.kernel == "adamw")
     assert adamw.bytes_written == pytest.approx(3 * n_bytes, abs=64)
     assert adamw.bytes_read == pytest.approx(4 * n_bytes, abs=64)
 
@@ -110,8 +114,9 @@ def test_a_label_ends_with_its_block_also_where_that_fails():
 
 
 def test_a_meter_sums_what_it_was_given():
-    counted, work = Meter(), Work("linear", 1, "forward", 10, 4, 2)
-    counted.add({work: 2})
-    counted.add({work: 1, Work("linear", 2, "forward", 100, 1, 1): 1})
-    assert counted.total("flops") == 130 and counted.total("bytes_read", layer=1) == 12
-    assert {row["layer"]: (row["n_calls"], row["flops"]) for row in counted.rows()} == {1: (3, 30), 2: (1, 100)}
+    calls, work = Counter[Work](), Work("linear", 1, "forward", 10, 4, 2)
+    calls.update({work: 2})
+    calls.update({work: 1, Work("linear", 2, "forward", 100, 1, 1): 1})
+    assert metered(calls) == {"metered_flops": 130, "metered_bytes": 3 * 6 + 2}
+    sums = {row["layer"]: (row["n_calls"], row["flops"], row["bytes_read"]) for row in rows(calls)}
+    assert sums == {1: (3, 30, 12), 2: (1, 100, 1)}

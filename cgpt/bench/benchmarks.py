@@ -85,16 +85,12 @@ class Pretraining:
         if a step were these alone."""
         if self.setup.hardware.kernels != "native":
             return {"gemm_share": None, "sgemm_tokens_per_s": None}
-        from cgpt.kernels.native.call import gemm_s, time_gemm
+        from cgpt.kernels.native.call import gemm_s
 
-        start = time.perf_counter()
-        time_gemm(True)
-        for _ in range(GEMM_STEPS):
-            self._step()
-        seconds, products_s = time.perf_counter() - start, gemm_s()
-        time_gemm(False)
-        n_tokens = GEMM_STEPS * self.steps.tokens_per_step
-        return {"gemm_share": products_s / seconds, "sgemm_tokens_per_s": n_tokens / products_s}
+        steps = Steps(self._step, self.steps.tokens_per_step)
+        products_s = gemm_s(lambda: steps.run(GEMM_STEPS))
+        n_tokens = GEMM_STEPS * steps.tokens_per_step
+        return {"gemm_share": products_s / sum(steps.seconds), "sgemm_tokens_per_s": n_tokens / products_s}
 
 
 class Evaluation:

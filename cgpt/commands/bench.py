@@ -23,10 +23,9 @@ BATCH_SIZE, MAX_NEW_TOKENS, N_BYTES = 8, 128, 8_000_000
 WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line; numbers are checked in `bench`, so that each problem is one line."""
-    verb = verbs.add_parser("bench", parents=[shared], help="time pretraining, evaluation, generation or tokenization")
-    verb.set_defaults(run=bench)
+    verb = add_verb("bench", bench, "time pretraining, evaluation, generation or tokenization")
     verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
     verb.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")

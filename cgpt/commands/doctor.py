@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cgpt import host
 from cgpt.errors import UserError
@@ -23,12 +23,12 @@ from cgpt.provenance import installed_version
 
 LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
 LEAST_DISK_BYTES = 2 * 2**30
+T = TypeVar("T")
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
-    verb = verbs.add_parser("doctor", parents=[shared], help="check this machine and what each hardware profile needs")
-    verb.set_defaults(run=doctor)
+    add_verb("doctor", doctor, "check this machine and what each hardware profile needs")
 
 
 def doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -68,6 +68,7 @@ def examine() -> dict[str, Any]:
     }
     if problem := hardware.get("cpu", {}).get("problem"):
         problems.append(problem)
+    compiler = _or_none(find_compiler)
     return {
         "python": platform.python_version(),
         "cpu": host.cpu_model(),
@@ -76,7 +77,7 @@ def examine() -> dict[str, Any]:
         "cores": host.granted_cores(),
         "memory_bytes": host.memory_bytes(),
         "disk_free_bytes": free,
-        "compiler": _compiler(),
+        "compiler": compiler and {"name": compiler.name, "command": compiler.command[0], "version": compiler.version},
         "openblas": _or_none(blas_core),
         "cache": str(cache_folder()),
         "libraries": libraries,
@@ -89,14 +90,14 @@ def examine() -> dict[str, Any]:
 def why_not(hardware: Hardware) -> str | None:
     """Why no model can be trained on this hardware profile here, in one line; None where one can."""
     where = f"hardware_profiles/{hardware.name}.yaml"
-    if hardware.timing == "modeled" and not backend.runs_on_host(hardware):
+    if hardware.timing == "modeled" and not hardware.runs_on_host:
         return (
             f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
             f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
         )
     try:
         backend.open_devices(hardware)
-        if backend.runs_on_host(hardware):
+        if hardware.runs_on_host:
             find_compiler()
             host.level()
             if hardware.kernels == "native":
@@ -133,14 +134,6 @@ def _can_run(hardware: dict[str, Any]) -> str:
     return f"can run here ({systems}computed by the processor, seconds and joules modeled)"
 
 
-def _compiler() -> dict[str, str] | None:
-    try:
-        compiler = find_compiler()
-    except UserError:
-        return None
-    return {"name": compiler.name, "command": compiler.command[0], "version": compiler.version}
-
-
 def _level(machine: dict[str, Any]) -> str:
     if machine["cpu_level_in_use"] is None:
         return f"{machine['cpu_level']}, CGPT_CPU asks for another"
@@ -149,7 +142,7 @@ def _level(machine: dict[str, Any]) -> str:
     return f"{machine['cpu_level']}, in use {machine['cpu_level_in_use']} (CGPT_CPU)"
 
 
-def _or_none(function: Callable[[], str]) -> str | None:
+def _or_none(function: Callable[[], T]) -> T | None:
     """The function's result; None where it raises UserError, which `why_not` gives for the profile."""
     try:
         return function()

@@ -33,19 +33,19 @@ PUBLISHED_QUESTION = "Do the fits give the constants that the papers print, from
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Fit laws to the runs of an experiment, or to the published ones; the fits as a mapping and as tables."""
     name = arguments.experiment
-    if name is None and not arguments.published:
+    if arguments.published:
+        experiment, plan = make_plan(name or "scaling", read_workflow())
+        if name:
+            refuse_stale(experiment, plan, RESULTS)
+        series = read_runs((RESULTS if name else REFERENCE) / experiment.name / "runs.csv", plan)
+        beside = {", ".join(filter(None, (experiment.name, setting))): points for setting, points in series.items()}
+        fits = fit_published(REFERENCE, beside)
+    elif name is None:
         raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
-    if not arguments.published:
+    else:
         with lock(LOCKS / "tables" / name, wait=True):
             fits = fit(*make_plan(name, read_workflow()), RESULTS)
-        return as_json(fits), as_text(fits)
-    experiment, plan = make_plan(name or "scaling", read_workflow())
-    if name:
-        refuse_stale(experiment, plan, RESULTS)
-    series = read_runs((RESULTS if name else REFERENCE) / experiment.name / "runs.csv", plan)
-    beside = {", ".join(filter(None, (experiment.name, setting))): points for setting, points in series.items()}
-    fits = fit_published(REFERENCE, beside)
-    return as_json(fits), as_text(fits)
+    return json.loads(report.as_json(fits)), as_text(fits)
 
 
 def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
@@ -88,11 +88,6 @@ def fit_published(reference: Path, ours: dict[str, Points]) -> dict[str, Any]:
     fits = {"experiment": "published", "series": studies, "downstream": _downstream(rows)}
     _write(fits, reference / "published_fits", PUBLISHED_QUESTION)
     return fits
-
-
-def as_json(fits: dict[str, Any]) -> dict[str, Any]:
-    """The content of fits.json."""
-    return json.loads(report.as_json(fits))
 
 
 def as_text(fits: dict[str, Any], question: str = "") -> str:

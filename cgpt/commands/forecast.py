@@ -26,9 +26,9 @@ FLAGS = {  # what has a meaning for each thing that `forecast` can be asked
 }
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = verbs.add_parser("forecast", parents=[shared], help="compute what a model takes on hardware profiles")
+    verb = add_verb("forecast", forecast, "compute what a model takes on hardware profiles")
     verb.add_argument("--hardware", required=True, nargs="+", help="profiles of hardware_profiles/; several: a table")
     verb.add_argument("--model", help="a row of workflows/models.yaml")
     verb.add_argument("--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,"
@@ -49,13 +49,10 @@ def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
     verb.add_argument("--budget-kwh", type=float, help="with --target-loss: the loss that this energy buys too")
     verb.add_argument("--law", type=Path, help="with --target-loss: a fits.json; default: the published laws")
     verb.add_argument("--series", help="with --target-loss: of the law's file; default: its first")
-    verb.set_defaults(run=forecast)
-    verb = verbs.add_parser("forecast-family", parents=[shared], help="the same for all Cerebras-GPT on every profile")
+    verb = add_verb("forecast-family", forecast_family, "the same for all Cerebras-GPT on every profile")
     verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
                       help="the table's path without .md and .csv")  # fmt: skip
-    verb.set_defaults(run=forecast_family)
-    verb = verbs.add_parser("calibrate", parents=[shared], help="fit the cost model's constants to published rows")
-    verb.set_defaults(run=calibrate)
+    add_verb("calibrate", calibrate, "fit the cost model's constants to published rows")
 
 
 def forecast(arguments: argparse.Namespace) -> ANSWER:

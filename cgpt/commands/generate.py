@@ -9,17 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import Tokenizer
 
 from cgpt.data.tokenizer import token_ids, unknown_id
 from cgpt.errors import UserError
 from cgpt.files.encoding import REPLACEMENT, check_argument, read_text
 from cgpt.inference.stop_strings import StopStrings, text_after
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-    from cgpt.recipe.generation_config import GenerationConfig
+from cgpt.recipe.generation_config import GenerationConfig
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
 SAMPLING = ("temperature", "top_k", "top_p")
@@ -27,10 +25,9 @@ SEARCH = ("length_penalty", "early_stopping")
 OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetition_penalty", "seed")
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line, its arguments named as those of transformers' `generate`."""
-    verb = verbs.add_parser("generate", parents=[shared], help="continue a text with a model")
-    verb.set_defaults(run=generate)
+    verb = add_verb("generate", generate, "continue a text with a model")
     add = verb.add_argument
     add("--checkpoint", type=Path, required=True, metavar="FOLDER", help="the folder of a model and its tokenizer")
     add("--prompt", action="append", default=[], help="a text to continue; may be given several times")
@@ -68,7 +65,7 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     model, tokenizer = load(arguments.checkpoint, threads=arguments.threads, verify=not arguments.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
-    check_prompts(prompts, context, model.config.vocab_size)
+    check_prompts(prompts, model.config)
     limits = [min(_max_new_tokens(arguments, len(prompt)), context - len(prompt)) for prompt in prompts]
     stop_ids, stop = model.ends.stop if model.ends else (), StopStrings(tokenizer, stops)
     stream = Stream(texts[0], prompts[0], tokenizer) if arguments.stream else None
@@ -99,8 +96,6 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _config(arguments: argparse.Namespace) -> GenerationConfig:
-    from cgpt.recipe.generation_config import GenerationConfig
-
     do_sample = not arguments.greedy and arguments.num_beams == 1
     idle = [] if do_sample else [(name, "a sample, which --greedy and --num-beams exclude") for name in SAMPLING]
     idle += [(name, "beam search, which needs --num-beams above 1") for name in SEARCH if arguments.num_beams == 1]

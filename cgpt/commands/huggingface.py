@@ -13,25 +13,23 @@ from cgpt.errors import UserError
 from cgpt.experiment import load, plans
 from cgpt.files.whole import whole_folder
 from cgpt.recipe import flops
-from cgpt.records import PretrainRecord, ScoresRecord, read_run, read_scores
+from cgpt.records import PretrainRecord, read_run, read_scores
 from cgpt.spec import Dataset
 
 if TYPE_CHECKING:
     from cgpt.checkpoint.model_card import Facts
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = verbs.add_parser("import-hf", parents=[shared], help="make a checkpoint of a folder of transformers")
+    verb = add_verb("import-hf", import_hf, "make a checkpoint of a folder of transformers")
     verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
-    verb.set_defaults(run=import_hf)
-    verb = verbs.add_parser("export-hf", parents=[shared], help="write a checkpoint so that transformers opens it")
+    verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it")
     verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     verb.add_argument("--no-verify", action="store_true",
                       help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
-    verb.set_defaults(run=export_hf)
 
 
 def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -75,13 +73,9 @@ def facts_of(folder: Path) -> Facts:
     if not (folder / "run.json").is_file():
         return Facts()
     run = read_run(folder / "run.json")
-    spec, datasets = _spec(run)
-    return Facts(run, spec, datasets, _scores(folder, run))
-
-
-def _scores(folder: Path, run: PretrainRecord) -> list[ScoresRecord]:
     beside = sorted((folder.resolve().parent.parent / "evaluate").glob("*/scores.json"))
-    return [record for record in map(read_scores, beside) if (record.checkpoint, record.stage) == (run.run, run.stage)]
+    scores = [each for each in map(read_scores, beside) if (each.checkpoint, each.stage) == (run.run, run.stage)]
+    return Facts(run, *_spec(run), scores)
 
 
 def _spec(run: PretrainRecord) -> tuple[dict[str, Any] | None, list[Dataset]]:

@@ -23,12 +23,9 @@ SIZES = (
 LEAST_STEPS = 3
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
-    verb = verbs.add_parser(
-        "measure", parents=[shared], help="measure how fast this machine trains, for plan's minutes"
-    )
-    verb.set_defaults(run=measure)
+    verb = add_verb("measure", measure, "measure how fast this machine trains, for plan's minutes")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
     verb.add_argument("--threads", type=int, help="default: the hardware profile's")
     verb.add_argument("--seconds", type=float, default=3.0, help="how long each of the two models is trained, roughly")

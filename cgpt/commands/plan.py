@@ -15,19 +15,15 @@ from cgpt.files.declarations import folder_of
 from cgpt.spec import Experiment
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = verbs.add_parser("plan", parents=[shared], help="print an experiment's runs and what they will cost")
+    verb = add_verb("plan", show, "print an experiment's runs and what they will cost")
     verb.add_argument("experiment")
     verb.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
-    verb.set_defaults(run=show)
-    verb = verbs.add_parser(
-        "check", parents=[shared], help="check the tasks of runs, as `plan` does, before they start"
-    )
+    verb = add_verb("check", check, "check the tasks of runs, as `plan` does, before they start")
     verb.add_argument(
         "ids", nargs="*", help="ids of runs that train or score on tasks; default: lines of standard input"
     )
-    verb.set_defaults(run=check)
 
 
 def read_workflow() -> load.Workflow:

@@ -21,27 +21,20 @@ VERBS = {
 }
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
     for name, (help_text, _) in VERBS.items():
-        verb = verbs.add_parser(name, parents=[shared], help=help_text)
+        verb = add_verb(name, report, help_text)
         verb.add_argument("experiment")
-        verb.add_argument(
-            "--partial",
-            action="store_true",
-            help="of the records that are there, in a folder `partial` that says what is missing",
-        )
-        verb.set_defaults(run=report)
-    verb = verbs.add_parser("fit", parents=[shared], help="fit scaling laws to an experiment's runs, with intervals")
+        verb.add_argument("--partial", action="store_true", help="of the records that are there, in a folder `partial` "
+                          "that says what is missing")  # fmt: skip
+    verb = add_verb("fit", fit, "fit scaling laws to an experiment's runs, with intervals")
     verb.add_argument("experiment", nargs="?")
     verb.add_argument("--published", action="store_true",
                       help="the published runs, and the experiment's or our reference runs of `scaling`")  # fmt: skip
-    verb.set_defaults(run=fit)
-    verb = verbs.add_parser("coordinate-check", parents=[shared],
-                            help="measure how activations grow with width under SP and muP")  # fmt: skip
+    verb = add_verb("coordinate-check", coordinate_check, "measure how activations grow with width under SP and muP")
     verb.add_argument("--out", type=Path, default=RESULTS / "coordinate_check", help="the folder of table and figure")
     verb.add_argument("--threads", type=int, help="default: one per core")
-    verb.set_defaults(run=coordinate_check)
 
 
 def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgpt.commands.folders import LOCKS
@@ -43,10 +42,10 @@ STAGES = {
 }
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verbs(add_verb: Any) -> None:
     """Add a verb for each stage to a command line."""
     for name, stage in STAGES.items():
-        verb = verbs.add_parser(name, parents=[shared], help=stage.help)
+        verb = add_verb(name, None, stage.help)
         verb.add_argument("id", help="a run id that `plan` prints")
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
 
@@ -88,17 +87,13 @@ def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
         given["shares_with"] = shared_steps.wait_for_shared_steps(run, STATES, LOCKS / "pretrain")
     return Job(
         spec=run.spec,
-        folder=_folder(run.stage, run.id),
-        upstream={stage: _folder(stage, id_) for stage, id_ in run.needs.items()},
+        folder=last_file(run.stage, run.id).parent,
+        upstream={stage: last_file(stage, id_).parent for stage, id_ in run.needs.items()},
         data=RUNS_FOLDER / "data",
         threads=run.execution.threads,
         checkpoint_every_steps=run.execution.checkpoint_every_steps,
         **given,
     )
-
-
-def _folder(stage: str, run_id: str) -> Path:
-    return last_file(stage, run_id).parent
 
 
 def _refuse_fewer_threads(granted: int | None, run: Run) -> None:

@@ -15,7 +15,6 @@ from cgpt.experiment.plans import Plans
 from cgpt.experiment.run import Plan, Run, last_file
 from cgpt.hardware import Hardware
 from cgpt.host import level
-from cgpt.kernels.backend import runs_on_host
 from cgpt.kernels.compiler import find_compiler
 from cgpt.spec import Dataset, Experiment
 
@@ -48,7 +47,7 @@ def find_plan(experiment: str, workflow: Workflow, plans: Plans) -> Plan:
 
 def refuse_no_compiler(runs: Iterable[Run]) -> None:
     """Raise UserError where runs on the processor would find no compiler, or none of their instructions."""
-    if any(run.execution.hardware and runs_on_host(run.execution.hardware) for run in runs):
+    if any(run.execution.hardware and run.execution.hardware.runs_on_host for run in runs):
         find_compiler()
         level()
 

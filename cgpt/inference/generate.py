@@ -12,7 +12,9 @@ from cgpt.inference.decoder import Decoder
 from cgpt.inference.search import Beams, Ends, Samples
 from cgpt.model.gpt import GPT
 from cgpt.model.padding import padded_length
+from cgpt.recipe.flops import vocabulary
 from cgpt.recipe.generation_config import GenerationConfig
+from cgpt.spec import Model
 
 MAX_ROWS = 16  # sequences decoded at once; each costs little while reading the weights is what takes the time
 MAX_CACHE_BYTES = 2 << 30
@@ -44,7 +46,7 @@ class Generator:
         prompts that do not fit the model, and for a model whose logits are not finite.
         """
         c = self.model.config
-        check_prompts(prompts, c.seq_len, c.vocab_size)
+        check_prompts(prompts, c)
         limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
         searches: list[Samples | Beams] = []
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
@@ -86,9 +88,9 @@ class Generator:
         return self.decoder
 
 
-def check_prompts(prompts: Iterable[Sequence[int]], seq_len: int, vocab_size: int | None) -> None:
+def check_prompts(prompts: Iterable[Sequence[int]], config: Model) -> None:
     """Raise UserError for prompts that the model cannot take."""
-    assert vocab_size is not None, "vocab_size is resolved when the run is planned"
+    seq_len, vocab_size = config.seq_len, vocabulary(config)
     for prompt in prompts:
         if not prompt:
             raise UserError("prompt: is empty; give at least one token (<|endoftext|> starts a document)")

@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partialmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from tokenizers import Tokenizer
 
 from cgpt.data.end_tokens import END_OF_TEXT, end_of_text_tokens
 from cgpt.data.tokenizer import token_ids
@@ -22,9 +23,6 @@ from cgpt.inference.stop_strings import StopStrings
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import score
 from cgpt.tasks.decoding import n_new_tokens, read_options
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CONTINUATIONS_PER_CALL = 128
 PROGRESS_EVERY_S = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import ModuleType
 
-from cgpt.errors import UserError
+from cgpt.errors import UserError, first_line
 from cgpt.hardware import Hardware, unsupported
 from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
@@ -25,7 +25,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     if threads is not None:
         check_threads(threads)
     open_devices(hardware)
-    if runs_on_host(hardware):
+    if hardware.runs_on_host:
         os.environ["DEV"] = "CPU"
         find_compiler()
         from cgpt.kernels.gc_workaround import release_outside_workers  # imports tinygrad, which reads DEV
@@ -58,7 +58,7 @@ def open_devices(hardware: Hardware) -> None:
 
     Raises UserError, one line, where one cannot be opened or does not have the profile's type.
     """
-    if runs_on_host(hardware):
+    if hardware.runs_on_host:
         return
     os.environ["DEV"] = hardware.device.split(":")[0]
     from tinygrad import Device, dtypes
@@ -71,8 +71,8 @@ def open_devices(hardware: Hardware) -> None:
         try:
             has_type = getattr(dtypes, hardware.dtype) in Device[device].renderer.supported_dtypes()
         except Exception as error:  # each of tinygrad's devices has its own way to say that it is not there
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{where}: device: {device} cannot be opened here ({line}); {_remedy(hardware)}") from None
+            why = first_line(error)
+            raise UserError(f"{where}: device: {device} cannot be opened here ({why}); {_remedy(hardware)}") from None
         if not has_type:
             raise UserError(f"{where}: dtype: {hardware.dtype} is not what {device} and its compiler here can do; "
                             "write float32, or install one that can (for CUDA: NVRTC)")  # fmt: skip
@@ -85,14 +85,9 @@ def _remedy(hardware: Hardware) -> str:
     return f"install its driver and compiler{fewer}, or name another profile under `hardware:`"
 
 
-def runs_on_host(hardware: Hardware) -> bool:
-    """Whether a profile's kernels run on this machine's cores: a CPU, or a device that is modeled on one."""
-    return hardware.device.split(":")[0] in ("CPU", "WSE")
-
-
 def describe_kernels(hardware: Hardware) -> str | None:
     """Compiler, forced level and OpenBLAS core of the kernels, for a run's record; None off the host."""
-    if not runs_on_host(hardware):
+    if not hardware.runs_on_host:
         return None
     compiler = find_compiler().version + ("" if level() == "native" else f" for {level()}")
     if hardware.kernels != "native":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,7 +23,7 @@ class Work:
     bytes_written: int
 
 
-Calls = Mapping[Work, int]
+Calls = Counter[Work]
 _context: ContextVar[tuple[int | None, str]] = ContextVar("layer and phase", default=(None, "forward"))
 
 
@@ -43,39 +43,22 @@ def label() -> tuple[int | None, str]:
     return _context.get()
 
 
-class Meter:
-    """Counts of the calls on a device since the last reset."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[Work] = Counter()
-
-    def add(self, calls: Calls) -> None:
-        """Count so many calls more."""
-        self.calls.update(calls)
-
-    def reset(self) -> None:
-        """Start from 0."""
-        self.calls.clear()
-
-    def total(self, quantity: str, **fields: Any) -> float:
-        """Sum of `flops`, `bytes_read` or `bytes_written` over the calls with these fields, such as layer=0."""
-        return sum(
-            n * getattr(work, quantity)
-            for work, n in self.calls.items()
-            if all(getattr(work, key) == value for key, value in fields.items())
-        )
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per kernel, layer and phase, as in Work, with n_calls and the sums over them."""
-        return [
-            asdict(work)
-            | {"n_calls": n}
-            | {key: n * getattr(work, key) for key in ("flops", "bytes_read", "bytes_written")}
-            for work, n in self.calls.items()
-        ]
-
-
 @cache
-def meter(device: str) -> Meter:
-    """The meter of a tinygrad device, such as `WSE:1`."""
-    return Meter()
+def meter(device: str) -> Calls:
+    """Counts of the calls on a tinygrad device, such as `WSE:1`, since they were last cleared."""
+    return Counter()
+
+
+def metered(calls: Calls) -> dict[str, Any]:
+    """FLOPs, and bytes read and written, of all calls, as a run's record has them."""
+    n_bytes = sum(n * (work.bytes_read + work.bytes_written) for work, n in calls.items())
+    return {
+        "metered_flops": float(sum(n * work.flops for work, n in calls.items())),
+        "metered_bytes": float(n_bytes),
+    }
+
+
+def rows(calls: Calls) -> list[dict[str, Any]]:
+    """One row per kernel, layer and phase, as in Work, with n_calls and the sums over them."""
+    sums = ("flops", "bytes_read", "bytes_written")
+    return [asdict(work) | {"n_calls": n} | {key: n * getattr(work, key) for key in sums} for work, n in calls.items()]

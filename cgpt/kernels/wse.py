@@ -17,7 +17,7 @@ from tinygrad.runtime.ops_cpu import CPUDevice
 from tinygrad.uop.ops import Ops, UOp
 
 from cgpt.kernels.native.call import NativeProgram, work_of
-from cgpt.kernels.work import Work, meter
+from cgpt.kernels.work import Calls, meter
 
 MODULE = "tinygrad.runtime.ops_wse"
 
@@ -50,7 +50,7 @@ class MeteredProgram(NativeProgram):
         self.prg = prg
 
     def __call__(self, *bufs: Any, **kwargs: Any) -> float | None:
-        meter(self.dev.device).add({work_of(self.prg, [b.size for b in bufs]): 1})
+        meter(self.dev.device)[work_of(self.prg, [b.size for b in bufs])] += 1
         return super().__call__(*bufs, **kwargs)
 
 
@@ -59,12 +59,12 @@ class MeteredGraph(HCQGraph):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.work: dict[str, Counter[Work]] = {}
+        self.work: dict[str, Calls] = {}
         for _, ast, bufs, _ in self.calls:
             if ast.op is Ops.PROGRAM:
                 self.work.setdefault(bufs[0].device, Counter())[work_of(ast, [b.nbytes for b in bufs])] += 1
 
     def __call__(self, *args: Any, **kwargs: Any) -> float | None:
         for device, calls in self.work.items():
-            meter(device).add(calls)
+            meter(device).update(calls)
         return super().__call__(*args, **kwargs)

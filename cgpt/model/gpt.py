@@ -19,7 +19,7 @@ from cgpt.errors import UserError
 from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.model.ids import check_positions, check_targets, check_tokens
-from cgpt.recipe import parametrization
+from cgpt.recipe import flops, parametrization
 from cgpt.spec import Model
 
 if TYPE_CHECKING:
@@ -35,12 +35,8 @@ WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.we
 
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in a fixed order."""
-    C, F = config.d_model, config.d_ffn or 4 * config.d_model
-    assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
-    shapes: dict[str, tuple[int, ...]] = {
-        WTE: (config.vocab_size, C),
-        WPE: (config.seq_len, C),
-    }
+    C, F, V = config.d_model, flops.ffn_width(config), flops.vocabulary(config)
+    shapes: dict[str, tuple[int, ...]] = {WTE: (V, C), WPE: (config.seq_len, C)}
     for i in range(config.n_layer):
         layer = {
             "ln_1.weight": (C,), "ln_1.bias": (C,),
@@ -52,7 +48,7 @@ def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
         }  # fmt: skip
         shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
     shapes |= {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
-    return shapes if config.tie_embeddings else shapes | {HEAD: (config.vocab_size, C)}
+    return shapes if config.tie_embeddings else shapes | {HEAD: (V, C)}
 
 
 def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -192,7 +188,8 @@ class GPT:
     def _block(self, i: int, x: Tensor, f: Tensor | None, independent: bool, attention: Callable | None) -> tuple:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
         ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
-        w = {name: self.weight(f"transformer.h.{i}.{name}") for name in _LAYER}
+        prefix = f"transformer.h.{i}."
+        w = {name.removeprefix(prefix): self.weight(name) for name in self.params if name.startswith(prefix)}
         x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
         qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
         y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
@@ -232,10 +229,3 @@ class GPT:
         from cgpt.kernels.tensors import read
 
         return {name: read(value) for name, value in self.params.items()}
-
-
-_LAYER = tuple(
-    name.removeprefix("transformer.h.0.")
-    for name in parameter_shapes(Model("", n_layer=1, d_model=1, n_head=1, seq_len=1, vocab_size=1))
-    if name.startswith("transformer.h.0.")
-)

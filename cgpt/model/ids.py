@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cgpt.recipe.flops import vocabulary
 from cgpt.spec import Model
 
 
@@ -28,8 +29,8 @@ def check_targets(targets: Any, tokens: Any, config: Model) -> None:
     shape = tuple(targets.shape)
     if shape[:2] != tuple(tokens.shape) or len(shape) > 3 or 0 in shape:
         raise ValueError(f"targets: have shape {shape}; those of tokens {tuple(tokens.shape)} are (B, T) or (B, T, K)")
-    if values is not None and values.max() >= _vocabulary(config):
-        raise ValueError(f"targets: {values.max()} is no token of the model, whose last is {_vocabulary(config) - 1}")
+    if values is not None and values.max() >= vocabulary(config):
+        raise ValueError(f"targets: {values.max()} is no token of the model, whose last is {vocabulary(config) - 1}")
 
 
 def check_positions(positions: Any, tokens: Any, config: Model) -> None:
@@ -47,9 +48,9 @@ def check_ids(values: np.ndarray, config: Model, name: str) -> None:
     """Raise ValueError where one of the ids, whole numbers of any width, is none of the model's."""
     if values.dtype.kind not in "iu":
         raise ValueError(f"{name}: are {values.dtype}, not whole numbers")
-    if values.size and values.view(f"u{values.itemsize}").max() >= _vocabulary(config):  # -1 is the greatest of these
-        unknown = values[(values < 0) | (values >= _vocabulary(config))]
-        raise ValueError(f"{name}: {unknown[0]} is no token of the model, whose are 0 to {_vocabulary(config) - 1}")
+    if values.size and values.view(f"u{values.itemsize}").max() >= vocabulary(config):  # -1 is the greatest of these
+        unknown = values[(values < 0) | (values >= vocabulary(config))]
+        raise ValueError(f"{name}: {unknown[0]} is no token of the model, whose are 0 to {vocabulary(config) - 1}")
 
 
 def _int32(values: Any, name: str) -> np.ndarray | None:
@@ -60,8 +61,3 @@ def _int32(values: Any, name: str) -> np.ndarray | None:
         what = dtype_of(values) if hasattr(values, "shape") else type(values).__name__
         raise ValueError(f"{name}: are of type {what}; write int32, as an array or a tensor")
     return at_hand(values)
-
-
-def _vocabulary(config: Model) -> int:
-    assert config.vocab_size is not None, "vocab_size is resolved when the run is planned"
-    return config.vocab_size

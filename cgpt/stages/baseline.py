@@ -31,7 +31,7 @@ def baseline(job: Job) -> dict[str, Any]:
     started = time.monotonic()
     task = job.spec["task"]
     inputs = content.of_task_data(task, job.data)
-    result, samples = _train(task, job.data, job.spec["n_labels"])
+    result, samples = bag_of_words(task, job.data, job.spec["n_labels"])
     lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples).encode()
     write_whole(job.folder / "samples.jsonl", lines)
     chance = 1 / len(samples[0]["choices"])
@@ -61,22 +61,21 @@ def baseline(job: Job) -> dict[str, Any]:
     return asdict(record)
 
 
-def bag_of_words(task: dict[str, Any], data_root: Path, n_labels: int | None) -> dict[str, Any]:
-    """Accuracy of L2 logistic regression on which words occur, on the documents that `evaluate` scores.
-
-    n_labels: how many training documents, the same ones that `tasks.examples` gives for this limit; None for all.
-    Returns accuracy, stderr (over test documents), n_train, n_test and the strength C. Raises UserError.
-    """
-    return _train(task, data_root, n_labels)[0]
-
-
 def refuse_one_label(task: dict[str, Any], train: Sequence[Example]) -> None:
     """Raises UserError where all training documents have the same label, which nothing can be learnt from."""
     if len({example.label for example in train}) < 2:
         raise UserError(f"{where(task)}: n_labels: the {len(train)} training documents have one label; take more")
 
 
-def _train(task: dict[str, Any], data_root: Path, n_labels: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def bag_of_words(
+    task: dict[str, Any], data_root: Path, n_labels: int | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Accuracy of L2 logistic regression on which words occur, on the documents that `evaluate` scores.
+
+    n_labels: how many training documents, the same ones that `tasks.examples` gives for this limit; None for all.
+    Returns accuracy, stderr (over test documents), n_train, n_test, the strength C and the documents' selection; and a
+    record of each document. Raises UserError.
+    """
     if not is_classification(task):
         raise UserError(
             f"{where(task)}: doc_to_choice: bag of words needs a fixed list of choices and a training_split"

@@ -105,14 +105,18 @@ class FinetuneRun:
         params = _pretrained(checkpoint, self.config, tokens) if checkpoint else \
             init_parameters(self.config, job.spec["seed"])  # fmt: skip
         self.inputs |= content.of_checkpoint(checkpoint, "pretrain") if checkpoint else {}
-        splits = _examples(job)
+        task, settings = job.spec["task"], job.spec["finetune"]
+        validation_split = validation_split_of(task)
+        splits = (
+            read_labelled_examples(task, job.data, job.spec["n_labels"]),
+            read_examples(task, job.data, validation_split, settings["max_validation"]),
+        )
         model = GPT.on(job.hardware, self.config, params, job.threads)
         self.train_set, self.validation_set = ([encode(e, model, tokenizer) for e in examples] for examples in splits)
         for split, examples in (("training", self.train_set), ("validation", self.validation_set)):
             if n_cut := sum(example.n_tokens_cut > 0 for example in examples):
                 print(f"finetune: {n_cut:,} of {len(examples):,} {split} prompts were longer than the model's "
                       f"{self.config.seq_len} tokens and lost their start", file=sys.stderr)  # fmt: skip
-        settings = job.spec["finetune"]
         self.trainer = Trainer(model, AdamW(weight_decay=settings["weight_decay"], grad_clip=settings["grad_clip"]))
         self.n_tokens, self.batches = 0, Counter[tuple[int, int]]()
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -136,14 +140,6 @@ def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.n
     if problems:
         raise UserError(*problems)
     return checkpoints.read_params(checkpoint, config)
-
-
-def _examples(job: Job) -> tuple[list[Example], list[Example]]:
-    """Examples of the task to train on, and to validate with."""
-    task, most = job.spec["task"], job.spec["finetune"]["max_validation"]
-    validation_split = validation_split_of(task)
-    train = read_labelled_examples(task, job.data, job.spec["n_labels"])
-    return train, read_examples(task, job.data, validation_split, most)
 
 
 def validation_loss(model: GPT, examples: Sequence[Encoded]) -> float:

@@ -17,7 +17,7 @@ from cgpt.data import content
 from cgpt.files.csv_file import write_csv
 from cgpt.hardware import Hardware
 from cgpt.jobs import Job
-from cgpt.kernels import backend
+from cgpt.kernels import backend, work
 from cgpt.model.gpt import GPT, parameter_shapes
 from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_record
 from cgpt.spec import Model
@@ -40,28 +40,25 @@ def meter(job: Job) -> dict[str, Any]:
         {config.name: config},
         {hardware.name: hardware},
     )  # fmt: skip
-    rows = step_rows(config, train)
-    path = job.folder / "kernels.csv"
-    write_csv(path, KERNEL_COLUMNS, rows)
+    path, calls = job.folder / "kernels.csv", step_work(config, train)
+    write_csv(path, KERNEL_COLUMNS, work.rows(calls))
     hashes = {"inputs": inputs, "outputs": {"kernels.csv": content.sha256_of(path)}}
     training = _of_training(job.id, trained, hardware) | hashes
-    record = MeterRecord(**training, **_of_cost(cost), **_of_work(rows))
+    record = MeterRecord(**training, **_of_cost(cost), **work.metered(calls))
     write_record(job.folder / "run.json", record)
     return asdict(record)
 
 
-def step_rows(config: Model, train: dict[str, Any]) -> list[dict[str, Any]]:
-    """The work of one optimizer step, KERNEL_COLUMNS per kernel, layer and phase. No weight is allocated."""
+def step_work(config: Model, train: dict[str, Any]) -> work.Calls:
+    """Calls of the kernels of one optimizer step. No weight is allocated."""
     from cgpt.kernels.tensors import without_memory
-    from cgpt.kernels.work import Meter
 
-    ops, counted = backend.prepare(backend.CPU), Meter()
+    ops = backend.prepare(backend.CPU)
     with without_memory():
         shapes = parameter_shapes(config)
         model = GPT(config, {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}, ops, "CPU")
         n_micro_batches = train["batch_size"] // (train["micro_batch_size"] or train["batch_size"])
-        counted.add(Trainer(model, AdamW()).work(train["batch_size"], n_micro_batches))
-    return counted.rows()
+        return Trainer(model, AdamW()).work(train["batch_size"], n_micro_batches)
 
 
 def _of_training(run: str, trained: PretrainRecord, hardware: Hardware) -> dict[str, Any]:
@@ -79,10 +76,3 @@ def _of_cost(cost: dict[str, Any]) -> dict[str, Any]:
     seconds = None if cost["days"] is None else cost["days"] * SECONDS_PER_DAY
     energy_j = None if cost["energy_kwh"] is None else cost["energy_kwh"] * JOULES_PER_KWH
     return {key: cost[key] for key in same} | {"seconds": seconds, "energy_j": energy_j}
-
-
-def _of_work(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "metered_flops": float(sum(row["flops"] for row in rows)),
-        "metered_bytes": float(sum(row["bytes_read"] + row["bytes_written"] for row in rows)),
-    }

@@ -19,7 +19,7 @@ from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job, handling_signals
 from cgpt.kernels import backend
-from cgpt.kernels.work import meter
+from cgpt.kernels.work import meter, metered
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import score
 from cgpt.recipe.schedule import Schedule, without_length
@@ -44,19 +44,18 @@ def pretrain(job: Job) -> dict[str, Any]:
     """
     run = PretrainRun(job)
     t, n_steps, schedule, log, clock = run.settings, run.n_steps, run.schedule, run.log, run.clock
-    progress, device_meter = Progress(job.id), meter(job.hardware.device)
+    progress, calls = Progress(job.id), meter(job.hardware.device)
     stops: list[int] = []  # numbers of signals that asked for an end
     with handling_signals(lambda number, frame: stops.append(number)):
         for step in range(run.trainer.n_updates, n_steps):
             start, lr, done = time.perf_counter(), schedule.rate(step), step + 1
             batch = shards.batches(run.shard, run.config.seq_len, t.batch_size, job.spec["seed"], step)
-            device_meter.reset()
+            calls.clear()
             loss, grad_norm = run.trainer.step(micro_batches(batch, t.micro_batch_size or t.batch_size), lr)
             clock.add(run.tokens_per_step, time.perf_counter() - start)
             _refuse_divergence(run, done, loss, grad_norm)
-            if device_meter.calls:
-                n_bytes = device_meter.total("bytes_read") + device_meter.total("bytes_written")
-                run.metered = {"metered_flops": float(device_meter.total("flops")), "metered_bytes": float(n_bytes)}
+            if calls:
+                run.metered = metered(calls)
             nats = bits = None
             if done % t.eval_every_steps == 0 or done == n_steps:
                 nats = validation_loss(run.trainer.model, run.validation, t.eval_batches * t.batch_size)
@@ -118,7 +117,7 @@ class PretrainRun:
             "code": code_sha256("stages.pretrain"),
             "corpus or tokenizer": content.digest(self.inputs),
             "compiler": str(backend.describe_kernels(hardware)),
-            "processor": provenance.processor() if backend.runs_on_host(hardware) else "",
+            "processor": provenance.processor() if hardware.runs_on_host else "",
             "version of tinygrad or NumPy": " ".join(map(str, versions)),
         }
         return RunState(self.job.folder.parent.parent / "state" / name, key)

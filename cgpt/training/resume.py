@@ -54,9 +54,8 @@ class RunState:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             key, saved = json.loads(metadata["key"]), Saved(arrays, metadata["log"], *json.loads(metadata["measured"]))
             changed = [name for name, value in self.key.items() if key.get(name) != value]
-            whole = metadata["sha256"] == _state_sha256(arrays, metadata) and int(arrays["n_updates"][0]) == _n_rows(
-                saved.log
-            )
+            n_rows = max(0, saved.log.count("\n") - 1)
+            whole = metadata["sha256"] == _state_sha256(arrays, metadata) and int(arrays["n_updates"][0]) == n_rows
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             return None, f"cannot be read ({type(error).__name__})"
         if not whole:
@@ -89,10 +88,6 @@ def load_first(states: Iterable[RunState], most_steps: int, run: str) -> Saved |
     return None
 
 
-def _n_rows(log: str) -> int:
-    return max(0, log.count("\n") - 1)
-
-
 def _state_sha256(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
     """Hash of all that a state file holds but for this hash; the format has no checksum of its own."""
     digest = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != "sha256"}, sort_keys=True).encode())
@@ -112,8 +107,7 @@ class LossLog:
     def start(self, text: str = "") -> None:
         """Begin the file with the lines of an earlier session; what that did after its last checkpoint is gone."""
         self.rows = list(csv.DictReader(io.StringIO(text)))
-        with writing(self.path.parent):
-            write_whole(self.path, self.text().encode())
+        write_whole(self.path, self.text().encode())
 
     def text(self) -> str:
         """The whole file."""

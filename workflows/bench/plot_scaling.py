@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,18 @@ def main() -> None:
 def scaling_figure(rows: list[Row]) -> Figure:
     """Four panels; where one leaves a quantity out, that is the largest number of threads, or SEQ_LEN."""
     figure, (threads, sizes, lengths, times) = new_figure(2, 2, width=9.0, height=7.0)
+    rows = [row | {"us_per_token": 1e6 / row["tokens_per_s"]} for row in rows]
     of_sizes = [row for row in rows if row["seq_len"] == SEQ_LEN]
     at_most = [row for row in rows if row["threads"] == max(row["threads"] for row in rows)]
     of_lengths = [row for row in at_most if row["model"] == SEQ_LEN_MODEL]
     counts = sorted({row["threads"] for row in of_sizes})
     for n_line, model in enumerate(dict.fromkeys(row["model"] for row in of_sizes)):
-        _line(threads, [row for row in of_sizes if row["model"] == model], "threads", _speed, model, n_line)
+        _line(threads, [row for row in of_sizes if row["model"] == model], "threads", "tokens_per_s", model, n_line)
     threads.set_xticks(counts)
     for n_line, n in enumerate(counts):
         label = f"{n:.0f} thread{'s' if n > 1 else ''}"
-        _line(sizes, [row for row in of_sizes if row["threads"] == n], "n_parameters", _speed, label, n_line)
-    _line(lengths, of_lengths, "seq_len", _speed, SEQ_LEN_MODEL, 0)
+        _line(sizes, [row for row in of_sizes if row["threads"] == n], "n_parameters", "tokens_per_s", label, n_line)
+    _line(lengths, of_lengths, "seq_len", "tokens_per_s", SEQ_LEN_MODEL, 0)
     lengths.set_xticks([row["seq_len"] for row in of_lengths])
     _time_against_flops(times, [row for row in at_most if row["seq_len"] == SEQ_LEN], of_lengths)
     for axes in (sizes, times):
@@ -60,26 +61,18 @@ def scaling_figure(rows: list[Row]) -> Figure:
 
 def _time_against_flops(axes: Axes, of_sizes: list[Row], of_lengths: list[Row]) -> None:
     """The line goes through the smallest model; what lies below it grows more slowly than its FLOPs."""
-    _line(axes, of_sizes, "flops_per_token", _microseconds, "model sizes", 0)
-    _line(axes, of_lengths, "flops_per_token", _microseconds, f"{SEQ_LEN_MODEL}, sequence lengths", 1)
+    _line(axes, of_sizes, "flops_per_token", "us_per_token", "model sizes", 0)
+    _line(axes, of_lengths, "flops_per_token", "us_per_token", f"{SEQ_LEN_MODEL}, sequence lengths", 1)
     flops = [row["flops_per_token"] for row in of_sizes + of_lengths]
     least = min(of_sizes, key=lambda row: row["flops_per_token"])
-    slope = _microseconds(least) / least["flops_per_token"]
+    slope = least["us_per_token"] / least["flops_per_token"]
     ends = [min(flops), max(flops)]
     axes.plot(ends, [slope * end for end in ends], color="#595959", linestyle="--", label="as the FLOPs")
 
 
-def _line(axes: Axes, rows: Sequence[Row], key: str, value: Callable[[Row], float], label: str, n_line: int) -> None:
-    points = sorted((row[key], value(row)) for row in rows)
+def _line(axes: Axes, rows: Sequence[Row], x: str, y: str, label: str, n_line: int) -> None:
+    points = sorted((row[x], row[y]) for row in rows)
     axes.plot(*zip(*points), label=label, color=COLOURS[n_line % len(COLOURS)], marker=MARKERS[n_line % len(MARKERS)])
-
-
-def _speed(row: Row) -> float:
-    return row["tokens_per_s"]
-
-
-def _microseconds(row: Row) -> float:
-    return 1e6 / row["tokens_per_s"]
 
 
 if __name__ == "__main__":

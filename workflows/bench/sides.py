@@ -17,7 +17,6 @@ from columns import PROVENANCE
 from cgpt import provenance
 from cgpt.host import granted_cores
 
-HERE = Path(__file__).parent
 PEER_PACKAGES = ("torch", "transformers", "tokenizers")
 OURS = "cgpt"
 
@@ -29,7 +28,7 @@ def ours(benchmark: str, *arguments: object) -> list[str]:
 
 def peer(benchmark: str, *arguments: object) -> list[str]:
     """The command of a peer, which is one file of this folder."""
-    return [sys.executable, str(HERE / f"peer_{benchmark}.py"), *map(str, arguments)]
+    return [sys.executable, str(Path(__file__).with_name(f"peer_{benchmark}.py")), *map(str, arguments)]
 
 
 class Side:

@@ -22,7 +22,6 @@ from cgpt.experiment import load
 from cgpt.files.csv_file import write_csv
 from cgpt.host import granted_cores
 
-WARM_REPEATS = 3
 EMPTY, WARM = "empty", "warm"
 TARGETS_S = {EMPTY: 15.0, WARM: 3.0}  # of our own, with the model's own number of layers
 MORE_LAYERS = 12
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml with its vocab_size")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--threads", type=int, default=granted_cores())
-    parser.add_argument("--warm-repeats", type=int, default=WARM_REPEATS)
+    parser.add_argument("--warm-repeats", type=int, default=3)
     arguments = parser.parse_args()
     config = load.read_workflow(Path.cwd()).models[arguments.model]
     shared = ["--threads", arguments.threads, "--batch-size", arguments.batch_size, "--steps", 1]

@@ -43,12 +43,3 @@ def shared_arena() -> Arena:
         arena = Arena()
         _of_process = weakref.ref(arena)
     return arena
-
-
-def side_by_side(sizes: list[int]) -> tuple[list[int], int]:
-    """Offsets, each on a page, at which pieces of these sizes lie one after the other, and where the last one ends."""
-    offsets, end = [], 0
-    for n_bytes in sizes:
-        offsets.append(end)
-        end += -(-n_bytes // PAGE) * PAGE
-    return offsets, end

@@ -67,16 +67,15 @@ def check_memory() -> None:
                         "micro_batch_size, batch_size or seq_len")  # fmt: skip
 
 
-def time_gemm(on: bool) -> None:
-    """Start (from 0) or stop counting the time that the threads spend in matrix products."""
-    library().time_gemm(int(on))
-
-
-def gemm_s() -> float:
-    """Seconds in matrix products since `time_gemm(True)`, the mean over the threads."""
+def gemm_s(run: Callable[[], object]) -> float:
+    """Seconds in matrix products while `run` runs, the mean over the threads."""
     seconds = library().gemm_s
     seconds.restype = ctypes.c_double
-    return seconds()
+    library().time_gemm(1)
+    run()
+    total = seconds()
+    library().time_gemm(0)
+    return total
 
 
 def work_of(program: UOp, buffer_bytes: Sequence[int]) -> Work:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,14 +29,13 @@ from tinygrad.uop.ops import Ops, UOp, buffers
 from cgpt.files.cache import cache_folder
 from cgpt.files.whole import write_whole
 from cgpt.kernels.compiler import build_library
-from cgpt.kernels.native.arena import aligned, shared_arena, side_by_side
+from cgpt.kernels.native.arena import PAGE, aligned, shared_arena
 from cgpt.kernels.native.call import MAGIC, check_memory, library, one_kernel
 from cgpt.kernels.tensors import unwritten
 from cgpt.kernels.work import Work, meter
 
-Recording = dict[
-    str, Any
-]  # calls: function, dims, consts, work, positions; temporary_bytes; outputs: position, shape, dtype
+# calls: function, dims, consts, work, positions; temporary_bytes; outputs: position, shape, dtype
+Recording = dict[str, Any]
 Position = tuple[str, int, int]  # "input", "state" or "temporary"; its index; the offset in bytes
 
 
@@ -169,7 +169,8 @@ class Program:
         self.inputs, self.device, self.arena = inputs, Device[device], shared_arena()
         kept = {index for (kind, index, _), *_ in recording["outputs"] if kind == "temporary"}
         sizes = recording["temporary_bytes"]
-        self.offsets, self.arena_bytes = side_by_side([0 if i in kept else n for i, n in enumerate(sizes)])
+        on_pages = (0 if i in kept else -(-n // PAGE) * PAGE for i, n in enumerate(sizes))
+        *self.offsets, self.arena_bytes = accumulate(on_pages, initial=0)
         self.results = {i: aligned(sizes[i]) for i in kept}
         self.addresses = {
             "input": [a.ctypes.data for a in inputs],
@@ -213,5 +214,5 @@ class Program:
                     bufs[i] = address + offset
             library().run_calls(self.calls, len(self.calls))
             check_memory()
-        meter(self.device.device).add(self.work)
+        meter(self.device.device).update(self.work)
         return self.outputs

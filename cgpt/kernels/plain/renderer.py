@@ -101,6 +101,5 @@ class Compiler(ClangJITCompiler):
         if hashlib.sha256(kept[32:]).digest() != kept[:32]:
             code = self.compile(src)
             kept = hashlib.sha256(code).digest() + code
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, kept)
         return kept[32:]
