@@ -132,9 +132,8 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
     between = gpu.link_bytes_per_s if systems <= gpu.node_size else gpu.network_bytes_per_s * gpu.node_size
     gathered = 3 * 2.0 * shape.n_parameters * share * (layout.data - 1) / layout.data
     traffic_s = micro_batches * gathered / between  # weights forward and backward, gradients once, a micro-batch
-    reduced = (
-        2 * ALL_REDUCES * 2 * (layout.tensor - 1) / layout.tensor * 2.0 * tokens * shape.d_model
-    )  # ring all-reduces, 16 bits
+    ring = 2 * (layout.tensor - 1) / layout.tensor  # of all-reduces, of 16-bit values
+    reduced = 2 * ALL_REDUCES * ring * 2.0 * tokens * shape.d_model
     tensor_s = reduced * shape.n_layer / layout.pipeline / gpu.link_bytes_per_s
     launches_s = micro_batches * PASSES * shape.n_layer / layout.pipeline * gpu.decode_layer_latency_s
     waiting_s = max(0.0, launches_s - max(compute_s, traffic_s))
@@ -152,13 +151,11 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
 def _flop_seconds(shape: Shape, hardware: Hardware) -> float:
     """Seconds of the training FLOPs of one token on one GPU."""
     gpu, peak = _gpu(hardware), hardware.peak_flops_per_s[hardware.dtype]
-    matmul = 6.0 * shape.matmul_weights / _matmul_efficiency(shape, gpu)
+    efficiency = (
+        gpu.matmul_efficiency * shape.d_model / (shape.d_model + gpu.half_width)
+    )  # narrow matrices leave it idle
+    matmul = 6.0 * shape.matmul_weights / efficiency
     return (matmul + 3 * shape.n_layer * shape.attention_flops(1) / gpu.attention_efficiency) / peak
-
-
-def _matmul_efficiency(shape: Shape, gpu: Gpu) -> float:
-    """Share of the dense peak: narrow matrices leave a GPU partly idle."""
-    return gpu.matmul_efficiency * shape.d_model / (shape.d_model + gpu.half_width)
 
 
 def decode(shape: Shape, hardware: Hardware, context: int, systems: int) -> Step:
