@@ -20,6 +20,7 @@ from cgpt.files.yaml_file import Keys, YamlFile, read
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
+from cgpt.tasks.lm_eval_tasks import OUR_KEYS
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
@@ -34,7 +35,7 @@ LM_EVAL_KEYS = frozenset(
     "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
-OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
+TASK_KEYS = LM_EVAL_KEYS | OUR_KEYS
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -184,14 +185,14 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     if file.problems:
         return None
     if is_group(task):
-        group = check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
+        group = check_group(task, named.name, TASK_KEYS, datasets, file)
         for keys, entry in (((), group), *((("task", i), member) for i, member in enumerate(group["task"]))):
             if "finetune" in entry:
                 entry["finetune"] = fill_given(Finetune, entry["finetune"], (*keys, "finetune"), file)
         return group
     for key in task:
-        if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
-            file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+        if key not in TASK_KEYS:
+            file.problem((key,), f"unknown key; {did_you_mean(key, TASK_KEYS)}")
     if mistyped(task, (), file):
         return None
     if not isinstance(task.get("stock", False), bool):
