@@ -140,7 +140,7 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
 def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
     """One token: all 32-bit weights and the cache are read from memory once, or multiplied, whichever takes longer."""
     read = 4.0 * (shape.matmul_weights + shape.n_layer * shape.cached_values(context))
-    flops = 2.0 * shape.matmul_weights + 4 * shape.n_layer * context * shape.d_model
+    flops = shape.forward_flops(1, context)
     assert hardware.bandwidth_bytes_per_s and hardware.sustained_flops_per_s
     read_s, compute_s = read / hardware.bandwidth_bytes_per_s, flops / hardware.sustained_flops_per_s
     parts = {"compute": compute_s, "memory_bandwidth": max(0.0, read_s - compute_s)}

@@ -68,6 +68,10 @@ class Shape:
         """6 N + 12 L S d: N the matmul weights, forward and twice that backward, no recomputation, nothing halved."""
         return 6.0 * self.matmul_weights + 3 * self.n_layer * self.attention_flops(1)
 
+    def forward_flops(self, tokens: int, context: int) -> float:
+        """Forward FLOPs of `tokens` each of which sees `context` tokens: 2 a weight and token, and attention's."""
+        return 2.0 * self.matmul_weights * tokens + 4.0 * self.n_layer * context * self.d_model * tokens
+
     def kept_bytes_per_token(self, bytes_per_value: int) -> int:
         """Bytes kept of one layer from forward to backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
 
