@@ -44,7 +44,6 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
     one = sum(parts.values()) * count
     reduction = wafer.reduction_loss_per_doubling * math.log2(systems) * one
     micro = batch_per_system / count
-    spilled = max(0.0, micro * memory["checkpoints"] - _checkpoint_room(memory, micro))
     bounds = {bound: seconds * count for bound, seconds in bounds.items()} | {"reduction": reduction}
     tokens = batch_per_system * shape.seq_len * systems
     return Step(
@@ -55,7 +54,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         memory_bytes={
             "sram": hardware.memory_bytes or 0, "weight_stripes": memory["stripes"],
             "working_set": micro * memory["working"], "activation_checkpoints": micro * memory["checkpoints"],
-            "spilled_activations": spilled, "host_weights_and_optimizer": memory["host"],
+            "spilled_activations": _spilled_bytes(memory, micro), "host_weights_and_optimizer": memory["host"],
         },
         layout={"micro_batches": count},
         problem=_problem(hardware, memory, largest),
@@ -99,9 +98,9 @@ def _memory(shape: Shape, hardware: Hardware, sparsity: float) -> dict[str, floa
     }
 
 
-def _checkpoint_room(memory: dict[str, float], micro: float) -> float:
-    """SRAM that is left for checkpoints beside the working set."""
-    return max(0.0, memory["free"] - micro * memory["working"])
+def _spilled_bytes(memory: dict[str, float], micro: float) -> float:
+    """Checkpoints that the SRAM has no room for beside the working set."""
+    return max(0.0, micro * memory["checkpoints"] - max(0.0, memory["free"] - micro * memory["working"]))
 
 
 def _problem(hardware: Hardware, memory: dict[str, float], largest: int) -> str | None:
@@ -124,8 +123,7 @@ def _parts(shape: Shape, hardware: Hardware, micro: float, sparsity: float, slow
     wafer = wafer_of(hardware)
     width = BYTES[wafer.precision]
     memory = _memory(shape, hardware, sparsity)
-    spilled_s = max(0.0, micro * memory["checkpoints"] - _checkpoint_room(memory, micro)) / shape.n_layer
-    spilled_s /= wafer.io_bytes_per_s
+    spilled_s = _spilled_bytes(memory, micro) / shape.n_layer / wafer.io_bytes_per_s
     parts = dict.fromkeys(PARTS, 0.0)
     bounds = dict.fromkeys(PARTS, 0.0)
     for count, weights, attention, spill_s in (

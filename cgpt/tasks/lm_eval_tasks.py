@@ -126,8 +126,8 @@ def _datasets(rows: dict[str, list[task_rows.Row]], config: dict[str, Any], name
     try:
         return {name: datasets.Dataset.from_list(split) for name, split in rows.items()}
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}: a field changes its type within the data: {reason}; make its values alike") from None
+        raise UserError(f"{name}: a field changes its type within the data: {first_line(error)}; make its values alike"
+                        ) from None  # fmt: skip
 
 
 def _refuse_unusable(config: dict[str, Any], name: str) -> None:
