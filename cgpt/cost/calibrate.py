@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from cgpt.cost import gpu, wafer_inference, wafer_training
 from cgpt.cost.measurements import Measurement
@@ -162,8 +162,6 @@ def _with_constants(profile: Hardware, constants: Mapping[str, Constants]) -> Ha
     """The profile with the constants of the fits that it belongs to."""
     for fit in FITS:
         if profile.name in fit.profiles and fit.name in constants:
-            block = getattr(profile, fit.block)
-            known = {f.name for f in fields(block)}
-            values = {name: value for name, value in constants[fit.name].items() if name in known}
-            profile = replace(profile, **{fit.block: replace(block, **values)})
+            values = {name: value for name, value in constants[fit.name].items() if name != GAIN}
+            profile = replace(profile, **{fit.block: replace(getattr(profile, fit.block), **values)})
     return profile

@@ -57,7 +57,8 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
         raise UserError("workflows: there is no such folder here; run from the project's folder")
     models = _rows(folder, "workflows/models.yaml", "models", Model)
     for row in filter(None, models.entries.values()):
-        rules.check_model(row, ("models", row.name), models.yaml)
+        if problem := rules.uneven_heads(row):
+            models.yaml.problem(("models", row.name, "d_model"), problem)
     datasets = _rows(folder, "workflows/data.yaml", "datasets", Dataset)
     for dataset in filter(None, datasets.entries.values()):
         rules.check_dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
