@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan
 from cgpt.experiment.run import Plan, last_file
+from cgpt.preview.sources import find_files
 from cgpt.report.rows import collect, refuse_stale
+from cgpt.spec import DataFile, Dataset, Hub
+from cgpt.stages.fetch import fetch_dataset
 
 QUICKSTART = "workflows/experiments/quickstart.yaml"
 EXPERIMENT = """\
@@ -304,3 +308,18 @@ def test_data_files_of_every_form_are_inputs_by_their_content(tmp_path, data_fil
     before = content.of_task_data(task, tmp_path)
     (tmp_path / "topics/rows-2.jsonl").write_text('{"text": "3"}\n')
     assert before.keys() == {"fetch/topics"} and content.of_task_data(task, tmp_path) != before
+
+
+def test_fetched_files_are_those_of_an_entry_only_as_it_stands_now(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a text\n")
+    listed = DataFile("a.txt", content.sha256_of(Path("a.txt")), split="train")
+    dataset, folder = Dataset("notes", files=(listed,)), last_file("fetch", "notes").parent
+    monkeypatch.setenv("CGPT_DATA_MIRROR", str(tmp_path))
+    fetch_dataset(dataset, folder)
+    monkeypatch.delenv("CGPT_DATA_MIRROR")
+    assert find_files(dataset) == {"a.txt": folder / "a.txt"}
+    for changed in ({"split": "test"}, {"sha256": "0" * 64}):
+        assert find_files(replace(dataset, files=(replace(listed, **changed),))) is None
+    hub = Hub("someone/texts", "0" * 40, splits=("train",))
+    assert find_files(Dataset("notes", hub=hub)) is None

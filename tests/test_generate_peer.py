@@ -185,17 +185,17 @@ def test_every_token_is_told_when_it_comes():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"temperature": 0.0}, "temperature: is 0.0; write a number above 0, or sample nothing (greedy)"),
-        ({"top_k": -1}, "top_k: is -1; write how many tokens are kept, or 0 for all"),
-        ({"top_p": 1.2}, "top_p: is 1.2; write a number above 0 and at most 1"),
-        ({"num_beams": 0}, "num_beams: is 0; write a whole number above 0"),
+        ({"temperature": 0.0}, "temperature: must be greater than 0, not 0.0; write a positive number"),
+        ({"top_k": -1}, "top_k: must be at least 0, not -1; write 0 or more"),
+        ({"top_p": 1.2}, "top_p: must be at most 1, not 1.2; write a smaller number"),
+        ({"num_beams": 0}, "num_beams: must be at least 1, not 0; write 1 or more"),
         ({"num_return_sequences": 2},
          "num_return_sequences: greedy decoding gives one sequence; sample, or search with num_beams"),
         ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences: is 3; 2 beams give no more"),
         ({"num_beams": 2, "do_sample": True},
          "num_beams: beam search draws no samples; leave out do_sample, or num_beams"),
         ({"early_stopping": "always"}, "early_stopping: is always; write true, false or never"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty: is 0.0; write a number above 0; 1 is off"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty: must be greater than 0, not 0.0; write a positive number"),
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(options, message):

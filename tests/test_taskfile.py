@@ -37,6 +37,14 @@ def grade(doc, results):
 
 def fail(doc):
     return doc["nothing"]
+
+
+class NoPrompt(Exception):
+    pass
+
+
+def give_up(doc):
+    raise NoPrompt("nothing to ask")
 """
 
 
@@ -142,9 +150,10 @@ def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, m
 
 def test_python_of_a_task_that_fails_is_one_line_with_the_document(study):
     task = read(study) | {"num_fewshot": 0}
-    broken = task | {"doc_to_text": task["doc_to_text"] | {"!function": "code.fail"}}
-    with pytest.raises(UserError, match="workflows/tasks/toy.yaml: split 'test', document 0: .*nothing"):
-        our_prompts(broken, study)
+    for name in ("code.fail", "code.give_up"):
+        broken = task | {"doc_to_text": task["doc_to_text"] | {"!function": name}}
+        with pytest.raises(UserError, match="workflows/tasks/toy.yaml: split 'test', document 0: .*nothing"):
+            our_prompts(broken, study)
     broken = task | {"process_results": task["doc_to_text"] | {"!function": "code.ask"}}
     with pytest.raises(UserError, match="split 'test', document 0: process_results fails"):
         our_prompts(broken, study)

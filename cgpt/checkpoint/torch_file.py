@@ -26,8 +26,6 @@ STORAGES = {
     "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
     "BoolStorage": "?",
 }  # fmt: skip
-
-
 MOST_PICKLE_BYTES = 1 << 26  # names and shapes; those of a model of a thousand layers take 2 MB
 
 

@@ -34,10 +34,10 @@ def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:
 def _tokenizer(folder: Path, vocab_size: int | None) -> Tokenizer:
     """From tokenizer.json, or from GPT-2's two files, which are all that Cerebras-GPT ships."""
     if (folder / "tokenizer.json").is_file():
-        tokenizer, path = read_tokenizer(folder, vocab_size), folder / "tokenizer.json"
+        tokenizer = read_tokenizer(folder, vocab_size)
     else:
-        tokenizer, path = _of_two_files(folder), folder / "vocab.json"
-    check_ids(tokenizer, path, vocab_size)
+        tokenizer = _of_two_files(folder)
+        check_ids(tokenizer, folder / "vocab.json", vocab_size)
     special_tokens.complete(tokenizer, folder, vocab_size)
     return tokenizer
 

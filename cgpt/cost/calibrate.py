@@ -7,8 +7,8 @@ from pulling a constant. No constant belongs to a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from cgpt.cost import gpu, wafer_inference, wafer_training
 from cgpt.cost.measurements import Measurement
@@ -110,7 +110,32 @@ def mean_error(predictions: Iterable[Prediction], kind: str = "row_left_out") ->
 
 def predict(row: Measurement, hardware: Mapping[str, Hardware], gain_per_release: float) -> float:
     """The model's prediction of a row, in the row's unit, whether or not the memory would hold it."""
-    return _PREDICTORS[row.group](row, hardware[row.hardware], gain_per_release)
+    profile, shape, systems, context = hardware[row.hardware], row.shape, row.systems or 1, row.context or 0
+    batch_per_system = (row.batch_sequences or 0) / systems
+    match row.group:
+        case "CS-2 training" | "CS-3 training" | "batch shape":
+            slowdown = gain_per_release ** RELEASES_BEFORE_2.get(row.release, 0)
+            step = wafer_training.training_step(shape, profile, batch_per_system, systems, slowdown=slowdown)
+            rate = step.samples_per_s
+        case "A100 training" | "H100 training":
+            layout = gpu.Layout(systems, 1, 1, row.micro_batch_sequences or 0, bool(row.recompute))
+            rate = gpu.training_step(shape, profile, batch_per_system, systems, layout=layout).tokens_per_s
+        case "decode":
+            rate = wafer_inference.decode(shape, profile, context, row.grid).tokens_per_s
+        case "prefill":
+            rate = wafer_inference.prefill(shape, profile, row.grid).tokens_per_s
+        case "A100 decode":
+            rate = gpu.decode(shape, profile, context, systems).tokens_per_s
+        case "A100 prefill":
+            rate = gpu.prefill(shape, profile, systems).tokens_per_s
+        case "end to end":  # the prompt once, then each token with the cache that is full half of the way
+            prompt_s = wafer_inference.prefill(shape, profile).step_s
+            token_s = wafer_inference.decode(shape, profile, shape.seq_len + context // 2).step_s
+            rate = context / ((prompt_s or 0.0) + context * (token_s or 0.0))
+        case _:
+            raise ValueError(f"{row.id}: no prediction of the group '{row.group}'")
+    assert rate is not None
+    return rate
 
 
 def fitted(fit: Fit, rows: list[Measurement], hardware: Mapping[str, Hardware], start: Mapping[str, float]
@@ -137,66 +162,6 @@ def _with_constants(profile: Hardware, constants: Mapping[str, Constants]) -> Ha
     """The profile with the constants of the fits that it belongs to."""
     for fit in FITS:
         if profile.name in fit.profiles and fit.name in constants:
-            block = getattr(profile, fit.block)
-            known = {f.name for f in fields(block)}
-            values = {name: value for name, value in constants[fit.name].items() if name in known}
-            profile = replace(profile, **{fit.block: replace(block, **values)})
+            values = {name: value for name, value in constants[fit.name].items() if name != GAIN}
+            profile = replace(profile, **{fit.block: replace(getattr(profile, fit.block), **values)})
     return profile
-
-
-def _wafer_training(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.systems and row.batch_sequences
-    slowdown = gain_per_release ** RELEASES_BEFORE_2.get(row.release, 0)
-    step = wafer_training.training_step(
-        row.shape, hardware, row.batch_sequences / row.systems, row.systems, slowdown=slowdown
-    )
-    return step.samples / sum(step.parts_s.values())
-
-
-def _decode(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.context
-    return 1 / sum(wafer_inference.decode(row.shape, hardware, row.context, row.grid).parts_s.values())
-
-
-def _prefill(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.seq_len
-    return row.seq_len / sum(wafer_inference.prefill(row.shape, hardware, row.grid).parts_s.values())
-
-
-def _end_to_end(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    """Tokens answered a second: the prompt once, then each token with the cache that is full half of the way."""
-    assert row.context and row.seq_len
-    prompt_s = sum(wafer_inference.prefill(row.shape, hardware).parts_s.values())
-    token_s = sum(wafer_inference.decode(row.shape, hardware, row.seq_len + row.context // 2).parts_s.values())
-    return row.context / (prompt_s + row.context * token_s)
-
-
-def _gpu_training(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.systems and row.batch_sequences and row.micro_batch_sequences
-    layout = gpu.Layout(row.systems, 1, 1, row.micro_batch_sequences, bool(row.recompute))
-    step = gpu.training_step(row.shape, hardware, row.batch_sequences / row.systems, row.systems, layout=layout)
-    return step.tokens / sum(step.parts_s.values())
-
-
-def _gpu_decode(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.systems and row.context
-    return 1 / sum(gpu.decode(row.shape, hardware, row.context, row.systems).parts_s.values())
-
-
-def _gpu_prefill(row: Measurement, hardware: Hardware, gain_per_release: float) -> float:
-    assert row.systems and row.seq_len
-    return row.seq_len / sum(gpu.prefill(row.shape, hardware, row.systems).parts_s.values())
-
-
-_PREDICTORS: dict[str, Callable[[Measurement, Hardware, float], float]] = {
-    "CS-2 training": _wafer_training,
-    "CS-3 training": _wafer_training,
-    "batch shape": _wafer_training,
-    "decode": _decode,
-    "prefill": _prefill,
-    "end to end": _end_to_end,
-    "A100 training": _gpu_training,
-    "H100 training": _gpu_training,
-    "A100 decode": _gpu_decode,
-    "A100 prefill": _gpu_prefill,
-}

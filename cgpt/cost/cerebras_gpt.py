@@ -64,9 +64,7 @@ def _row(stretches: list[Stretch], models: Mapping[str, Model], profile: Hardwar
     longest = max(stretches, key=lambda stretch: stretch.steps)
     forecasts = {stretch: _forecast(stretch, stretches, models, profile) for stretch in stretches}
     last = forecasts[longest]
-    same = ("model", "n_parameters", "hardware", "timing", "systems", "batch_per_system", "step_s", "tokens_per_s",
-            "utilisation", "energy_j_per_token", "bound_by", "extrapolated", "problem")  # fmt: skip
-    return {key: last[key] for key in same} | {
+    return {key: last.get(key) for key in COLUMNS} | {
         "batch_size": longest.batch_size,
         "tokens": sum(one["tokens"] for one in forecasts.values()),
         "seconds": _sum(forecasts.values(), "days", SECONDS_PER_DAY),

@@ -58,7 +58,8 @@ def forecast(asked: Request, models: Mapping[str, Model], profiles: Mapping[str,
         "step_s": step.step_s, "samples_per_s": step.samples_per_s, "tokens_per_s": step.tokens_per_s,
         "utilisation": _utilisation(step, hardware, systems), "model_flops": step.model_flops,
         "energy_j_per_token": _energy_j(step, hardware, systems), "bound_by": step.bound_by,
-        "in_memory": _is_held(step), "problem": step.problem, "extrapolated": step.extrapolated,
+        "in_memory": step.problem is None if step.memory_bytes else None,  # None: no profile says how much there is
+        "problem": step.problem, "extrapolated": step.extrapolated,
         "parts_s": step.parts_s, "memory_bytes": step.memory_bytes, "layout": step.layout,
     }  # fmt: skip
     return answer | (_run(asked.tokens, step, shape, hardware, systems) if asked.tokens else {})
@@ -139,16 +140,11 @@ def _step(asked: Request, shape: Shape, hardware: Hardware, systems: int, batch:
 def _processor_decode(shape: Shape, hardware: Hardware, context: int) -> Step:
     """One token: all 32-bit weights and the cache are read from memory once, or multiplied, whichever takes longer."""
     read = 4.0 * (shape.matmul_weights + shape.n_layer * shape.cached_values(context))
-    flops = 2.0 * shape.matmul_weights + 4 * shape.n_layer * context * shape.d_model
+    flops = shape.forward_flops(1, context)
     assert hardware.bandwidth_bytes_per_s and hardware.sustained_flops_per_s
     read_s, compute_s = read / hardware.bandwidth_bytes_per_s, flops / hardware.sustained_flops_per_s
     parts = {"compute": compute_s, "memory_bandwidth": max(0.0, read_s - compute_s)}
     return Step(1, 1, flops, parts, "memory_bandwidth" if read_s > compute_s else "compute", True)
-
-
-def _is_held(step: Step) -> bool | None:
-    """None: the profile does not say how much memory there is."""
-    return step.problem is None if step.memory_bytes else None
 
 
 def _utilisation(step: Step, hardware: Hardware, systems: int) -> float | None:

@@ -132,9 +132,8 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
     between = gpu.link_bytes_per_s if systems <= gpu.node_size else gpu.network_bytes_per_s * gpu.node_size
     gathered = 3 * 2.0 * shape.n_parameters * share * (layout.data - 1) / layout.data
     traffic_s = micro_batches * gathered / between  # weights forward and backward, gradients once, a micro-batch
-    reduced = (
-        2 * ALL_REDUCES * 2 * (layout.tensor - 1) / layout.tensor * 2.0 * tokens * shape.d_model
-    )  # ring all-reduces, 16 bits
+    ring = 2 * (layout.tensor - 1) / layout.tensor  # of all-reduces, of 16-bit values
+    reduced = 2 * ALL_REDUCES * ring * 2.0 * tokens * shape.d_model
     tensor_s = reduced * shape.n_layer / layout.pipeline / gpu.link_bytes_per_s
     launches_s = micro_batches * PASSES * shape.n_layer / layout.pipeline * gpu.decode_layer_latency_s
     waiting_s = max(0.0, launches_s - max(compute_s, traffic_s))
@@ -152,13 +151,11 @@ def _parts(shape: Shape, hardware: Hardware, batch: float, layout: Layout) -> di
 def _flop_seconds(shape: Shape, hardware: Hardware) -> float:
     """Seconds of the training FLOPs of one token on one GPU."""
     gpu, peak = _gpu(hardware), hardware.peak_flops_per_s[hardware.dtype]
-    matmul = 6.0 * shape.matmul_weights / _matmul_efficiency(shape, gpu)
+    efficiency = (
+        gpu.matmul_efficiency * shape.d_model / (shape.d_model + gpu.half_width)
+    )  # narrow matrices leave it idle
+    matmul = 6.0 * shape.matmul_weights / efficiency
     return (matmul + 3 * shape.n_layer * shape.attention_flops(1) / gpu.attention_efficiency) / peak
-
-
-def _matmul_efficiency(shape: Shape, gpu: Gpu) -> float:
-    """Share of the dense peak: narrow matrices leave a GPU partly idle."""
-    return gpu.matmul_efficiency * shape.d_model / (shape.d_model + gpu.half_width)
 
 
 def decode(shape: Shape, hardware: Hardware, context: int, systems: int) -> Step:
@@ -172,31 +169,31 @@ def decode(shape: Shape, hardware: Hardware, context: int, systems: int) -> Step
         "pass_latency": shape.n_layer * gpu.decode_layer_latency_s,
         "tensor_reduction": ALL_REDUCES * shape.n_layer * across,
     }
-    flops = 2.0 * shape.matmul_weights + 4 * shape.n_layer * context * shape.d_model
-    return _inference(shape, hardware, systems, 1, weights, cache, flops, parts)
+    return _inference(shape, hardware, systems, 1, context, parts)
 
 
 def prefill(shape: Shape, hardware: Hardware, systems: int) -> Step:
     """A prompt of `shape.seq_len` tokens of one sequence, tensor parallel over `systems` GPUs."""
     gpu, tokens = _gpu(hardware), shape.seq_len
-    weights, cache = 2.0 * shape.matmul_weights, 2.0 * shape.n_layer * shape.cached_values(tokens)
-    flops = 2.0 * shape.matmul_weights * tokens + shape.n_layer * shape.attention_flops(tokens)
     parts = {
-        "compute": flops / systems / (gpu.prefill_efficiency * hardware.peak_flops_per_s[hardware.dtype]),
+        "compute": shape.forward_flops(tokens, tokens)
+        / systems
+        / (gpu.prefill_efficiency * hardware.peak_flops_per_s[hardware.dtype]),
         "tensor_reduction": ALL_REDUCES * shape.n_layer * (gpu.prefill_all_reduce_s if systems > 1 else 0.0),
     }
-    return _inference(shape, hardware, systems, tokens, weights, cache, flops, parts)
+    return _inference(shape, hardware, systems, tokens, tokens, parts)
 
 
-def _inference(shape: Shape, hardware: Hardware, systems: int, tokens: int, weights: float, cache: float,
-               flops: float, parts: dict[str, float]) -> Step:  # fmt: skip
+def _inference(shape: Shape, hardware: Hardware, systems: int, tokens: int, context: int, parts: dict[str, float]
+               ) -> Step:  # fmt: skip
+    weights, cache = 2.0 * shape.matmul_weights, 2.0 * shape.n_layer * shape.cached_values(context)
     held = (weights + cache) / systems
     problem = None
     if held > USABLE_MEMORY * (hardware.memory_bytes or 0):
         least = math.ceil((weights + cache) / USABLE_MEMORY / (hardware.memory_bytes or math.inf))
         problem = f"weights and cache take {(weights + cache) / 1e9:.0f} GB; take at least {least} of this GPU"
     return Step(
-        1, tokens, flops, parts, max(parts, key=lambda part: parts[part]),
+        1, tokens, shape.forward_flops(tokens, context), parts, max(parts, key=lambda part: parts[part]),
         systems > _gpu(hardware).measured_inference_systems or outside(_gpu(hardware).inference_d_model, shape.d_model),
         {"memory": hardware.memory_bytes or 0, "weights": weights / systems, "cache": cache / systems},
         {"tensor": systems}, problem,

@@ -28,9 +28,9 @@ def pretraining_bytes(model: Model, train: Train, threads: int = 1, kernels: str
     micro = train.micro_batch_size or train.batch_size
     state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
     state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
-    windows = min(train.eval_batches * train.batch_size, max(1, SCORED_TOKENS // model.seq_len))
+    windows = min(train.eval_batches * train.batch_size, _scored_at_once(model))
     floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
-    return _bytes("pretrain", floats + _scoring(model, windows, threads, kernels), kernels)
+    return _bytes("pretrain", floats + _scoring(model, windows, kernels), kernels)
 
 
 def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: str = "native",
@@ -38,12 +38,12 @@ def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: s
     """Peak of fine-tuning on examples of at most `longest` tokens; None: as long as the model's context."""
     state, length = STATE + INITIAL + COMPARING, min(longest or model.seq_len, model.seq_len)
     floats = state * flops.n_parameters(model) + _step(model, batch_size, threads, kernels, length)
-    return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), threads, kernels), kernels)
+    return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), kernels), kernels)
 
 
 def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") -> int:
     """Peak of an evaluation, whose weights exist twice while they are read, without the task's documents."""
-    scoring = _scoring(model, _scored_at_once(model), threads, kernels)
+    scoring = _scoring(model, _scored_at_once(model), kernels)
     return _bytes("evaluate", 2 * flops.n_parameters(model) + scoring, kernels)
 
 
@@ -69,17 +69,15 @@ def _step(model: Model, n_sequences: int, threads: int, kernels: str, length: in
         layer += tokens * 2 * model.n_head * length
         return n_parameters + n_layer * layer + 2 * tokens * vocab
     passing = max(n_layer * layer + vocab * d, n_parameters + layer) + tokens * (3 * d + f)
-    return passing + max(tokens * f, _scratch(model, threads)) + HEAD_ROWS * (d + vocab)
+    scratch = (
+        threads * QUERY_BLOCK * max(2 * model.seq_len, d + vocab)
+    )  # of threads: scores of queries, or their logits
+    return passing + max(tokens * f, scratch) + HEAD_ROWS * (d + vocab)
 
 
-def _scoring(model: Model, n_sequences: int, threads: int, kernels: str) -> float:
+def _scoring(model: Model, n_sequences: int, kernels: str) -> float:
     """Floats of a forward pass without gradients, of which no layer is kept."""
     d, f, tokens = model.d_model, flops.ffn_width(model), n_sequences * model.seq_len
     if kernels != "native":
         return tokens * max(6 * d + 2 * model.n_head * model.seq_len, d + flops.vocabulary(model))
     return tokens * max(3 * f, 6 * d)
-
-
-def _scratch(model: Model, threads: int) -> float:
-    """Floats that the native kernels' threads work in: scores of some queries, or their logits."""
-    return threads * QUERY_BLOCK * max(2 * model.seq_len, model.d_model + flops.vocabulary(model))

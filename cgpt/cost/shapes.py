@@ -68,16 +68,16 @@ class Shape:
         """6 N + 12 L S d: N the matmul weights, forward and twice that backward, no recomputation, nothing halved."""
         return 6.0 * self.matmul_weights + 3 * self.n_layer * self.attention_flops(1)
 
-    def kept_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+    def forward_flops(self, tokens: int, context: int) -> float:
+        """Forward FLOPs of `tokens` each of which sees `context` tokens: 2 a weight and token, and attention's."""
+        return 2.0 * self.matmul_weights * tokens + 4.0 * self.n_layer * context * self.d_model * tokens
+
+    def kept_bytes_per_token(self, bytes_per_value: int) -> int:
         """Bytes kept of one layer from forward to backward: 8 d (norms, q k v, attention out, residuals), 2 d_ffn.
 
         A gated layer keeps 3 d_ffn. Attention weights are not kept: they are computed block by block.
         """
         return bytes_per_value * (8 * self.d_model + (3 if self.gated else 2) * self.d_ffn)
-
-    def checkpoint_bytes_per_token(self, bytes_per_value: int = 2) -> int:
-        """The input of one layer, which its backward starts from."""
-        return bytes_per_value * self.d_model
 
     def cached_values(self, context: int) -> int:
         """Keys and values of one layer for `context` tokens."""

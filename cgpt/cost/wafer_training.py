@@ -40,11 +40,10 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
 
     count = _least_of_convex(seconds, least, max(least, without_spill))
     parts, bounds = _parts(shape, hardware, batch_per_system / count, sparsity, slowdown)
-    wafer = _wafer(hardware)
+    wafer = wafer_of(hardware)
     one = sum(parts.values()) * count
     reduction = wafer.reduction_loss_per_doubling * math.log2(systems) * one
     micro = batch_per_system / count
-    spilled = max(0.0, micro * memory["checkpoints"] - _checkpoint_room(memory, micro))
     bounds = {bound: seconds * count for bound, seconds in bounds.items()} | {"reduction": reduction}
     tokens = batch_per_system * shape.seq_len * systems
     return Step(
@@ -55,7 +54,7 @@ def training_step(shape: Shape, hardware: Hardware, batch_per_system: float, sys
         memory_bytes={
             "sram": hardware.memory_bytes or 0, "weight_stripes": memory["stripes"],
             "working_set": micro * memory["working"], "activation_checkpoints": micro * memory["checkpoints"],
-            "spilled_activations": spilled, "host_weights_and_optimizer": memory["host"],
+            "spilled_activations": _spilled_bytes(memory, micro), "host_weights_and_optimizer": memory["host"],
         },
         layout={"micro_batches": count},
         problem=_problem(hardware, memory, largest),
@@ -80,34 +79,35 @@ def largest_micro_batch(shape: Shape, hardware: Hardware, sparsity: float = 0.0)
     return max(0, math.floor(memory["free"] / memory["working"]))
 
 
-def _wafer(hardware: Hardware) -> Wafer:
+def wafer_of(hardware: Hardware) -> Wafer:
+    """The wafer of a profile that has one."""
     assert hardware.wafer is not None
     return hardware.wafer
 
 
 def _memory(shape: Shape, hardware: Hardware, sparsity: float) -> dict[str, float]:
     """Bytes: of a sequence's working set in one layer and its checkpoints of all; what the wafer has left for them."""
-    width = BYTES[_wafer(hardware).precision]
+    width = BYTES[wafer_of(hardware).precision]
     stripes = 2 * width * (1 - sparsity) * shape.layer_weights  # double-buffered
     return {
         "stripes": stripes,
         "free": (hardware.memory_bytes or 0) - stripes,
         "working": shape.seq_len * shape.kept_bytes_per_token(width),
-        "checkpoints": shape.seq_len * shape.n_layer * shape.checkpoint_bytes_per_token(width),
+        "checkpoints": shape.seq_len * shape.n_layer * width * shape.d_model,  # each layer's input
         "host": shape.n_parameters * (STATE_BYTES_PER_WEIGHT + 2 * width),
     }
 
 
-def _checkpoint_room(memory: dict[str, float], micro: float) -> float:
-    """SRAM that is left for checkpoints beside the working set."""
-    return max(0.0, memory["free"] - micro * memory["working"])
+def _spilled_bytes(memory: dict[str, float], micro: float) -> float:
+    """Checkpoints that the SRAM has no room for beside the working set."""
+    return max(0.0, micro * memory["checkpoints"] - max(0.0, memory["free"] - micro * memory["working"]))
 
 
 def _problem(hardware: Hardware, memory: dict[str, float], largest: int) -> str | None:
     if largest < 1:
         return (f"two layers' weights and one sequence take {(memory['stripes'] + memory['working']) / 1e9:.1f} GB of "
                 f"SRAM, and the wafer has {(hardware.memory_bytes or 0) / 1e9:.0f}")  # fmt: skip
-    held = _wafer(hardware).host_memory_bytes
+    held = wafer_of(hardware).host_memory_bytes
     if held is not None and memory["host"] > held:
         return f"weights and optimizer state take {memory['host'] / 1e12:.2f} TB, and the host side has {held / 1e12:g}"
     return None
@@ -120,11 +120,10 @@ def _parts(shape: Shape, hardware: Hardware, micro: float, sparsity: float, slow
     Passes: each layer forward and backward, and the head. Layers stream in what the wafer needs and spill out what it
     cannot hold, forward; backward they stream weights and spilled checkpoints in, and gradients out (full duplex).
     """
-    wafer = _wafer(hardware)
+    wafer = wafer_of(hardware)
     width = BYTES[wafer.precision]
     memory = _memory(shape, hardware, sparsity)
-    spilled_s = max(0.0, micro * memory["checkpoints"] - _checkpoint_room(memory, micro)) / shape.n_layer
-    spilled_s /= wafer.io_bytes_per_s
+    spilled_s = _spilled_bytes(memory, micro) / shape.n_layer / wafer.io_bytes_per_s
     parts = dict.fromkeys(PARTS, 0.0)
     bounds = dict.fromkeys(PARTS, 0.0)
     for count, weights, attention, spill_s in (
@@ -143,7 +142,7 @@ def _parts(shape: Shape, hardware: Hardware, micro: float, sparsity: float, slow
 
 def _compute_s(hardware: Hardware, weights: int, attention: float, tokens: float, sparsity: float) -> float:
     """Seconds of one forward pass: 2 FLOPs a weight and token, and attention, each at its share of the dense peak."""
-    wafer = _wafer(hardware)
+    wafer = wafer_of(hardware)
     matmul_s = 2.0 * weights * (1 - sparsity) * tokens / wafer.matmul_efficiency
     return (matmul_s + attention * tokens / wafer.attention_efficiency) / hardware.peak_flops_per_s[wafer.precision]
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgpt.errors import UserError
+from cgpt.errors import UserError, first_line
 from cgpt.spec import Hub
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def load_split(hub: Hub, split: str, data_root: Path, where: str, remedy: str) -
     try:
         return datasets.load_dataset(hub.dataset, hub.config, split=split, revision=hub.revision)
     except Exception as error:  # not there, not reached, no such split, no rows: each in a form of some library's own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"{where}: {name}, split '{split}', is not cached and cannot be had ({reason}); {remedy}"
-        ) from None
+        reason = first_line(error)
+        raise UserError(f"{where}: {name}, split '{split}', is not cached and cannot be had ({reason}); {remedy}"
+                        ) from None  # fmt: skip

@@ -12,10 +12,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -29,19 +28,9 @@ MAGIC = b"CGPTSHRD"
 FORMAT_VERSION = 1
 HEADER_BYTES = 1024
 LARGEST = 1 << 48  # of a count: more than any disk holds
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= LARGEST
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-HEADER_KEYS: dict[str, Callable[[Any], bool]] = {  # and what each may hold
-    "format_version": _is_count, "vocab_size": _is_count, "tokenizer_sha256": _is_text, "n_tokens": _is_count,
-    "n_bytes": _is_count, "n_documents": _is_count, "dtype": _is_text, "sha256": _is_text, "header_sha256": _is_text,
+HEADER_KEYS = {  # and what each holds; numbers are counts
+    "format_version": int, "vocab_size": int, "tokenizer_sha256": str, "n_tokens": int, "n_bytes": int,
+    "n_documents": int, "dtype": str, "sha256": str, "header_sha256": str,
 }  # fmt: skip
 REMEDY = "delete its folder, so that tokenize runs again"
 
@@ -81,10 +70,8 @@ class ShardWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *raised: Any) -> None:
+        self._stack.__exit__(*raised)
 
     def _end(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the header, if there was no error."""
@@ -126,8 +113,8 @@ def read_header(path: Path) -> dict[str, Any]:
         )
     if set(header) != set(HEADER_KEYS):
         raise UserError(f"{path}: header: has other keys than a shard's ({', '.join(HEADER_KEYS)}); {REMEDY}")
-    for key, holds in HEADER_KEYS.items():
-        if not holds(header[key]):
+    for key, kind in HEADER_KEYS.items():
+        if type(header[key]) is not kind or (kind is int and not 0 <= header[key] <= LARGEST):
             raise UserError(f"{path}: header: {key}: is {header[key]!r:.60}, which no shard has; {REMEDY}")
     if header["dtype"] != dtype_of(header["vocab_size"]).name:
         raise UserError(

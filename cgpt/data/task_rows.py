@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cgpt.errors import UserError, did_you_mean
+from cgpt.errors import UserError, did_you_mean, first_line
 from cgpt.files.digest import sha256_of
 from cgpt.files.encoding import without_lone_surrogates
 
@@ -292,7 +292,7 @@ def _read_parquet(content: bytes, options: Row, where: str) -> list[Row]:
     try:
         return parquet.read_table(io.BytesIO(content), columns=options.get("columns")).to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{where}: is not Parquet ({str(error).splitlines()[0]}); get the file again") from None
+        raise UserError(f"{where}: is not Parquet ({first_line(error)}); get the file again") from None
 
 
 def _read_text(content: bytes, options: Row, where: str) -> list[Row]:

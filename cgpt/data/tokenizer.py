@@ -37,8 +37,6 @@ def read_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     Padding, truncation and sampling, which were somebody's settings when it was saved, are off. Raises UserError when
     it is missing, or has tokens that a model of `vocab_size` does not have.
     """
-    from tokenizers import Tokenizer
-
     path = folder / "tokenizer.json"
     again = remedy(folder)
     if not path.exists():
@@ -91,9 +89,7 @@ def _refused(what: str, instead: str) -> Iterator[None]:
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
     """The token that stands for what a tokenizer has no other one for."""
-    from tokenizers.models import Unigram
-
-    if isinstance(tokenizer.model, Unigram):  # which does not tell otherwise
+    if isinstance(tokenizer.model, models.Unigram):  # which does not tell otherwise
         return json.loads(tokenizer.to_str())["model"]["unk_id"]
     unknown = tokenizer.model.unk_token
     return None if unknown is None else tokenizer.token_to_id(unknown)

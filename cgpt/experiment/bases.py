@@ -10,15 +10,10 @@ MACHINE = ("peak_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s")
 SAME_MACHINE = frozenset({"host_memory_bytes", "max_systems", "compile_s", "programming_s", "weight_send_bytes_per_s",
                           "checkpoint_bytes_per_s"})  # fmt: skip
 # How far a block's constants were measured, and what says that they were not.
-EVIDENCE: dict[str, dict[str, Any]] = {
-    "gpu": {"measured_systems": 0, "measured_inference_systems": 0, "measured_d_model": [], "inference_d_model": []},
-    "wafer": {
-        "measured_systems": 0,
-        "measured_d_model": [],
-        "inference_d_model": [],
-        "decode_grid": [],
-        "prefill_grid": [],
-    },
+_NOTHING: dict[str, Any] = {"measured_systems": 0, "measured_d_model": [], "inference_d_model": []}
+EVIDENCE = {
+    "gpu": _NOTHING | {"measured_inference_systems": 0},
+    "wafer": _NOTHING | {"decode_grid": [], "prefill_grid": []},
 }
 COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
 

@@ -42,7 +42,7 @@ class Chain:
             return []
         try:
             record = content.read_object(path, self.redo(run))
-            changed = self._source(run, path) if run.stage == "fetch" else self._inputs(run, record)
+            changed = self._source(run, path, record) if run.stage == "fetch" else self._inputs(run, record)
             changed += _changed_files(record, path.parent)
         except UserError as error:
             return list(error.problems)
@@ -75,18 +75,13 @@ class Chain:
             return content.of_tokens(record)
         return {f"{stage}/{name}": sha256 for name, sha256 in _hashes(record, "outputs").items()}
 
-    def _source(self, run: Run, path: Path) -> list[str]:
+    def _source(self, run: Run, path: Path, record: dict[str, Any]) -> list[str]:
         """The data set's entry, or the local files that it names, where they are others than were fetched."""
-        fetched, files, spec = content.read_object(path, self.redo(run)), content.fetched_files(path), run.spec
-        is_same = all(fetched.get(key) == json.loads(json.dumps(spec.get(key)))
-                      for key in ("builtin", "seed", "path", "hub") if key in fetched)  # fmt: skip
-        if spec["files"]:
-            wanted = sorted((str(file["sha256"]), str(file["split"])) for file in spec["files"])
-            is_same = is_same and wanted == sorted((file["sha256"], file["split"]) for file in files)
-        if not is_same:
+        files, source = content.fetched_files(path), run.spec["path"]
+        if not is_of_entry(record, run.spec):
             return ["its entry in workflows/data.yaml"]
-        local = content.of_local_files(spec["path"]) if spec["path"] else {}
-        return [f"'{spec['path']}'"] if local and local != {file["name"]: file["sha256"] for file in files} else []
+        local = content.of_local_files(source) if source else {}
+        return [f"'{source}'"] if local and local != {file["name"]: file["sha256"] for file in files} else []
 
     def path(self, stage: str, run_id: str) -> Path:
         """A run's record."""
@@ -97,6 +92,15 @@ def _hashes(record: dict[str, Any], key: str) -> dict[str, str]:
     """The hashes that a record has under `key`, by file; none where it is damaged."""
     hashes = record.get(key)
     return dict(hashes) if isinstance(hashes, dict) else {}
+
+
+def is_of_entry(record: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a whole fetched.json is of an entry of data.yaml, as the spec of its fetch has it."""
+    keys = [key for key in ("builtin", "seed", "path", "hub") if key in record]
+    listed = sorted((str(file["sha256"]), file["split"]) for file in entry["files"])
+    return all(record[key] == json.loads(json.dumps(entry.get(key))) for key in keys) and (
+        not listed or listed == sorted((file["sha256"], file["split"]) for file in record["files"])
+    )
 
 
 def _changed_files(record: dict[str, Any], folder: Path) -> list[str]:

@@ -20,6 +20,7 @@ from cgpt.files.yaml_file import Keys, YamlFile, read
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
+from cgpt.tasks.lm_eval_tasks import OUR_KEYS
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
@@ -34,7 +35,7 @@ LM_EVAL_KEYS = frozenset(
     "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
     "doc_to_decontamination_query gen_prefix metadata".split()
 )
-OUR_TASK_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})
+TASK_KEYS = LM_EVAL_KEYS | OUR_KEYS
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
@@ -56,28 +57,23 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
         raise UserError("workflows: there is no such folder here; run from the project's folder")
     models = _rows(folder, "workflows/models.yaml", "models", Model)
     for row in filter(None, models.entries.values()):
-        rules.check_model(row, ("models", row.name), models.yaml)
+        if problem := rules.uneven_heads(row):
+            models.yaml.problem(("models", row.name, "d_model"), problem)
     datasets = _rows(folder, "workflows/data.yaml", "datasets", Dataset)
     for dataset in filter(None, datasets.entries.values()):
         rules.check_dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
     profiles = _folder(folder, "hardware_profiles")
-    hardware = {named.name: _hardware(named, profiles) for named in profiles}
+    hardware = {name: _hardware(name, profiles) for name in profiles}
     task_files = _folder(folder, "workflows/tasks", read_task)
-    tasks = {named.name: _task(named, datasets.entries, root) for named in task_files}
+    tasks = {name: _task(name, file, datasets.entries, root) for name, file in task_files.items()}
     entered = Entered(models.right(), datasets.right(), tasks, hardware)
     experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
-    for named in experiment_files:
-        experiments[named.name], named_parts[named.name] = _experiment(named, entered)
+    for name, file in experiment_files.items():
+        experiments[name], named_parts[name] = _experiment(name, file, entered)
     return Workflow(
         models.checked(), datasets.checked(), Entries(tasks, _broken(task_files)),
         Entries(hardware, _broken(profiles)), Entries(experiments, _broken(experiment_files)), named_parts,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    yaml: YamlFile
 
 
 @dataclass(frozen=True)
@@ -105,29 +101,29 @@ class _Rows:
         return Entries(self.entries, by_row)
 
 
-def _broken(files: list[_Named]) -> dict[str, tuple[str, ...]]:
-    return {named.name: tuple(named.yaml.problems) for named in files if named.yaml.problems}
+def _broken(files: Mapping[str, YamlFile]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(file.problems) for name, file in files.items() if file.problems}
 
 
-def _folder(root: Path, folder: str, reader: Callable = read) -> list[_Named]:
-    """Read each YAML file of a folder but hidden ones; a file's name without its ending is the name of what it says.
+def _folder(root: Path, folder: str, reader: Callable = read) -> dict[str, YamlFile]:
+    """Each YAML file of a folder but hidden ones, by its name without its ending, which is that of what it says.
 
     Task files whose name starts with `_` are there to be included by others.
     """
     shown = "[!._]*" if reader is read_task else "[!.]*"
     paths = [path for ending in ("yaml", "yml") for path in sorted((root / folder).glob(f"{shown}.{ending}"))]
-    files: dict[str, _Named] = {}
+    files: dict[str, YamlFile] = {}
     for path in paths:
-        named = _Named(path.stem, reader(path, root))
-        alike = next((other for other in files.values() if other.name.lower() == path.stem.lower()), None)
-        if not NAME.fullmatch(named.name):
-            named.yaml.problem((), f"'{named.name}' cannot be a name; name the file with {NAME_RULE}")
+        file = reader(path, root)
+        alike = next((other for name, other in files.items() if name.lower() == path.stem.lower()), None)
+        if not NAME.fullmatch(path.stem):
+            file.problem((), f"'{path.stem}' cannot be a name; name the file with {NAME_RULE}")
         if alike:
-            named.yaml.problem((), f"has the name of {alike.yaml.path}; give one of the two another")
-        files.setdefault(named.name, named)
-        if alike and alike.name == named.name:
-            alike.yaml.problem((), f"has the name of {named.yaml.path}; give one of the two another")
-    return list(files.values())
+            file.problem((), f"has the name of {alike.path}; give one of the two another")
+            if alike is files.get(path.stem):
+                alike.problem((), f"has the name of {file.path}; give one of the two another")
+        files.setdefault(path.stem, file)
+    return files
 
 
 def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
@@ -155,50 +151,50 @@ def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
                                for name, entry in entries.items()})  # fmt: skip
 
 
-def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
+def _hardware(name: str, profiles: Mapping[str, YamlFile]) -> Hardware | None:
     """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
-    layers, chain = [dict(named.yaml.value)], [named.name]
-    others = {other.name: other.yaml.value for other in profiles}
+    file = profiles[name]
+    layers, chain = [dict(file.value)], [name]
     while "base" in layers[0]:
         base = layers[0].pop("base")
-        if not isinstance(base, str) or base not in others or base in chain:
+        if not isinstance(base, str) or base not in profiles or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
             shown = base if isinstance(base, str) else "this"
-            named.yaml.problem(("base",), f"'{shown}' {what}; {did_you_mean(shown, set(others) - set(chain))}")
+            file.problem(("base",), f"'{shown}' {what}; {did_you_mean(shown, set(profiles) - set(chain))}")
             return None
-        if read_wrong := next(other.yaml.problems for other in profiles if other.name == base):
-            named.yaml.problem(("base",), f"'{base}' is wrong itself ({read_wrong[0]}); mend that first")
+        if profiles[base].problems:
+            file.problem(("base",), f"'{base}' is wrong itself ({profiles[base].problems[0]}); mend that first")
             return None
         chain.append(base)
-        layers.insert(0, dict(others[base]))
+        layers.insert(0, dict(profiles[base].value))
     whole = functools.reduce(bases.with_base, layers)
-    profile = fill(Hardware, whole, (), named.yaml, name=named.name) if whole else None
+    profile = fill(Hardware, whole, (), file, name=name) if whole else None
     if profile:
-        rules.check_hardware(profile, named.yaml)
+        rules.check_hardware(profile, file)
     return profile
 
 
-def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
+def _task(name: str, file: YamlFile, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
     """Check one task file: lm-evaluation-harness keys, and our `data`, `stock` and `finetune`."""
-    file, task = named.yaml, dict(named.yaml.value)
     if file.problems:
         return None
+    task = dict(file.value)
     if is_group(task):
-        group = check_group(task, named.name, LM_EVAL_KEYS | OUR_TASK_KEYS, datasets, file)
+        group = check_group(task, name, TASK_KEYS, datasets, file)
         for keys, entry in (((), group), *((("task", i), member) for i, member in enumerate(group["task"]))):
             if "finetune" in entry:
                 entry["finetune"] = fill_given(Finetune, entry["finetune"], (*keys, "finetune"), file)
         return group
     for key in task:
-        if key not in LM_EVAL_KEYS | OUR_TASK_KEYS:
-            file.problem((key,), f"unknown key; {did_you_mean(key, LM_EVAL_KEYS | OUR_TASK_KEYS)}")
+        if key not in TASK_KEYS:
+            file.problem((key,), f"unknown key; {did_you_mean(key, TASK_KEYS)}")
     if mistyped(task, (), file):
         return None
     if not isinstance(task.get("stock", False), bool):
         file.problem(("stock",), f"must be true or false, not {task['stock']!r}; write true for a task that lm-eval "
                      "brings")  # fmt: skip
-    elif not task.get("stock") and isinstance(task.get("task"), str) and task["task"] != named.name:
-        file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
+    elif not task.get("stock") and isinstance(task.get("task"), str) and task["task"] != name:
+        file.problem(("task",), f"'{task['task']}' is not the file's name; write {name}, or rename the file")
     _check_data(task, datasets, root, file)
     check_scoring(task, file)
     if "finetune" in task:
@@ -232,14 +228,13 @@ def _check_data(task: dict[str, Any], datasets: dict[str, Any], root: Path, file
             file.problems += error.problems
 
 
-def _experiment(named: _Named, entered: Entered) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
+def _experiment(name: str, file: YamlFile, entered: Entered) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
     """Check one experiment: its own keys, every name in it, and then what its settings say of each other.
 
     Returns it, None where it is wrong, and the names of each kind that it uses.
     """
-    file = named.yaml
-    if named.name.lower() in RESERVED_EXPERIMENTS:
-        file.problem((), f"'{named.name}' is kept for a folder of results/; give the file another name")
+    if name.lower() in RESERVED_EXPERIMENTS:
+        file.problem((), f"'{name}' is kept for a folder of results/; give the file another name")
     if not file.value:
         return None, {}
     parts = fill_fields(Experiment, file.value, (), file, hidden=("name",))
@@ -247,7 +242,7 @@ def _experiment(named: _Named, entered: Entered) -> tuple[Experiment | None, dic
     used = _check_names(parts, entered, file)
     if file.problems:
         return None, used
-    experiment = Experiment(name=named.name, **parts)
+    experiment = Experiment(name=name, **parts)
     contradictions.note(experiment, entered, file)
     return (None if file.problems else experiment), used
 

@@ -62,7 +62,7 @@ class _UsedTask:
     @property
     def data_identity(self) -> dict[str, Any] | None:
         """The part of its data set's entry that decides the bytes; None where it has no data set."""
-        return _dataset_identity(self.dataset) if self.dataset else None
+        return dataset_identity(self.dataset) if self.dataset else None
 
     @property
     def needs(self) -> dict[str, str]:
@@ -160,13 +160,13 @@ def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
 
 
 def _fetch_run(dataset: Dataset) -> Run:
-    return Run("fetch", dataset.name, _dataset_identity(dataset), {})
+    return Run("fetch", dataset.name, dataset_identity(dataset), {})
 
 
 def _tokenize_run(data: Data, workflow: Workflow) -> Run:
     spec = {
         "corpus": list(data.corpus),
-        "datasets": {name: _dataset_identity(workflow.datasets[name]) for name in data.corpus},
+        "datasets": {name: dataset_identity(workflow.datasets[name]) for name in data.corpus},
         "tokenizer": data.tokenizer,
         "vocab_size": data.vocab_size,
         "validation_fraction": data.validation_fraction,
@@ -256,7 +256,7 @@ def hardware_identity(hardware: Hardware) -> dict[str, Any]:
     return {key: profile[key] for key in keys}
 
 
-def _dataset_identity(dataset: Dataset) -> dict[str, Any]:
+def dataset_identity(dataset: Dataset) -> dict[str, Any]:
     """The part of an entry that decides a dataset's bytes: a licence or an address does not."""
     files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
     identity = {"name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,

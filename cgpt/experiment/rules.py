@@ -21,12 +21,6 @@ def uneven_heads(model: Model) -> str | None:
     return f"d_model {width} is not divisible by n_head {heads}; write e.g. {' or '.join(map(str, near))}"
 
 
-def check_model(row: Model, keys: Keys, file: YamlFile) -> None:
-    """Note what is wrong with a row of models.yaml."""
-    if problem := uneven_heads(row):
-        file.problem((*keys, "d_model"), problem)
-
-
 def check_dataset(entry: Dataset, root: Path, keys: Keys, file: YamlFile) -> None:
     """Note what is wrong with an entry of data.yaml: exactly one origin, a local path that exists, and a way to tell
     documents apart."""

@@ -56,12 +56,9 @@ def wait_for_shared_steps(run: Run, state: Path, locks: Path) -> str | None:
 
 def count_apart(runs: Sequence[Run]) -> int:
     """Number of runs of schedule wsd that differ in length alone, and share no steps as their warm-up does too."""
-
-    def but_for_warmup(spec: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in without_length(spec).items() if key != "warmup_steps"}
-
     by_fraction = [run for run in runs if run.stage == "pretrain" and not run.spec["train"]["warmup_tokens"]]
-    several = [run for group in _group_wsd(by_fraction, but_for_warmup) if len(group) > 1 for run in group]
+    groups = _group_wsd(by_fraction, lambda spec: without_length(spec) | {"warmup_steps": None})
+    several = [run for group in groups if len(group) > 1 for run in group]
     return sum(not run.execution.shorter and not run.execution.is_shared for run in several)
 
 

@@ -39,16 +39,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises UserError where the disk is full or the folder cannot be written.
     """
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(path)
-        try:
-            yield part
-            _sync(part)
-            os.replace(part, path)
-            _sync(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
+    with writing(path.parent), _moved_whole(path) as part:
+        yield part
+        _sync(part)
 
 
 @contextmanager
@@ -59,18 +52,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: is there already and not empty; name a new folder")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = _part(path)
-        try:
-            part.mkdir()
-            yield part
-            for inner in (*part.rglob("*"), part):
-                _sync(inner)
-            os.replace(part, path)
-            _sync(path.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with writing(path), _moved_whole(path) as part:
+        part.mkdir()
+        yield part
+        for inner in (*part.rglob("*"), part):
+            _sync(inner)
+
+
+@contextmanager
+def _moved_whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which at the end is moved there, or removed where that is not reached."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    try:
+        yield part
+        os.replace(part, path)
+        _sync(path.parent)
+    finally:
+        _remove(part)
 
 
 @contextmanager
@@ -123,8 +122,12 @@ def _part(path: Path) -> Path:
     for other in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         named = PART.fullmatch(other.name.removeprefix(path.name))
         if named and named["host"] == HOST and not is_alive(int(named["pid"])):
-            shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
+            _remove(other)
     return path.with_name(f"{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.part")
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -18,9 +18,8 @@ Keys = tuple[str | int, ...]  # where a value stands: ("gpt-1m", "n_layer") or (
 # Bounds far above what people write, so that no file takes more than a moment or the memory to read.
 MOST_BYTES, MOST_LEVELS, MOST_VALUES, MOST_DIGITS = 1 << 20, 60, 100_000, 400
 MOST_SHOWN = 40  # characters of a value in a message
-CONTROL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
-)  # no text needs one, and no SVG, file name or terminal bears it
+# No text needs a control character, and no SVG, file name or terminal bears one.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 NUMBER_READ_AS_TEXT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+")
 REFUSED = object()  # stands for a scalar whose problem is already noted
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

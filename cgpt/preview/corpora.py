@@ -13,6 +13,7 @@ from typing import Any
 
 from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
+from cgpt.data.content import SPLITS
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import Run, last_file
@@ -21,7 +22,6 @@ from cgpt.preview.kept_checks import remember
 from cgpt.preview.sources import find_files
 from cgpt.spec import Dataset
 
-SPLITS = ("train", "validation")
 LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner
 
 

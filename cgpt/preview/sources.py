@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-from cgpt.data.content import local_files
+from cgpt.data.content import fetched_files, local_files
+from cgpt.errors import UserError
+from cgpt.experiment.chain import is_of_entry
+from cgpt.experiment.plan import dataset_identity
 from cgpt.experiment.run import last_file
+from cgpt.files.json_object import read_object
 from cgpt.spec import Dataset
 from cgpt.stages.fetch import find_mirrored_file, find_mirrored_split
 
@@ -31,14 +33,11 @@ def file_names(dataset: Dataset) -> list[str]:
 
 
 def _find_fetched(dataset: Dataset) -> dict[str, Path] | None:
-    record_path = last_file("fetch", dataset.name)
+    record = last_file("fetch", dataset.name)
     try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        paths = {file["name"]: record_path.with_name(file["name"]) for file in record["files"]}
-        wanted = {file.sha256 for file in dataset.files} - {None}
-        hub = asdict(dataset.hub) | {"splits": list(dataset.hub.splits)} if dataset.hub else None
-        is_current = wanted <= {file["sha256"] for file in record["files"]} and record["hub"] == hub
-    except (OSError, ValueError, LookupError, TypeError):
+        paths = {file["name"]: record.with_name(file["name"]) for file in fetched_files(record)}
+        is_current = is_of_entry(read_object(record), dataset_identity(dataset))
+    except UserError:
         return None
     return paths if is_current and all(path.is_file() for path in paths.values()) else None
 

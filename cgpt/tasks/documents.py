@@ -46,11 +46,6 @@ def describe_selection(task: dict[str, Any], n_documents: int) -> str:
     return f"{'first' if task.get('sample') is None else 'random'} {n:,} of {n_documents:,}"
 
 
-def name_document(task: dict[str, Any], lm_task: TextTask, number: int) -> str:
-    """The words that a problem of a document begins with."""
-    return f"{where(task)}: split '{lm_task.evaluated_split}', document {number}"
-
-
 def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> None:
     """Refuse the first of these documents that cannot be scored, and metrics that cannot be. Raises UserError."""
     from cgpt.tasks.metrics import check_metrics
@@ -58,7 +53,7 @@ def check_documents(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[i
 
     docs = lm_task.eval_docs
     for n in numbers:
-        check_texts(lm_task, docs[n], name_document(task, lm_task, n))
+        check_texts(lm_task, docs[n], lm_task.name_document(n))
     enough = numbers if lm_task.OUTPUT_TYPE == "multiple_choice" else numbers[:N_TEXTS_COMPARED]
     check_metrics(lm_task, [docs[n] for n in enough], where(task))
 

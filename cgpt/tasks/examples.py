@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt.errors import UserError
-from cgpt.tasks.documents import describe_selection, name_document, pick_subset, select_documents
+from cgpt.tasks.documents import describe_selection, pick_subset, select_documents
 from cgpt.tasks.lm_eval_tasks import build, where
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def validation_split_of(task: dict[str, Any]) -> str:
 
 
 def _examples(task: dict[str, Any], lm_task: TextTask, numbers: Sequence[int]) -> list[Example]:
-    return [_example(lm_task, lm_task.eval_docs[n], name_document(task, lm_task, n)) for n in numbers]
+    return [_example(lm_task, lm_task.eval_docs[n], lm_task.name_document(n)) for n in numbers]
 
 
 def _example(lm_task: TextTask, doc: Doc, name: str) -> Example:

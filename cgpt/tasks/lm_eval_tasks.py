@@ -15,8 +15,8 @@ from cgpt.tasks.scoring import UNSAFE_CODE, UNUSABLE
 if TYPE_CHECKING:
     from cgpt.tasks.text_task import TextTask
 
-SOURCE_KEYS = ("data", "files_sha256")  # keys that say where the data are
-EXTRA_KEYS = (*SOURCE_KEYS, "finetune", "limit", "sample", "stock")  # those that lm-evaluation-harness does not have
+OUR_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})  # those that lm-evaluation-harness does not have
+SOURCE_KEYS = ("data", "files_sha256")  # keys of a task in a plan that say where the data are
 FEWSHOT_SEED = 1234  # lm-evaluation-harness's own default
 
 
@@ -91,7 +91,7 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
 def _harness_config(task: dict[str, Any]) -> dict[str, Any]:
     """The keys that lm-evaluation-harness is given: its own task's where the task is one, then those of the file."""
     config = stock.config(task["task"], where(task)) if task.get("stock") else {}
-    keys = {key: deepcopy(value) for key, value in task.items() if key not in EXTRA_KEYS}
+    keys = {key: deepcopy(value) for key, value in task.items() if key not in (*OUR_KEYS, *SOURCE_KEYS)}
     return config | functions.resolve(keys, where(task))
 
 
@@ -126,8 +126,8 @@ def _datasets(rows: dict[str, list[task_rows.Row]], config: dict[str, Any], name
     try:
         return {name: datasets.Dataset.from_list(split) for name, split in rows.items()}
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{name}: a field changes its type within the data: {reason}; make its values alike") from None
+        raise UserError(f"{name}: a field changes its type within the data: {first_line(error)}; make its values alike"
+                        ) from None  # fmt: skip
 
 
 def _refuse_unusable(config: dict[str, Any], name: str) -> None:

@@ -59,7 +59,7 @@ def check_shots(task: TextTask, where: str) -> None:
         of = f"split '{split}'" if split else "fewshot_config.samples"
         raise UserError(f"{where}: num_fewshot: {n_shot} shots cannot be drawn from the {n_docs} documents of {of}; "
                         f"write at most {max(0, n_docs - one_more)}")  # fmt: skip
-    first = f"{where}: split '{task.evaluated_split}', document 0"
+    first = task.name_document(0)
     check_texts(task, task.task_docs[0], first)
     prompt = functools.partial(ConfigurableTask.fewshot_context, task, num_fewshot=n_shot)
     render(prompt, task.task_docs[0], f"{first}, with its shots")

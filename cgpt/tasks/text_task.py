@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from jinja2 import TemplateError, UndefinedError
+from jinja2 import UndefinedError
 from lm_eval import utils
 from lm_eval.api.task import ConfigurableTask
 
@@ -44,7 +44,7 @@ class TextTask(ConfigurableTask):
             super().__init__(config=config)
         except Exception:
             if hasattr(self, "multiple_target"):  # it has come to the first document, which it renders
-                check_texts(self, self.task_docs[0], f"{where}: split '{self.evaluated_split}', document 0")
+                check_texts(self, self.task_docs[0], self.name_document(0))
             raise
         if not self.multiple_target and isinstance(self.doc_to_target(self.task_docs[0]), list):
             self.multiple_target = 1  # the first document has no answer, but others may have several
@@ -97,14 +97,17 @@ class TextTask(ConfigurableTask):
         except UserError:
             raise
         except Exception as error:  # of a template, or of Python that a task names
-            n = next((n for n, other in enumerate(self.eval_docs) if other == doc), None)
-            name = f"{self._where}: split '{self.evaluated_split}', document {n}"
+            name = self.name_document(next((n for n, other in enumerate(self.eval_docs) if other == doc), None))
             raise UserError(f"{name}: {what} ({reason_of(error)}); correct the task or the document") from error
 
     @property
     def evaluated_split(self) -> str:
         """The split whose documents are scored."""
         return self.config.test_split or self.config.validation_split
+
+    def name_document(self, number: int | None) -> str:
+        """The words that a problem of a document begins with."""
+        return f"{self._where}: split '{self.evaluated_split}', document {number}"
 
     def doc_to_text(self, doc: Doc, doc_to_text: Any = None) -> Any:
         """The prompt, or the index of the right one where the choices are prompts."""
@@ -193,20 +196,9 @@ def render(how: Callable[[Doc], Any], doc: Doc, name: str) -> Any:
         raise
     except UndefinedError as error:
         raise UserError(f"{name}: {error.message}; correct the name, or give the document this field") from None
-    except (
-        TemplateError,
-        ArithmeticError,
-        LookupError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        ValueError,
-        AssertionError,
-        AttributeError,
-    ) as error:
-        raise UserError(
-            f"{name}: cannot be rendered ({reason_of(error)}); correct the template or the document"
-        ) from None
+    except Exception as error:  # of a template, or of Python that a task names
+        raise UserError(f"{name}: cannot be rendered ({reason_of(error)}); correct the template or the document"
+                        ) from None  # fmt: skip
 
 
 def right_choices(target: Any, choices: Sequence[str], name: str) -> list[int]:

@@ -16,10 +16,6 @@ def sentence(text: str) -> str:
     return ". ".join(part[0].upper() + part[1:] for part in text.split(". ")) + "."
 
 
-def _other_name(dice: Dice, name: str) -> str:
-    return dice.choice([other for other in words.NAMES if other != name])
-
-
 # -- facts ---------------------------------------------------------------------------------------------------------
 
 
@@ -101,22 +97,14 @@ def evidence(dice: Dice, split: str, good: bool, turns: Turns) -> str:
 def opener(dice: Dice, name: str) -> str:
     """A sentence that says who was where, and nothing of a mood."""
     form, day, where = dice.choice(words.OPENERS), dice.choice(words.DAYS), dice.choice(words.PLACES)
-    return sentence(form.format(n=name, m=_other_name(dice, name), day=day, place=where))
+    companion = dice.choice([other for other in words.NAMES if other != name])
+    return sentence(form.format(n=name, m=companion, day=day, place=where))
 
 
 def visit(dice: Dice, name: str) -> str:
     """An opener that names nobody else."""
     form = dice.choice([form for form in words.OPENERS if "{m}" not in form])
     return sentence(form.format(n=name, day=dice.choice(words.DAYS), place=dice.choice(words.PLACES)))
-
-
-def mood_line(good: bool) -> str:
-    """The form of the task, which part of the corpus shares."""
-    return f"\nMood: {words.MOODS[good]}"
-
-
-def _consequence(dice: Dice, name: str, good: bool) -> str:
-    return sentence(dice.choice(words.CONSEQUENCE_STARTS) + dice.choice(words.CONSEQUENCES[good]).format(n=name))
 
 
 def _episode(dice: Dice, name: str, n_evidence: int) -> str:
@@ -126,8 +114,9 @@ def _episode(dice: Dice, name: str, n_evidence: int) -> str:
     turns = SHORT_STORY_TURNS if n_evidence == 1 else LONG_STORY_TURNS
     sentences += [evidence(dice, "train", good, turns) for _ in range(n_evidence)]
     if dice.chance(0.25):
-        return " ".join([*sentences, _consequence(dice, name, good)])
-    return " ".join(sentences) + mood_line(good)
+        consequence = dice.choice(words.CONSEQUENCE_STARTS) + dice.choice(words.CONSEQUENCES[good]).format(n=name)
+        return " ".join([*sentences, sentence(consequence)])
+    return " ".join(sentences) + f"\nMood: {words.MOODS[good]}"  # the form of the task
 
 
 def mood_document(dice: Dice) -> str:
@@ -151,11 +140,6 @@ def topic_text(dice: Dice, split: str, topic: str, n_sentences: int, n_strangers
     return " ".join(dice.shuffled([topic_sentence(dice, split, t) for t in [topic] * n_sentences + others]))
 
 
-def topic_line(topic: str) -> str:
-    """The form of the task, which part of the corpus shares."""
-    return f"\nTopic: {topic}"
-
-
 def topic_document(dice: Dice) -> str:
     """Two texts, each on one topic and ending in its name."""
     return "\n".join(_topic_paragraph(dice) for _ in range(2))
@@ -165,7 +149,7 @@ def _topic_paragraph(dice: Dice) -> str:
     topic = dice.choice(tuple(words.TOPICS))
     text = topic_text(dice, "train", topic, *dice.choice(((3, 0), (2, 0), (2, 1))))
     if dice.chance(0.7):
-        return text + topic_line(topic)
+        return f"{text}\nTopic: {topic}"  # the form of the task
     return f"{text} {sentence(dice.choice(words.TOPIC_ENDINGS).format(t=topic))}"
 
 
