@@ -1,8 +1,7 @@
 """The best size of each compute budget: a parabola of loss in log N, and N*(C), D*(C) through the minima.
 
 Hoffmann et al. 2022, approach 2. A minimum counts only inside the range of sizes that were trained. A parabola goes
-through the sizes nearest the best one. One through all sizes trained stands beside it: that the two differ is part of
-what is not known.
+through the sizes nearest the best one; one through all sizes stands beside it, as the two may differ.
 """
 
 from __future__ import annotations
@@ -113,8 +112,8 @@ def study(points: Points) -> dict[str, Any]:
 
 
 class _Drawn:
-    """Of losses of the settings, (n_draws, n) or (n,): every budget's window of sizes, the parabola
-    through it, whether its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
+    """Of losses of the settings, (n_draws, n) or (n,): every budget's window of sizes, the parabola through it, whether
+    its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
 
     def __init__(self, points: Points, made: list[Budget], n_sizes: int, loss: np.ndarray):
         weights = np.ones_like(loss)
@@ -168,7 +167,6 @@ def _minimum(points: Points, budget: Budget, n: int, fit: _Drawn, draws: _Drawn)
     if not interior:
         return minimum | {"best_size_trained": float(sizes[np.argmin(points.loss[budget.runs])])}
     best, drawn = fit.sizes[n], draws.sizes[n]
-
     tokens, drawn_tokens = (budget.at(points, points.tokens, size) for size in (best, drawn))
     return minimum | {
         "n_parameters": constant(best, drawn),

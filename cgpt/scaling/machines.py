@@ -135,7 +135,5 @@ def _whole_job(way: Mapping[str, Any]) -> float:
 
 
 def _with_interval(fit: Fit, loss: float) -> list[float]:
-    return [
-        float(cost_law.cost_at(cost_law.law_of(fit), loss)),
-        *interval(cost_law.cost_at(np.array(fit["draws"]), loss)),
-    ]
+    best, draws = cost_law.law_of(fit), np.array(fit["draws"])
+    return [float(cost_law.cost_at(best, loss)), *interval(cost_law.cost_at(draws, loss))]

@@ -35,8 +35,8 @@ class Points:
 
     `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds
     the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are
-    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an experiment; what
-    is only published has none. `n_left_out`: runs of the series without a finite loss.
+    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
+    experiment; what is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 
     models: tuple[str, ...]
@@ -60,7 +60,7 @@ class Points:
     @property
     def n_settings(self) -> int:
         """Number of different settings."""
-        return len(set(self.setting_of.tolist()))
+        return len(self._firsts())
 
     def setting_means(self, values: np.ndarray) -> np.ndarray:
         """Mean of `values` (n,) over the seeds of each setting, (n_settings,)."""
@@ -68,7 +68,7 @@ class Points:
 
     def model_of(self, number: int) -> str:
         """Name of the model of a setting."""
-        return self.models[int(np.argmax(self.setting_of == number))]
+        return self.models[self._firsts()[number]]
 
     def seeds_apart(self) -> list[tuple[str, float]]:
         """Model and loss of each run that lies apart from the other seeds of its setting (`seeds.apart`)."""
@@ -78,7 +78,7 @@ class Points:
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
-        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
+        first = self._firsts()
 
         def mean(values: np.ndarray | None) -> np.ndarray | None:
             return None if values is None else self.setting_means(values)
@@ -122,18 +122,22 @@ class Points:
         best = [lr[min(numbers, key=lambda number: mean[number])] for numbers in swept]
         return sum(rate in (lr[numbers].min(), lr[numbers].max()) for rate, numbers in zip(best, swept)), len(swept)
 
+    def _firsts(self) -> list[int]:
+        """The first run of each setting, as an index of the points."""
+        return np.unique(self.setting_of, return_index=True)[1].tolist()
+
     def _sweeps(self) -> list[list[int]]:
         """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one of T
-        tokens in batches of B was asked for as more than T - B: those that could be the same are, in batches of any size."""
-        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
+        tokens in batches of B was asked for as more than T - B: those that could be the same are, whatever their B."""
+        first = self._firsts()
         tokens = self.tokens[first]
         least = tokens - (0 if self.batch_tokens is None else self.batch_tokens[first])
         sweeps: list[list[int]] = []
-        for number in np.lexsort((tokens, self.n_parameters[first])).tolist():
+        sizes = self.n_parameters[first]
+        for number in np.lexsort((tokens, sizes)).tolist():
             start = sweeps[-1][0] if sweeps else number
-            same = self.n_parameters[first[number]] == self.n_parameters[first[start]] and (
-                tokens[number] == tokens[start] or least[number] < tokens[start])  # fmt: skip
-            if sweeps and same:
+            same_length = tokens[number] == tokens[start] or least[number] < tokens[start]
+            if sweeps and sizes[number] == sizes[start] and same_length:
                 sweeps[-1].append(number)
             else:
                 sweeps.append([number])
@@ -175,7 +179,8 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
-        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
+        other_axes = [part for part in row["setting"].split(", ") if part.split("=")[0] not in ALONG_THE_LAW]
+        groups.setdefault((row["data"], row["hardware"], kind, ", ".join(other_axes)), []).append(row)
     differ = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(word for word, differs in zip(group, differ) if word and differs) for group in groups}
     try:
@@ -203,11 +208,6 @@ def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str]
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 
-def _beside_the_law(setting: str) -> str:
-    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in ALONG_THE_LAW]
-    return ", ".join(kept)
-
-
 def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapping[str, Any]) -> Points | None:
     """The runs of a series that have a finite loss; None where none has."""
     rows = [row for row in read if math.isfinite(float(row["validation_loss"]))]
@@ -216,17 +216,21 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
     keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     models = [shapes[row["run"]] for row in rows]
-    tokens = np.array([float(row["tokens"]) for row in rows])
+
+    def column(name: str) -> np.ndarray:
+        return np.array([float(row[name]) for row in rows])
+
+    tokens = column("tokens")
     bytes_known = all(row["validation_bits_per_byte"] for row in rows)
     return Points(
         models=tuple(row["model"] for row in rows),
         setting_of=np.array([numbers[key] for key in keys]),
-        n_parameters=np.array([float(row["n_parameters"]) for row in rows]),
-        n_parameters_non_embedding=np.array([float(row["n_parameters_non_embedding"]) for row in rows]),
+        n_parameters=column("n_parameters"),
+        n_parameters_non_embedding=column("n_parameters_non_embedding"),
         tokens=tokens,
         flops={name: tokens * [flops.flops_per_token(model, name) for model in models] for name in flops.CONVENTIONS},
-        loss=np.array([float(row["validation_loss"]) for row in rows]),
-        bits_per_byte=np.array([float(row["validation_bits_per_byte"]) for row in rows]) if bytes_known else None,
+        loss=column("validation_loss"),
+        bits_per_byte=column("validation_bits_per_byte") if bytes_known else None,
         vocab_size=models[0].vocab_size,
         seq_len=models[0].seq_len,
         d_model=np.array([model.d_model for model in models]),
@@ -235,5 +239,5 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
         settings=tuple(row["setting"] for row in rows),
         n_left_out=len(read) - len(rows),
         shapes=tuple(models),
-        batch_tokens=tokens / [float(row["steps"]) for row in rows],
+        batch_tokens=tokens / column("steps"),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,8 @@ from cgpt.recipe import flops
 from cgpt.scaling.fitted_law import SAME_RATIO, FittedLaw, Interval, with_ends
 from cgpt.spec import Model
 
-WIDTHS = (
-    *range(32, 64, 8),
-    *range(64, 256, 16),
-    *range(256, 1024, 64),
-    *range(1024, 4096, 128),
-    *range(4096, 20481, 512),
-)
+WIDTHS = [*range(32, 64, 8), *range(64, 256, 16), *range(256, 1024, 64), *range(1024, 4096, 128)]
+WIDTHS += range(4096, 20481, 512)
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
 N_WIDTHS, WIDEST = 120, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
 FEW_HEADS = 8  # up to which widths go by quarters of a head, so that no size is far from its neighbours
@@ -34,12 +30,7 @@ PEOPLE: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, label, a
 )
 BUDGET_STEPS = 30
 LEAST_TOKENS = 1e5  # of which a budget is asked whether it buys them
-
-
-class _Run(Protocol):
-    """The cost of training a model on so many tokens."""
-
-    def __call__(self, model: Model, tokens: float) -> dict[str, Any]: ...
+_Run = Callable[[Model, float], dict[str, Any]]  # the forecast of training a model on so many tokens
 
 
 @dataclass(frozen=True)
@@ -163,10 +154,7 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
                 profiles: Mapping[str, Hardware]) -> dict[str, Any]:  # fmt: skip
     """The candidate of the law's ratio, or by L(N, D) that takes the fewest hours. Ends of the model's size are those
     of the draws' own choices; of all else, what this model takes by the draws."""
-
-    def run(model: Model, tokens: float) -> dict[str, Any]:
-        return _run(model, tokens, batch_law, name, profiles)
-
+    run = partial(_run, batch_law=batch_law, name=name, profiles=profiles)
     sizes = candidates.sizes
     best = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
     model, tokens = candidates.models[best[0]], with_ends(candidates.tokens[best[0]])
