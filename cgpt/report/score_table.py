@@ -49,8 +49,11 @@ def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axi
         for name in dict.fromkeys(columns.series(row) for row in of_task):
             of_series = [row for row in of_task if columns.series(row) == name]
             other = "" if of_series[0]["metric"] == of_task[0]["metric"] else f", {of_series[0]['metric']}"
-            by_column = {key: _cells(f"{task}, {name}, {names[key]}", _at_column(of_series, column), axis, flagged)
-                         for key, column in of_columns.items()}  # fmt: skip
+            by_column: dict[tuple, dict[Any, Cell]] = {}
+            for key, column in of_columns.items():
+                # The baseline has no model, so that its one value stands in every column.
+                at_column = [row for row in of_series if columns.is_baseline(row) or columns.belongs(row, column)]
+                by_column[key] = _cells(f"{task}, {name}, {names[key]}", at_column, axis, flagged)
             for value in _values(of_series, axis):
                 at = [Cell(ANY_VALUE if value is None else value_text(value))] if axis else []
                 cells = [by_column[key].get(value, Cell("")) for key in names]
@@ -99,12 +102,6 @@ def metric_text(row: Row) -> str:
     return row["metric"] + filtered + (f", {row['scale'].text}" if row["scale"].text else "")
 
 
-def direction(row: Row) -> str:
-    """`higher is better`, as lm-evaluation-harness or the task has it."""
-    words = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
-    return words[row["higher_is_better"]]
-
-
 def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     """The losses by value of the axis, in the order of the rows' values."""
     settings = {}
@@ -116,30 +113,20 @@ def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     return settings
 
 
-def _at_column(rows: list[Row], column: Row) -> list[Row]:
-    """The rows of a column; the baseline has no model, so that its one value stands in every column."""
-    return [row for row in rows if columns.is_baseline(row) or columns.belongs(row, column)]
-
-
 def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) -> dict[Any, Cell]:
     """The cell of each value of the axis; what is strange is added to `flagged`."""
     settings: dict[Any, SeedResults] = {}
     for (value,), seeds in columns.grouped(rows, (AT,)).items():
-        of_setting = flags.score_flags(seeds)
+        of_setting, n_cut = flags.score_flags(seeds), max(row["n_prompts_cut"] for row in seeds)
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
         flagged += [(where + at, flag) for flag in of_setting]
-        settings[value] = SeedResults(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
-                                  tuple(of_setting), cuts=_cuts(seeds))  # fmt: skip
+        values, errors = (tuple(row[key] for row in seeds) for key in ("value", "stderr"))
+        cuts = f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
+        settings[value] = SeedResults(values, errors, tuple(of_setting), cuts=cuts)
     if not settings:
         return {}
     ranked = axis is not None and axis.has_best
     return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"] if ranked else None)[1]
-
-
-def _cuts(seeds: list[Row]) -> str:
-    """The number of prompts longer than the model, in words; empty where none was."""
-    n_cut = max(row["n_prompts_cut"] for row in seeds)
-    return f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
 
 
 def _with_best(
@@ -188,8 +175,8 @@ def _values(rows: list[Row], axis: Axis | None) -> list[Any]:
 def _task_cell(rows: list[Row]) -> Cell:
     row = rows[0]
     counts = sorted({row["n_samples"] for row in rows})
-    several = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
-    documents = several
+    documents = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
     if len(counts) == 1 and row["documents"] != "all":
-        documents = f"{several}, not all of them" if row["documents"] == "some" else f"{row['documents']} documents"
-    return Cell(row["task"], f"{metric_text(row)}, {direction(row)}, {documents}")
+        documents = f"{documents}, not all of them" if row["documents"] == "some" else f"{row['documents']} documents"
+    directions = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
+    return Cell(row["task"], f"{metric_text(row)}, {directions[row['higher_is_better']]}, {documents}")

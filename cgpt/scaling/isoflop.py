@@ -194,11 +194,11 @@ def _optimum_laws(points: Points, convention: str, made: list[Budget], inside: l
 
     def optima(drawn: _Drawn) -> dict[str, np.ndarray]:
         sizes = np.stack([drawn.sizes[n] for n in inside], axis=-1)
-        return {
-            "n": sizes,
-            "d": _at(points, points.tokens, kept, sizes),
-            "flops": _at(points, points.flops[convention], kept, sizes),
-        }
+        at_sizes = {"n": sizes}
+        for key, values in (("d", points.tokens), ("flops", points.flops[convention])):
+            of_budgets = [budget.at(points, values, sizes[..., i]) for i, budget in enumerate(kept)]
+            at_sizes[key] = np.stack(of_budgets, axis=-1)
+        return at_sizes
 
     best, drawn = optima(fit), optima(draws)
     result: dict[str, Any] = {}
@@ -211,8 +211,3 @@ def _optimum_laws(points: Points, convention: str, made: list[Budget], inside: l
             exponent, level = power_of(best["flops"][:-1], best[key][:-1])
             result[f"{key}_held_out_error"] = float(np.exp(level) * best["flops"][-1] ** exponent / best[key][-1] - 1)
     return result
-
-
-def _at(points: Points, values: np.ndarray, made: list[Budget], sizes: np.ndarray) -> np.ndarray:
-    """`values` (n,) of the runs, tokens or FLOPs, at one size (..., n_budgets) for each budget."""
-    return np.stack([budget.at(points, values, sizes[..., i]) for i, budget in enumerate(made)], axis=-1)

@@ -78,30 +78,18 @@ class Points:
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
-        first = self._firsts()
-
-        def mean(values: np.ndarray | None) -> np.ndarray | None:
-            return None if values is None else self.setting_means(values)
-
-        def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(values[run] for run in first) if values else ()
-
-        return replace(
-            self, models=of_first(self.models), setting_of=np.arange(self.n_settings),
-            loss=self.setting_means(self.loss), n_parameters=self.n_parameters[first], tokens=self.tokens[first],
-            n_parameters_non_embedding=mean(self.n_parameters_non_embedding),
-            flops={name: self.setting_means(values) for name, values in self.flops.items()},
-            bits_per_byte=mean(self.bits_per_byte), d_model=mean(self.d_model), lr=mean(self.lr),
-            runs=of_first(self.runs), settings=of_first(self.settings), shapes=of_first(self.shapes),
-            batch_tokens=mean(self.batch_tokens),
-        )  # fmt: skip
+        averaged = ("loss", "bits_per_byte", "n_parameters_non_embedding", "d_model", "lr", "batch_tokens")
+        known = {name: getattr(self, name) for name in averaged if getattr(self, name) is not None}
+        means: dict[str, Any] = {name: self.setting_means(values) for name, values in known.items()}
+        flops = {name: self.setting_means(values) for name, values in self.flops.items()}
+        return replace(self._of(self._firsts()), flops=flops, **means)
 
     def best_of_each_size(self) -> Points:
         """The runs of the setting with the least mean loss, of those that share size and length, as of a sweep of
         rates: a law is of the best that a size and a length can do, not of what was tried on the way."""
         mean = self.setting_means(self.loss)
         best = [min(numbers, key=lambda number: mean[number]) for numbers in self._sweeps()]
-        return self if len(best) == self.n_settings else self._of(np.isin(self.setting_of, best))
+        return self if len(best) == self.n_settings else self._of(np.flatnonzero(np.isin(self.setting_of, best)))
 
     def competing_axes(self) -> list[str]:
         """The keys in which settings of one size and length differ, such as `train.lr`."""
@@ -122,9 +110,9 @@ class Points:
         best = [lr[min(numbers, key=lambda number: mean[number])] for numbers in swept]
         return sum(rate in (lr[numbers].min(), lr[numbers].max()) for rate, numbers in zip(best, swept)), len(swept)
 
-    def _firsts(self) -> list[int]:
-        """The first run of each setting, as an index of the points."""
-        return np.unique(self.setting_of, return_index=True)[1].tolist()
+    def _firsts(self) -> np.ndarray:
+        """Index of the first run of each setting, (n_settings,)."""
+        return np.unique(self.setting_of, return_index=True)[1]
 
     def _sweeps(self) -> list[list[int]]:
         """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one of T
@@ -144,11 +132,11 @@ class Points:
         return [sorted(numbers) for numbers in sweeps]
 
     def _of(self, kept: np.ndarray) -> Points:
-        """The runs (n,) that are kept, their settings numbered anew."""
+        """The runs of these indices, their settings numbered anew."""
 
         def select(values: Any) -> Any:
             if isinstance(values, tuple):
-                return tuple(value for value, keep in zip(values, kept) if keep)
+                return tuple(values[run] for run in kept) if values else ()
             return values[kept] if isinstance(values, np.ndarray) else values
 
         parts = {f.name: select(getattr(self, f.name)) for f in fields(self)}
@@ -166,15 +154,6 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     rows = [row for row in read_rows(path, RUN_COLUMNS) if row["stage"] == "pretrain" and row["validation_loss"]]
     specs = {run.id: run.spec for run in plan.of("pretrain")}
     refuse_strange(path, rows, specs, plan)
-    try:
-        losses = {row["run"]: float(row["validation_loss"]) for row in rows}
-    except ValueError as error:
-        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
-    if not any(map(math.isfinite, losses.values())):
-        raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
-    if strange := [run for run, loss in losses.items() if loss <= 0]:
-        raise UserError(f"{path}: {strange[0]}: validation_loss: is {losses[strange[0]]:g}, and a cross-entropy is "
-                        "above 0; run tabulate again")  # fmt: skip
     shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
@@ -184,10 +163,20 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     differ = [len(set(words)) > 1 for words in zip(*groups)]
     names = {group: ", ".join(word for word, differs in zip(group, differ) if word and differs) for group in groups}
     try:
+        _refuse_losses(path, {row["run"]: float(row["validation_loss"]) for row in rows})
         series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
     except ValueError as error:
         raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
     return {name: points for name, points in series.items() if points}
+
+
+def _refuse_losses(path: Path, losses: Mapping[str, float]) -> None:
+    """Raise UserError where no run has a finite loss, or one a loss that no cross-entropy can be."""
+    if not any(map(math.isfinite, losses.values())):
+        raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
+    if strange := [run for run, loss in losses.items() if loss <= 0]:
+        raise UserError(f"{path}: {strange[0]}: validation_loss: is {losses[strange[0]]:g}, and a cross-entropy is "
+                        "above 0; run tabulate again")  # fmt: skip
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

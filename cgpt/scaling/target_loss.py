@@ -192,7 +192,9 @@ def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: 
     if not given:
         return {}
     nothing = dict.fromkeys(("budget_loss", "budget_n_parameters", "budget_tokens", "budget_extrapolated"))
-    if unknown := _unknown(given, cheapest):
+    if any(cheapest[key] is None for key in given):
+        unknown = f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
+        unknown = unknown if cheapest["hours"] is not None else str(cheapest["problem"])
         return {"within_budget": None, **nothing, "budget_problem": unknown}
     within = {"within_budget": all(cheapest[key] <= limit for key, limit in given.items())}
     bought = [(model, _tokens_bought(model, given, run)) for model in candidates.models]
@@ -209,16 +211,6 @@ def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: 
         "budget_extrapolated": law.beyond_runs(loss[0], model, tokens),
         "budget_problem": None,
     }
-
-
-def _unknown(budget: Mapping[str, float], cheapest: dict[str, Any]) -> str | None:
-    """Why hours or energy are not known; None where they are."""
-    missing = [key for key in budget if cheapest[key] is None]
-    if not missing:
-        return None
-    if cheapest["hours"] is None:
-        return str(cheapest["problem"])
-    return f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
 
 
 def _bought_at_ratio(bought: list[tuple[Model, float | None]], sizes: np.ndarray, law: FittedLaw
@@ -263,8 +255,8 @@ def _finite(values: Interval) -> list[float | None]:
 def as_text(answer: dict[str, Any]) -> str:
     """One paragraph a profile; `~` marks what is modeled, [a, b] the 95 % interval of the law."""
     law = f"{answer['fitted_to']} of {answer['law']}"
-    lines = [f"Loss {answer['target_loss']} by {law}: for its text and vocabulary only"]
-    return "\n".join(line for each in (lines, *map(_profile_lines, answer["profiles"])) for line in each)
+    profiles = [line for training in answer["profiles"] for line in _profile_lines(training)]
+    return "\n".join([f"Loss {answer['target_loss']} by {law}: for its text and vocabulary only", *profiles])
 
 
 def _profile_lines(training: dict[str, Any]) -> list[str]:
