@@ -75,9 +75,8 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
     panels = _layout([row for measure in measures for row in (*measure.rows, *measure.diverged)])
     looks = styles_of(list(dict.fromkeys(line for lines in panels.values() for line in lines)))
     every = [row for measure in measures for row in measure.rows]
-    conditions = list(
-        dict.fromkeys(columns.series(row) for row in every if "condition" in row and not columns.is_baseline(row))
-    )
+    of_models = [row for row in every if "condition" in row and not columns.is_baseline(row)]
+    conditions = list(dict.fromkeys(map(columns.series, of_models)))
     across = len(panels) if len(panels) > 1 else min(3, len(measures))
     down = len(measures) if len(panels) > 1 else math.ceil(len(measures) / across)
     pairs = [(measure, panel) for measure in measures for panel in panels]

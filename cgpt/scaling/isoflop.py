@@ -90,7 +90,7 @@ def _budgets_of(points: Points, convention: str) -> list[Budget]:
     order = np.argsort(flops)
     jumps = np.flatnonzero(np.diff(np.log(flops[order])) > np.log(SAME_BUDGET)) + 1
     groups = [Budget(np.sort(runs), convention) for runs in np.split(order, jumps)]
-    return [group for group in groups if len(set(points.n_parameters[group.runs])) >= LEAST_SIZES]
+    return [group for group in groups if _n_sizes(points, group) >= LEAST_SIZES]
 
 
 def _spread(points: Points, made: list[Budget]) -> float:

@@ -51,9 +51,9 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
     for axes in panels:
         log_ticks(axes.xaxis)
         log_loss(axes)
-    whole = {name: look | {"linestyle": "--" if machine.timing == "modeled" else "-"}
-             for (name, look), machine in zip(looks.items(), shown.values())}  # fmt: skip
-    handles = [handle(_label(machine, costs), **whole[name]) for name, machine in shown.items()]
+    dashes = {"measured": {"linestyle": "-"}, "modeled": {"linestyle": "--"}}
+    handles = [handle(_label(machine, costs), **looks[name] | dashes[machine.timing])
+               for name, machine in shown.items()]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, handlelength=3,
                   title="full: measured; dashed, hollow, ~: modeled", title_fontsize=8)  # fmt: skip
     return figure
