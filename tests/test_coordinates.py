@@ -134,7 +134,7 @@ def assert_mup_holds(rows: list[dict], step: int) -> None:
 
 def test_the_verb_writes_table_and_figure_and_prints_slopes_as_json(tmp_path, monkeypatch, capsys):
     rows = measure(replace(SMALL, widths=(16, 32), steps=1), tiny.THREADS)
-    monkeypatch.setattr(coordinate_check, "measure", lambda settings, threads: rows)
+    monkeypatch.setattr(coordinates, "measure", lambda settings, threads: rows)
     assert main(["coordinate-check", "--json", "--out", str(tmp_path), "--threads", "2"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["slopes"] == [slope._asdict() for slope in slopes(rows)]

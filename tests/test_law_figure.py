@@ -170,7 +170,7 @@ def test_the_panel_of_learning_rates_draws_each_widths_means_and_its_best_rate_w
 def test_a_best_rate_at_an_end_is_a_white_star_above_its_curve_and_every_rate_has_its_label():
     """A star without a face let the point below it show through, so that it looked like the others."""
     points = rate_points()
-    low = points._of(points.lr <= sorted(set(points.lr))[2])
+    low = points._of(np.flatnonzero(points.lr <= sorted(set(points.lr))[2]))
     fits = study(low, ("learning_rate",))
     (axes,) = law_figure({"": low}, {"": fits}).axes
     widths = fits["learning_rate"]["widths"]

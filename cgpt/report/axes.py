@@ -57,7 +57,6 @@ def axes_of(experiment: Experiment, rows: Iterable[Row]) -> list[Axis]:
     axes = []
     for name, given in experiment.vary.items():
         written = [as_value(value) for value in given]
-        # A default is there as what it stands for.
         there = dict.fromkeys(point[name] for point in points if name in point)
         values = sorted(there, key=lambda value: written.index(value) if value in written else len(written))
         axis = Axis(name, tuple(values))

@@ -44,10 +44,9 @@ def mean(values: Iterable[float], standard_errors: Iterable[float | None] = ()) 
     return Mean(fmean(values), sd, fmean(errors) if errors else None, len(values))
 
 
-def grouped(rows: Iterable[Row], keys: Iterable[str]) -> dict[tuple, list[Row]]:
+def grouped(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple, list[Row]]:
     """Rows that differ in nothing but their seed, by their values of `keys`. Raises UserError where two of a group have
     the same seed, because their mean would mix two settings."""
-    keys = tuple(keys)
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -77,7 +76,7 @@ def column_key(row: Row) -> tuple:
     return tuple(row[key] for key in COLUMN_KEYS)
 
 
-def columns(rows: Sequence[Row]) -> dict[tuple, Row]:
+def distinct(rows: Sequence[Row]) -> dict[tuple, Row]:
     """A row of each column (COLUMN_KEYS), in the order of the rows. What an axis does not touch has no column of its
     own: the learning rate of pretraining is nothing to a model trained from scratch on a task."""
     every = {column_key(row): row for row in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 GREY = "#595959"
+Look = dict[str, Any]  # keywords of a line: its colour, its mark, its dashes
 _STYLE: Any = {
     "svg.hashsalt": "cgpt", "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e2e2",
@@ -35,21 +36,18 @@ def write_figure(path: Path, draw: Callable[[], Figure]) -> None:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's own matplotlibrc must not change a figure's bytes
         matplotlib.rcParams.update(_STYLE)
-        _save(draw(), path)
+        figure = draw()
+        # Without date and program name, so that equal results give equal bytes.
+        for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata=metadata)
+            write_whole(path.with_name(f"{path.name}.{kind}"), content.getvalue())
 
 
 def write_figures(folder: Path, figures: Mapping[str, Callable[[], Figure]]) -> None:
     """Write each figure, by its name, into an experiment's folder."""
     for name, draw in figures.items():
         write_figure(folder / "figures" / name, draw)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Both formats without date and program name, so that equal results give equal bytes."""
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, metadata=metadata)
-        write_whole(path.with_name(f"{path.name}.{kind}"), content.getvalue())
 
 
 def new_figure(across: int = 1, down: int = 1, width: float = 6.0, height: float = 4.0, used: int | None = None
@@ -72,19 +70,17 @@ def note(text: str) -> Figure:
     return figure
 
 
-def styles_of(columns: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+def styles_of(names: Iterable[Any]) -> dict[Any, Look]:
     """A colour and a marker for each; after seven the colours come again with other markers."""
     many = len(COLOURS)
-    return {
-        column: {"color": COLOURS[n % many], "marker": MARKERS[(n + n // many) % many]}
-        for n, column in enumerate(columns)
-    }
+    return {name: {"color": COLOURS[n % many], "marker": MARKERS[(n + n // many) % many]}
+            for n, name in enumerate(names)}  # fmt: skip
 
 
-def machine_styles(timings: Mapping[str, str], dash: int) -> dict[str, dict[str, Any]]:
+def machine_styles(timings: Mapping[str, str], dash: int) -> dict[str, Look]:
     """A style for each machine, by its timing: measured ones have full lines and marks; modeled ones hollow marks and
     dashes of that length, which take turns where lines coincide."""
-    styles = styles_of(list(timings))
+    styles = styles_of(timings)
     for n, (name, timing) in enumerate(timings.items()):
         if timing == "modeled":
             styles[name] |= {"linestyle": (dash * (n % 3), (dash, 2 * dash)), "fillstyle": "none"}
@@ -119,6 +115,13 @@ def legend_below(figure: Figure, handles: list[Any]) -> None:
     rows = math.ceil(len(handles) / n_columns)
     figure.set_size_inches(max(width, n_columns * (0.075 * longest + 0.7)), height + 0.2 * rows + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=n_columns)
+
+
+def name_log_axis(axes: Axes, label: str) -> None:
+    """Make the horizontal axis, on which all is drawn already, a logarithmic one of this name."""
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis)
+    axes.set_xlabel(label)
 
 
 def log_ticks(axis: Axis) -> None:

@@ -1,7 +1,4 @@
-"""Results as figures: loss curves, scores before and after fine-tuning, correct answers and compute against loss.
-
-Each is an SVG and a PNG, and equal results give equal bytes.
-"""
+"""Results as figures: loss curves, scores before and after fine-tuning, correct answers and compute against loss."""
 
 from __future__ import annotations
 
@@ -12,25 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from cgpt.formats import short
 from cgpt.records import ANSWER_BITS, read_loss
-from cgpt.report.columns import (
-    COLUMN_KEYS,
-    Row,
-    column_key,
-    column_names,
-    grouped,
-    is_baseline,
-    mean,
-    series,
-    series_order,
-    tasks_of,
-)
+from cgpt.report import columns
+from cgpt.report.columns import Row
 from cgpt.report.figure import (
     COLOURS,
     GREY,
     MARKERS,
+    Look,
     handle,
     legend_below,
     log_ticks,
+    name_log_axis,
     new_figure,
     note,
     styles_of,
@@ -47,7 +36,8 @@ if TYPE_CHECKING:
 
     from cgpt.experiment.run import Plan
 
-CHANCE: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
+Looks = dict[str, Look]
+CHANCE: Look = {"color": GREY, "linestyle": "--", "linewidth": 1.0}
 MOST_INSIDE = 6  # entries of a legend, or labels of points, that do not cover what is drawn
 MOST_INCHES = 16.0  # of a figure's width
 BARS = "bars: sd over seeds, where n=1 the standard error over documents"
@@ -59,10 +49,11 @@ def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = Fals
     rows = collect(experiment, plan, results, partial)
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     curves = {row["run"]: read_loss(results / "runs" / "pretrain" / row["run"] / "loss.csv") for row in pretrained}
+    kinds = {run.id: PARAMETRIZATIONS[run.spec["model"]["parametrization"]] for run in plan.of("pretrain")}
     figures: dict[str, Callable[[], Figure]] = {
         "loss": lambda: loss_figure(pretrained, curves),
         "scores": lambda: scores_figure([row for row in rows.scores if row["primary"]], experiment.tasks),
-        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks, _parametrizations(plan)),
+        "answers": lambda: answers_figure(rows.scores, pretrained, experiment.tasks, kinds),
         "compute": lambda: compute_figure(pretrained),
     }
     folder = output_folder(experiment, rows, results)
@@ -72,20 +63,22 @@ def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = Fals
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
-    names = column_names(runs)
+    names = columns.column_names(runs)
     figure, (axes,) = new_figure()
-    styles = styles_of(list(names))
+    styles = styles_of(names)
     for row in runs:
-        style = styles[column_key(row)]
+        style = styles[columns.column_key(row)]
         tokens, loss = _points(curves[row["run"]], "train_loss")
         axes.plot(tokens, loss, color=style["color"], linewidth=0.7, alpha=0.45)
         tokens, loss = _points(curves[row["run"]], "validation_loss")
         axes.plot(tokens, loss, **{**style, "markersize": 3.5})
-    axes.set_xscale("log")
-    log_ticks(axes.xaxis)
-    axes.set_xlabel(LABELS["tokens"])
+    name_log_axis(axes, LABELS["tokens"])
     axes.set_ylabel("loss (nats per token)")
-    handles = [handle(_named(key, name, runs), **styles[key]) for key, name in names.items()]
+    handles = []
+    for key, name in names.items():
+        n_seeds = sum(columns.column_key(row) == key for row in runs)
+        seeds = f", n={n_seeds}" if n_seeds > 1 else ""
+        handles.append(handle(f"{name}, {short(key[0])} parameters{seeds}", **styles[key]))
     handles += [handle("validation", color=GREY, marker="o"), handle("training", color=GREY, linewidth=0.7)]
     if len(names) > MOST_INSIDE:
         legend_below(figure, handles)
@@ -98,10 +91,10 @@ def scores_figure(scores: list[Row], task_order: tuple[str, ...]) -> Figure:
     """One panel per task: score against model size, one colour per condition; chance is a dashed line."""
     if not scores:
         return note("This experiment has no tasks.")
-    tasks = tasks_of(scores, task_order)
+    tasks = columns.tasks_of(scores, task_order)
     scores, titles = _labels_to_titles(scores, tasks)
     looks = _looks(scores)
-    models = column_names([row for row in scores if not is_baseline(row)])
+    models = columns.column_names([row for row in scores if not columns.is_baseline(row)])
     wide = max(3.0, 0.3 * len(models))
     across = min(len(tasks), 3 if len(tasks) != 4 else 2, max(1, int(MOST_INCHES / wide)))
     down = math.ceil(len(tasks) / across)
@@ -135,9 +128,9 @@ def answers_figure(
     several = len({kinds[row["pretrain_run"]] for row in scores}) > 1
 
     def name(row: Row) -> str:
-        return f"{series(row)}, {kinds[row['pretrain_run']]}" if several else series(row)
+        return f"{columns.series(row)}, {kinds[row['pretrain_run']]}" if several else columns.series(row)
 
-    tasks = tasks_of((row for row in scores if row["metric"] == ANSWER_BITS), task_order)
+    tasks = columns.tasks_of((row for row in scores if row["metric"] == ANSWER_BITS), task_order)
     if not tasks:
         return note("No pretrained model has bits per byte of a correct answer.")
     across = min(len(tasks), 5)
@@ -155,8 +148,9 @@ def answers_figure(
         upper.set_title(task, fontweight="bold")
         upper.set_ylabel("bits per byte\nof the correct answer")
         upper.tick_params(labelbottom=False)
-    for axes in (axes for pair in pairs[len(tasks) :] for axes in pair):
-        axes.set_axis_off()
+    for upper, lower in pairs[len(tasks) :]:
+        upper.set_axis_off()
+        lower.set_axis_off()
     figure.supxlabel(f"{LABELS['validation_loss']}, falling", fontsize=10)
     handles = _handles(looks, [row for row in scores if row["primary"]])
     # Below the panels the legend would hide the label of the axis.
@@ -170,12 +164,13 @@ def compute_figure(runs: list[Row]) -> Figure:
     if not known:
         return note("No run has a validation loss.")
     figure, (axes,) = new_figure()
-    names = column_names(known)
-    styles = styles_of(list(names))
+    names = columns.column_names(known)
+    styles = styles_of(names)
     handles: list[Any] = []
-    for key, seeds in grouped(known, COLUMN_KEYS).items():
-        flops = mean([row["flops"] for row in seeds]).value
-        loss = mean([row["validation_loss"] for row in seeds])
+    models = columns.grouped(known, columns.COLUMN_KEYS)
+    for key, seeds in models.items():
+        flops = columns.mean([row["flops"] for row in seeds]).value
+        loss = columns.mean([row["validation_loss"] for row in seeds])
         axes.errorbar(flops, loss.value, yerr=loss.sd, capsize=3, **styles[key])
         label = f"{names[key]}, {short(key[0])}, n={loss.n}"
         handles.append(handle(label, **styles[key]))
@@ -191,7 +186,7 @@ def compute_figure(runs: list[Row]) -> Figure:
     log_ticks(axes.xaxis)
     axes.set_xlabel(LABELS["flops"])
     axes.set_ylabel(LABELS["validation_loss"])
-    if any(len(seeds) > 1 for seeds in grouped(known, COLUMN_KEYS).values()):
+    if any(len(seeds) > 1 for seeds in models.values()):
         axes.set_title("bars: sd over seeds", loc="right", fontsize=8)
     return figure
 
@@ -210,32 +205,28 @@ def _labels_to_titles(scores: list[Row], tasks: list[str]) -> tuple[list[Row], d
     return [row | {"n_labels": None} if len(counts[row["task"]]) == 1 else row for row in scores], titles
 
 
-def _parametrizations(plan: Plan) -> dict[str, str]:
-    return {run.id: PARAMETRIZATIONS[run.spec["model"]["parametrization"]] for run in plan.of("pretrain")}
-
-
-def _looks(scores: list[Row], name: Callable[[Row], str] = series) -> dict[str, dict[str, Any]]:
+def _looks(scores: list[Row], name: Callable[[Row], str] = columns.series) -> Looks:
     """The look of each condition, in the order of the legend: models are points, the baseline is a line."""
-    looks: dict[str, dict[str, Any]] = {}
-    for row in sorted(scores, key=series_order):
+    looks: Looks = {}
+    for row in sorted(scores, key=columns.series_order):
         if name(row) not in looks:
             n = len(looks) % len(COLOURS)
-            marks = {"linestyle": ":"} if is_baseline(row) else {"linestyle": "", "marker": MARKERS[n]}
+            marks = {"linestyle": ":"} if columns.is_baseline(row) else {"linestyle": "", "marker": MARKERS[n]}
             looks[name(row)] = {"color": COLOURS[n], **marks}
     return looks
 
 
-def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], models: list[tuple]) -> None:
+def _task_panel(axes: Axes, rows: list[Row], looks: Looks, models: list[tuple]) -> None:
     """One task's scores; conditions stand side by side at each model, so that no error bar hides another."""
-    here = [name for name in looks if any(series(row) == name for row in rows)]
+    here = [name for name in looks if any(columns.series(row) == name for row in rows)]
     points = [name for name in here if "marker" in looks[name]]
     for name in here:
-        of_name = [row for row in rows if series(row) == name]
+        of_name = [row for row in rows if columns.series(row) == name]
         if name not in points:
-            axes.axhline(mean([row["value"] for row in of_name]).value, **looks[name])
+            axes.axhline(columns.mean([row["value"] for row in of_name]).value, **looks[name])
             continue
         shift = min(0.14, 0.7 / len(points)) * (points.index(name) - (len(points) - 1) / 2)
-        for key, seeds in grouped(of_name, COLUMN_KEYS).items():
+        for key, seeds in columns.grouped(of_name, columns.COLUMN_KEYS).items():
             _point(axes, models.index(key) + shift, seeds, looks[name])
     name_metric(axes, rows[0])
     axes.grid(axis="x", visible=False)
@@ -244,25 +235,19 @@ def _task_panel(axes: Axes, rows: list[Row], looks: dict[str, dict[str, Any]], m
 
 
 def _against_loss(
-    axes: Axes,
-    rows: list[Row],
-    losses: dict[str, float],
-    looks: dict[str, dict[str, Any]],
-    name: Callable[[Row], str],
-    labelled: bool,
+    axes: Axes, rows: list[Row], losses: dict[str, float], looks: Looks, name: Callable[[Row], str], labelled: bool
 ) -> None:
     """One metric of one task against the mean validation loss of each model's seeds, by pretraining run."""
     labels: list[str] = []
     sizes = sorted({row["n_parameters"] for row in rows})
     shown = sizes if len(sizes) <= MOST_INSIDE + 2 else [sizes[0], sizes[-1]]  # more labels would lie on each other
     for kind in dict.fromkeys(map(name, rows)):
-        for seeds in grouped((row for row in rows if name(row) == kind), COLUMN_KEYS).values():
-            x = mean(losses[row["pretrain_run"]] for row in seeds).value
+        for seeds in columns.grouped((row for row in rows if name(row) == kind), columns.COLUMN_KEYS).values():
+            x = columns.mean(losses[row["pretrain_run"]] for row in seeds).value
             y = _point(axes, x, seeds, looks[kind])
             label = f"{short(seeds[0]['n_parameters'])}, n={len(seeds)}"
-            if (
-                labelled and label not in labels and seeds[0]["n_parameters"] in shown
-            ):  # once for SP and muP of a size; sides take turns
+            # Once for SP and muP of a size; sides take turns.
+            if labelled and label not in labels and seeds[0]["n_parameters"] in shown:
                 offset, side = (((5, 3), "left"), ((-6, -8), "right"))[len(labels) % 2]
                 axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=7)
                 labels.append(label)
@@ -272,15 +257,15 @@ def _against_loss(
     axes.set_xlim(high + 0.45 * (high - low), low - 0.4 * (high - low))  # falling; room for the outer labels
 
 
-def _point(axes: Axes, x: float, seeds: list[Row], look: dict[str, Any]) -> float:
+def _point(axes: Axes, x: float, seeds: list[Row], look: Look) -> float:
     """Draw and return the mean over seeds; the bar is their sd, for one seed the standard error over documents."""
-    score = mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
+    score = columns.mean([row["value"] for row in seeds], [row["stderr"] for row in seeds])
     error = score.sd if score.sd is not None else score.se
     axes.errorbar(x, score.value, yerr=error, capsize=2, elinewidth=1.2, **look)
     return score.value
 
 
-def _handles(looks: dict[str, dict[str, Any]], scores: list[Row]) -> list[Any]:
+def _handles(looks: Looks, scores: list[Row]) -> list[Any]:
     """Entries of a legend; chance is one where a panel has its line."""
     chance = {"chance": CHANCE} if any(row["chance"] is not None for row in scores) else {}
     return [handle(label=name, **look) for name, look in {**looks, **chance}.items()]
@@ -292,8 +277,3 @@ def name_metric(axes: Axes, row: Row) -> None:
         axes.axhline(row["chance"], **CHANCE)
     lower = {False: ", lower is better", None: ", direction not stated", True: ""}[row["higher_is_better"]]
     axes.set_ylabel(metric_text(row) + lower)
-
-
-def _named(column: tuple, name: str, runs: list[Row]) -> str:
-    seeds = sum(column_key(row) == column for row in runs)
-    return f"{name}, {short(column[0])} parameters" + (f", n={seeds}" if seeds > 1 else "")

@@ -1,10 +1,6 @@
-"""The same words for the same quantity in every table's header and on every axis."""
+"""The same words for the same quantity in every table's header and on every axis; the others have their key's."""
 
 LABELS = {
-    "model": "model",
-    "seed": "seed",
-    "data": "data",
-    "hardware": "hardware",
     "n_parameters": "parameters",
     "tokens": "training tokens",
     "flops": "training FLOPs",

@@ -109,16 +109,14 @@ def _html_table(table: Table) -> str:
             width = len(table.header) - 1
             body += f"<tr class=group><th scope=rowgroup colspan={width}><span>{_html_cell(cell)}</span></th></tr>\n"
         for first, *rest in (row[skipped:] for row in rows):
-            values = "".join(f"<td{_wrapped(value)}>{_html_cell(value)}</td>" for value in rest)
+            values = "".join(
+                f"<td{' class=long' if len(value.text) > 20 else ''}>{_html_cell(value)}</td>" for value in rest
+            )
             body += f"<tr><th scope=row>{_html_cell(first)}</th>{values}</tr>\n"
         body += "</tbody>\n"
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}</table>"
     notes = "".join(f"\n<p class=note>{escape(sentence)}</p>" for sentence in table.notes)
     return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>{notes}"
-
-
-def _wrapped(cell: Cell) -> str:
-    return " class=long" if len(cell.text) > 20 else ""
 
 
 def _html_cell(cell: Cell) -> str:

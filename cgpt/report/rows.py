@@ -11,7 +11,7 @@ from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.run import LAST_FILE
 from cgpt.files.csv_file import read_csv
-from cgpt.records import DIVERGED_FILE, PretrainRecord, Score, ScoresRecord, read_diverged, read_run, read_scores
+from cgpt.records import DIVERGED_FILE, Score, ScoresRecord, read_diverged, read_run, read_scores
 from cgpt.report.axes import as_value
 from cgpt.report.columns import BASELINE, Row
 from cgpt.report.scales import scale_of
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
     from cgpt.experiment.run import Plan, Run
 
 SCORED = ("evaluate", "baseline")  # stages that leave scores
-OF_SCORES = (
-    "stage",
-    "task",
-    "task_version",
-    "n_shot",
-    "n_samples",
-    "documents",
-    "n_prompts_cut",
-    "commonest_answer",
-    "commonest_answer_share",
-)  # of a record, in each of its rows
 PARTIAL = "partial"  # the folder of tables and figures that lack some record, so that none is taken for the whole
 
 
@@ -70,7 +59,8 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     runs: dict[str, Row] = {}
     for run in sorted(wanted, key=lambda run: run.stage in SCORED):  # after what they score
         chain = _chain(run, by_id)
-        common = _common(experiment, chain)
+        setting, point = _setting(experiment, chain), _point(experiment, chain)
+        common = {"experiment": experiment.name, "setting": setting, "point": point}
         try:
             if run.id in lacking:
                 rows.diverged.extend(_diverged_rows(run, chain, common, results))
@@ -79,11 +69,11 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
                 if run.stage == "meter":
                     rows.metered.append(asdict(record) | common | {"pretrain_run": chain["pretrain"].id})
                 else:
-                    runs[run.id] = _run_row(record, common)
-            elif not (lacking | refused) & {
-                scored.id for scored in chain.values() if scored.stage == run.spec.get("checkpoint_stage")
-            }:
-                rows.scores.extend(_score_rows(_read(run, results), chain, common, runs))
+                    runs[run.id] = dict.fromkeys(RUN_COLUMNS) | asdict(record) | common
+            else:
+                scored = chain.get(run.spec.get("checkpoint_stage", ""))
+                if scored is None or scored.id not in lacking | refused:
+                    rows.scores.extend(_score_rows(_read(run, results), chain, common, runs))
         except UserError as error:
             problems += error.problems
             refused.add(run.id)
@@ -110,9 +100,8 @@ def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
         if record.is_file():
             made = read_run(record)
             if (row.get("date"), row.get("validation_loss")) != (made.date, str(made.validation_loss)):
-                problems.append(
-                    f"{table}: {made.run}: is of an earlier run than {record}; {_redo(experiment, results)}"
-                )
+                remedy = _redo(experiment, results)
+                problems.append(f"{table}: {made.run}: is of an earlier run than {record}; {remedy}")
     if problems:
         raise UserError(*problems)
 
@@ -164,11 +153,6 @@ def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
         if (stage, upstream) in by_id:
             chain = {**_chain(by_id[stage, upstream], by_id), **chain}
     return chain
-
-
-def _common(experiment: Experiment, chain: dict[str, Run]) -> Row:
-    """The entries of a row that do not depend on its record."""
-    return {"experiment": experiment.name, "setting": _setting(experiment, chain), "point": _point(experiment, chain)}
 
 
 def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
@@ -233,11 +217,6 @@ def _diverged_rows(run: Run, chain: dict[str, Run], common: Row, results: Path) 
     }]  # fmt: skip
 
 
-def _run_row(record: PretrainRecord, common: Row) -> Row:
-    row = dict.fromkeys(RUN_COLUMNS)
-    return row | {key: value for key, value in asdict(record).items() if key in row} | common
-
-
 def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: dict[str, Row]) -> list[Row]:
     """A row for each metric; `runs` are the rows of the models, by run."""
     if record.stage == "baseline":
@@ -253,10 +232,9 @@ def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: 
     aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()
                     if isinstance(entry["metric"], str)}  # fmt: skip
     of_model = {key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")}
-    of_record = {key: getattr(record, key) for key in OF_SCORES}
     stages = ("evaluate", "finetune", "pretrain")
     ids = {f"{stage}_run": chain[stage].id if stage in chain else None for stage in stages}
-    shared = common | of_model | of_record | ids | {
+    shared = asdict(record) | common | of_model | ids | {
         "hardware": trained.get("hardware", record.hardware), "condition": _condition(record, trained),
     }  # fmt: skip
     return [

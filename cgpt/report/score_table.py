@@ -7,21 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgpt.formats import score, short, spread
-from cgpt.report import flags
+from cgpt.report import columns, flags
 from cgpt.report.axes import AT, Axis, beside, value_text
-from cgpt.report.columns import (
-    Mean,
-    Row,
-    belongs,
-    column_names,
-    columns,
-    grouped,
-    is_baseline,
-    mean,
-    series,
-    series_order,
-    tasks_of,
-)
+from cgpt.report.columns import Row
 from cgpt.report.labels import LABELS
 from cgpt.report.page import Cell, Table
 from cgpt.report.scales import UNKNOWN, Scale
@@ -47,22 +35,25 @@ class SeedResults:
 def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axis | None = None) -> Table:
     """One metric of each task: a row per condition and value of the axis, a column per model from small to large."""
     rows = beside(scores, axis)
-    of_columns = columns([row for row in rows if not is_baseline(row)] or rows)
-    names = column_names(of_columns.values())
+    of_columns = columns.distinct([row for row in rows if not columns.is_baseline(row)] or rows)
+    names = columns.column_names(of_columns.values())
     header = [Cell("task"), Cell("condition"), *([Cell(axis.name)] if axis else []), *_column_headers(names)]
     body: list[list[Cell]] = []
     flagged: list[Flag] = []
-    for task in tasks_of(rows, tasks):
-        of_task = sorted((row for row in rows if row["task"] == task), key=series_order)
+    for task in columns.tasks_of(rows, tasks):
+        of_task = sorted((row for row in rows if row["task"] == task), key=columns.series_order)
         heading = _task_cell(of_task)
         blank = [Cell("")] if axis else []
         if of_task[0]["chance"] is not None:
             body.append([heading, Cell("chance"), *blank, *[Cell(score(of_task[0]["chance"]))] * len(names)])
-        for name in dict.fromkeys(series(row) for row in of_task):
-            of_series = [row for row in of_task if series(row) == name]
+        for name in dict.fromkeys(columns.series(row) for row in of_task):
+            of_series = [row for row in of_task if columns.series(row) == name]
             other = "" if of_series[0]["metric"] == of_task[0]["metric"] else f", {of_series[0]['metric']}"
-            by_column = {key: _cells(f"{task}, {name}, {names[key]}", _at_column(of_series, column), axis, flagged)
-                         for key, column in of_columns.items()}  # fmt: skip
+            by_column: dict[tuple, dict[Any, Cell]] = {}
+            for key, column in of_columns.items():
+                # The baseline has no model, so that its one value stands in every column.
+                at_column = [row for row in of_series if columns.is_baseline(row) or columns.belongs(row, column)]
+                by_column[key] = _cells(f"{task}, {name}, {names[key]}", at_column, axis, flagged)
             for value in _values(of_series, axis):
                 at = [Cell(ANY_VALUE if value is None else value_text(value))] if axis else []
                 cells = [by_column[key].get(value, Cell("")) for key in names]
@@ -73,13 +64,13 @@ def score_table(title: str, scores: list[Row], tasks: tuple[str, ...], axis: Axi
 def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
     """Validation loss of pretraining: one row per value of the axis, one column per model and other setting."""
     rows = beside(runs + diverged, axis)
-    of_columns = columns(rows)
-    names = column_names(of_columns.values())
+    of_columns = columns.distinct(rows)
+    names = columns.column_names(of_columns.values())
     flagged: list[Flag] = []
     notes: list[str] = []
     cells: dict[tuple, dict[Any, Cell]] = {}
     for key, column in of_columns.items():
-        settings = _loss_settings([row for row in rows if belongs(row, column)], axis.loss_key)
+        settings = _loss_settings([row for row in rows if columns.belongs(row, column)], axis.loss_key)
         flagged += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
                     for value, setting in settings.items() for flag in setting.flags]  # fmt: skip
         best, cells[key] = _with_best(settings, UNKNOWN, False if axis.same_text and axis.has_best else None)
@@ -97,7 +88,7 @@ def _column_headers(names: dict[tuple, str]) -> list[Cell]:
     return [Cell(name, f"{short(key[0])} parameters" if key[0] else "") for key, name in names.items()]
 
 
-def score_cell(summary: Mean, scale: Scale = UNKNOWN) -> Cell:
+def score_cell(summary: columns.Mean, scale: Scale = UNKNOWN) -> Cell:
     """`mean ± sd` and, as the note, n and the metric's own standard error."""
     notes = [f"n {summary.n}"] if summary.n > 1 else []
     notes += [f"se {spread(summary.se)}"] if summary.se is not None else []
@@ -111,12 +102,6 @@ def metric_text(row: Row) -> str:
     return row["metric"] + filtered + (f", {row['scale'].text}" if row["scale"].text else "")
 
 
-def direction(row: Row) -> str:
-    """`higher is better`, as lm-evaluation-harness or the task has it."""
-    words = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
-    return words[row["higher_is_better"]]
-
-
 def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     """The losses by value of the axis, in the order of the rows' values."""
     settings = {}
@@ -128,30 +113,20 @@ def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     return settings
 
 
-def _at_column(rows: list[Row], column: Row) -> list[Row]:
-    """The rows of a column; the baseline has no model, so that its one value stands in every column."""
-    return [row for row in rows if is_baseline(row) or belongs(row, column)]
-
-
 def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) -> dict[Any, Cell]:
     """The cell of each value of the axis; what is strange is added to `flagged`."""
     settings: dict[Any, SeedResults] = {}
-    for (value,), seeds in grouped(rows, (AT,)).items():
-        of_setting = flags.score_flags(seeds)
+    for (value,), seeds in columns.grouped(rows, (AT,)).items():
+        of_setting, n_cut = flags.score_flags(seeds), max(row["n_prompts_cut"] for row in seeds)
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
         flagged += [(where + at, flag) for flag in of_setting]
-        settings[value] = SeedResults(tuple(row["value"] for row in seeds), tuple(row["stderr"] for row in seeds),
-                                  tuple(of_setting), cuts=_cuts(seeds))  # fmt: skip
+        values, errors = (tuple(row[key] for row in seeds) for key in ("value", "stderr"))
+        cuts = f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
+        settings[value] = SeedResults(values, errors, tuple(of_setting), cuts=cuts)
     if not settings:
         return {}
     ranked = axis is not None and axis.has_best
     return _with_best(settings, rows[0]["scale"], rows[0]["higher_is_better"] if ranked else None)[1]
-
-
-def _cuts(seeds: list[Row]) -> str:
-    """The number of prompts longer than the model, in words; empty where none was."""
-    n_cut = max(row["n_prompts_cut"] for row in seeds)
-    return f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
 
 
 def _with_best(
@@ -163,7 +138,7 @@ def _with_best(
     best = best_of(values, bool(higher_is_better), [not s.flags for s in settings.values()]) if several else None
     cells = {}
     for n, (value, setting) in enumerate(settings.items()):
-        cell = score_cell(mean(setting.values, setting.errors), scale) if setting.values else Cell("")
+        cell = score_cell(columns.mean(setting.values, setting.errors), scale) if setting.values else Cell("")
         notes = list(filter(None, (cell.note, setting.cuts)))
         if setting.n_diverged:
             notes.append(f"{setting.n_diverged} of {setting.n_diverged + len(setting.values)} diverged")
@@ -200,8 +175,8 @@ def _values(rows: list[Row], axis: Axis | None) -> list[Any]:
 def _task_cell(rows: list[Row]) -> Cell:
     row = rows[0]
     counts = sorted({row["n_samples"] for row in rows})
-    several = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
-    documents = several
+    documents = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) + " documents"
     if len(counts) == 1 and row["documents"] != "all":
-        documents = f"{several}, not all of them" if row["documents"] == "some" else f"{row['documents']} documents"
-    return Cell(row["task"], f"{metric_text(row)}, {direction(row)}, {documents}")
+        documents = f"{documents}, not all of them" if row["documents"] == "some" else f"{row['documents']} documents"
+    directions = {True: "higher is better", False: "lower is better", None: "which is better is not stated"}
+    return Cell(row["task"], f"{metric_text(row)}, {directions[row['higher_is_better']]}, {documents}")

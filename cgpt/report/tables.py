@@ -82,14 +82,9 @@ def pretraining_table(runs: list[Row], flagged: bool = True) -> Table:
     body = [[Cell(names[column_key(row)]), *(_run_cell(row, key) for key in _PRETRAINING)] for row in runs]
     settings = grouped(runs, COLUMN_KEYS).items()
     of_runs = [(names[key], flag) for key, seeds in settings for flag in flags.loss_flags(seeds)] if flagged else []
-    header = [_label_cell(key) for key in ("model", *_PRETRAINING)]
+    labels = [LABELS.get(key, key).removesuffix(")").partition(" (") for key in ("model", *_PRETRAINING)]
+    header = [Cell(label, unit) for label, _, unit in labels]
     return Table("Pretraining runs", header, body, notes=flags.notes(of_runs, (flags.LOSS_RULE,)))
-
-
-def _label_cell(column: str) -> Cell:
-    """A column's label, with its unit as the note."""
-    label, _, unit = LABELS[column].removesuffix(")").partition(" (")
-    return Cell(label, unit)
 
 
 def _run_cell(row: Row, key: str) -> Cell:
@@ -168,7 +163,6 @@ def _meanings(rows: Rows) -> list[tuple[str, str]]:
     if any(row["weights_from"] != row["hardware"] for row in rows.metered):
         facts.append(("weights of", "the machine that trained the model; a modeled one computes the same bits"))
     if any(row["extrapolated"] for row in rows.metered):
-        no_rate = "no absolute rate of that hardware is public for so many systems, or a model so narrow or wide; or " \
-            "its constants are another machine's"  # fmt: skip
-        facts.append(("extrapolated", no_rate))
+        facts.append(("extrapolated", "no absolute rate of that hardware is public for so many systems, or a model so "
+                      "narrow or wide; or its constants are another machine's"))  # fmt: skip
     return facts

@@ -10,23 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
+from cgpt.report import columns
 from cgpt.report.axes import AT, Axis, axes_of, beside, setting_text, value_text
-from cgpt.report.columns import (
-    BASELINE,
-    Row,
-    belongs,
-    column_key,
-    column_names,
-    columns,
-    grouped,
-    is_baseline,
-    mean,
-    series,
-    series_order,
-    tasks_of,
-)
-from cgpt.report.figure import GREY, handle, legend_below, new_figure, note, same_height, styles_of, write_figures
-from cgpt.report.figures import CHANCE, name_metric
+from cgpt.report.columns import Row
+from cgpt.report.figure import GREY, Look, handle, legend_below, new_figure, note, same_height, styles_of, write_figures
+from cgpt.report.figures import CHANCE, Looks, name_metric
 from cgpt.report.flags import loss_flags, score_flags
 from cgpt.report.labels import LABELS
 from cgpt.report.rows import collect, output_folder
@@ -40,12 +28,12 @@ if TYPE_CHECKING:
     from cgpt.experiment.run import Plan
 
 MOST_PANELS = 6  # side by side; where other axes make more settings than that, these are lines of one panel
-RING: dict[str, Any] = {"marker": "o", "markersize": 10, "fillstyle": "none"}
-SEED: dict[str, Any] = {"marker": ".", "markersize": 3, "alpha": 0.6}
-FLAGGED: dict[str, Any] = {"marker": "x", "markersize": 7}
-DIVERGED: dict[str, Any] = {"marker": "^", "markersize": 7, "fillstyle": "none", "clip_on": False}
-INTERVAL: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.3, "solid_capstyle": "butt"}
-WORDS: dict[str, Any] = {"color": "#000000", "linestyle": ":", "linewidth": 1.0}
+RING: Look = {"marker": "o", "markersize": 10, "fillstyle": "none"}
+SEED: Look = {"marker": ".", "markersize": 3, "alpha": 0.6}
+FLAGGED: Look = {"marker": "x", "markersize": 7}
+DIVERGED: Look = {"marker": "^", "markersize": 7, "fillstyle": "none", "clip_on": False}
+INTERVAL: Look = {"linewidth": 5.0, "alpha": 0.3, "solid_capstyle": "butt"}
+WORDS: Look = {"color": "#000000", "linestyle": ":", "linewidth": 1.0}
 LINES = ("-", "--", ":", "-.")  # of a task's conditions
 
 
@@ -87,12 +75,13 @@ def vary_figure(experiment: Experiment, runs: list[Row], diverged: list[Row], sc
     panels = _layout([row for measure in measures for row in (*measure.rows, *measure.diverged)])
     looks = styles_of(list(dict.fromkeys(line for lines in panels.values() for line in lines)))
     every = [row for measure in measures for row in measure.rows]
-    conditions = list(dict.fromkeys(series(row) for row in every if "condition" in row and not is_baseline(row)))
+    of_models = [row for row in every if "condition" in row and not columns.is_baseline(row)]
+    conditions = list(dict.fromkeys(map(columns.series, of_models)))
     across = len(panels) if len(panels) > 1 else min(3, len(measures))
     down = len(measures) if len(panels) > 1 else math.ceil(len(measures) / across)
     pairs = [(measure, panel) for measure in measures for panel in panels]
     figure, boxes = new_figure(across, down, max(6.0, 3.2 * across), 2.7 * down + 0.4, used=len(pairs))
-    marks: dict[str, dict[str, Any]] = {}  # that were drawn, by what they mean
+    marks: Looks = {}  # that were drawn, by what they mean
     for box, (measure, panel) in zip(boxes, pairs, strict=False):
         for line, column in panels[panel].items():
             _line(box, measure, axis, column, looks[line], conditions, marks)
@@ -111,8 +100,8 @@ def _measures(
     touched = any(axis.name in row["point"] for row in runs + diverged)
     measures = [Measure("loss", axis.loss_key, beside(known, axis), beside(diverged, axis),
                         False if axis.same_text and axis.has_best else None, loss_flags)]  # fmt: skip
-    for task in tasks_of(scores, experiment.tasks):
-        of_task = beside(sorted((row for row in scores if row["task"] == task), key=series_order), axis)
+    for task in columns.tasks_of(scores, experiment.tasks):
+        of_task = beside(sorted((row for row in scores if row["task"] == task), key=columns.series_order), axis)
         better = of_task[0]["higher_is_better"] if axis.has_best else None
         measures.append(Measure(task, "value", of_task, [], better, score_flags))
     return measures if touched else measures[1:]
@@ -120,9 +109,9 @@ def _measures(
 
 def _layout(rows: list[Row]) -> dict[str, dict[str, Row]]:
     """The lines of each panel, by name, with a row of the column that each stands for."""
-    every = list(columns([row for row in rows if not is_baseline(row)]).values())
-    plain = column_names([row | {"setting": ""} for row in every])
-    models = {id(row): plain[column_key(row | {"setting": ""})] for row in every}
+    every = list(columns.distinct([row for row in rows if not columns.is_baseline(row)]).values())
+    plain = columns.column_names([row | {"setting": ""} for row in every])
+    models = {id(row): plain[columns.column_key(row | {"setting": ""})] for row in every}
     settings = list(dict.fromkeys(setting_text(row["point"]) for row in every))
     several_models = len(set(models.values())) > 1
     panels: dict[str, dict[str, Row]] = {}
@@ -139,50 +128,37 @@ def _layout(rows: list[Row]) -> dict[str, dict[str, Row]]:
 
 
 def _line(
-    box: Axes,
-    measure: Measure,
-    axis: Axis,
-    column: Row,
-    look: dict[str, Any],
-    conditions: Sequence[str],
-    marks: dict[str, dict[str, Any]],
+    box: Axes, measure: Measure, axis: Axis, column: Row, look: Look, conditions: Sequence[str], marks: Looks
 ) -> None:
     """Draw what one column has, a line for each condition of a task; note in `marks` what was marked."""
-    baseline = [row["value"] for row in measure.rows if is_baseline(row)]
+    baseline = [row["value"] for row in measure.rows if columns.is_baseline(row)]
     if baseline:
-        box.axhline(mean(baseline).value, **WORDS)
-    rows = [row for row in measure.rows if not is_baseline(row) and belongs(row, column)]
-    names = [series(row) if "condition" in row else "" for row in rows]
+        box.axhline(columns.mean(baseline).value, **WORDS)
+    rows = [row for row in measure.rows if not columns.is_baseline(row) and columns.belongs(row, column)]
+    names = [columns.series(row) if "condition" in row else "" for row in rows]
     for name in dict.fromkeys(names):
         of_name = [row for row, its_name in zip(rows, names, strict=True) if its_name == name]
-        dashes: dict[str, Any] = {"linestyle": LINES[conditions.index(name) % len(LINES)] if name else "-"}
+        dashes: Look = {"linestyle": LINES[conditions.index(name) % len(LINES)] if name else "-"}
         untouched = [row[measure.key] for row in of_name if row[AT] is None]
         if untouched:
-            box.axhline(mean(untouched).value, color=look["color"], linewidth=1.0, **dashes)
-        groups = grouped((row for row in of_name if row[AT] is not None), (AT,))
+            box.axhline(columns.mean(untouched).value, color=look["color"], linewidth=1.0, **dashes)
+        groups = columns.grouped((row for row in of_name if row[AT] is not None), (AT,))
         settings = {value: groups[value,] for value in axis.values if (value,) in groups}
         if settings:
             _points(box, measure, axis, settings, look | dashes, marks)
     for row in measure.diverged:
-        if belongs(row, column):
+        if columns.belongs(row, column):
             marks["diverged"] = {"linestyle": ""} | DIVERGED
             box.plot(_x(axis, row[AT]), 0.97, color=look["color"], transform=box.get_xaxis_transform(), **DIVERGED)
 
 
-def _points(
-    box: Axes,
-    measure: Measure,
-    axis: Axis,
-    settings: dict[Any, list[Row]],
-    look: dict[str, Any],
-    marks: dict[str, dict[str, Any]],
-) -> None:
+def _points(box: Axes, measure: Measure, axis: Axis, settings: dict[Any, list[Row]], look: Look, marks: Looks) -> None:
     """One line: means with their sd, every seed as a dot, a ring and the interval at the best mean, crosses where a
     setting is flagged."""
     values = [[row[measure.key] for row in seeds] for seeds in settings.values()]
     strange = [bool(measure.flags(seeds)) for seeds in settings.values()]
     xs = [_x(axis, value) for value in settings]
-    means = [mean(of_setting) for of_setting in values]
+    means = [columns.mean(of_setting) for of_setting in values]
     bars = [summary.sd or 0.0 for summary in means] if any(summary.sd for summary in means) else None
     if bars:
         marks["sd over seeds, and single seeds"] = {"marker": "|", "markersize": 9} | {"linestyle": ""}
@@ -190,7 +166,7 @@ def _points(
         marks["flagged (see the table)"] = {"linestyle": ""} | FLAGGED
     box.errorbar(xs, [summary.value for summary in means], yerr=bars, capsize=2, elinewidth=1.0, **look)
     for x, of_setting, flagged in zip(xs, values, strange, strict=True):
-        mark: dict[str, Any] = FLAGGED if flagged else SEED
+        mark: Look = FLAGGED if flagged else SEED
         box.plot([x] * len(of_setting), of_setting, linestyle="", color=look["color"], **mark)
     if len(values) < 2 or measure.higher_is_better is None:
         return
@@ -213,7 +189,7 @@ def _label(box: Axes, measure: Measure, axis: Axis) -> None:
     places = [math.log(x) for x in xs] if axis.logarithmic else xs
     closest = min(b - a for a, b in itertools.pairwise(places)) / (places[-1] - places[0])
     if axis.logarithmic or not axis.numeric or closest > 0.06:
-        slanted: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        slanted: Look = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         slanted |= {"rotation": 90, "va": "center"} if closest < 0.06 else {}
         crowded = len(texts) > 5 or sum(map(len, texts)) > 30 or closest < 0.15
         box.set_xticks([_x(axis, value) for value in axis.values], texts, fontsize=9, **(slanted if crowded else {}))
@@ -233,17 +209,12 @@ def _x(axis: Axis, value: Any) -> float:
     return float(value) if axis.numeric else float(axis.values.index(value))
 
 
-def _handles(
-    measures: list[Measure],
-    looks: dict[str, dict[str, Any]],
-    conditions: Sequence[str],
-    marks: dict[str, dict[str, Any]],
-) -> list[Any]:
+def _handles(measures: list[Measure], looks: Looks, conditions: Sequence[str], marks: Looks) -> list[Any]:
     """Entries of the legend: lines, conditions where there are several, and the marks that occur."""
     rows = [row for measure in measures for row in measure.rows]
     handles = [handle(name, **look) for name, look in looks.items()]
     if len(conditions) > 1:
         handles += [handle(name, color=GREY, linestyle=dash) for name, dash in zip(conditions, itertools.cycle(LINES))]
-    handles += [handle(BASELINE, **WORDS)] if any(map(is_baseline, rows)) else []
+    handles += [handle(columns.BASELINE, **WORDS)] if any(map(columns.is_baseline, rows)) else []
     handles += [handle("chance", **CHANCE)] if any(row.get("chance") is not None for row in rows) else []
     return handles + [handle(meaning, color=GREY, **look) for meaning, look in marks.items()]

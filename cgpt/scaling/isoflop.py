@@ -1,8 +1,7 @@
 """The best size of each compute budget: a parabola of loss in log N, and N*(C), D*(C) through the minima.
 
 Hoffmann et al. 2022, approach 2. A minimum counts only inside the range of sizes that were trained. A parabola goes
-through the sizes nearest the best one. One through all sizes trained stands beside it: that the two differ is part of
-what is not known.
+through the sizes nearest the best one; one through all sizes stands beside it, as the two may differ.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ def _budgets_of(points: Points, convention: str) -> list[Budget]:
     order = np.argsort(flops)
     jumps = np.flatnonzero(np.diff(np.log(flops[order])) > np.log(SAME_BUDGET)) + 1
     groups = [Budget(np.sort(runs), convention) for runs in np.split(order, jumps)]
-    return [group for group in groups if len(set(points.n_parameters[group.runs])) >= LEAST_SIZES]
+    return [group for group in groups if _n_sizes(points, group) >= LEAST_SIZES]
 
 
 def _spread(points: Points, made: list[Budget]) -> float:
@@ -113,8 +112,8 @@ def study(points: Points) -> dict[str, Any]:
 
 
 class _Drawn:
-    """Of losses of the settings, (n_draws, n) or (n,): every budget's window of sizes, the parabola
-    through it, whether its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
+    """Of losses of the settings, (n_draws, n) or (n,): every budget's window of sizes, the parabola through it, whether
+    its minimum lies inside the sizes trained, and N*, the nearest of them where it does not."""
 
     def __init__(self, points: Points, made: list[Budget], n_sizes: int, loss: np.ndarray):
         weights = np.ones_like(loss)
@@ -168,7 +167,6 @@ def _minimum(points: Points, budget: Budget, n: int, fit: _Drawn, draws: _Drawn)
     if not interior:
         return minimum | {"best_size_trained": float(sizes[np.argmin(points.loss[budget.runs])])}
     best, drawn = fit.sizes[n], draws.sizes[n]
-
     tokens, drawn_tokens = (budget.at(points, points.tokens, size) for size in (best, drawn))
     return minimum | {
         "n_parameters": constant(best, drawn),
@@ -196,11 +194,11 @@ def _optimum_laws(points: Points, convention: str, made: list[Budget], inside: l
 
     def optima(drawn: _Drawn) -> dict[str, np.ndarray]:
         sizes = np.stack([drawn.sizes[n] for n in inside], axis=-1)
-        return {
-            "n": sizes,
-            "d": _at(points, points.tokens, kept, sizes),
-            "flops": _at(points, points.flops[convention], kept, sizes),
-        }
+        at_sizes = {"n": sizes}
+        for key, values in (("d", points.tokens), ("flops", points.flops[convention])):
+            of_budgets = [budget.at(points, values, sizes[..., i]) for i, budget in enumerate(kept)]
+            at_sizes[key] = np.stack(of_budgets, axis=-1)
+        return at_sizes
 
     best, drawn = optima(fit), optima(draws)
     result: dict[str, Any] = {}
@@ -213,8 +211,3 @@ def _optimum_laws(points: Points, convention: str, made: list[Budget], inside: l
             exponent, level = power_of(best["flops"][:-1], best[key][:-1])
             result[f"{key}_held_out_error"] = float(np.exp(level) * best["flops"][-1] ** exponent / best[key][-1] - 1)
     return result
-
-
-def _at(points: Points, values: np.ndarray, made: list[Budget], sizes: np.ndarray) -> np.ndarray:
-    """`values` (n,) of the runs, tokens or FLOPs, at one size (..., n_budgets) for each budget."""
-    return np.stack([budget.at(points, values, sizes[..., i]) for i, budget in enumerate(made)], axis=-1)

@@ -12,6 +12,7 @@ import numpy as np
 from cgpt.scaling.points import Points
 from cgpt.scaling.statistics import N_DRAWS, SEED, interval
 
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray]  # rates, mean loss and number of seeds at each, all (n_rates,)
 LEAST_RATES = 3  # through which a parabola goes
 LEAST_WIDTHS = 3  # with a best rate between others, for a power of the width that could be seen to be none
 
@@ -68,8 +69,7 @@ def _power_of_width(study: dict[str, Any], drawn: list[np.ndarray]) -> dict[str,
             "n_widths": len(kept), "n_at_an_end": len(drawn) - len(kept)}  # fmt: skip
 
 
-def _drawn_minima(curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]], sd: float | None, freedom: int
-                  ) -> list[np.ndarray]:  # fmt: skip
+def _drawn_minima(curves: list[Curve], sd: float | None, freedom: int) -> list[np.ndarray]:
     """Best rates (N_DRAWS,) of each width's curve with normal noise, whose standard deviation is as uncertain in each
     draw as the `freedom` degrees of freedom of `sd` leave it."""
     rng = np.random.default_rng(SEED)
@@ -78,8 +78,7 @@ def _drawn_minima(curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]], sd: f
             for rates, mean, n in curves]  # fmt: skip
 
 
-def _seed_sd(points: Points, widths: list[float], curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-             ) -> tuple[float | None, int]:  # fmt: skip
+def _seed_sd(points: Points, widths: list[float], curves: list[Curve]) -> tuple[float | None, int]:
     """Standard deviation of the loss over seeds and its degrees of freedom, pooled over each width's best rate and its
     neighbours, where they have several seeds; None where none has."""
     assert points.lr is not None and points.d_model is not None
@@ -92,8 +91,8 @@ def _seed_sd(points: Points, widths: list[float], curves: list[tuple[np.ndarray,
     return (float(np.sqrt(squares / freedom)) if freedom else None), freedom
 
 
-def _curve(points: Points, width: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rates in order, and the mean loss and number of seeds at each, all (n_rates,)."""
+def _curve(points: Points, width: float) -> Curve:
+    """The curve of a width, its rates in order."""
     assert points.lr is not None and points.d_model is not None
     of_width = points.d_model == width
     rates = np.array(sorted(set(points.lr[of_width])))

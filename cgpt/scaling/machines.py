@@ -124,18 +124,12 @@ def ways_to(loss: float, fits: Sequence[Fit]) -> list[dict[str, Any]]:
              "steps": _with_interval(fit, loss)} for fit in laws]  # fmt: skip
     for cost in COSTS:
         of_cost = [way for way in ways if way["cost"] == cost]
-        least = min((_whole_job(way) for way in of_cost), default=math.inf)
-        for way in of_cost:
-            way["cheapest"] = _whole_job(way) == least < math.inf
+        whole_jobs = [way["steps"][0] + way["job_overhead"] for way in of_cost]
+        for way, whole_job in zip(of_cost, whole_jobs):
+            way["cheapest"] = whole_job == min(whole_jobs) < math.inf
     return ways
 
 
-def _whole_job(way: Mapping[str, Any]) -> float:
-    return way["steps"][0] + way["job_overhead"]
-
-
 def _with_interval(fit: Fit, loss: float) -> list[float]:
-    return [
-        float(cost_law.cost_at(cost_law.law_of(fit), loss)),
-        *interval(cost_law.cost_at(np.array(fit["draws"]), loss)),
-    ]
+    best, draws = cost_law.law_of(fit), np.array(fit["draws"])
+    return [float(cost_law.cost_at(best, loss)), *interval(cost_law.cost_at(draws, loss))]

@@ -33,9 +33,9 @@ ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "t
 class Points:
     """Trained models, one entry each; arrays are (n,).
 
-    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops`
-    holds the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes
-    are unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
+    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds
+    the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are
+    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
     experiment; what is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 
@@ -60,7 +60,7 @@ class Points:
     @property
     def n_settings(self) -> int:
         """Number of different settings."""
-        return len(set(self.setting_of.tolist()))
+        return len(self._firsts())
 
     def setting_means(self, values: np.ndarray) -> np.ndarray:
         """Mean of `values` (n,) over the seeds of each setting, (n_settings,)."""
@@ -68,7 +68,7 @@ class Points:
 
     def model_of(self, number: int) -> str:
         """Name of the model of a setting."""
-        return self.models[int(np.argmax(self.setting_of == number))]
+        return self.models[self._firsts()[number]]
 
     def seeds_apart(self) -> list[tuple[str, float]]:
         """Model and loss of each run that lies apart from the other seeds of its setting (`seeds.apart`)."""
@@ -78,30 +78,18 @@ class Points:
 
     def by_setting(self) -> Points:
         """One entry a setting, the mean over its seeds: a law misses all of them alike, so that each counts once."""
-        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
-
-        def mean(values: np.ndarray | None) -> np.ndarray | None:
-            return None if values is None else self.setting_means(values)
-
-        def of_first(values: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(values[run] for run in first) if values else ()
-
-        return replace(
-            self, models=of_first(self.models), setting_of=np.arange(self.n_settings),
-            loss=self.setting_means(self.loss), n_parameters=self.n_parameters[first], tokens=self.tokens[first],
-            n_parameters_non_embedding=mean(self.n_parameters_non_embedding),
-            flops={name: self.setting_means(values) for name, values in self.flops.items()},
-            bits_per_byte=mean(self.bits_per_byte), d_model=mean(self.d_model), lr=mean(self.lr),
-            runs=of_first(self.runs), settings=of_first(self.settings), shapes=of_first(self.shapes),
-            batch_tokens=mean(self.batch_tokens),
-        )  # fmt: skip
+        averaged = ("loss", "bits_per_byte", "n_parameters_non_embedding", "d_model", "lr", "batch_tokens")
+        known = {name: getattr(self, name) for name in averaged if getattr(self, name) is not None}
+        means: dict[str, Any] = {name: self.setting_means(values) for name, values in known.items()}
+        flops = {name: self.setting_means(values) for name, values in self.flops.items()}
+        return replace(self._of(self._firsts()), flops=flops, **means)
 
     def best_of_each_size(self) -> Points:
         """The runs of the setting with the least mean loss, of those that share size and length, as of a sweep of
         rates: a law is of the best that a size and a length can do, not of what was tried on the way."""
         mean = self.setting_means(self.loss)
         best = [min(numbers, key=lambda number: mean[number]) for numbers in self._sweeps()]
-        return self if len(best) == self.n_settings else self._of(np.isin(self.setting_of, best))
+        return self if len(best) == self.n_settings else self._of(np.flatnonzero(np.isin(self.setting_of, best)))
 
     def competing_axes(self) -> list[str]:
         """The keys in which settings of one size and length differ, such as `train.lr`."""
@@ -122,30 +110,33 @@ class Points:
         best = [lr[min(numbers, key=lambda number: mean[number])] for numbers in swept]
         return sum(rate in (lr[numbers].min(), lr[numbers].max()) for rate, numbers in zip(best, swept)), len(swept)
 
+    def _firsts(self) -> np.ndarray:
+        """Index of the first run of each setting, (n_settings,)."""
+        return np.unique(self.setting_of, return_index=True)[1]
+
     def _sweeps(self) -> list[list[int]]:
-        """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one
-        of T tokens in batches of B was asked for as more than T - B: those that could be the same are, in
-        batches of any size."""
-        first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
+        """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one of T
+        tokens in batches of B was asked for as more than T - B: those that could be the same are, whatever their B."""
+        first = self._firsts()
         tokens = self.tokens[first]
         least = tokens - (0 if self.batch_tokens is None else self.batch_tokens[first])
         sweeps: list[list[int]] = []
-        for number in np.lexsort((tokens, self.n_parameters[first])).tolist():
+        sizes = self.n_parameters[first]
+        for number in np.lexsort((tokens, sizes)).tolist():
             start = sweeps[-1][0] if sweeps else number
-            same = self.n_parameters[first[number]] == self.n_parameters[first[start]] and (
-                tokens[number] == tokens[start] or least[number] < tokens[start])  # fmt: skip
-            if sweeps and same:
+            same_length = tokens[number] == tokens[start] or least[number] < tokens[start]
+            if sweeps and sizes[number] == sizes[start] and same_length:
                 sweeps[-1].append(number)
             else:
                 sweeps.append([number])
         return [sorted(numbers) for numbers in sweeps]
 
     def _of(self, kept: np.ndarray) -> Points:
-        """The runs (n,) that are kept, their settings numbered anew."""
+        """The runs of these indices, their settings numbered anew."""
 
         def select(values: Any) -> Any:
             if isinstance(values, tuple):
-                return tuple(value for value, keep in zip(values, kept) if keep)
+                return tuple(values[run] for run in kept) if values else ()
             return values[kept] if isinstance(values, np.ndarray) else values
 
         parts = {f.name: select(getattr(self, f.name)) for f in fields(self)}
@@ -163,27 +154,29 @@ def read_runs(path: Path, plan: Plan) -> dict[str, Points]:
     rows = [row for row in read_rows(path, RUN_COLUMNS) if row["stage"] == "pretrain" and row["validation_loss"]]
     specs = {run.id: run.spec for run in plan.of("pretrain")}
     refuse_strange(path, rows, specs, plan)
+    shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
+        other_axes = [part for part in row["setting"].split(", ") if part.split("=")[0] not in ALONG_THE_LAW]
+        groups.setdefault((row["data"], row["hardware"], kind, ", ".join(other_axes)), []).append(row)
+    differ = [len(set(words)) > 1 for words in zip(*groups)]
+    names = {group: ", ".join(word for word, differs in zip(group, differ) if word and differs) for group in groups}
     try:
-        losses = {row["run"]: float(row["validation_loss"]) for row in rows}
+        _refuse_losses(path, {row["run"]: float(row["validation_loss"]) for row in rows})
+        series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
     except ValueError as error:
         raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
+    return {name: points for name, points in series.items() if points}
+
+
+def _refuse_losses(path: Path, losses: Mapping[str, float]) -> None:
+    """Raise UserError where no run has a finite loss, or one a loss that no cross-entropy can be."""
     if not any(map(math.isfinite, losses.values())):
         raise UserError(f"{path}: has no pretraining run with a validation loss; run the experiment first")
     if strange := [run for run, loss in losses.items() if loss <= 0]:
         raise UserError(f"{path}: {strange[0]}: validation_loss: is {losses[strange[0]]:g}, and a cross-entropy is "
                         "above 0; run tabulate again")  # fmt: skip
-    shapes = {run: Model(**spec["model"]) for run, spec in specs.items()}
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows:
-        kind = PARAMETRIZATIONS[shapes[row["run"]].parametrization]
-        groups.setdefault((row["data"], row["hardware"], kind, _beside_the_law(row["setting"])), []).append(row)
-    differ = [len(set(words)) > 1 for words in zip(*groups)]
-    names = {group: ", ".join(word for word, differs in zip(group, differ) if word and differs) for group in groups}
-    try:
-        series = {names[group]: _points(members, shapes, specs) for group, members in groups.items()}
-    except ValueError as error:
-        raise UserError(f"{path}: holds what is no number ({error}); run tabulate again") from None
-    return {name: points for name, points in series.items() if points}
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -204,11 +197,6 @@ def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str]
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 
-def _beside_the_law(setting: str) -> str:
-    kept = [part for part in setting.split(", ") if part and part.split("=")[0] not in ALONG_THE_LAW]
-    return ", ".join(kept)
-
-
 def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapping[str, Any]) -> Points | None:
     """The runs of a series that have a finite loss; None where none has."""
     rows = [row for row in read if math.isfinite(float(row["validation_loss"]))]
@@ -217,17 +205,21 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
     keys = [(row["model"], row["n_parameters"], row["tokens"], row["setting"]) for row in rows]
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     models = [shapes[row["run"]] for row in rows]
-    tokens = np.array([float(row["tokens"]) for row in rows])
+
+    def column(name: str) -> np.ndarray:
+        return np.array([float(row[name]) for row in rows])
+
+    tokens = column("tokens")
     bytes_known = all(row["validation_bits_per_byte"] for row in rows)
     return Points(
         models=tuple(row["model"] for row in rows),
         setting_of=np.array([numbers[key] for key in keys]),
-        n_parameters=np.array([float(row["n_parameters"]) for row in rows]),
-        n_parameters_non_embedding=np.array([float(row["n_parameters_non_embedding"]) for row in rows]),
+        n_parameters=column("n_parameters"),
+        n_parameters_non_embedding=column("n_parameters_non_embedding"),
         tokens=tokens,
         flops={name: tokens * [flops.flops_per_token(model, name) for model in models] for name in flops.CONVENTIONS},
-        loss=np.array([float(row["validation_loss"]) for row in rows]),
-        bits_per_byte=np.array([float(row["validation_bits_per_byte"]) for row in rows]) if bytes_known else None,
+        loss=column("validation_loss"),
+        bits_per_byte=column("validation_bits_per_byte") if bytes_known else None,
         vocab_size=models[0].vocab_size,
         seq_len=models[0].seq_len,
         d_model=np.array([model.d_model for model in models]),
@@ -236,5 +228,5 @@ def _points(read: list[dict[str, str]], shapes: Mapping[str, Model], specs: Mapp
         settings=tuple(row["setting"] for row in rows),
         n_left_out=len(read) - len(rows),
         shapes=tuple(models),
-        batch_tokens=tokens / [float(row["steps"]) for row in rows],
+        batch_tokens=tokens / column("steps"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,9 @@ def losses(rows: list[Row], prefix: str, variant: str) -> list[Row]:
 def family_points(rows: list[Row], variant: str = "SP") -> Points:
     """Cerebras-GPT's own models; `reported` are the FLOPs that the paper prints, with two digits."""
     family = losses(rows, "Cerebras-GPT", variant)
-    shapes = [_model(row) for row in family]
+    keys = ("n_layer", "d_model", "n_head", "d_ffn")
+    sizes: list[dict[str, Any]] = [{key: int(row[key]) for key in keys} for row in family]
+    shapes = [Model("", seq_len=SEQ_LEN, vocab_size=GPT2_VOCABULARY, **size) for size in sizes]
     tokens, loss = (np.array([float(row[key]) for row in family]) for key in ("tokens", "value"))
     by_convention = {name: tokens * [flops.flops_per_token(model, name) for model in shapes]
                      for name in flops.CONVENTIONS}  # fmt: skip
@@ -76,19 +79,14 @@ def batch_tokens_law(rows: list[Row]) -> tuple[float, float]:
     return float(np.exp(level)), float(exponent)
 
 
-def accuracies(rows: list[Row], task: str, prefix: str, variants: tuple[str, ...], n_shot: int = 0
+def accuracies(rows: list[Row], task: str, prefix: str, variants: tuple[str, ...]
                ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:  # fmt: skip
-    """Models, their Pile losses (n,) and their accuracies (n,) on a task, where both are published."""
+    """Models, their Pile losses (n,) and their zero-shot accuracies (n,) on a task, where both are published."""
     values: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         wanted = row["model"].startswith(prefix) and row["variant"] in variants
-        if wanted and (row["task"] == "pile_test" or (row["task"] == task and int(row["n_shot"]) == n_shot)):
+        if wanted and (row["task"] == "pile_test" or (row["task"] == task and int(row["n_shot"]) == 0)):
             values.setdefault((row["model"], row["variant"]), {})[row["task"]] = float(row["value"])
     whole = {model: of for model, of in values.items() if {"pile_test", task} <= of.keys()}
     names = tuple(", ".join(filter(None, model)) for model in whole)
     return names, *(np.array([of[key] for of in whole.values()]) for key in ("pile_test", task))  # type: ignore[return-value]
-
-
-def _model(row: Row) -> Model:
-    n_layer, d_model, n_head, d_ffn = (int(row[key]) for key in ("n_layer", "d_model", "n_head", "d_ffn"))
-    return Model(row["model"], n_layer, d_model, n_head, SEQ_LEN, d_ffn, GPT2_VOCABULARY)

@@ -1,5 +1,4 @@
-"""Intervals from draws: losses with normal misses of an uncertain size, or, of many settings, settings drawn again.
-The F test for lack of fit.
+"""Intervals from draws, of normal misses of an uncertain size or of many settings drawn again; the F test of a fit.
 
 A law misses a setting's loss by an amount that all its seeds share, so that settings, not runs, are what a draw varies.
 Of few settings a bootstrap that draws them again is too sure: its 95 % interval of a power law through five settings
@@ -59,8 +58,7 @@ def n_different(values: np.ndarray) -> int:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's, of the ranks of two constants over the draws, whose tails are long; None where one is the same in all
-    of them."""
+    """Spearman's, since the draws of two constants have long tails; None where one is the same in all of them."""
     return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else None
 
 
@@ -75,13 +73,11 @@ def constant(value: float | np.ndarray, draws: np.ndarray) -> dict[str, Any]:
 
 
 def lack_of_fit(values: np.ndarray, fitted: np.ndarray, setting_of: np.ndarray, n_free: int) -> dict[str, float] | None:
-    """F test of whether runs follow a law: of the law's misses against the differences between seeds.
+    """F of a law's misses against the differences between seeds, and the chance of one as large were the law true.
 
-    F of `values` (n,) against a fit of `n_free` constants, and the chance of one as large were the law true.
-
-    `setting_of` (n,) numbers the settings; runs of one differ in nothing but their seed. None where no setting has
-    several seeds or the constants use up all settings. Draper and Smith, Applied Regression Analysis, 3rd ed.,
-    section 2.1.
+    `values` and `fitted` (n,), by a fit of `n_free` constants; `setting_of` (n,) numbers the settings. None where no
+    setting has several seeds or the constants use up all settings. Draper and Smith, Applied Regression Analysis,
+    3rd ed., section 2.1.
     """
     n_settings = len(set(setting_of.tolist()))
     pure_freedom, lack_freedom = len(values) - n_settings, n_settings - n_free

@@ -8,20 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.scaling import cost_law, isoflop, learning_rate, parametric_law
+from cgpt.scaling import cost_law, isoflop, learning_rate, parametric_law, statistics
 from cgpt.scaling.machines import COSTS, Machine
 from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
-from cgpt.scaling.statistics import (
-    MANY_SETTINGS,
-    constant,
-    correlation,
-    lack_of_fit,
-    n_different,
-    relative_sd,
-    resampled_weights,
-    with_misses,
-)
 
 N_PARAMETRIC_DRAWS = 1000
 SPARE_SETTINGS = 3  # beyond the five constants of L(N, D)
@@ -90,7 +80,7 @@ def _compute(points: Points, primary: str) -> list[dict[str, Any]]:
         if "problem" not in fit:
             fitted = cost_law.loss_at(cost_law.FITTERS[form](cost, loss), cost)  # every run once, as the F test has it
             seen, predicted = (loss, fitted) if form == "offset" else (np.log(loss), np.log(fitted))
-            fit["lack_of_fit"] = lack_of_fit(seen, predicted, points.setting_of, cost_law.N_FREE[form])
+            fit["lack_of_fit"] = statistics.lack_of_fit(seen, predicted, points.setting_of, cost_law.N_FREE[form])
         fits.append({"form": form, "flops": convention, "unit": unit} | fit)
     return fits
 
@@ -117,7 +107,7 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
     if isoflop.budgets(points):
         return {"problem": "several sizes share each budget, and L(C) is of the best one; ask for isoflop"}
     settings, cost, loss = points.by_setting(), points.setting_means(cost), points.setting_means(loss)
-    n_costs = n_different(cost)
+    n_costs = statistics.n_different(cost)
     if n_costs <= n_free:
         return {"problem": f"settings at {n_costs} different costs cannot decide {n_free} constants and how far off "
                            "they are; train at more budgets"}  # fmt: skip
@@ -126,21 +116,21 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
     if problem := cost_law.undecided(form, law, cost, loss):
         return {"problem": problem}
     fitted = cost_law.loss_at(law, cost)
-    sd = relative_sd(loss, fitted, n_free)
-    if len(loss) < MANY_SETTINGS:
-        draws = fitter(cost, with_misses(fitted, sd, len(loss) - n_free))
+    sd = statistics.relative_sd(loss, fitted, n_free)
+    if len(loss) < statistics.MANY_SETTINGS:
+        draws = fitter(cost, statistics.with_misses(fitted, sd, len(loss) - n_free))
     else:
-        draws = fitter(cost, loss[None], resampled_weights(len(loss), n_free + 1))
+        draws = fitter(cost, loss[None], statistics.resampled_weights(len(loss), n_free + 1))
     name, unit = named
     fit: dict[str, Any] = {
-        "constants": {key: constant(law[i], draws[:, i])
+        "constants": {key: statistics.constant(law[i], draws[:, i])
                       for i, key in enumerate(cost_law.constants_in(unit)[:n_free])},
         "residual_sd": sd,
         "held_out": [_held_out(settings, (name, cost), number, error)
                      for number, error in cost_law.held_out_errors(form, cost, loss, settings.setting_of)],
     }  # fmt: skip
     if form == "offset":
-        fit["correlation_alpha_e"] = correlation(draws[:, 1], draws[:, 2])
+        fit["correlation_alpha_e"] = statistics.correlation(draws[:, 1], draws[:, 2])
     if with_draws:
         fit["draws"] = draws.tolist()
     return fit
@@ -161,12 +151,12 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
                            f"{n_free + SPARE_SETTINGS} or more"}  # fmt: skip
     law = parametric_law.fit(n, points.tokens, points.loss)
     fitted = law.loss_at(n, points.tokens)
-    sd = relative_sd(points.loss, fitted, n_free)
+    sd = statistics.relative_sd(points.loss, fitted, n_free)
     losses, weights = points.loss, np.ones((N_PARAMETRIC_DRAWS, n_settings))
-    if n_settings < MANY_SETTINGS:
-        losses = with_misses(fitted, sd, n_settings - n_free, N_PARAMETRIC_DRAWS)
+    if n_settings < statistics.MANY_SETTINGS:
+        losses = statistics.with_misses(fitted, sd, n_settings - n_free, N_PARAMETRIC_DRAWS)
     else:
-        weights = resampled_weights(n_settings, n_free + 1, N_PARAMETRIC_DRAWS)
+        weights = statistics.resampled_weights(n_settings, n_free + 1, N_PARAMETRIC_DRAWS)
     draws = parametric_law.fit_draws(n, points.tokens, losses, weights, law)
     if problem := parametric_law.flat(law, draws):
         return {"problem": problem}
@@ -174,15 +164,16 @@ def _parametric_fit(n: np.ndarray, points: Points) -> dict[str, Any]:
     values = {name: np.array([getattr(draw, name) for draw in draws]) for name in names}
     fit: dict[str, Any] = {}
     if points.bits_per_byte is not None:  # the fit is one of logs: another unit is a factor of A, B and E
-        factors = dict.fromkeys(("a", "b", "e"), float(np.mean(points.bits_per_byte / points.loss)))
+        bits = float(np.mean(points.bits_per_byte / points.loss))
+        factors = {name: bits if name in ("a", "b", "e") else 1.0 for name in names}
         fit["constants_bits_per_byte"] = {
-            name: constant(factors.get(name, 1.0) * getattr(law, name), factors.get(name, 1.0) * values[name])
-            for name in names
+            name: statistics.constant(factor * getattr(law, name), factor * values[name])
+            for name, factor in factors.items()
         }
     return fit | {
-        "constants": {name: constant(getattr(law, name), values[name]) for name in names},
+        "constants": {name: statistics.constant(getattr(law, name), values[name]) for name in names},
         "residual_sd": sd,
-        "correlation_alpha_e": correlation(values["alpha"], values["e"]),
+        "correlation_alpha_e": statistics.correlation(values["alpha"], values["e"]),
         "held_out": _parametric_held_out(n, points),
         "draws": [[getattr(draw, name) for name in parametric_law.CONSTANTS] for draw in draws],
     }
@@ -192,7 +183,7 @@ def _undecided(n: np.ndarray, tokens: np.ndarray) -> str | None:
     """Why runs of these sizes and tokens, (n,) each, cannot decide L(N, D), and what would."""
     least = parametric_law.LEAST_VALUES
     for what, values, instead in (("model size", n, "train more sizes"), ("number of tokens", tokens, "train longer")):
-        if (count := n_different(values)) < least:
+        if (count := statistics.n_different(values)) < least:
             plural = "s" if count > 1 else ""
             return f"runs of {count} {what}{plural} cannot tell its term from E, which takes {least}; {instead}"
     if not parametric_law.can_tell_apart(n, tokens):

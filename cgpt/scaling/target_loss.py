@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,8 @@ from cgpt.recipe import flops
 from cgpt.scaling.fitted_law import SAME_RATIO, FittedLaw, Interval, with_ends
 from cgpt.spec import Model
 
-WIDTHS = (
-    *range(32, 64, 8),
-    *range(64, 256, 16),
-    *range(256, 1024, 64),
-    *range(1024, 4096, 128),
-    *range(4096, 20481, 512),
-)
+WIDTHS = [*range(32, 64, 8), *range(64, 256, 16), *range(256, 1024, 64), *range(1024, 4096, 128)]
+WIDTHS += range(4096, 20481, 512)
 WIDTH_PER_LAYER = 80  # of Cerebras-GPT: 77 to 85 up to 2.7B, 128 above
 N_WIDTHS, WIDEST = 120, 32  # tried where the proportions are those of an experiment's runs, up to 32 times their widest
 FEW_HEADS = 8  # up to which widths go by quarters of a head, so that no size is far from its neighbours
@@ -34,12 +30,7 @@ PEOPLE: tuple[tuple[str, str, Callable[[float], str]], ...] = (  # key, label, a
 )
 BUDGET_STEPS = 30
 LEAST_TOKENS = 1e5  # of which a budget is asked whether it buys them
-
-
-class _Run(Protocol):
-    """The cost of training a model on so many tokens."""
-
-    def __call__(self, model: Model, tokens: float) -> dict[str, Any]: ...
+_Run = Callable[[Model, float], dict[str, Any]]  # the forecast of training a model on so many tokens
 
 
 @dataclass(frozen=True)
@@ -163,10 +154,7 @@ def _on_profile(asked: Target, law: FittedLaw, candidates: _Candidates, batch_la
                 profiles: Mapping[str, Hardware]) -> dict[str, Any]:  # fmt: skip
     """The candidate of the law's ratio, or by L(N, D) that takes the fewest hours. Ends of the model's size are those
     of the draws' own choices; of all else, what this model takes by the draws."""
-
-    def run(model: Model, tokens: float) -> dict[str, Any]:
-        return _run(model, tokens, batch_law, name, profiles)
-
+    run = partial(_run, batch_law=batch_law, name=name, profiles=profiles)
     sizes = candidates.sizes
     best = _at_ratio(sizes, candidates.tokens, law) if law.convention else _cheapest(candidates, law, run)
     model, tokens = candidates.models[best[0]], with_ends(candidates.tokens[best[0]])
@@ -204,7 +192,9 @@ def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: 
     if not given:
         return {}
     nothing = dict.fromkeys(("budget_loss", "budget_n_parameters", "budget_tokens", "budget_extrapolated"))
-    if unknown := _unknown(given, cheapest):
+    if any(cheapest[key] is None for key in given):
+        unknown = f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
+        unknown = unknown if cheapest["hours"] is not None else str(cheapest["problem"])
         return {"within_budget": None, **nothing, "budget_problem": unknown}
     within = {"within_budget": all(cheapest[key] <= limit for key, limit in given.items())}
     bought = [(model, _tokens_bought(model, given, run)) for model in candidates.models]
@@ -221,16 +211,6 @@ def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: 
         "budget_extrapolated": law.beyond_runs(loss[0], model, tokens),
         "budget_problem": None,
     }
-
-
-def _unknown(budget: Mapping[str, float], cheapest: dict[str, Any]) -> str | None:
-    """Why hours or energy are not known; None where they are."""
-    missing = [key for key in budget if cheapest[key] is None]
-    if not missing:
-        return None
-    if cheapest["hours"] is None:
-        return str(cheapest["problem"])
-    return f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
 
 
 def _bought_at_ratio(bought: list[tuple[Model, float | None]], sizes: np.ndarray, law: FittedLaw
@@ -275,8 +255,8 @@ def _finite(values: Interval) -> list[float | None]:
 def as_text(answer: dict[str, Any]) -> str:
     """One paragraph a profile; `~` marks what is modeled, [a, b] the 95 % interval of the law."""
     law = f"{answer['fitted_to']} of {answer['law']}"
-    lines = [f"Loss {answer['target_loss']} by {law}: for its text and vocabulary only"]
-    return "\n".join(line for each in (lines, *map(_profile_lines, answer["profiles"])) for line in each)
+    profiles = [line for training in answer["profiles"] for line in _profile_lines(training)]
+    return "\n".join([f"Loss {answer['target_loss']} by {law}: for its text and vocabulary only", *profiles])
 
 
 def _profile_lines(training: dict[str, Any]) -> list[str]:

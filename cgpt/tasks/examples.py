@@ -35,7 +35,7 @@ def read_examples(task: dict[str, Any], data_root: Path, split: str, limit: int 
     examples = _examples(task, lm_task, numbers)
     for n, example in zip(numbers, examples, strict=True):
         if not example.prompt:
-            raise UserError(f"{name_document(task, lm_task, n)}: doc_to_text: gives an empty prompt, which fine-tuning "
+            raise UserError(f"{lm_task.name_document(n)}: doc_to_text: gives an empty prompt, which fine-tuning "
                             "cannot train on; write text around the field, or leave the document out")  # fmt: skip
     return examples
 

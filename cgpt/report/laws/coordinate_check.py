@@ -15,17 +15,7 @@ from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
 from cgpt.report.figure import COLOURS, GREY, MARKERS, log_ticks, new_figure, same_height, write_figure
 from cgpt.report.page import Page, Table, markdown, table_of
-from cgpt.training.coordinate_check import (
-    COLUMNS,
-    PARAMETRIZATIONS,
-    VALUES,
-    Row,
-    Settings,
-    Slope,
-    line,
-    measure,
-    slopes,
-)
+from cgpt.training import coordinate_check as check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,24 +29,24 @@ SHADES = "viridis"  # of steps, the first the darkest; its yellow end is too pal
 LABEL_GAP = 0.07  # least distance of two labels beside a panel, as a share of its height
 
 
-def coordinate_check(settings: Settings, folder: Path, threads: int | None = None) -> dict[str, Any]:
+def coordinate_check(settings: check.Settings, folder: Path, threads: int | None = None) -> dict[str, Any]:
     """Measure, and write coordinate_check.csv, .md, .svg and .png into `folder`. Returns settings and slopes."""
-    rows = measure(settings, threads)
+    rows = check.measure(settings, threads)
     made = provenance.record("training.coordinate_check")
-    write_csv(folder / f"{NAME}.csv", COLUMNS, rows)
+    write_csv(folder / f"{NAME}.csv", check.COLUMNS, rows)
     write_figure(folder / NAME, lambda: figure(rows))
     write_whole(folder / f"{NAME}.md", as_text(settings, rows, made).encode())
     return {"folder": str(folder), "settings": asdict(settings),
-            "slopes": [slope._asdict() for slope in slopes(rows)], **made}  # fmt: skip
+            "slopes": [slope._asdict() for slope in check.slopes(rows)], **made}  # fmt: skip
 
 
-def shown_steps(rows: Sequence[Row]) -> list[int]:
+def shown_steps(rows: Sequence[check.Row]) -> list[int]:
     """Steps that tables and figure show: 0, the powers of two, the last."""
     last = max(row["step"] for row in rows)
     return [step for step in range(last + 1) if step & (step - 1) == 0 or step == last]
 
 
-def as_text(settings: Settings, rows: Sequence[Row], made: dict[str, Any]) -> str:
+def as_text(settings: check.Settings, rows: Sequence[check.Row], made: dict[str, Any]) -> str:
     """The page as Markdown: where it was made, what was trained, and the slopes of both sizes."""
     s, versions = settings, made["versions"]
     facts = [
@@ -74,41 +64,41 @@ def as_text(settings: Settings, rows: Sequence[Row], made: dict[str, Any]) -> st
         ("logits of muP at step 0", "go with the root of 1 / width, as they should: random weights average out, and "
                                     "after a few steps what was learned, which does not, is all that counts"),
     ]  # fmt: skip
-    tables = [_table(value, slopes(rows), shown_steps(rows)) for value in reversed(VALUES)]
+    tables = [_table(value, check.slopes(rows), shown_steps(rows)) for value in reversed(check.VALUES)]
     text = markdown(Page("Coordinate check", QUESTION, facts, tables))
     return f"{text}\n![Activations against width]({NAME}.png)\n"
 
 
-def _table(value: str, every: Sequence[Slope], steps: Sequence[int]) -> Table:
+def _table(value: str, every: Sequence[check.Slope], steps: Sequence[int]) -> Table:
     """A row per parametrization and activation, a column per step that has such slopes."""
-    cells = {(s.parametrization, s.activation, s.step): s for s in every if s.value == value and s.step in steps}
+    cells = {(s.parametrization, s.activation, s.step): f"{_signed(s.slope)} ± {s.standard_error:.2f}"
+             for s in every if s.value == value and s.step in steps}  # fmt: skip
     columns = sorted({step for *_, step in cells})
-    rows = [[kind, activation, *(_slope(cells[kind, activation, step]) for step in columns)]
+    rows = [[kind, activation, *(cells[kind, activation, step] for step in columns)]
             for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)]  # fmt: skip
     header = ["parametrization", "place", *(f"step {step}" for step in columns)]
     return table_of(f"Slopes of the {SIZES[value]}", header, rows)
-
-
-def _slope(slope: Slope) -> str:
-    return f"{_signed(slope.slope)} ± {slope.standard_error:.2f}"
 
 
 def _signed(number: float) -> str:
     return f"{round(number, 2) + 0.0:+.2f}"  # no -0.00
 
 
-def figure(rows: Sequence[Row]) -> Figure:
+def figure(rows: Sequence[check.Row]) -> Figure:
     """A column per parametrization: above the changes after the last step, below the logits by step."""
-    drawn, panels = new_figure(len(PARAMETRIZATIONS), 2, width=7.2, height=5.8)
+    import matplotlib
+
+    drawn, panels = new_figure(len(check.PARAMETRIZATIONS), 2, width=7.2, height=5.8)
     steps = shown_steps(rows)
     after = [row for row in rows if row["step"] == steps[-1]]
     shown = [row for row in rows if row["place"] == "logits" and row["step"] in steps]
     logits = [row | {"step": f"step {row['step']}"} for row in shown]
     activations = dict.fromkeys(row["place"] for row in after)
-    after_steps = dict.fromkeys(row["step"] for row in logits)
+    after_steps = list(dict.fromkeys(row["step"] for row in logits))
+    shades = [matplotlib.colormaps[SHADES](shade) for shade in np.linspace(0, 0.75, len(after_steps))]
     _pair(panels[:2], after, "place", "mean_abs_change", _looks(activations, COLOURS))
-    _pair(panels[2:], logits, "step", "mean_abs", _looks(after_steps, _shades(len(after_steps))))
-    for axes, kind in zip(panels, PARAMETRIZATIONS):
+    _pair(panels[2:], logits, "step", "mean_abs", _looks(after_steps, shades))
+    for axes, kind in zip(panels, check.PARAMETRIZATIONS):
         axes.set_title(TITLES[kind], fontweight="bold")
     n_seeds = len({row["seed"] for row in rows})
     for axes in panels[2:]:
@@ -123,15 +113,9 @@ def _looks(names: Iterable[str], colours: Sequence[Any]) -> dict[str, dict[str, 
             for name, colour, marker in zip(names, colours, MARKERS)}  # fmt: skip
 
 
-def _shades(n: int) -> list[Any]:
-    import matplotlib
-
-    return [matplotlib.colormaps[SHADES](0.75 * i / max(1, n - 1)) for i in range(n)]
-
-
-def _pair(panels: Sequence[Axes], rows: Sequence[Row], by: str, value: str, looks: Mapping[str, Mapping]) -> None:
+def _pair(panels: Sequence[Axes], rows: Sequence[check.Row], by: str, value: str, looks: Mapping[str, Mapping]) -> None:
     """A panel per parametrization, of one height: a line for each name in the column `by`, its slope beside it."""
-    by_kind = [[row for row in rows if row["parametrization"] == kind] for kind in PARAMETRIZATIONS]
+    by_kind = [[row for row in rows if row["parametrization"] == kind] for kind in check.PARAMETRIZATIONS]
     ends = [[_line(axes, of_kind, by, value, name, look) for name, look in looks.items()]
             for axes, of_kind in zip(panels, by_kind)]  # fmt: skip
     same_height(panels)
@@ -140,7 +124,7 @@ def _pair(panels: Sequence[Axes], rows: Sequence[Row], by: str, value: str, look
         _label(axes, heights, list(looks.values()))
 
 
-def _line(axes: Axes, rows: Sequence[Row], by: str, value: str, name: str, look: Mapping[str, Any]) -> tuple:
+def _line(axes: Axes, rows: Sequence[check.Row], by: str, value: str, name: str, look: Mapping[str, Any]) -> tuple:
     """Through the seeds' geometric means, bars from the least to the greatest seed; its right end and its label."""
     points = [row for row in rows if row[by] == name]
     widths = sorted({row["width"] for row in points})
@@ -151,7 +135,7 @@ def _line(axes: Axes, rows: Sequence[Row], by: str, value: str, name: str, look:
     axes.loglog()
     axes.set_xticks(widths, list(map(str, widths)))
     axes.minorticks_off()
-    slope, _ = line(np.log([row["width"] for row in points]), np.log([row[value] for row in points]))
+    slope, _ = check.line(np.log([row["width"] for row in points]), np.log([row[value] for row in points]))
     return means[-1], f"{_signed(slope)}  {name}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cgpt.formats import short
-from cgpt.report.figure import COLOURS, MARKERS, log_ticks, new_figure, same_height, styles_of
+from cgpt.report.figure import COLOURS, MARKERS, Look, name_log_axis, new_figure, same_height, styles_of
 from cgpt.report.labels import LABELS
 from cgpt.report.laws.page import power_in_words
 from cgpt.scaling import isoflop
@@ -41,6 +41,7 @@ def law_figure(series: Mapping[str, Points], studies: Mapping[str, Study]) -> Fi
     figure, panels = new_figure(1, len(shown), height=4.2 * len(shown))
     for axes, (kind, curves) in zip(panels, shown):
         drawn[kind](axes, curves, studies)
+        axes.set_ylabel(LABELS["validation_loss"])
         log_loss(axes)
     if len({kind for kind, _ in shown}) < len(shown):  # panels to compare by eye
         same_height(panels)
@@ -65,16 +66,12 @@ def _compute_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
         x = np.geomspace(flops.min() / BEYOND, flops.max() * BEYOND, 100)
         if law := decided(fits.values()):
             band(axes, x, law, colour)
-        if "offset" in fits:
-            axes.plot(x, loss_at(law_of(fits["offset"]), x), color=colour, label=_words(name, fits["offset"]))
-        if "power" in fits:
-            axes.plot(x, loss_at(law_of(fits["power"]), x), color=colour, linestyle="--", linewidth=1,
-                      label=_words(name, fits["power"]))  # fmt: skip
+        looks: dict[str, Look] = {"offset": {}, "power": {"linestyle": "--", "linewidth": 1}}
+        for form, look in looks.items():
+            if form in fits:
+                axes.plot(x, loss_at(law_of(fits[form]), x), color=colour, label=_words(name, fits[form]), **look)
         _points(axes, points, flops, n, labelled=n < len(BESIDE))
-    axes.set_xscale("log")
-    log_ticks(axes.xaxis)
-    axes.set_xlabel(f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
-    axes.set_ylabel(LABELS["validation_loss"])
+    name_log_axis(axes, f"{LABELS['flops']} (convention {studies[curves[0][0]]['primary_flops']})")
     low, high = axes.get_xlim()
     axes.set_xlim(low * (low / high) ** 0.06, high * (high / low) ** 0.06)  # room for the outer labels
     by = sorted({axis for name, _ in curves for axis in studies[name]["best_by"]})
@@ -98,10 +95,7 @@ def _parametric_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) 
         axes.plot([], [], color=colour, marker=MARKERS[n],
                   label=", ".join(filter(None, (name, f"n={_counts(np.bincount(points.setting_of))}"))))  # fmt: skip
         _points(axes, points, points.tokens, n, labelled=False)
-    axes.set_xscale("log")
-    log_ticks(axes.xaxis)
-    axes.set_xlabel(LABELS["tokens"])
-    axes.set_ylabel(LABELS["validation_loss"])
+    name_log_axis(axes, LABELS["tokens"])
     axes.set_title("L(N, D), one line per number of parameters")
     axes.legend(fontsize=8)
 
@@ -129,10 +123,7 @@ def _isoflop_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study]) -> 
                 at = np.log(best) - np.log(sizes).mean()
                 _star(axes, best, level + slope * at + bend * at * at, fit["n_parameters"]["ends"], color=colour,
                       markersize=10)  # fmt: skip
-    axes.set_xscale("log")
-    log_ticks(axes.xaxis)
-    axes.set_xlabel(LABELS["n_parameters"])
-    axes.set_ylabel(LABELS["validation_loss"])
+    name_log_axis(axes, LABELS["n_parameters"])
     low, high = axes.get_ylim()
     axes.set_ylim(low, min(high, 1.05 * max(points.loss.max() for _, points in curves)))
     axes.legend(fontsize=8, loc="best", title="stars: minima; bands, bars: 95 %", title_fontsize=8)
@@ -156,7 +147,6 @@ def _learning_rate_panel(axes: Axes, curves: Curves, studies: Mapping[str, Study
     crowded: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(rates) > 8 else {}
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], **crowded)
     axes.set_xlabel("learning rate")
-    axes.set_ylabel(LABELS["validation_loss"])
     power = study.get("power_of_width")
     law = "" if power is None else "no power of the width" if "problem" in power else (
         f"best rate ~ width^{power_in_words(power)}")  # fmt: skip
@@ -182,9 +172,8 @@ def _points(axes: Axes, points: Points, at: np.ndarray, n: int, labelled: bool) 
     """The settings of the `n`th series; hollow marks from the second one on, as series lie on each other."""
     offset, side = BESIDE[min(n, len(BESIDE) - 1)]
     look = {"color": COLOURS[n], "marker": MARKERS[n], "markerfacecolor": COLOURS[n] if n == 0 else "none"}
-    draw_settings(
-        axes, points, at, look, _model_or_ratio if labelled else None, xytext=offset, ha=side, color=COLOURS[n]
-    )
+    label = _model_or_ratio if labelled else None
+    draw_settings(axes, points, at, look, label, xytext=offset, ha=side, color=COLOURS[n])
 
 
 def _model_or_ratio(points: Points, runs: np.ndarray) -> str:
@@ -204,20 +193,16 @@ def draw_settings(axes: Axes, points: Points, at: np.ndarray, look: Mapping[str,
         sd = float(points.loss[runs].std(ddof=1)) if runs.sum() > 1 else None
         axes.errorbar(x, y, yerr=sd, capsize=2, **{**look, "linestyle": ""})
         if label:
-            axes.annotate(
-                f"{label(points, runs)}, n={runs.sum()}", (x, y), textcoords="offset points", fontsize=7, **text
-            )
+            name = f"{label(points, runs)}, n={runs.sum()}"
+            axes.annotate(name, (x, y), textcoords="offset points", fontsize=7, **text)
 
 
 def band(axes: Axes, x: np.ndarray, fit: Study, colour: str, scale: float = 1.0) -> None:
     """Where 95 % of a fit's draws lie, times `scale`."""
-    drawn = scale * loss_at(_draws(fit), x)
+    whole = np.array([draw for draw in fit["draws"] if None not in draw], dtype=float)
+    drawn = scale * loss_at(whole, x)
     low, high = np.array([interval(column) for column in drawn.T]).T
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _draws(fit: Study) -> np.ndarray:
-    return np.array([draw for draw in fit["draws"] if None not in draw], dtype=float)
 
 
 def _words(name: str, fit: Study) -> str:

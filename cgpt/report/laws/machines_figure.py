@@ -42,8 +42,8 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
             for machine in known:
                 look = looks[machine.hardware]
                 _law(axes, machine, cost, studies[name]["hardware"], look)
-                draw_settings(axes, points, machine.costs[cost], {**look, "elinewidth": 1},
-                              _size if machine is known[0] else None, xytext=(5, 4))  # fmt: skip
+                label = (lambda of, runs: short(of.n_parameters[runs][0])) if machine is known[0] else None
+                draw_settings(axes, points, machine.costs[cost], {**look, "elinewidth": 1}, label, xytext=(5, 4))
         row[0].set_ylabel(LABELS["validation_loss"])
         row[0].set_title(name, fontweight="bold")
     for axes, cost in zip(panels[-len(costs) :], costs):
@@ -51,9 +51,9 @@ def hardware_law_figure(series: Mapping[str, Points], machines: Mapping[str, lis
     for axes in panels:
         log_ticks(axes.xaxis)
         log_loss(axes)
-    whole = {name: look | {"linestyle": "--" if machine.timing == "modeled" else "-"}
-             for (name, look), machine in zip(looks.items(), shown.values())}  # fmt: skip
-    handles = [handle(_label(machine, costs), **whole[name]) for name, machine in shown.items()]
+    dashes = {"measured": {"linestyle": "-"}, "modeled": {"linestyle": "--"}}
+    handles = [handle(_label(machine, costs), **looks[name] | dashes[machine.timing])
+               for name, machine in shown.items()]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, handlelength=3,
                   title="full: measured; dashed, hollow, ~: modeled", title_fontsize=8)  # fmt: skip
     return figure
@@ -67,10 +67,6 @@ def _law(axes: Axes, machine: Machine, cost: str, fits: list[Study], look: Mappi
     x = np.geomspace(machine.costs[cost].min(), machine.costs[cost].max() * BEYOND, 100)
     band(axes, x, fit, look["color"])
     axes.plot(x, loss_at(law_of(fit), x), **{**look, "marker": "", "linewidth": 1.2})
-
-
-def _size(points: Points, runs: np.ndarray) -> str:
-    return short(points.n_parameters[runs][0])
 
 
 def _label(machine: Machine, costs: list[str]) -> str:

@@ -93,7 +93,9 @@ def _compute_table(title: str, fits: list[dict[str, Any]]) -> Table:
         if "problem" in fit:
             texts.append(fit["problem"])
         else:
-            texts += [*_law_texts(fit), _lack_of_fit(fit["lack_of_fit"]), _largest_left_out(fit)]
+            test = fit["lack_of_fit"]
+            f_test = "F({lack_freedom}, {pure_freedom}) {f:.3g}, p {p:.1g}".format(**test) if test else ""
+            texts += [*_law_texts(fit), f_test, _largest_left_out(fit)]
         rows.append(texts)
     return table_of(title, names, rows)
 
@@ -113,12 +115,6 @@ def _quality(fit: Mapping[str, Any]) -> list[str]:
 
 def _largest_left_out(fit: Mapping[str, Any]) -> str:
     return f"{fit['held_out'][-1]['error']:+.2%}" if fit["held_out"] else ""
-
-
-def _lack_of_fit(test: Mapping[str, Any] | None) -> str:
-    if test is None:
-        return ""
-    return f"F({test['lack_freedom']}, {test['pure_freedom']}) {test['f']:.3g}, p {test['p']:.1g}"
 
 
 def _held_out_table(title: str, study: Mapping[str, Any]) -> Table:

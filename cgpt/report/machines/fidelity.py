@@ -81,8 +81,8 @@ def as_text(calibration: Calibration) -> str:
 def write(calibration: Calibration, rows: list[Measurement], folder: Path) -> None:
     """Write the table for people, the tidy table, and the figure."""
     write_whole(folder / f"{NAME}.md", as_markdown(calibration, rows).encode())
-    write_csv(folder / f"{NAME}.csv", COLUMNS, [_tidy(p) for p in calibration.predictions] +
-              [_tidy_excluded(row) for row in rows if row.use == "excluded"])  # fmt: skip
+    tidy = [_tidy(p) for p in calibration.predictions]
+    write_csv(folder / f"{NAME}.csv", COLUMNS, tidy + [_tidy_row(row) for row in rows if row.use == "excluded"])
     write_figure(folder / NAME, lambda: _figure(calibration))
 
 
@@ -117,16 +117,13 @@ def as_markdown(calibration: Calibration, rows: list[Measurement]) -> str:
         "rows of Cerebras' releases 1.8 and 1.9 to that of 2.0, and is in no profile.",
         "", "## Rows used", "",
         "| row | group | use | model | measured | predicted, left out | error | remark |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |", *map(_row_line, calibration.predictions),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(f"| {p.row.id} | {p.row.group} | {p.row.use} | {p.row.model} | {float(p.row.value):.5g} {p.row.unit} | "
+          f"{p.row_left_out:.5g} | {p.error():+.1%} | {p.row.reason} |" for p in calibration.predictions),
         "", "## Rows unfit for use", "", "| reason | rows |", "| --- | --- |",
         *(f"| {reason} | {', '.join(ids)} |" for reason, ids in _unfit(rows).items()), "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _row_line(p: Prediction) -> str:
-    return (f"| {p.row.id} | {p.row.group} | {p.row.use} | {p.row.model} | {float(p.row.value):.5g} {p.row.unit} | "
-            f"{p.row_left_out:.5g} | {p.error():+.1%} | {p.row.reason} |")  # fmt: skip
 
 
 def _unfit(rows: list[Measurement]) -> dict[str, list[str]]:
@@ -140,10 +137,10 @@ def _unfit(rows: list[Measurement]) -> dict[str, list[str]]:
 def _tidy(p: Prediction) -> dict[str, Any]:
     values = {key: f"{getattr(p, key):.6g}" for key in ("fitted", "row_left_out", "model_left_out")}
     errors = {f"error_{key}": f"{p.error(key):.4f}" for key in ("row_left_out", "model_left_out")}
-    return _tidy_excluded(p.row) | {"measured": p.row.value} | values | errors
+    return _tidy_row(p.row) | values | errors
 
 
-def _tidy_excluded(row: Measurement) -> dict[str, Any]:
+def _tidy_row(row: Measurement) -> dict[str, Any]:
     return {column: getattr(row, column, None) for column in COLUMNS} | {"measured": row.value}
 
 

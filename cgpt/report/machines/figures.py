@@ -1,7 +1,4 @@
-"""Figures of an experiment with modeled machines: loss against time and energy, what a step is made of, rooflines.
-
-What is modeled is dashed or carries a `~`.
-"""
+"""Figures of an experiment with modeled machines: loss against time and energy, what a step is made of, rooflines."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from cgpt.report.columns import COLUMN_KEYS, Row, column_key, column_names, grou
 from cgpt.report.figure import (
     COLOURS,
     handle,
-    log_ticks,
     machine_label,
     machine_styles,
+    name_log_axis,
     new_figure,
     note,
     write_figures,
@@ -78,9 +75,7 @@ def time_to_loss_figure(rows: list[Row], curves: Curves) -> Figure:
             _loss_line(below, curve, row["energy_j_per_token"], look)
         above.set_title(name, fontweight="bold")
         for axes, cost in ((above, "seconds"), (below, "joules")):
-            axes.set_xlabel(STEP_COST_LABELS[cost])
-            axes.set_xscale("log")
-            log_ticks(axes.xaxis)
+            name_log_axis(axes, STEP_COST_LABELS[cost])
     for axes in (panels[0], panels[len(names)]):
         axes.set_ylabel(LABELS["validation_loss"])
     handles = [_machine_handle([row for row in rows if row["hardware"] == name], look) for name, look in looks.items()]

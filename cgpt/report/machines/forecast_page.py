@@ -13,7 +13,8 @@ Forecast = dict[str, Any]
 
 def page(forecast: Forecast) -> str:
     """All that is known of one model on one profile."""
-    lines = [_title(forecast, f"{forecast['hardware']} ({_systems(forecast['systems'])})")]
+    systems = f"{forecast['systems']:,} system{'s' if forecast['systems'] > 1 else ''}"
+    lines = [_title(forecast, f"{forecast['hardware']} ({systems})")]
     if forecast["problem"]:
         lines.append(f"DOES NOT FIT: {forecast['problem']}")
     if forecast["extrapolated"]:
@@ -85,10 +86,6 @@ def _batch(forecast: Forecast) -> str:
     shared = f", {forecast['batch_per_system']:,} a system" if forecast["systems"] > 1 else ""
     source = f" ({forecast['batch_source']})" if forecast.get("batch_source") else ""
     return f"{forecast['batch_sequences']:,} sequences{shared}{source}"
-
-
-def _systems(number: int) -> str:
-    return f"{number:,} system{'s' if number > 1 else ''}"
 
 
 def _per_second(number: float | None) -> str:

@@ -10,7 +10,7 @@ from cgpt.cost.shapes import of_model
 from cgpt.cost.wafer_training import BYTES
 from cgpt.formats import with_prefix
 from cgpt.report.columns import Row
-from cgpt.report.figure import GREY, handle, log_ticks, new_figure, styles_of
+from cgpt.report.figure import GREY, handle, log_ticks, name_log_axis, new_figure, styles_of
 from cgpt.spec import Model
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def make_roofline(record: Row, spec: dict[str, Any], rows: list[dict[str, Any]])
     """
     hardware = spec["hardware"]
     stream = hardware["wafer"]
-    width = BYTES[stream["precision"] if stream else hardware["dtype"]]
+    precision = stream["precision"] if stream else hardware["dtype"]
+    width = BYTES[precision]
     flops, n_bytes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     blocks = Counter[str]()  # FLOPs of the blocks, by phase
     for row in rows:
@@ -65,7 +66,7 @@ def make_roofline(record: Row, spec: dict[str, Any], rows: list[dict[str, Any]])
     done = sum(flops.values()) / record["systems"]
     return Roofline(
         f"{record['model']} on {record['hardware']}",
-        hardware["peak_flops_per_s"][stream["precision"] if stream else hardware["dtype"]],
+        hardware["peak_flops_per_s"][precision],
         hardware["bandwidth_bytes_per_s"],
         stream["io_bytes_per_s"] if stream else None,
         {key: flops[key] / n_bytes[key] for key in flops if flops[key]},
@@ -114,12 +115,10 @@ def _panel(axes: Axes, roofline: Roofline, colours: dict[str, str]) -> None:
         axes.plot(at, roof(stream or 0, at), PHASE_MARKERS[phase], color=GREY, fillstyle="none", markersize=6)
     if roofline.step_flops_per_s:
         axes.plot(roofline.step_intensity, roofline.step_flops_per_s, markersize=9, **WHOLE_STEP)
-    axes.set_xscale("log")
     axes.set_yscale("log")
-    log_ticks(axes.xaxis)
     log_ticks(axes.yaxis)
+    name_log_axis(axes, "FLOPs per byte")
     rates = [with_prefix(peak, "FLOP/s"), with_prefix(memory, "B/s")]
     rates += [f"stream {with_prefix(stream, 'B/s')}"] if stream else []
     axes.set_title(f"{roofline.title}\n{', '.join(rates)}", fontsize=9)
-    axes.set_xlabel("FLOPs per byte")
     axes.set_ylabel("FLOP/s of one system")

@@ -50,9 +50,10 @@ def hardware_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     header += [*(Cell(label, unit) for _, label, unit, _ in _COSTS), "bound by"]
     body = []
     for row in of_machines:
-        loss = row["validation_loss"]
+        loss, elsewhere = row["validation_loss"], row["weights_from"] not in (None, row["hardware"])
+        timing = Cell(row["timing"], f"weights of {row['weights_from']}" if elsewhere else "")
         body.append([
-            names[column_key(anywhere(row))], _machine(row), _timing(row), str(row["seed"]),
+            names[column_key(anywhere(row))], _machine(row), timing, str(row["seed"]),
             "" if loss is None else f"{loss:.3f}", *(by_run.get(row["pretrain_run"], "") for _, _, by_run in scores),
             *(amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS),
             (row["bound_by"] or "").replace("_", " "),
@@ -80,11 +81,6 @@ def _machine(row: Row) -> Cell:
     notes = [f"{row['systems']} systems"] if row["systems"] and row["systems"] > 1 else []
     notes += ["does not fit in memory"] if row["in_memory"] is False else []
     return Cell(row["hardware"], ", ".join([*notes, "extrapolated"] if row["extrapolated"] else notes))
-
-
-def _timing(row: Row) -> Cell:
-    trained_elsewhere = row["weights_from"] not in (None, row["hardware"])
-    return Cell(row["timing"], f"weights of {row['weights_from']}" if trained_elsewhere else "")
 
 
 def amount_cell(value: float | None, factor: float = 1.0, modeled: bool = True) -> Cell:
