@@ -13,6 +13,15 @@ from cgpt.errors import UserError
 from cgpt.experiment.run import LAST_FILE, Key, Run
 
 
+def is_of_entry(record: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether a whole fetched.json is of an entry of data.yaml, as the spec of its fetch has it."""
+    keys = [key for key in ("builtin", "seed", "path", "hub") if key in record]
+    listed = sorted((str(file["sha256"]), file["split"]) for file in entry["files"])
+    return all(record[key] == json.loads(json.dumps(entry.get(key))) for key in keys) and (
+        not listed or listed == sorted((file["sha256"], file["split"]) for file in record["files"])
+    )
+
+
 class Chain:
     """The records of `runs` below the folder `root`. `redo` says how a run is done again."""
 
@@ -92,15 +101,6 @@ def _hashes(record: dict[str, Any], key: str) -> dict[str, str]:
     """The hashes that a record has under `key`, by file; none where it is damaged."""
     hashes = record.get(key)
     return dict(hashes) if isinstance(hashes, dict) else {}
-
-
-def is_of_entry(record: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    """Whether a whole fetched.json is of an entry of data.yaml, as the spec of its fetch has it."""
-    keys = [key for key in ("builtin", "seed", "path", "hub") if key in record]
-    listed = sorted((str(file["sha256"]), file["split"]) for file in entry["files"])
-    return all(record[key] == json.loads(json.dumps(entry.get(key))) for key in keys) and (
-        not listed or listed == sorted((file["sha256"], file["split"]) for file in record["files"])
-    )
 
 
 def _changed_files(record: dict[str, Any], folder: Path) -> list[str]:
