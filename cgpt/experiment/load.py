@@ -163,8 +163,8 @@ def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
         base = layers[0].pop("base")
         if not isinstance(base, str) or base not in others or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
-            shown = base if isinstance(base, str) else "this"
-            named.yaml.problem(("base",), f"'{shown}' {what}; {did_you_mean(shown, set(others) - set(chain))}")
+            known = did_you_mean(base if isinstance(base, str) else "", set(others) - set(chain))
+            named.yaml.problem(("base",), f"{base!r} {what}; {known}")
             return None
         if read_wrong := next(other.yaml.problems for other in profiles if other.name == base):
             named.yaml.problem(("base",), f"'{base}' is wrong itself ({read_wrong[0]}); mend that first")
@@ -175,7 +175,7 @@ def _hardware(named: _Named, profiles: list[_Named]) -> Hardware | None:
     profile = fill(Hardware, whole, (), named.yaml, name=named.name) if whole else None
     if profile:
         rules.check_hardware(profile, named.yaml)
-    return profile
+    return None if named.yaml.problems else profile
 
 
 def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
@@ -200,7 +200,7 @@ def _task(named: _Named, datasets: dict[str, Any], root: Path) -> dict[str, Any]
     elif not task.get("stock") and isinstance(task.get("task"), str) and task["task"] != named.name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {named.name}, or rename the file")
     _check_data(task, datasets, root, file)
-    check_scoring(task, file)
+    check_scoring(task, (), file)
     if "finetune" in task:
         task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         if not task.get("training_split"):
