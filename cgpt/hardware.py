@@ -119,9 +119,7 @@ class Hardware:
     kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"  # native: OpenBLAS and C, in cgpt/kernels
     timing: Annotated[str, Choice("measured", "modeled")] = "measured"
     systems: Annotated[int, Positive(10**6)] = 1  # peaks, memory, bandwidth, power and price are of one
-    beam: Annotated[int, Range(0, 1000, " (no search)")] = (
-        0  # width of tinygrad's search for fast kernels; 0: its rules choose
-    )
+    beam: Annotated[int, Range(0, 1000, " (no search)")] = 0  # width of tinygrad's search for fast kernels
     peak_flops_per_s: Mapping[Dtype, PositiveFloat] = field(default_factory=dict)  # dense, by dtype
     sustained_flops_per_s: PositiveFloat | None = None  # that training was measured to reach with all threads
     sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it

@@ -89,7 +89,7 @@ def test_a_profile_on_a_broken_base_says_so(root):
     (root / "hardware_profiles/odd.yaml").write_text("base: [cpu]\n")
     hardware = load.read_workflow(root).hardware
     assert "base: 'draft' is wrong itself" in hardware.broken["mine"][0]
-    assert "base: 'this' is no hardware profile" in hardware.broken["odd"][0]
+    assert "base: ['cpu'] is no hardware profile" in hardware.broken["odd"][0]
 
 
 def test_a_hidden_file_of_an_editor_is_none_of_the_experiments(root):

@@ -110,8 +110,13 @@ def test_a_file_of_fits_that_is_none_is_one_line(tmp_path):
     (tmp_path / "deep").write_text("[" * 100_000)
     (tmp_path / "list").write_text('{"series": [1]}')
     (tmp_path / "odd").write_text('{"series": {"x": {"tokens_per_parameter": {}, "compute": [5]}}}')
+    constants = ", ".join(f'"{name}": {{"value": 1{"0" * 400}}}' for name in ("A", "B", "E", "alpha", "beta"))
+    (tmp_path / "huge").write_text(
+        '{"series": {"x": {"tokens_per_parameter": 20, "vocab_size": 512, "seq_len": 64, "parametric": '
+        f'{{"n_parameters": {{"draws": [], "constants": {{{constants}}}}}}}}}}}}}'
+    )
     (tmp_path / "latin").write_bytes(b'{"series": "caf\xe9"}')
-    for name in ("folder", "pipe", "deep", "list", "odd", "latin", "none"):
+    for name in ("folder", "pipe", "deep", "list", "odd", "huge", "latin", "none"):
         with pytest.raises(UserError) as caught:
             fitted_law.read(tmp_path / name)
         (line,) = caught.value.problems

@@ -159,8 +159,8 @@ def _hardware(name: str, profiles: Mapping[str, YamlFile]) -> Hardware | None:
         base = layers[0].pop("base")
         if not isinstance(base, str) or base not in profiles or base in chain:
             what = "leads back to this profile" if base in chain else "is no hardware profile"
-            shown = base if isinstance(base, str) else "this"
-            file.problem(("base",), f"'{shown}' {what}; {did_you_mean(shown, set(profiles) - set(chain))}")
+            known = did_you_mean(base if isinstance(base, str) else "", set(profiles) - set(chain))
+            file.problem(("base",), f"{base!r} {what}; {known}")
             return None
         if profiles[base].problems:
             file.problem(("base",), f"'{base}' is wrong itself ({profiles[base].problems[0]}); mend that first")
@@ -171,7 +171,7 @@ def _hardware(name: str, profiles: Mapping[str, YamlFile]) -> Hardware | None:
     profile = fill(Hardware, whole, (), file, name=name) if whole else None
     if profile:
         rules.check_hardware(profile, file)
-    return profile
+    return None if file.problems else profile
 
 
 def _task(name: str, file: YamlFile, datasets: dict[str, Any], root: Path) -> dict[str, Any] | None:
@@ -196,7 +196,7 @@ def _task(name: str, file: YamlFile, datasets: dict[str, Any], root: Path) -> di
     elif not task.get("stock") and isinstance(task.get("task"), str) and task["task"] != name:
         file.problem(("task",), f"'{task['task']}' is not the file's name; write {name}, or rename the file")
     _check_data(task, datasets, root, file)
-    check_scoring(task, file)
+    check_scoring(task, (), file)
     if "finetune" in task:
         task["finetune"] = fill_given(Finetune, task["finetune"], ("finetune",), file)
         if not task.get("training_split"):

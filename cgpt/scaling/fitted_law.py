@@ -93,7 +93,7 @@ def read(path: Path, series: str | None = None) -> FittedLaw:
     name = f"{path}: {series}" if series else str(path)
     try:
         return _law(name, studies[series])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{name}: is not as `fit` writes it ({error!r}); {remedy}") from None
 
 

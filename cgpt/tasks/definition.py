@@ -93,39 +93,40 @@ def mistyped(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> bool:
             if task.get(key) is not None and (not isinstance(task[key], kind) or isinstance(task[key], bool)):
                 file.problem((*keys, key), f"must be {wanted}, not {task[key]!r}; write one")
     scoring.check_lists(task, keys, file)
-    if isinstance(task.get("num_fewshot"), int) and task["num_fewshot"] < 0:
-        file.problem((*keys, "num_fewshot"), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
     return len(file.problems) > before
 
 
-def check_scoring(task: dict[str, Any], file: YamlFile) -> None:
-    """Note what is wrong with how a task is scored: its shots, its documents and how answers are written."""
+def check_scoring(task: dict[str, Any], keys: Keys, file: YamlFile) -> None:
+    """Note what is wrong with how a task, or the member of a group that stands at `keys`, is scored: its shots, its
+    documents and how answers are written."""
+    if (task.get("num_fewshot") or 0) < 0:
+        file.problem((*keys, "num_fewshot"), f"must not be negative, not {task['num_fewshot']}; write 0 or more")
     if task.get("limit") is not None and (problem := Documents().wrong(task["limit"])):
-        file.problem(("limit",), problem)
+        file.problem((*keys, "limit"), problem)
     sample = task.get("sample")
     if sample is not None and (type(sample) is not int or sample < 1):
-        file.problem(("sample",), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
+        file.problem((*keys, "sample"), f"must be a whole number of documents, not {sample!r}; write e.g. 1000")
     if sample is not None and task.get("limit") is not None:
-        file.problem(("sample",), "stands beside `limit`; write `limit` for the first documents, or `sample` for a "
-                     "fixed random sample")  # fmt: skip
+        file.problem((*keys, "sample"), "stands beside `limit`; write `limit` for the first documents, or `sample` for "
+                     "a fixed random sample")  # fmt: skip
     for key in BEFORE_AN_ANSWER if task.get("output_type") == "loglikelihood_rolling" else ():
         if task.get(key):
-            file.problem((key,), "has no effect with output_type loglikelihood_rolling, which scores doc_to_target "
-                         "alone; remove it")  # fmt: skip
+            file.problem((*keys, key), "has no effect with output_type loglikelihood_rolling, which scores "
+                         "doc_to_target alone; remove it")  # fmt: skip
     options = task.get("generation_kwargs")
     if isinstance(options, dict):
         kind = task.get("output_type")
         if kind not in (None, "generate_until"):
-            file.problem(("generation_kwargs",), f"has no effect with output_type {kind}; remove it")
+            file.problem((*keys, "generation_kwargs"), f"has no effect with output_type {kind}; remove it")
         for key, what in (*decoding.unsupported(options), *decoding.without_effect(options)):
-            file.problem(("generation_kwargs", key), what)
+            file.problem((*keys, "generation_kwargs", key), what)
     elif options is not None:
-        file.problem(("generation_kwargs",), "must be a mapping; write `key: value` lines below it")
+        file.problem((*keys, "generation_kwargs"), "must be a mapping; write `key: value` lines below it")
     for key in CALLED:
         if task.get(key) is not None and not functions.is_function(task[key]):
-            file.problem((key,), "is called, so it must be Python; write `!function <module>.<function>`")
+            file.problem((*keys, key), "is called, so it must be Python; write `!function <module>.<function>`")
     if task.get("custom_dataset") is not None and task.get("data") is not None:
-        file.problem(("custom_dataset",), "makes the data that `data` names; remove one of the two")
+        file.problem((*keys, "custom_dataset"), "makes the data that `data` names; remove one of the two")
 
 
 def is_group(task: Mapping[str, Any]) -> bool:
@@ -152,7 +153,7 @@ def check_group(
             file.problem((key,), f"unknown key; {did_you_mean(key, {*GROUP_KEYS, *known})}")
     shared = {key: value for key, value in task.items() if key not in GROUP_KEYS}
     if not mistyped(shared, (), file):
-        check_scoring(shared, file)
+        check_scoring(shared, (), file)
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
     for keys, part in (((), task), *((("task", i), item) for i, item in enumerate(items))):
         if "data" in part and part["data"] not in datasets:
@@ -172,7 +173,7 @@ def _member(item: Any, keys: Keys, known: Iterable[str], file: YamlFile) -> dict
         if key not in known:
             file.problem((*keys, key), f"unknown key; {did_you_mean(str(key), known)}")
     if not mistyped(member, keys, file):
-        check_scoring(member, file)
+        check_scoring(member, keys, file)
     return member
 
 
