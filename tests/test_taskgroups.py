@@ -202,7 +202,7 @@ def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_witho
          "aggregate_metric_list.0.weight: unknown key; did you mean 'weight_by_size'?"),
         ("task: [topic]\naggregate_metric_list: [acc]\n", "aggregate_metric_list.0: has no `metric`"),
         ("task: [topic]\nlimit: -1\n", "limit: must be a number of documents, or a share of them below 1, not -1"),
-        ("task: [topic]\ndata: wrold\n", "data: there is no dataset 'wrold'; did you mean 'world'?"),
+        ("task: [topic]\ndata: wrold\n", "data: there is no data set 'wrold'; did you mean 'world'?"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_of_a_group_is_one_line_with_its_place(root, text, wanted_text):  # noqa: F811
