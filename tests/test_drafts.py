@@ -45,7 +45,7 @@ def test_what_an_experiment_does_not_use_is_named_in_one_warning_each(root, caps
     [
         ("models: [small]", "models: [small, large]", ["models.large.d_model: d_model 65 is not divisible"]),
         ("corpus: [world]", "corpus: [world, notes]", ["datasets.notes.path: there is no later.txt"]),
-        ("tasks: [topic]", "tasks: [topic, draft]", ["'topic' is not the file's name", "no dataset 'wrold'"]),
+        ("tasks: [topic]", "tasks: [topic, draft]", ["'topic' is not the file's name", "no data set 'wrold'"]),
         ("tasks: [topic]", "tasks: [topic]\nhardware: [draft]", ["description: YAML reads 2026-01-01 as a date"]),
         ("tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[notes]]}", ["datasets.notes.path: there is no"]),
     ],

@@ -204,7 +204,7 @@ def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_witho
         ("task: [topic]\nlimit: -1\n", "limit: must be a number of documents, or a share of them below 1, not -1"),
         ("task: [{task: topic, limit: -1, num_fewshot: -1}]\n", "yaml:1: task.0.limit: must be a number of documents"),
         ("task:\n  - {task: topic}\n  - {task: topic, sample: 0}\n", "yaml:3: task.1.sample: must be a whole"),
-        ("task: [topic]\ndata: wrold\n", "data: there is no dataset 'wrold'; did you mean 'world'?"),
+        ("task: [topic]\ndata: wrold\n", "data: there is no data set 'wrold'; did you mean 'world'?"),
     ],
 )  # fmt: skip
 def test_a_wrong_key_of_a_group_is_one_line_with_its_place(root, text, wanted_text):  # noqa: F811

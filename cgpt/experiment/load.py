@@ -218,9 +218,9 @@ def _check_data(task: dict[str, Any], datasets: dict[str, Any], root: Path, file
             file.problem((key,), "is missing; write it, or `stock: true` to name a task that lm-eval brings")
     name = task.get("data")
     if isinstance(name, str) and name not in datasets:
-        file.problem(("data",), f"there is no dataset '{name}'; {did_you_mean(name, datasets)}")
+        file.problem(("data",), f"there is no data set '{name}'; {did_you_mean(name, datasets)}")
     elif name is not None and not isinstance(name, str):
-        file.problem(("data",), f"must be the name of a dataset, not {name!r}; {did_you_mean('', datasets)}")
+        file.problem(("data",), f"must be the name of a data set, not {name!r}; {did_you_mean('', datasets)}")
     if name is None and task_rows.in_files(task) and not file.problems:
         try:
             task["files_sha256"] = task_rows.local_hashes(task, root, file.path)
@@ -252,7 +252,7 @@ def _check_names(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> 
     corpora: dict[Keys, tuple[str, ...]] = {("data", "corpus"): parts["data"].corpus} if "data" in parts else {}
     corpora |= {("vary", "data.corpus", i): corpus for i, corpus in enumerate(parts["vary"].get("data.corpus", ()))}
     for keys, corpus in corpora.items():
-        _check_known(corpus, entered.datasets, "dataset", keys, file)
+        _check_known(corpus, entered.datasets, "data set", keys, file)
     used = {}
     for key, kind in (("models", "model"), ("hardware", "hardware profile"), ("tasks", "task")):
         used[key] = parts.get(key, getattr(Experiment, key, ()))

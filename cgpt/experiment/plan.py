@@ -257,7 +257,7 @@ def hardware_identity(hardware: Hardware) -> dict[str, Any]:
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:
-    """The part of an entry that decides a dataset's bytes: a licence or an address does not."""
+    """The part of an entry that decides a data set's bytes: a licence or an address does not."""
     files = [{"path": part.path, "sha256": part.sha256, "split": part.split} for part in dataset.files]
     identity = {"name": dataset.name, "builtin": dataset.builtin, "seed": dataset.seed, "path": dataset.path,
                 "files": files, "documents": dataset.documents}  # fmt: skip

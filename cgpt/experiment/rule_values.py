@@ -63,7 +63,7 @@ def upstream_files(run: Run) -> list[str]:
 
 
 def local_files(dataset: Dataset) -> list[str]:
-    """Input: the files of a dataset that is a local file or folder."""
+    """Input: the files of a data set that is a local file or folder."""
     return [str(file) for file in content.local_files(dataset.path)] if dataset.path else []
 
 

@@ -157,7 +157,7 @@ def check_group(
     items = [_member(item, ("task", i), known, file) for i, item in enumerate(members)]
     for keys, part in (((), task), *((("task", i), item) for i, item in enumerate(items))):
         if "data" in part and part["data"] not in datasets:
-            file.problem((*keys, "data"), f"there is no dataset {part['data']!r}; "
+            file.problem((*keys, "data"), f"there is no data set {part['data']!r}; "
                          f"{did_you_mean(str(part['data']), datasets)}")  # fmt: skip
     return task | {"group": name, "task": items,
                    "aggregate_metric_list": _metrics(task.get("aggregate_metric_list"), file)}  # fmt: skip
