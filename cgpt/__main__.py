@@ -1,7 +1,5 @@
 """The command line: `python -m cgpt <verb>`. Progress and problems go to standard error, numbers to standard output."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -7,8 +7,6 @@ The method `wrong(value)` of each says in one line what is wrong and what to wri
 `problems(cls, value)` asks them all of a value that was not read from YAML.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import types

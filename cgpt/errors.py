@@ -1,7 +1,5 @@
 """The one exception for what a user can cause; the command line prints its lines and exits with 1."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """Numbers as people write and read them, and text in columns."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ for an older processor than this one; `native`, the default, for this one. `CGPT
 cores for itself.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import platform

@@ -3,8 +3,6 @@
 What stops Snakemake stops its jobs, and they notice when it is gone.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import signal

@@ -1,7 +1,5 @@
 """Where a result comes from: the code that made it, the commit, the versions, the machine and the day."""
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import subprocess

@@ -4,8 +4,6 @@
 per optimizer step. A file with a missing or an extra key, or a value of the wrong type, is refused, one line a problem.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ slip of the keyboard asks for must not fill the memory or run past an integer. F
 never decide identity: they may change without a rerun.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar

@@ -1,7 +1,5 @@
 """The four benchmarks: each is set up once, then its `steps` are timed; `result` gives the measurements beside them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

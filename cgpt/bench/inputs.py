@@ -1,7 +1,5 @@
 """Tokens, requests, prompts and text for benchmarks, all from one seed, so that both sides have the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Times steps, alone or in bursts by which two programs take turns; the peers in workflows/bench use this too."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

@@ -1,7 +1,5 @@
 """The verb `bench`: runs one benchmark, and returns its measurements."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from dataclasses import replace

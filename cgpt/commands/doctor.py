@@ -1,7 +1,5 @@
 """The verb `doctor`: looks at the machine before any job does: compiler, libraries, cores, memory, disk, profiles."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The end of a command: with its result, or with one line for each thing that a user or the machine can cause."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

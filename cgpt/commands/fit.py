@@ -1,7 +1,5 @@
 """The verb `fit`: scaling laws of an experiment's runs, or of the published ones, with intervals."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from functools import partial

@@ -1,7 +1,5 @@
 """The verb `generate`: continues prompts, and shows the text at the end or as it comes."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

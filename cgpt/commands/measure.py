@@ -1,7 +1,5 @@
 """The verb `measure`: how fast this machine trains a small and a middle model, so that a plan's minutes are its own."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """The verbs `plan` and `check`: an experiment's runs, and their tasks, before anything is spent."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """The verbs that write tables, figures and fits: of an experiment, and of the coordinate check."""
 
-from __future__ import annotations
-
 import argparse
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verbs that are stages: one table of them, and all that stands between a run's id and its stage's call."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping

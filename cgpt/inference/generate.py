@@ -1,7 +1,5 @@
 """Continuations of prompts, token by token. No continuation depends on what else is in the batch."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 

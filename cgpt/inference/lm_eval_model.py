@@ -1,7 +1,5 @@
 """Our GPT as a model of lm-evaluation-harness: the three requests of `lm_eval.api.model.LM`."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """The next token, picked from its logits: settings, processors and their order are those of transformers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from cgpt.recipe.generation_config import GenerationConfig

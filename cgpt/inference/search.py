@@ -1,7 +1,5 @@
 """Continuations of one prompt while they grow: each on its own, or as the beams of a search."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Strings that end a continuation, looked for in the text of its tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer

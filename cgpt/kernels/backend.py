@@ -1,7 +1,5 @@
 """A hardware profile made ready: its devices opened, its kernels compiled, the module of operations that it takes."""
 
-from __future__ import annotations
-
 import os
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """Find a C compiler (clang on the PATH, else the zig of the PyPI package `ziglang`) and build the kernel library."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

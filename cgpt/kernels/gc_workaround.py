@@ -4,8 +4,6 @@ The collector runs in whichever thread allocates. In a worker it may find a capt
 to free it tinygrad waits until the worker's queue is empty, in the worker itself, which never ends (0.13.0).
 """
 
-from __future__ import annotations
-
 import _thread
 import functools
 import threading

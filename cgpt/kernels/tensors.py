@@ -1,7 +1,5 @@
 """Arrays into tinygrad's buffers and back into the same ones, without a graph: building it costs 3 ms a tensor."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar

@@ -1,7 +1,5 @@
 """Work of the kernels on each of tinygrad's devices: calls, floating-point operations and bytes, by layer and phase."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Iterator

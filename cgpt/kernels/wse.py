@@ -4,8 +4,6 @@
 engine are the cost model's. tinygrad finds the device as one of its runtime modules.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections import Counter

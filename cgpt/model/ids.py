@@ -1,7 +1,5 @@
 """Token ids as a model takes them. A kernel reads where they point, so every way into a model checks them first."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

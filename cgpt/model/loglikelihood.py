@@ -1,7 +1,5 @@
 """Log-likelihoods from a model. A score never depends on what it was batched with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Token sequences of many lengths as arrays of few shapes, so that few are captured."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

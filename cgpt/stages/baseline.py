@@ -1,7 +1,5 @@
 """The stage `baseline`: a bag-of-words classifier on the same prompts and labels, blind to the order of the words."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

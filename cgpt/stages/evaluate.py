@@ -1,7 +1,5 @@
 """The stage `evaluate`: a checkpoint on a task, by lm-evaluation-harness; writes scores.json and samples.jsonl."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.metadata

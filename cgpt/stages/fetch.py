@@ -1,7 +1,5 @@
 """The stage `fetch`: bring a data set of workflows/data.yaml into a folder, verified, unpacked and listed there."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

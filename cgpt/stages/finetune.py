@@ -1,7 +1,5 @@
 """The stage `finetune`: train on a task's labelled examples, from a pretrained checkpoint or from scratch."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import Counter

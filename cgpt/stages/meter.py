@@ -4,8 +4,6 @@ Its weights are those of the run that trained it, as the modeled device computes
 one by one, and the cost model gives their seconds and joules.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The stage `pretrain`: train a GPT on token shards; resumable at any moment, the same bit for bit."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

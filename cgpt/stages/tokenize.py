@@ -1,7 +1,5 @@
 """The stage `tokenize`: train or load a byte-level BPE, then write the train and validation shards in one pass."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The progress line of a training run."""
 
-from __future__ import annotations
-
 import sys
 import time
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """State of a training run while it runs: what to resume from, its loss.csv and its clock."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

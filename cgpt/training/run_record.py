@@ -1,7 +1,5 @@
 """Fields of a training run's record that pretraining and fine-tuning share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

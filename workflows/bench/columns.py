@@ -1,7 +1,5 @@
 """The columns of the benchmarks' CSV files, and reading them strictly."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Writes a CSV with a row per side. Ends with a message, and writes nothing, where a peer does not compute the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -1,7 +1,5 @@
 """Command line of the peers, and the bursts and the clock that the benchmarks of cgpt use too."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Log-likelihoods by lm-evaluation-harness's own Hugging Face model."""
 
-from __future__ import annotations
-
 import torch
 from lm_eval.models.huggingface import HFLM
 from peer import measure, read_arguments

@@ -1,7 +1,5 @@
 """Greedy continuations by transformers' `generate` with its key-value cache."""
 
-from __future__ import annotations
-
 import torch
 from peer import measure, read_arguments
 from transformers import AutoModelForCausalLM

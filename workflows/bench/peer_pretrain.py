@@ -3,8 +3,6 @@
 With --dtype bfloat16 under torch.autocast: weights stay float32, and attention on a GPU is flash attention.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One call of the tokenizers library on all documents, which are in memory; the faster of its two batch calls."""
 
-from __future__ import annotations
-
 import os
 
 from peer import measure, read_arguments

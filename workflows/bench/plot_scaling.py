@@ -1,7 +1,5 @@
 """The figure of scaling.csv: speed against threads, model size and sequence length, and time against FLOPs."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

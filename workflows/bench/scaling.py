@@ -1,7 +1,5 @@
 """Speed of our own pretraining over threads, model sizes and sequence lengths, with as many tokens in every step."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The programs that a comparison runs, ours and the peers, and the machine that they run on."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -3,8 +3,6 @@
 Caches are those of compiled code, ours and the peers'; what the operating system keeps of files in memory is left.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import tempfile

@@ -1,7 +1,5 @@
 """All comparisons in one CSV and one page: ours against each peer, then how fast programs start."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

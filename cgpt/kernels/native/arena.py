@@ -1,7 +1,5 @@
 """Memory of recorded kernels: pages of their own, and an arena that all recordings of a process share."""
 
-from __future__ import annotations
-
 import mmap
 import weakref
 

@@ -1,7 +1,5 @@
 """OpenBLAS (of the PyPI package `scipy-openblas32`), loaded with the kernels that suit the processor."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib.util

@@ -5,8 +5,6 @@ device's program class is replaced by one that knows such binaries, and binds th
 so nothing that is cached or pickled holds an address.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import threading

@@ -4,8 +4,6 @@ tinygrad builds the graph, its gradient, its order and its memory plan; what is 
 needs no Python between two kernels and is kept on disk, so that the next process need not build the graph at all.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import json

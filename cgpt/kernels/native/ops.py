@@ -3,8 +3,6 @@
 A docstring here says what differs. `dims` are the sizes in the order of the struct in which the C function sees them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tinygrad import Tensor, dtypes

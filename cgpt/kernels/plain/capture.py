@@ -1,7 +1,5 @@
 """Functions of tensors that tinygrad captures once per shape of their inputs and then replays, on any device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ have that type too. The residual stream, LayerNorm, softmax, losses and AdamW ar
 inside of another, which neither tensor cores nor caches can follow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ runtime library, which is not loaded, and clang 14 does not know the type. And i
 processors apart.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import struct
