@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
@@ -25,9 +25,6 @@ from cgpt.kernels.backend import CPU
 from cgpt.model.gpt import GPT, check_parameters
 from cgpt.recipe import flops
 from cgpt.spec import Model
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> dict[str, str]:

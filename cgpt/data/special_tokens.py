@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from cgpt.data.end_tokens import EndTokens, end_of_text_tokens
 from cgpt.errors import UserError
 from cgpt.files.encoding import LONE_SURROGATE
 from cgpt.files.json_object import read_object
-
-if TYPE_CHECKING:
-    from tokenizers import AddedToken, Tokenizer
 
 SETTINGS, NAMES, GENERATION = "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"
 ADDED = "added_tokens.json"
@@ -56,8 +55,6 @@ def _of_an_older_version(folder: Path, settings: dict[str, Any]) -> list[AddedTo
 
 def _set_prefix_space(tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
     """Put a blank before texts, or none, as transformers' class for GPT-2's tokenizers does despite tokenizer.json."""
-    from tokenizers import pre_tokenizers
-
     kind, blank = settings.get("tokenizer_class"), settings.get("add_prefix_space")
     if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and (kind in GPT2_CLASSES or (not kind and blank)):
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(blank))
@@ -116,8 +113,6 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _token(value: Any, key: str, folder: Path, special: bool = True) -> AddedToken:
-    from tokenizers import AddedToken
-
     token = value if isinstance(value, dict) else {"content": value}
     text = token.get("content")
     if not isinstance(text, str) or LONE_SURROGATE.search(text):

@@ -15,7 +15,6 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,7 @@ Row = dict[str, Any]
 SLICE = re.compile(r"(?P<name>[^\[]+)\[(?P<start>\d*%?):(?P<stop>\d*%?)\]")
 ONE_SPLIT = "train"  # what `datasets` calls the split of files that are given without one
 WILDCARDS = frozenset("*?[")
-UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ": lzma.decompress,
-}
+UNPACK = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
 # Options that say where the files are, or change no row of a local file.
 NOT_OF_A_FORMAT = ("data_files", "data_dir", "trust_remote_code", "revision", "streaming", "chunksize")
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
@@ -223,8 +225,6 @@ def _lay_out(dataset: Dataset, sources: Mapping[str, Path], folder: Path) -> Non
 
 def _read_tokenizer(reader: Reader) -> Any:
     """The model's tokenizer, None where it is not made yet."""
-    from tokenizers import Tokenizer
-
     try:
         return Tokenizer.from_file(str(reader.tokenizer)) if reader.tokenizer.is_file() else None
     except Exception:  # the library's own class; the stage that needs the file says what is wrong with it

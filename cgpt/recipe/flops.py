@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cgpt.spec import Model
 
 
@@ -63,9 +61,4 @@ def _cerebras(model: Model) -> float:
     return 6 * layers * (4 * d * d + 2 * d * f) + 24 * layers * model.seq_len * d + 10 * vocabulary(model) * d
 
 
-CONVENTIONS: dict[str, Callable[[Model], float]] = {
-    "6nd": _six_n,
-    "palm": _palm,
-    "chinchilla": _chinchilla,
-    "cerebras": _cerebras,
-}
+CONVENTIONS = {"6nd": _six_n, "palm": _palm, "chinchilla": _chinchilla, "cerebras": _cerebras}

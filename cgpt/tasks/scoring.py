@@ -30,12 +30,8 @@ def check_lists(task: Mapping[str, Any], keys: Keys, file: YamlFile) -> None:
     """Note what is wrong with the metrics, filters and repeats of a task, or of the member of a group at `keys`."""
     kind = task.get("output_type")
     is_complete = kind is not None and not task.get("stock")  # not the keys that are added to another task's
-    _check_metrics(
-        task.get("metric_list"),
-        (*keys, "metric_list"),
-        file,
-        kind if is_complete and task.get("process_results") is None else None,
-    )
+    known_kind = kind if is_complete and task.get("process_results") is None else None
+    _check_metrics(task.get("metric_list"), (*keys, "metric_list"), file, known_kind)
     _check_filters(task.get("filter_list"), (*keys, "filter_list"), file)
     repeats = task.get("repeats")
     if repeats is not None and (type(repeats) is not int or repeats < 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from cgpt.data.world import words
 from cgpt.data.world.dice import Dice
@@ -50,11 +50,7 @@ def qa_example(dice: Dice, split: str, turn: int) -> Example:
     }
 
 
-TASKS: dict[str, Callable[[Dice, str, int], Example]] = {
-    "world_topic": topic_example,
-    "world_sentiment": sentiment_example,
-    "world_qa": qa_example,
-}
+TASKS = {"world_topic": topic_example, "world_sentiment": sentiment_example, "world_qa": qa_example}
 N_EXAMPLES = {"train": 2000, "validation": 500, "test": 1000}
 
 

@@ -76,14 +76,8 @@ THINGS = _words(
     "dinner song film story room bed road house game gift letter lesson party walk trip picture show book coat music "
     "play tea day evening"
 )
-ADJECTIVES = {
-    True: _words("good great lovely fine"),
-    False: _words("bad awful horrible poor"),
-}
-FEELINGS = {
-    True: _words("glad merry pleased proud"),
-    False: _words("angry upset lonely afraid"),
-}
+ADJECTIVES = {True: _words("good great lovely fine"), False: _words("bad awful horrible poor")}
+FEELINGS = {True: _words("glad merry pleased proud"), False: _words("angry upset lonely afraid")}
 AFFIRMED = ("was", "was really")
 NEGATED = ("was not", "was never")
 EVERYONE = ("everyone", "the whole town", "each guest", "the whole family", "every child", "the crowd")
