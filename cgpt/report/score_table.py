@@ -117,10 +117,11 @@ def _cells(where: str, rows: list[Row], axis: Axis | None, flagged: list[Flag]) 
     """The cell of each value of the axis; what is strange is added to `flagged`."""
     settings: dict[Any, SeedResults] = {}
     for (value,), seeds in columns.grouped(rows, (AT,)).items():
-        of_setting, n_cut = flags.score_flags(seeds), max(row["n_prompts_cut"] for row in seeds)
+        of_setting = flags.score_flags(seeds)
         at = f", {axis.name} {value_text(value)}" if axis and value is not None else ""
         flagged += [(where + at, flag) for flag in of_setting]
         values, errors = (tuple(row[key] for row in seeds) for key in ("value", "stderr"))
+        n_cut = max(row["n_prompts_cut"] for row in seeds)
         cuts = f"{n_cut} of {seeds[0]['n_samples']} prompts cut" if n_cut else ""
         settings[value] = SeedResults(values, errors, tuple(of_setting), cuts=cuts)
     if not settings:

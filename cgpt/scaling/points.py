@@ -33,9 +33,9 @@ ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "t
 class Points:
     """Trained models, one entry each; arrays are (n,).
 
-    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds
-    the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are
-    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
+    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops`
+    holds the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes
+    are unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
     experiment; what is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 

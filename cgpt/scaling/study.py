@@ -10,7 +10,6 @@ import numpy as np
 
 from cgpt.scaling import cost_law, isoflop, learning_rate, parametric_law, statistics
 from cgpt.scaling.machines import COSTS, Machine
-from cgpt.scaling.parametric_law import ParametricLaw
 from cgpt.scaling.points import Points
 
 N_PARAMETRIC_DRAWS = 1000
@@ -126,7 +125,7 @@ def cost_fit(form: str, named: tuple[str, str], cost: np.ndarray, loss: np.ndarr
         "constants": {key: statistics.constant(law[i], draws[:, i])
                       for i, key in enumerate(cost_law.constants_in(unit)[:n_free])},
         "residual_sd": sd,
-        "held_out": [_held_out(settings, (name, cost), number, error)
+        "held_out": [_held_out(settings, name, cost, number, error)
                      for number, error in cost_law.held_out_errors(form, cost, loss, settings.setting_of)],
     }  # fmt: skip
     if form == "offset":
@@ -197,16 +196,13 @@ def _parametric_held_out(n: np.ndarray, points: Points) -> list[dict[str, Any]]:
     largest = n > SAME_SIZE * n.max()
     if len(set(points.setting_of[~largest])) < len(parametric_law.CONSTANTS) + 1:
         return []
-    law: ParametricLaw = parametric_law.fit(n[~largest], points.tokens[~largest], points.loss[~largest])
+    law = parametric_law.fit(n[~largest], points.tokens[~largest], points.loss[~largest])
     errors = law.loss_at(n, points.tokens) / points.loss - 1
     flops = 6 * n * points.tokens
     held = sorted(set(points.setting_of[largest]), key=lambda number: flops[points.setting_of == number].mean())
-    return [
-        _held_out(points, ("flops", flops), number, float(errors[points.setting_of == number].mean()))
-        for number in held
-    ]
+    return [_held_out(points, "flops", flops, number, float(errors[points.setting_of == number].mean()))
+            for number in held]  # fmt: skip
 
 
-def _held_out(points: Points, cost: tuple[str, np.ndarray], number: int, error: float) -> dict[str, Any]:
-    name, values = cost
-    return {"model": points.model_of(number), name: float(values[points.setting_of == number].mean()), "error": error}
+def _held_out(points: Points, name: str, cost: np.ndarray, number: int, error: float) -> dict[str, Any]:
+    return {"model": points.model_of(number), name: float(cost[points.setting_of == number].mean()), "error": error}

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from cgpt.experiment.run import Plan
 
 Curve = list[dict[str, float | None]]
-Curves = dict[str, Curve]
 WHOLE = "measured as a whole"
 LEAST_SHARE = 0.005  # of a step; a smaller part cannot be seen
 
@@ -60,7 +59,7 @@ def plot_hardware(experiment: Experiment, plan: Plan, results: Path, partial: bo
     return folder
 
 
-def time_to_loss_figure(rows: list[Row], curves: Curves) -> Figure:
+def time_to_loss_figure(rows: list[Row], curves: dict[str, Curve]) -> Figure:
     """Validation loss against the time, and the energy, of the steps so far: a column per model, a line per machine.
 
     What a job takes before and after its steps, whatever the number of them, stands in the legend.

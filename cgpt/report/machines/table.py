@@ -50,7 +50,8 @@ def hardware_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
     header += [*(Cell(label, unit) for _, label, unit, _ in _COSTS), "bound by"]
     body = []
     for row in of_machines:
-        loss, elsewhere = row["validation_loss"], row["weights_from"] not in (None, row["hardware"])
+        loss = row["validation_loss"]
+        elsewhere = row["weights_from"] not in (None, row["hardware"])
         timing = Cell(row["timing"], f"weights of {row['weights_from']}" if elsewhere else "")
         body.append([
             names[column_key(anywhere(row))], _machine(row), timing, str(row["seed"]),
