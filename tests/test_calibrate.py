@@ -106,6 +106,8 @@ def test_no_fit_has_more_constants_than_a_third_of_its_rows():
 @pytest.mark.parametrize(("old", "new", "problem"), [
     ("494.1", "494.1", None), (",fit,", ",fitted,", "use: 'fitted' is not one of fit, check, excluded"),
     (",12,768,3072,", ",,768,3072,", "n_layer: missing"),
+    (",12,768,3072,", ",-12,768,3072,", "T01: n_layer: no number above 0"),
+    ("494.1", "nan", "T01: value: no number above 0"), ("494.1", "about 494", "T01: value: no number above 0"),
     (",12,768,3072,", ",a,768,3072,", "T01: invalid literal")])  # fmt: skip
 def test_a_wrong_row_is_refused_by_name(tmp_path, old, new, problem):
     text = (REFERENCE / "accelerator_measurements.csv").read_text()

@@ -203,7 +203,7 @@ def test_every_matrix_product_of_a_bfloat16_step_is_one_for_tensor_cores(monkeyp
      "systems: 2 cannot share native kernels' work; write 1, or `kernels: tinygrad`"),
     ({"kernels: tinygrad": "kernels: native", "dtype: bfloat16": "dtype: float32", "beam: 0": "beam: 2"},
      "beam: 2 searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"),
-    ({"beam: 0": "beam: -1"}, "beam: must be at least 0, not -1; write 0 or more"),
+    ({"beam: 0": "beam: -1"}, "beam: must be at least 0 (no search), not -1; write 0 or more"),
 ])  # fmt: skip
 def test_a_profile_that_asks_for_what_its_kernels_have_not_is_refused(tmp_path, changes, expected):
     root = write_project(tmp_path)

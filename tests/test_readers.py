@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from cgpt.files.csv_file import read_csv, read_numbers, write_csv
 from cgpt.files.digest import sha256_of
 from cgpt.files.json_object import read_object
 from cgpt.files.typed import fill
+from cgpt.scaling import published
 
 
 @dataclass(frozen=True)
@@ -111,3 +114,16 @@ print([name for name in ("pandas", "tinygrad", "torch") if name in sys.modules],
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize("column, cell, problem", [
+    ("n_layer", "", "invalid literal"), ("d_model", "7.5", "invalid literal"), ("tokens", "0", "row 2: tokens: 0.0"),
+    ("flops", "nan", "row 2: flops: nan"), ("value", "abc", "could not convert"),
+])  # fmt: skip
+def test_a_damaged_number_of_a_published_row_is_one_line(tmp_path, column, cell, problem):
+    reference = Path(__file__).parent.parent / "results/reference" / published.FAMILY
+    header, row, *_ = csv.reader(reference.read_text().splitlines())
+    row[header.index(column)] = cell
+    (tmp_path / "a.csv").write_text(f"{','.join(header)}\n{','.join(row)}\n")
+    with pytest.raises(UserError, match=f"a.csv: cannot be read .*{problem}.*; it comes with the project: restore it"):
+        published.read(tmp_path / "a.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import get_type_hints
@@ -12,6 +13,8 @@ from cgpt.files.csv_file import read_csv
 from cgpt.files.typed import from_cell
 
 USES = ("fit", "check", "excluded")  # fitted to; predicted, never fitted to; unfit for both, with the reason
+COUNTED = ("systems", "n_layer", "d_model", "d_ffn", "n_head", "n_kv_head", "seq_len", "grid",
+           "batch_sequences", "micro_batch_sequences")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,4 +87,14 @@ def _problem(row: Measurement) -> str | None:
         return None
     sizes = [f.name for f in fields(Shape) if f.default is MISSING]
     missing = [key for key in ("systems", *sizes) if getattr(row, key) is None]
-    return f"{', '.join(missing)}: missing, and a row that is used needs them; write them" if missing else None
+    if missing:
+        return f"{', '.join(missing)}: missing, and a row that is used needs them; write them"
+    strange = [key for key in ("value", *COUNTED) if not _is_amount(getattr(row, key))]
+    return f"{', '.join(strange)}: no number above 0; write one" if strange else None
+
+
+def _is_amount(value: int | str | None) -> bool:
+    try:
+        return value is None or 0 < float(value) < math.inf
+    except (ValueError, OverflowError):
+        return False

@@ -20,15 +20,31 @@ SEQ_LEN = 2048
 TOKENS_PER_BYTE = 0.29335  # of GPT-2's tokenizer on the Pile (Gao et al. 2020, table 1)
 N_OUTLIERS = 5  # highest losses, which Besiroglu et al. leave out: their runs ended early
 PAPER_LAW = (5.984e22, 0.0737, 0.5066)  # C0, alpha, E of equation 1 of Cerebras-GPT (arXiv 2304.03208)
+COUNTS = ("n_layer", "d_model", "n_head", "d_ffn")
+AMOUNTS = ("n_parameters", "tokens", "batch_tokens", "flops", "loss")
 Row = dict[str, str]
 
 
 def read(path: Path) -> list[Row]:
-    """Every row of published.csv or chinchilla_points.csv; raises UserError where the file cannot be read."""
+    """Every row of published.csv or chinchilla_points.csv; raises UserError where the file cannot be read, or a number
+    in it that a law needs is none."""
     try:
-        return read_csv(path)
+        rows = read_csv(path)
+        for number, row in enumerate(rows, start=2):
+            _check_numbers(row, number)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); it comes with the project: restore it") from None
+    return rows
+
+
+def _check_numbers(row: Row, number: int) -> None:
+    """Raises ValueError for a row that is not whole; of models that are not Cerebras-GPT's, cells may be empty."""
+    needed = row.get("model", "Cerebras-GPT").startswith("Cerebras-GPT")
+    for kinds, columns in ((int, COUNTS), (float, AMOUNTS), (float, ("value",))):
+        for column in (column for column in columns if row.get(column) or (needed and column in row)):
+            value = kinds(row[column])
+            if not math.isfinite(value) or (value <= 0 and column != "value"):
+                raise ValueError(f"row {number}: {column}: {value} is no amount")
 
 
 def losses(rows: list[Row], prefix: str, variant: str) -> list[Row]:
