@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import re
 from functools import cache
@@ -13,7 +14,7 @@ PACKAGE = Path(__file__).parent
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
     "__main__ bounds code_hash errors hardware jobs provenance spec files.cache files.declarations files.digest "
-    "files.json_object files.typed files.user_files files.whole files.yaml_file data.content experiment.chain "
+    "files.json_object files.typed files.user_files files.whole files.yaml_file experiment.chain "
     "experiment.entries experiment.from_yaml experiment.load experiment.plan experiment.plans experiment.rules "
     "experiment.run tasks.definition training.progress commands.ending checkpoint.model_card "
     "checkpoint.transformers_folder checkpoint.torch_file checkpoint.weights".split()
@@ -25,8 +26,8 @@ COMPILED_SOURCES = ("*.c", "*.h")
 def code_sha256(stage: str, package: Path = PACKAGE) -> str:
     """Hash of what a module, or a function of one, computes: of each definition that it reaches, and of the C sources.
 
-    Comments, docstrings, messages, type hints, the names of files and modules, and definitions that the stage does not
-    reach, such as a table's headings, do not count.
+    Comments, docstrings, messages, type hints, the names of files, modules and imports, and definitions that the stage
+    does not reach, such as a table's headings, do not count.
     """
     reach = _Reach(stage, package)
     lines = sorted(reach.lines() | {_sha256(_normalised(path)) for path in reach.paths if path.suffix != ".py"})
@@ -41,21 +42,28 @@ def reached(stage: str, package: Path = PACKAGE) -> set[Path]:
 class _Module:
     """A module's top-level definitions by name, what it imports from its package, and what else it runs."""
 
-    def __init__(self, tree: ast.Module, path: Path, name: str, package: str):
-        self.path, self.name, self.package = path, name, package
+    def __init__(self, tree: ast.Module, path: Path, name: str, package: Path):
+        self.path, self.name, self.root, self.package = path, name, package, package.name
         self._texts: dict[str, str] = {}
         self._uses: dict[str, set[tuple[str, str, str]]] = {}
         self.definitions: dict[str, list[ast.stmt]] = {}
         self.loose: list[ast.stmt] = []
+        self.outside: dict[str, str] = {}  # names that are imported from elsewhere -> what they are
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         for statement in tree.body:
             names = _defined(statement)
+            if names == ["__all__"]:  # what is imported to be exported counts where it is used
+                used.update(str(node.value) for node in ast.walk(statement) if isinstance(node, ast.Constant))
+                continue
             for defined in names:
                 self.definitions.setdefault(defined, []).append(statement)
-            if not names and not isinstance(statement, (ast.Import, ast.ImportFrom, ast.Pass)):
+            if isinstance(statement, (ast.Import, ast.ImportFrom)):
+                above = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
+                self.outside |= {alias.asname or alias.name: f"{above}{alias.name}" for alias in statement.names}
+            elif not names and not isinstance(statement, ast.Pass):
                 self.loose.append(statement)
         self.imports = self.imported(ast.Module(
             [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], []))  # fmt: skip
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         self.for_effect = [name for name in self.imports if name not in used]
 
     def imported(self, tree: ast.AST) -> dict[str, tuple[str, str]]:
@@ -66,7 +74,7 @@ class _Module:
                 names = [alias.name.removeprefix(f"{self.package}.") for alias in node.names
                          if alias.name.startswith(f"{self.package}.")]  # fmt: skip
                 imports |= {name: (name, "") for name in names}
-            elif isinstance(node, ast.ImportFrom) and (module := self._module_of(node)) is not None:
+            elif isinstance(node, ast.ImportFrom) and (module := self.module_of(node)) is not None:
                 imports |= {alias.asname or alias.name: (module, alias.name) for alias in node.names}
         return imports
 
@@ -77,10 +85,16 @@ class _Module:
     def text_sha256(self, definition: str) -> str:
         """Hash of a definition's statements."""
         if definition not in self._texts:
-            text = "\n".join(map(ast.unparse, self.statements(definition)))
-            pathless = re.sub(rf"(?m)^( *)from (?:{self.package}\b|\.)[\w.]* import", r"\1import", text)
-            self._texts[definition] = _sha256(pathless)
+            tree = ast.Module(copy.deepcopy(self.statements(definition)), [])
+            imports = self.imports | self.imported(tree)
+            names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - imports.keys()
+            outside = sorted(f"{name} = {self.outside[name]}" for name in names & self.outside.keys())
+            self._texts[definition] = _sha256("\n".join([*outside, ast.unparse(_Pathless(self, imports).visit(tree))]))
         return self._texts[definition]
+
+    def is_module(self, module: str, name: str) -> bool:
+        """Whether `name`, imported from a module of the package, is a module itself."""
+        return _source(f"{module}.{name}".strip("."), self.root) is not None
 
     def uses(self, definition: str) -> set[tuple[str, str, str]]:
         """Names of the package that a definition uses: (module, name there, attribute of that or "")."""
@@ -99,7 +113,7 @@ class _Module:
             )
         return self._uses[definition]
 
-    def _module_of(self, node: ast.ImportFrom) -> str | None:
+    def module_of(self, node: ast.ImportFrom) -> str | None:
         """The module below the package that `from ... import` names, "" for the package; None outside of it."""
         module = node.module or ""
         if node.level:
@@ -111,7 +125,36 @@ class _Module:
         return module.removeprefix(self.package).removeprefix(".")
 
 
-_module = cache(_Module)
+class _Pathless(ast.NodeTransformer):
+    """Says of what is imported from the package only its name there, whichever module that is in."""
+
+    def __init__(self, module: _Module, imports: dict[str, tuple[str, str]]):
+        self.module, self.imports = module, imports
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
+        return node if self.module.module_of(node) is None else ast.Pass()
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        if isinstance(node.value, ast.Name) and self.module.is_module(*self.imports.get(node.value.id, ("", ""))):
+            return ast.Name(node.attr, node.ctx)
+        return self.generic_visit(node)  # type: ignore[return-value]
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        there = self.imports.get(node.id, ("", ""))[1]
+        return ast.Name(there or node.id, node.ctx)
+
+
+@cache
+def _module(tree: ast.Module, path: Path, name: str, package: Path) -> _Module:
+    return _Module(tree, path, name, package)
+
+
+@cache
+def _source(name: str, package: Path) -> Path | None:
+    """The file of a module of the package, by its dotted name; None where there is none."""
+    base = package.joinpath(*name.split("."))
+    paths = (base.with_suffix(".py"), base / "__init__.py") if name else ()
+    return next((path for path in paths if path.is_file()), None)
 
 
 class _Reach:
@@ -147,10 +190,8 @@ class _Reach:
 
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
-            base = self.package.joinpath(*name.split("."))
-            paths = [path for path in (base.with_suffix(".py"), base / "__init__.py") if name and path.is_file()]
-            counts = paths and name not in UNCOUNTED
-            self._modules[name] = _module(_tree(paths[0]), paths[0], name, self.package.name) if counts else None
+            path = None if name in UNCOUNTED else _source(name, self.package)
+            self._modules[name] = _module(_tree(path), path, name, self.package) if path else None
         return self._modules[name]
 
     def _at(self, name: str) -> _Module:
@@ -236,6 +277,16 @@ class _Computing(ast.NodeTransformer):
             node.args, node.keywords = [], []
         elif _calls(node, "tqdm"):
             node.keywords = []
+        return self.generic_visit(node)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if not any(isinstance(each, ast.Name) and each.id == "ClassVar" for each in ast.walk(node.annotation)):
+            node.annotation = ast.Constant(None)
         return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:

@@ -29,9 +29,13 @@ def package(tmp_path) -> Path:
 
 
 def hash_of_train(package: Path) -> str:
-    for function in (code_hash.code_sha256, code_hash._tree, code_hash._normalised):
-        function.cache_clear()
+    clear_caches()
     return code_hash.code_sha256("train", package)
+
+
+def clear_caches() -> None:
+    for function in (code_hash.code_sha256, code_hash._tree, code_hash._normalised, code_hash._source):
+        function.cache_clear()
 
 
 def test_what_a_stage_reaches_includes_imports_within_functions_and_c_sources(package):
@@ -85,8 +89,9 @@ COMPUTES = {
         "def train(n: int) -> int:\n    if n < 1:\n        raise UserError(f'n: is {n}')\n"
         "    print('training', file=sys.stderr)\n    show.line(n)\n    return layers.wide(n) * WIDTH\n"
     ),
-    "layers.py": "WIDTH = 4\nHEADING = 'width'\n\ndef wide(n):\n    return _twice(n)\n\ndef _twice(n):\n"
-    "    return 2 * n\n\ndef unused(n):\n    return n\n",
+    "layers.py": "from math import floor as whole\nWIDTH = 4\nHEADING = 'width'\n\ndef wide(n):\n    return _twice(n)\n"
+    "\ndef _twice(n):\n    if n > 99:\n        raise ValueError(f'{n} is above 99')\n    half: int = whole(n)\n"
+    "    return 2 * n + half\n\ndef unused(n):\n    return n\n",
     "show.py": "def line(n):\n    print(n)\n",
     "table.py": "class Table:\n    columns = 1\n",
     "errors.py": "class UserError(Exception):\n    pass\n",
@@ -111,6 +116,8 @@ def computing(tmp_path) -> Path:
         ("train.py", "    from cgpt.table import Table", "    from cgpt.table import Table, Row"),
         ("table.py", "columns = 1", "columns = 2"),
         ("layers.py", "'width'", "'width (cells)'"),
+        ("layers.py", "is above 99", "is too large"),
+        ("layers.py", "half: int", "half: float"),
         ("layers.py", "    return n\n", "    return n + 1\n"),
         ("show.py", "print(n)", "print('step', n)"),
     ],
@@ -132,6 +139,7 @@ def test_messages_type_hints_and_definitions_that_are_not_reached_do_not_count(c
         ("layers.py", "WIDTH = 4\n", "WIDTH = 4\nglobals()['WIDTH'] += 1\n"),
         ("train.py", "* WIDTH", "+ WIDTH"),
         ("train.py", "n < 1", "n < 2"),
+        ("layers.py", "import floor as", "import ceil as"),
     ],
 )
 def test_what_is_computed_counts_however_indirectly_it_is_reached(computing, name, old, new):
@@ -157,6 +165,31 @@ def test_a_module_under_another_name_is_the_same_code(computing):
     assert hash_of_train(computing) == before
 
 
+def test_a_renamed_module_a_renamed_import_and_a_moved_function_are_the_same_code(computing):
+    before = hash_of_train(computing)
+    (computing / "layers.py").rename(computing / "blocks.py")
+    moved, blocks = "def _twice(n):\n", (computing / "blocks.py").read_text()
+    at, end = blocks.index(moved), blocks.index("def unused")
+    (computing / "sums.py").write_text("from math import floor as whole\n" + blocks[at:end])
+    (computing / "blocks.py").write_text("from cgpt.sums import _twice as double\n" + (blocks[:at] + blocks[end:])
+                                         .replace("return _twice(n)", "return double(n)"))  # fmt: skip
+    text = (computing / "train.py").read_text().replace("cgpt.layers import WIDTH", "cgpt.blocks import WIDTH as WIDE")
+    text = text.replace("import layers", "import blocks").replace("layers.wide", "blocks.wide")
+    (computing / "train.py").write_text(text.replace("* WIDTH", "* WIDE"))
+    assert hash_of_train(computing) == before
+
+
+def test_of_a_package_that_exports_only_what_is_used_counts(computing):
+    (computing / "sub").mkdir()
+    (computing / "sub/__init__.py").write_text("from cgpt.sub.io import load, save\n\n__all__ = ['load', 'save']\n")
+    (computing / "train.py").write_text("from cgpt import sub\n\ndef train():\n    return sub.load()\n")
+    hashes = {}
+    for load, save in ((1, 2), (1, 3), (4, 2)):
+        (computing / "sub/io.py").write_text(f"def load():\n    return {load}\n\n\ndef save():\n    return {save}\n")
+        hashes[load, save] = hash_of_train(computing)
+    assert hashes[1, 2] == hashes[1, 3] != hashes[4, 2]
+
+
 EDITS = {  # of this package: what is edited, and a stage whose hash that changes
     ("report/labels.py", '"training tokens"', '"tokens seen"'): {"tabulate", "plot"},
     ("training/progress.py", "MiB  {left} left", "MiB, {left} to go"): set(),
@@ -168,6 +201,10 @@ EDITS = {  # of this package: what is edited, and a stage whose hash that change
         "finetune",
         "evaluate",
     },
+    ("data/content.py", 'SPLITS = ("train", "validation")', 'SPLITS = ("train", "valid")'): {"tokenize", "pretrain"},
+    ("data/content.py", 'sorted(source.rglob("*"))', 'sorted(source.rglob("*"), key=str)'): {"fetch"},
+    ("checkpoint/folder.py", "model_card(", "model_card.__call__("): set(),
+    ("model/ids.py", "is no token of the model", "is none of the model's tokens"): set(),
     ("data/shards.py", "HEADER_BYTES = 1024", "HEADER_BYTES = 2048"): {"tokenize", "pretrain"},
 }
 
@@ -182,9 +219,7 @@ def test_of_this_package_an_axis_label_or_a_progress_line_trains_nothing_again_a
     } | tables
 
     def hashes() -> dict[str, str]:
-        code_hash.code_sha256.cache_clear()
-        code_hash._tree.cache_clear()
-        code_hash._normalised.cache_clear()
+        clear_caches()
         return {stage: code_hash.code_sha256(name, package) for stage, name in stages.items()}
 
     before, text = hashes(), (package / name).read_text()

@@ -85,8 +85,8 @@ class ShardWriter:
 
 def header_sha256(header: dict[str, Any]) -> str:
     """Hash of what a header says, that of the tokens included, so that it stands for the whole shard."""
-    content = {key: value for key, value in header.items() if key != "header_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    hashed = {key: value for key, value in header.items() if key != "header_sha256"}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 def read_header(path: Path) -> dict[str, Any]:
