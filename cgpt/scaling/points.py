@@ -33,10 +33,10 @@ ALONG_THE_LAW = ("train.steps", "train.tokens", "train.tokens_per_parameter", "t
 class Points:
     """Trained models, one entry each; arrays are (n,).
 
-    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops` holds
-    the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes are
-    unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an experiment; what
-    is only published has none. `n_left_out`: runs of the series without a finite loss.
+    `setting_of` numbers the settings from 0: runs with the same number differ in nothing but their seed. `flops`
+    holds the training FLOPs by convention. `loss` is in nats per token; `bits_per_byte` None where the text's bytes
+    are unknown. `runs`, `settings` (what was varied, in words), `shapes` and the tokens of a batch are those of an
+    experiment; what is only published has none. `n_left_out`: runs of the series without a finite loss.
     """
 
     models: tuple[str, ...]
@@ -123,8 +123,9 @@ class Points:
         return sum(rate in (lr[numbers].min(), lr[numbers].max()) for rate, numbers in zip(best, swept)), len(swept)
 
     def _sweeps(self) -> list[list[int]]:
-        """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one of T
-        tokens in batches of B was asked for as more than T - B: those that could be the same are, in batches of any size."""
+        """Numbers of the settings of each size and length. A length is rounded up to whole batches, so that one
+        of T tokens in batches of B was asked for as more than T - B: those that could be the same are, in
+        batches of any size."""
         first = [int(np.argmax(self.setting_of == number)) for number in range(self.n_settings)]
         tokens = self.tokens[first]
         least = tokens - (0 if self.batch_tokens is None else self.batch_tokens[first])
