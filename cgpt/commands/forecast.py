@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from cgpt.commands.folders import REFERENCE, RESULTS
 from cgpt.errors import UserError
 from cgpt.experiment import load
-from cgpt.report.machines.cerebras_gpt import write
 
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request
@@ -150,6 +149,7 @@ def _target(arguments: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
 def forecast_family(arguments: argparse.Namespace) -> ANSWER:
     """The training of the seven Cerebras-GPT on every profile, written to two files."""
     from cgpt.cost import cerebras_gpt
+    from cgpt.report.machines.cerebras_gpt import write
 
     workflow = load.read_workflow(Path.cwd())
     rows = cerebras_gpt.forecast_family(
