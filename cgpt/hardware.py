@@ -1,7 +1,5 @@
 """A hardware profile: its keys, and what no run can do on it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
@@ -14,33 +12,6 @@ Dtype = Annotated[str, Choice("float32", "bfloat16", "float16")]
 Efficiency = Annotated[float, Positive(1)]  # a share of the peak
 Measured = Annotated[int, Range(0)]
 Measures = Annotated[tuple[PositiveInt, ...], Ends()]
-
-
-def unsupported(profile: Hardware) -> tuple[str, str] | None:
-    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
-    if profile.dtype == "float16":
-        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
-    if profile.kernels != "native":
-        return None
-    if profile.dtype != "float32":
-        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
-    if profile.n_devices > 1:
-        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
-    if profile.beam > 0:
-        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
-    if not profile.runs_on_host:
-        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
-    return None
-
-
-def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) -> str | None:
-    """The problem of a batch that `n_systems` of a profile, by default those that compute, cannot share evenly; None if
-    there is none."""
-    n = n_systems or profile.n_devices
-    if n_sequences % n == 0:
-        return None
-    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
-            f"write a multiple of {n}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,3 +124,30 @@ class Hardware:
         """The tinygrad device of a run's tensors, or all that hold them and share its batches."""
         names = [f"{self.device}:{i}" if i else self.device for i in range(self.n_devices)]
         return tuple(names) if self.n_devices > 1 else self.device
+
+
+def unsupported(profile: Hardware) -> tuple[str, str] | None:
+    """The key by which a profile asks for what no run can do with its kernels, and what to write; None where it can."""
+    if profile.dtype == "float16":
+        return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
+    if profile.kernels != "native":
+        return None
+    if profile.dtype != "float32":
+        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
+    if profile.n_devices > 1:
+        return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
+    if profile.beam > 0:
+        return "beam", f"{profile.beam} searches among tinygrad's kernels; write 0, or `kernels: tinygrad`"
+    if not profile.runs_on_host:
+        return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
+    return None
+
+
+def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) -> str | None:
+    """The problem of a batch that `n_systems` of a profile, by default those that compute, cannot share evenly; None if
+    there is none."""
+    n = n_systems or profile.n_devices
+    if n_sequences % n == 0:
+        return None
+    return (f"{n_sequences} sequences cannot be shared evenly by the {n} systems of hardware profile '{profile.name}'; "
+            f"write a multiple of {n}")  # fmt: skip

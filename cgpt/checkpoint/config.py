@@ -1,7 +1,5 @@
 """config.json of GPT-2 (model_type `gpt2`) and of its muP form (`btlm`) as a row of models.yaml, and the other way."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any

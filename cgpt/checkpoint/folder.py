@@ -1,7 +1,5 @@
 """Checkpoint folders: config.json and model.safetensors with GPT-2's keys and names, tokenizer.json, run.json."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import replace

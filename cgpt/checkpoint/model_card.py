@@ -1,7 +1,5 @@
 """The model card (README.md) of an exported model: what the run's records say of it, and what they do not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Such a file is a pickle, a program for a small machine that may call any functio
 the few that make up a tensor, and these are our own; the first other name refuses the file.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import pickletools

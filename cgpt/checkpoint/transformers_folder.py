@@ -1,7 +1,5 @@
 """A model's folder as Hugging Face transformers has it: read with all that belongs to it, and written."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

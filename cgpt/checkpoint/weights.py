@@ -1,7 +1,5 @@
 """The weights of a GPT-2-type checkpoint folder, in whichever of transformers' files they are, and muP folded away."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The batch that a forecast of training takes where none is given: the model's own, or what published runs suggest."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cgpt.cost.cerebras_gpt import Stretch

@@ -4,8 +4,6 @@ Every fit minimises the logarithm of predicted over measured, so that errors are
 from pulling a constant. No constant belongs to a row.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

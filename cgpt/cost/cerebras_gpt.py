@@ -4,8 +4,6 @@ With the paper's own batch sizes, steps and numbers of systems, from results/ref
 run and nothing is measured.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The verb `forecast`: what one model takes on one hardware profile, from the cost model alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any

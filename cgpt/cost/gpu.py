@@ -6,8 +6,6 @@ its traffic hides behind compute until it exceeds it, and so do the launches of 
 Decoding reads all weights for each token: bandwidth and latency.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

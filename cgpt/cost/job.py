@@ -1,7 +1,5 @@
 """Training on a modeled machine: one step, and a whole job with its seconds before and after the steps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Published measurements, one row each with its source: results/reference/accelerator_measurements.csv."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path

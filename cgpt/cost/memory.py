@@ -5,8 +5,6 @@ Shapes: B sequences a forward pass, T tokens, d = d_model, F = width of the feed
 N parameters. Numbers are 32-bit. Bytes of libraries, and what an allocator keeps of what is freed, were measured.
 """
 
-from __future__ import annotations
-
 from cgpt.recipe import flops
 from cgpt.spec import Model, Train
 

@@ -1,7 +1,5 @@
 """A transformer as the cost model sees it: its widths, and the weights and FLOPs that follow from them."""
 
-from __future__ import annotations
-
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The cost model's answer: one training step, or one stretch of inference, on one profile."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from cgpt.hardware import Hardware

@@ -5,8 +5,6 @@ Decoding one sequence is bound by latency: per layer a constant number of cycles
 Prefill: hops, and FLOPs over all cores. Form and rows: WaferLLM, OSDI 2025 (arXiv 2502.04563), tables 3 and 4, WSE-2.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -8,8 +8,6 @@ tokens, and count as no layer's traffic. Equations: sum over layer passes of max
 plus a latency a pass (Cerebras, Hot Chips 34; fitted to the rows of results/reference/accelerator_measurements.csv).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """SHA-256 of what files hold: named in the record of the run that wrote them, checked by those that read them."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import hashlib

@@ -6,8 +6,6 @@ begins, always starts a new word there, so the tokens of the pieces, joined, are
 document. (Where text goes on that long without a blank, it is cut anywhere.)
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator

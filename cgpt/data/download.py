@@ -1,7 +1,5 @@
 """One file from the web, within bounds of size and patience."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

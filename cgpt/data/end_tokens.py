@@ -1,7 +1,5 @@
 """The tokens that begin and end texts, which each checkpoint and tokenizer names for itself."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer

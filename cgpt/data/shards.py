@@ -5,8 +5,6 @@ tokenizer_sha256, n_tokens, n_bytes (UTF-8 bytes of the text, end-of-text tokens
 sha256 (of the tokens' bytes), header_sha256 (of the other keys). From byte 1024 on come the tokens, little-endian.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

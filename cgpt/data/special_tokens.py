@@ -1,7 +1,5 @@
 """The special tokens that the files beside a tokenizer.json name, as transformers reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Files, splits and options are written as for the `datasets` library. An empty CSV cell is empty text here, not 'nan'.
 """
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

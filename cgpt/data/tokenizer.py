@@ -1,7 +1,5 @@
 """Tokenizers: the tokenizer.json of a folder, byte-level BPE, and text to tokens a batch at a time."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,8 +1,6 @@
 """Keys that a hardware profile has from its `base`: all that it does not write itself, but no evidence of a machine
 that it is not. A cost model's constants are inherited by any profile; how far they were measured is not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 # Keys by which a profile is another machine than its base; of the blocks `gpu` and `wafer` all but those below.

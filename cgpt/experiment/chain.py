@@ -1,7 +1,5 @@
 """Whether runs belong together: each record names its inputs by their SHA-256, and those of a chain must agree."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ A key is named as `vary` names it, e.g. `train.lr`, and blamed where it was writ
 model's row or in its block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from math import isqrt, prod

@@ -1,7 +1,5 @@
 """Entries of the YAML files by name, where single ones may be wrong: those stop only what asks for them."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Fills frozen dataclasses from a strictly read YAML mapping, noting every wrong key, type and value."""
 
-from __future__ import annotations
-
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Loads every YAML file of the project and names all at once whatever is wrong in them."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -1,7 +1,5 @@
 """Turns an experiment into its runs: those of each setting of each model on each hardware profile."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

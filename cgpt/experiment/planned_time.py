@@ -1,7 +1,5 @@
 """How long the runs of a plan take: at this machine's own rates where there are any, and on so many cores."""
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The plans of all experiments, and their runs by stage and id: a run may be part of several experiments."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

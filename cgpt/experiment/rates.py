@@ -1,7 +1,5 @@
 """How fast this machine trains: measured by `cgpt measure` and kept in the cache, and by every finished run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

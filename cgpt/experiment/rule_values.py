@@ -1,7 +1,5 @@
 """Inputs, parameters and resources of the workflow's rules, from the runs and experiments that they are for."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,7 +1,5 @@
 """Checks of what the keys of one entry say of each other: of a model's row, a data set or a hardware profile."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cgpt.data.documents import wrong_kind

@@ -1,7 +1,5 @@
 """A plan's runs: each one's identity, the runs that it needs, and how it is carried out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Steps that pretraining runs share: the first ones of runs of schedule wsd that differ only in their length."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """The settings of an experiment: each point of its `vary` with what it says of single models, as complete blocks."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

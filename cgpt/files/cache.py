@@ -1,7 +1,5 @@
 """The folder for what can be made again, such as compiled kernels and the list of fonts."""
 
-from __future__ import annotations
-
 import functools
 import os
 import sys

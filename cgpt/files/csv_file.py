@@ -1,7 +1,5 @@
 """Tables as CSV: read within bounds, written whole or not at all."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Container, Sequence

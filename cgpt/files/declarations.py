@@ -1,7 +1,5 @@
 """The files that a workflow started with, kept below results/: an edit while it runs changes none of its jobs."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

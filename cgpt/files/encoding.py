@@ -1,7 +1,5 @@
 """Text as people's files and command lines hold it: UTF-8, with or without a byte order mark and with any line ends."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JSON files that hold one object: the one reader of results, of configurations and of what is kept between runs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Typed records from plain values: of JSON, or of the cells of a table."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields

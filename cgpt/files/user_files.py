@@ -1,7 +1,5 @@
 """Files that a person writes or downloads, read within bounds: plain files of UTF-8 text, of a size that text has."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files and folders that are there whole or not at all, and the lock that keeps a second process off a run."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import glob

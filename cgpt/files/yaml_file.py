@@ -1,7 +1,5 @@
 """A YAML file read strictly: duplicate keys and YAML's silent traps are problems, each with its line."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Small corpora, tokenized on trial, so that a vocabulary or a sequence that they cannot fill is known at once."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Results of checks, kept by the content of all that decides them, so that nothing is checked twice."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

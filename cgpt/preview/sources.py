@@ -1,7 +1,5 @@
 """The files of a data set where they are now: fetched, in the mirror, or in the study's own folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cgpt.data.content import fetched_files, local_files

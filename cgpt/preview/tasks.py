@@ -4,8 +4,6 @@ Everything is checked where a task's data are at hand: fetched, in the mirror, i
 generator.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Parameter counts, and training FLOPs under the four published conventions."""
 
-from __future__ import annotations
-
 from cgpt.spec import Model
 
 

@@ -1,7 +1,5 @@
 """The settings by which the next token is picked, under the names that transformers has for them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -12,8 +12,6 @@ muP is that of Cerebras-GPT (Dey et al. 2023, arXiv 2304.03208, after Yang et al
 The base model has a feed-forward width of 4 mup_base_width, and each weight takes the m of what it sums over.
 """
 
-from __future__ import annotations
-
 import math
 
 from cgpt.recipe.flops import ffn_width

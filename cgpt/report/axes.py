@@ -1,7 +1,5 @@
 """The axes along which an experiment varies, their values as people read them, and rows beside an axis."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

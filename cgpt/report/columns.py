@@ -1,7 +1,5 @@
 """Columns of tables and colours of figures: which results stand together, their names and their means over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Warnings of cells that a reader must not trust without looking, by rules that are stated under the table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cgpt.formats import score

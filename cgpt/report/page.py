@@ -1,7 +1,5 @@
 """A page of tables, as Markdown and as one self-contained HTML file."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

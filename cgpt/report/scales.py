@@ -4,8 +4,6 @@ What lm-evaluation-harness aggregates with decides (lm_eval/api/metrics.py); a p
 that is averaged. A metric of a task's own has a scale here only where its aggregation gives one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from cgpt.records import ANSWER_BITS

@@ -1,7 +1,5 @@
 """Tables of scores and losses: one column per model, one row per condition and value of the axis that varies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ Cerebras-GPT can be: least squares of the loss itself. For a given alpha that is
 only alpha is searched for, in all bootstrap draws at once. The power law is a straight line of log loss in log C.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ A sigmoid with free ends, as in Bhagia et al. 2024 (arXiv 2412.04403): the lower
 likely text among the choices is the wrong one more often than not where a model knows nothing (arc_challenge: 0.17).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A fitted law with its bootstrap draws, read back from fits.json, asked in both directions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Hoffmann et al. 2022, approach 2. A minimum counts only inside the range of size
 through the sizes nearest the best one; one through all sizes stands beside it, as the two may differ.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -3,8 +3,6 @@
 Yang et al. 2022 (arXiv 2203.03466): under muP the rate tuned at a small width is the best one of a large width too.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ A cost is that of the steps alone: what a job takes before and after them is the
 no law holds of it. Joules are nameplate power for as long as the steps take, US dollars the profile's price for it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

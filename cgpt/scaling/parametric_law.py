@@ -6,8 +6,6 @@ which decorrelates A from alpha and B from beta. Starts and bootstrap draws, of 
 side through reweighted least squares, which minimises the same objective.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

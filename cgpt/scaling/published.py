@@ -1,7 +1,5 @@
 """Published runs, from results/reference: the tables of Cerebras-GPT and the points of Chinchilla's figure 4."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

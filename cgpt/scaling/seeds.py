@@ -1,7 +1,5 @@
 """Conclusions from a few seeds: which setting is best and how surely, and which seed lies apart from the others."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """All fits of one series of points as one mapping for JSON: constants, their intervals, errors of extrapolation."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any

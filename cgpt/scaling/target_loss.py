@@ -1,7 +1,5 @@
 """`forecast --target-loss`: the cheapest training that reaches a loss, by a fitted law, on each hardware profile."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The commonest answer of a model: a classifier that always gives the same has learnt nothing from its documents."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

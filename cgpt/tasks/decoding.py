@@ -1,7 +1,5 @@
 """Options of a generation task: `generation_kwargs` as lm-evaluation-harness reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple

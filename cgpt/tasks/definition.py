@@ -1,7 +1,5 @@
 """A task's YAML as lm-evaluation-harness reads it: with the files that it includes and the Python that it names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

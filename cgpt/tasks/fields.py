@@ -1,7 +1,5 @@
 """Fields of documents that a task's templates need."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ It is the file owner's own code and runs as such, with nothing between it and th
 `clean` of utils.py beside the YAML, else of an installed module. What the file says is part of what the task is.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib.util

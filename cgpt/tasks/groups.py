@@ -5,8 +5,6 @@ group or tag that lm-evaluation-harness brings. Names within a group are files o
 `--include_path`. Each task becomes runs of its own; a group's score is computed of theirs when tables are made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A task's metrics and filters, tried out on made-up answers before a model is asked for any."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Only what the file itself says is looked at, without the engine; `cgpt.tasks.metrics` tries the rest out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

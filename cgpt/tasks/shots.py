@@ -1,7 +1,5 @@
 """Shots: the examples before a question, which lm-evaluation-harness draws."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from dataclasses import fields

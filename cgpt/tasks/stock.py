@@ -4,8 +4,6 @@ The index of its 13,000 files takes ten seconds, so it is kept in the cache fold
 `stock: true`, or a group names what the study itself has not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

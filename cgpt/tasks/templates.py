@@ -5,8 +5,6 @@ and no command, and a template that would run or grow without end is stopped. Py
 is code of its owner's and runs as such.
 """
 
-from __future__ import annotations
-
 import resource
 import signal
 import threading

@@ -4,8 +4,6 @@ It looks at the first document alone; here every document that is used is looked
 text in prompts and answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any

@@ -5,8 +5,6 @@ contrast; topics show in words that share company. The tasks ask for combination
 and an adjective, a pattern and a noun) that occur neither in the corpus nor in the training split.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Only `random.Random.random()` is used: Python promises its sequence for a seed, but not that of `choice` or `shuffle`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from random import Random
 from typing import TypeVar

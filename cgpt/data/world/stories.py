@@ -3,8 +3,6 @@
 Every function takes the split whose combinations it may use; documents of the corpus use those of `train`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from cgpt.data.world import words

@@ -1,7 +1,5 @@
 """The labelled examples of the three tasks, each split from its own combinations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from cgpt.data.world import words

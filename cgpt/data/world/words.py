@@ -4,8 +4,6 @@ Where two tables are crossed (name x place, thing x adjective, pattern x noun), 
 entries, so that whole groups of the combinations can be held out (see `dice.GROUPS`).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

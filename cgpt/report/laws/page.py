@@ -1,7 +1,5 @@
 """Fitted laws as fits.json and as tables for people."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

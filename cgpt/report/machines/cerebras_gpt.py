@@ -1,7 +1,5 @@
 """A forecast of the training of the seven Cerebras-GPT on every profile, as a table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cgpt.cost.cerebras_gpt import COLUMNS, Row

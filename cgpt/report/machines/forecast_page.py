@@ -1,7 +1,5 @@
 """The text that `forecast` prints: a page for one hardware profile, a table for several. `~` marks what is modeled."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

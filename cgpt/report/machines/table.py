@@ -1,7 +1,5 @@
 """The same training on several machines in one table: measured and modeled told apart, and never averaged."""
 
-from __future__ import annotations
-
 from cgpt.formats import amount, score
 from cgpt.report.columns import Row, column_key, column_names, series, series_order
 from cgpt.report.page import Cell, Table, table_of
