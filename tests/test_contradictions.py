@@ -1,31 +1,16 @@
+# ruff: noqa: F811  a fixture is a parameter too
 """What an experiment says against itself is refused on its resolved settings, so that `vary` and `per_model` cannot
 escape it: one line with the key that a person wrote."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from project import edit, write_project
+from project import edit
+from test_load import DATA, QUICKSTART, problems, root  # noqa: F401  the fixture of a small project
 
-from cgpt.errors import UserError
 from cgpt.experiment import contradictions, load
 from cgpt.experiment.plan import make_plan
 from cgpt.scaling import isoflop, learning_rate
-
-DATA, QUICKSTART = "workflows/data.yaml", "workflows/experiments/quickstart.yaml"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_project(tmp_path)
-
-
-def problems(root: Path) -> list[str]:
-    with pytest.raises(UserError) as caught:
-        load.load_workflow(root)
-    return list(caught.value.problems)
-
 
 AT_A_POINT = [
     ("{data.vocab_size: [100]}", "7: vary.data.vocab_size.0: must be at least 257 (256 bytes and the end of text)"),

@@ -100,7 +100,7 @@ def test_a_file_is_hashed_again_where_it_was_replaced_or_written_to(tmp_path):
         sha256_of(path)
 
 
-def test_help_and_plans_import_neither_pandas_nor_scipy_nor_tinygrad():
+def test_help_and_plans_import_neither_numpy_nor_pandas_nor_scipy_nor_tinygrad():
     program = """
 import sys
 from cgpt.__main__ import main
@@ -110,7 +110,7 @@ for arguments in (["--help"], ["plan", "--help"], ["forecast", "--help"]):
     except SystemExit:
         pass
 import cgpt.experiment.load, cgpt.experiment.plans, cgpt.files.csv_file, cgpt.records
-print([name for name in ("pandas", "scipy", "tinygrad", "torch") if name in sys.modules], file=sys.stderr)
+print([name for name in ("numpy", "pandas", "scipy", "tinygrad", "torch") if name in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"

@@ -1,19 +1,23 @@
 """Tokenizers: the tokenizer.json of a folder, byte-level BPE, and text to tokens a batch at a time."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers
 
 from cgpt.data.documents import Piece
 from cgpt.data.end_tokens import END_OF_TEXT
-from cgpt.data.shards import ShardWriter
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
+
+if TYPE_CHECKING:
+    from cgpt.data.shards import ShardWriter
 
 BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
 Batch = list[tuple[str, Piece]]  # with its split

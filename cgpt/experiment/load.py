@@ -18,7 +18,7 @@ from cgpt.files.yaml_file import Keys, YamlFile, read
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
-from cgpt.tasks.lm_eval_tasks import OUR_KEYS
+from cgpt.tasks.scoring import OUR_KEYS
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids

@@ -10,12 +10,11 @@ from cgpt.data import task_rows
 from cgpt.data.hub import prepare_environment
 from cgpt.errors import UserError, did_you_mean, first_line
 from cgpt.tasks import functions, stock, templates
-from cgpt.tasks.scoring import UNSAFE_CODE, UNUSABLE
+from cgpt.tasks.scoring import OUR_KEYS, UNSAFE_CODE, UNUSABLE
 
 if TYPE_CHECKING:
     from cgpt.tasks.text_task import TextTask
 
-OUR_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})  # those that lm-evaluation-harness does not have
 SOURCE_KEYS = ("data", "files_sha256")  # keys of a task in a plan that say where the data are
 FEWSHOT_SEED = 1234  # lm-evaluation-harness's own default
 
