@@ -36,8 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser()
     completion.complete(parser)
     asked = parser.parse_args(arguments)
-    jobs.stop_with_workflow()
     with ending.reported(asked.verb) as end:
+        jobs.stop_with_workflow()
         if isinstance(getattr(asked, "threads", None), int):
             check_threads(asked.threads)
         if asked.verb in run_stage.STAGES:

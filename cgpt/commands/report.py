@@ -16,6 +16,7 @@ VERBS = {
     "tabulate": ("write an experiment's scores.csv and tables", "tables"),
     "plot": ("write an experiment's figures", "figures"),
     "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
+    "continuations": ("write what an experiment's models write after beginnings of documents", "continuations"),
     "plot-hardware": ("write the figures of an experiment's modeled machines", "machines.figures"),
 }
 
