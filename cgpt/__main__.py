@@ -7,7 +7,20 @@ import sys
 from collections.abc import Callable
 
 from cgpt import jobs
-from cgpt.commands import bench, doctor, ending, forecast, generate, huggingface, measure, plan, report, run_stage
+from cgpt.commands import (
+    bench,
+    clean,
+    compare,
+    doctor,
+    ending,
+    forecast,
+    generate,
+    huggingface,
+    measure,
+    plan,
+    report,
+    run_stage,
+)
 from cgpt.host import check_threads
 
 
@@ -40,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(run=run)
         return verb
 
-    for group in (plan, run_stage, report, doctor, bench, measure, generate, huggingface, forecast):
+    for group in (plan, run_stage, report, compare, clean, doctor, bench, measure, generate, huggingface, forecast):
         group.add_verbs(add_verb)
     return parser
 
