@@ -171,8 +171,8 @@ def test_runs_of_earlier_versions_go_as_unused_and_no_others(project, capsys):
     for experiment in ("quickstart", "other"):
         edit(project, f"workflows/experiments/{experiment}.yaml", "steps: 10", "steps: 20")
     gone -= folders_of("quickstart")
-    for name in ("results/runs/state/gone-1/state.safetensors", "results/runs/state/gone-2.shared/state.safetensors",
-                 "results/runs/logs/evaluate/gone-3.log", "results/runs/checks/topic-1.json"):  # fmt: skip
+    states = [f"results/runs/state/{folder}/state.safetensors" for folder in ("gone-1", "gone-2.shared")]
+    for name in (*states, "results/runs/logs/evaluate/gone-3.log", "results/runs/checks/topic-1.json"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("old")
     assert main(["clean", "--unused", "--dry-run"]) == 0

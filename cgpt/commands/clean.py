@@ -26,7 +26,7 @@ def add_verbs(add_verb: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """What was or would be removed, as a mapping and as text. Raises UserError where nothing may be removed."""
+    """All that was or would be removed, as a mapping and as text. Raises UserError where nothing may be removed."""
     if bool(arguments.experiment) == arguments.unused:
         raise UserError("clean: name an experiment, or write --unused, and not both")
     removable, kept = _select(arguments.experiment)
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _select(experiment: str | None) -> tuple[list[Leftover], dict[Key, list[str]]]:
-    """What to remove, and the experiment's runs that others need, with their names."""
+    """All to remove, and the experiment's runs that others need, with their names."""
     workflow = read_workflow()
     plans = make_plans(workflow)
     if experiment is None:

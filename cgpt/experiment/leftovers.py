@@ -70,7 +70,7 @@ def of_tables(experiment: str) -> Leftover:
 
 
 def only_of(experiment: str, plans: Plans) -> tuple[list[Leftover], dict[Key, list[str]]]:
-    """What the experiment alone uses and what is there of it, downstream first; and its runs that others need, with
+    """All that is there and that the experiment alone uses, downstream first; and its runs that others need, with
     their names. Raises UserError where it is not known what the others need.
 
     Others are all experiments of the working directory's workflows/, and those of elsewhere that have results here.

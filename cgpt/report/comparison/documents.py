@@ -1,4 +1,4 @@
-"""What each document of a task contributed to a score, from the samples.jsonl of its run."""
+"""The contribution of each document of a task to a score, from the samples.jsonl of its run."""
 
 import json
 import math

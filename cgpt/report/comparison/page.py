@@ -126,7 +126,7 @@ def _costs_table(costs: Sequence[Cost]) -> Table:
 
 
 def _alone_table(comparison: Comparison) -> Table:
-    """What only one side has; in one row where the other has nothing of the kind."""
+    """Rows that only one side has; in one row where the other has nothing of the kind."""
     alone = sorted(comparison.alone, key=lambda each: (each.table, each.side))
     rows = []
     for (table, side), of_side in groupby(alone, key=lambda each: (each.table, each.side)):
