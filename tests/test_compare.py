@@ -136,9 +136,9 @@ def test_documents_of_several_seeds_against_one_are_paired_by_their_means(result
 @pytest.mark.parametrize("what", ["other prompts", "other answers", "fewer documents", "no mean", "no samples"])
 def test_what_is_not_known_to_be_of_the_same_documents_is_not_paired(results, capsys, what):
     one_seed(results, "one", "two")
-    values = [float(n % 3 == 0) for n in range(30)]
+    values, others = ([float(n % every == 0) for n in range(30)] for every in (3, 4))
     add_samples(results, "one", {"0": values}, "Is {}?", **FINE_TUNED)
-    add_samples(results, "two", {"0": values[:-1] if what == "fewer documents" else values[::-1]},
+    add_samples(results, "two", {"0": others[:-1] if what == "fewer documents" else others},
                 "Was {} it?" if what == "other prompts" else "Is {}?", **FINE_TUNED)  # fmt: skip
     samples = next((results / "runs/evaluate").glob("two-*/samples.jsonl"))
     if what == "other answers":
@@ -155,9 +155,8 @@ def test_what_is_not_known_to_be_of_the_same_documents_is_not_paired(results, ca
 
 def test_results_elsewhere_do_not_take_the_samples_that_are_here(results, capsys):
     one_seed(results, "one", "two")
-    values = {"0": [0.0, 1.0, 1.0, 0.0]}
-    add_samples(results, "one", values, **FINE_TUNED)
-    add_samples(results, "two", values, **FINE_TUNED)
+    add_samples(results, "one", {"0": [0.0, 1.0, 1.0, 0.0]}, **FINE_TUNED)
+    add_samples(results, "two", {"0": [0.0, 1.0, 1.0, 1.0]}, **FINE_TUNED)
     (results / "reference").mkdir()
     (results / "two").rename(results / "reference/two")
     pair = pair_of(compare(capsys, "one", "reference/two"), **FINE_TUNED)
@@ -169,10 +168,18 @@ def test_a_run_compared_with_itself_has_no_difference(results, capsys):
     pairs = [*comparison["scores"], *comparison["losses"]]
     assert len(comparison["scores"]) == 3 * 3 * 3 * 2 and len(comparison["losses"]) == 3 * 2
     assert {pair["difference"]["value"] for pair in pairs} == {0.0} and {pair["better"] for pair in pairs} == {"same"}
-    assert {pair["difference"]["z"] for pair in pairs} <= {0.0, None}
-    assert comparison["n_beyond"] == 0 and not comparison["alone"] and not comparison["apart"]
-    assert comparison["expected_by_chance"] == 0.05 * comparison["n_differences"]
+    assert {pair["difference"]["z"] for pair in pairs} == {None} and comparison["n_same"] == len(pairs)
+    assert comparison["n_beyond"] == comparison["n_differences"] == comparison["expected_by_chance"] == 0
+    assert not comparison["alone"] and not comparison["apart"]
     assert {cost["ratio"] for cost in comparison["costs"]} == {1.0}
+
+
+def test_equal_scores_of_documents_that_differ_are_a_difference_of_nothing(results, capsys):
+    one_seed(results, "one", "two")
+    add_samples(results, "one", {"0": [0.0, 1.0, 0.0, 1.0]}, **FINE_TUNED)
+    add_samples(results, "two", {"0": [1.0, 0.0, 0.0, 1.0]}, **FINE_TUNED)
+    tie = pair_of(compare(capsys, "one", "two"), **FINE_TUNED)["difference"]
+    assert (tie["value"], tie["z"], tie["by"]) == (0.0, 0.0, "documents, paired") and tie["standard_error"] > 0
 
 
 def test_values_that_are_all_alike_have_no_standard_error_and_no_z():
@@ -297,14 +304,15 @@ def test_two_machines_of_one_experiment_are_compared(capsys, monkeypatch):
 def test_kept_results_can_be_compared_with_others(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     comparison = compare(capsys, "results/reference/quickstart", "reference/devices")
-    assert len(comparison["scores"]) == 56 and comparison["n_differences"] == 56
+    assert len(comparison["scores"]) == 56 and comparison["n_differences"] + comparison["n_same"] == 56
+    assert comparison["expected_by_chance"] == 0.05 * comparison["n_differences"]
     assert all("documents all | not recorded" in pair["differs"] for pair in comparison["scores"])
 
 
 def test_the_page_is_written_as_markdown_and_as_html(results, capsys):
     for name in ("page.md", "page.html"):
         compare(capsys, "one", "two", "--out", name)
-        assert "0 of 57 are beyond 1.96 standard errors" in Path(name).read_text()
+        assert "60 of 60 scores and losses are the same" in Path(name).read_text()
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(results, capsys):

@@ -81,6 +81,11 @@ class Comparison:
         return [difference for difference in differences if difference.z is not None]
 
     @property
+    def n_same(self) -> int:
+        """How many scores and losses are the same on both sides."""
+        return sum(pair.difference.value == 0 for pair in (*self.scores, *self.losses))
+
+    @property
     def n_beyond(self) -> int:
         """How many of them lie beyond 1.96 standard errors."""
         return sum(difference.is_beyond for difference in self.judged)
@@ -115,6 +120,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "apart": comparison.apart,
         **{key: [asdict(each) for each in rows] for key, rows in lists.items()},
         "n_differences": len(comparison.judged),
+        "n_same": comparison.n_same,
         "n_beyond": comparison.n_beyond,
         "expected_by_chance": comparison.expected_by_chance,
     }
@@ -145,11 +151,17 @@ def _losses(loss: str, runs: Joined) -> list[Pair]:
 
 def _pair(names: Row, quantity: str, of_a: Sequence[Row], of_b: Sequence[Row], column: str, higher: bool | None,
           differs: tuple[str, ...], paired: Callable[[], Difference | None]) -> Pair:  # fmt: skip
-    """The pair with the best standard error that there is: over seeds, else over the same documents, else over both."""
+    """The pair with the best standard error that there is: over seeds, else over the same documents, else over both;
+    with none where the values are the same on both sides."""
     values_a, values_b = ([row[column] for row in rows] for rows in (of_a, of_b))
     a, b = (mean([row[column] for row in rows], [row.get("stderr") for row in rows]) for rows in (of_a, of_b))
     value = b.value - a.value
-    difference = over_seeds(values_a, values_b) or paired() or over_documents(value, a.se, b.se) or Difference(value)
+    if sorted(values_a) == sorted(values_b):  # the same runs, or a tie, which only documents can tell apart
+        difference = paired() or Difference(0.0)
+    else:
+        difference = (
+            over_seeds(values_a, values_b) or paired() or over_documents(value, a.se, b.se) or Difference(value)
+        )
     better = "same" if value == 0 else None if higher is None else "B" if value * BETTER[higher] > 0 else "A"
     return Pair(names, quantity, a, b, difference, better, differs)
 

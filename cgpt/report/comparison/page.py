@@ -34,32 +34,19 @@ def make_page(comparison: Comparison) -> Page:
     """The page of a comparison: the sides, how many differences to believe, the tables, and what only one side has."""
     facts = [("A", _side(comparison.a.name, comparison.a.folder)), ("B", _side(comparison.b.name, comparison.b.folder))]
     facts += [(f"differs as a whole: {key}", f"{a} | {b}") for key, (a, b) in comparison.apart.items()]
-    n_judged = len(comparison.judged)
-    if n_judged:
-        facts.append(
-            (
-                "differences",
-                f"{comparison.n_beyond} of {n_judged} are beyond {BEYOND} standard errors; "
-                f"{comparison.expected_by_chance:.1f} of {n_judged} would be by chance, were nothing different",
-            )
-        )
-    elif comparison.scores or comparison.losses:
-        facts.append(("differences", "none has a standard error: no side has two seeds or errors over documents"))
-    else:
-        facts.append(("differences", "the two have no score and no loss in common"))
-    facts += WORDS if n_judged else ()
+    facts += WORDS if comparison.judged else ()
     tables = [table for table in (
         _pairs_table("Scores", comparison.scores, {}),
         _pairs_table("Losses of pretraining", comparison.losses, LOSS_LABELS),
         _costs_table(comparison.costs), _alone_table(comparison),
     ) if table.rows]  # fmt: skip
-    return Page(f"{comparison.a.name} compared with {comparison.b.name}", "", facts, tables)
+    return Page(f"{comparison.a.name} compared with {comparison.b.name}", _counts(comparison), facts, tables)
 
 
 def text(page: Page) -> str:
     """The page as lines for a terminal, without a last line end; how to read it comes last."""
     first = [(word, about) for word, about in page.facts if (word, about) not in WORDS]
-    lines = [page.title, *(f"  {word}: {about}" for word, about in first)]
+    lines = [page.title, f"  {page.question}", *(f"  {word}: {about}" for word, about in first)]
     for table in page.tables:
         header = [cell.text for cell in table.header]
         left = header.index("A") if "A" in header else len(header)
@@ -78,6 +65,20 @@ def _printable(line: str) -> str:
     return line[: len(line) - len(line.lstrip())] + one_line(line, longest=len(line))
 
 
+def _counts(comparison: Comparison) -> str:
+    """How many differences there are, how many are beyond noise, and how many would be by chance."""
+    n, n_judged = len(comparison.scores) + len(comparison.losses), len(comparison.judged)
+    if not n:
+        return f"No score and no loss is on both sides{'; costs are' if comparison.costs else ''}."
+    texts = [f"{comparison.n_same} of {n} scores and losses are the same"] if comparison.n_same else []
+    if n_judged:
+        texts.append(f"{comparison.n_beyond} of {n_judged} differences are beyond {BEYOND} standard errors, where "
+                     f"{comparison.expected_by_chance:.1f} would be by chance, were nothing different")  # fmt: skip
+    if unknown := n - comparison.n_same - sum(difference.value != 0 for difference in comparison.judged):
+        texts.append(f"{unknown} {'has' if unknown == 1 else 'have'} no known standard error")
+    return "; ".join(texts) + "."
+
+
 def _side(name: str, folder: object) -> str:
     return name if name == str(folder) else f"{name} ({folder})"
 
@@ -85,7 +86,7 @@ def _side(name: str, folder: object) -> str:
 def _pairs_table(title: str, pairs: Sequence[Pair], labels: Mapping[str, str]) -> Table:
     columns = _columns([pair.names for pair in pairs], without=("metric",))
     rows: list[list[str | Cell]] = []
-    differing = []
+    conditions = {}
     for pair in pairs:
         names = [str(pair.names[column] or "") for column in columns]
         what = labels.get(pair.quantity, pair.quantity)
@@ -98,15 +99,15 @@ def _pairs_table(title: str, pairs: Sequence[Pair], labels: Mapping[str, str]) -
             "" if difference.z is None else f"{difference.z:+.1f}",
             better if difference.is_beyond or better in ("", "same") else f"({better})", _over(pair),
         ])  # fmt: skip
-        differing += [(" ".join(filter(None, [*names, what])), each) for each in pair.differs]
+        conditions[" ".join(filter(None, [*names, what]))] = pair.differs
     header = [*(HEADERS.get(column, column) for column in columns), "metric" if title == "Scores" else "loss", *VALUES]
-    return _with_notes(table_of(title, header, rows), differing)
+    return _with_notes(table_of(title, header, rows), conditions)
 
 
 def _costs_table(costs: Sequence[Cost]) -> Table:
     columns = _columns([cost.names for cost in costs])
     rows: list[list[str | Cell]] = []
-    differing = []
+    conditions = {}
     for cost in costs:
         names = [str(cost.names[column] or "") for column in columns]
         sides = zip((cost.a, cost.b), cost.timing, cost.extrapolated, strict=True)
@@ -114,9 +115,9 @@ def _costs_table(costs: Sequence[Cost]) -> Table:
         modeled = "~" if "modeled" in cost.timing else ""
         what = COST_LABELS[cost.quantity]
         rows.append([*names, Cell(f"{what} {MARK}" if cost.differs else what), *values,
-                     "" if cost.ratio is None else f"{modeled}{cost.ratio:.3g}"])  # fmt: skip
-        differing += [(" ".join(names), each) for each in cost.differs]
-    table = _with_notes(table_of("Costs of pretraining", [*columns, "cost", "A", "B", "B / A"], rows), differing)
+                     "" if cost.ratio is None else f"{modeled}{amount(cost.ratio)}"])  # fmt: skip
+        conditions[" ".join(names)] = cost.differs
+    table = _with_notes(table_of("Costs of pretraining", [*columns, "cost", "A", "B", "B / A"], rows), conditions)
     notes = [*table.notes]
     if any("modeled" in cost.timing for cost in costs):
         notes.append("~: modeled, not measured.")
@@ -148,13 +149,14 @@ def _columns(names: Iterable[Mapping[str, Any]], without: Sequence[str] = ()) ->
     return [column for column in columns if column in varying or column in ("task", "condition", "model")]
 
 
-def _with_notes(table: Table, differing: Sequence[tuple[str, str]]) -> Table:
-    """The table with a sentence for each condition that the sides do not share, and the rows that it holds for."""
-    rows_of: dict[str, dict[str, None]] = {}
-    for row, condition in differing:
-        rows_of.setdefault(condition, {})[row] = None
-    every = {row for row, _ in differing}
-    notes = [f"{MARK} {condition}: {'all rows' if set(rows) == every and len(every) > 1 else '; '.join(rows)}."
+def _with_notes(table: Table, conditions: Mapping[str, Sequence[str]]) -> Table:
+    """The table with a sentence for each condition that the sides do not share, and the rows that it holds for.
+    `conditions` are those of each row, by its names."""
+    rows_of: dict[str, list[str]] = {}
+    for row, of_row in conditions.items():
+        for condition in of_row:
+            rows_of.setdefault(condition, []).append(row)
+    notes = [f"{MARK} {condition}: {'all rows' if len(rows) == len(conditions) else '; '.join(rows)}."
              for condition, rows in rows_of.items()]  # fmt: skip
     lead = [f"{MARK} the sides (A | B) differ in more than what is compared:"] if notes else []
     return Table(table.title, table.header, table.rows, table.in_groups, [*lead, *notes])
