@@ -327,7 +327,8 @@ def test_what_cannot_be_compared_is_refused_in_one_line(results, capsys):
 
 @pytest.mark.parametrize("damage, problem", [
     (lambda text: text.replace("value", "worth"), "has no column value"),
-    (lambda text: text.replace(",0.55", ",half"), "value: 'half' is no number"),
+    (lambda text: text.replace(",0.55", ",half"), "value: 'half' is no finite number"),
+    (lambda text: text.replace(",0.55,", ",inf,"), "value: 'inf' is no finite number"),
     (lambda text: text + text.splitlines()[1] + "\n", "two results share"),
     (lambda text: text + "1,2\n", "cannot be read (row"),
 ])  # fmt: skip

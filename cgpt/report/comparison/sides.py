@@ -1,5 +1,6 @@
 """Folders of results as the rows of their tables, and the rows of two of them joined by what they have in common."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,9 @@ NUMBERS = {
     "hardware": ("step_s", "tokens_per_s", "seconds", "energy_j", "price_usd"),
 }
 NEEDED = {
-    "scores": ("task", "condition", "metric", "model", "seed", "value", "hardware"),
-    "runs": ("run", "stage", "model", "seed", "hardware", "timing"),
-    "hardware": ("run", "model", "seed", "hardware", "timing"),
+    "scores": ("experiment", "task", "condition", "metric", "model", "seed", "value", "hardware"),
+    "runs": ("experiment", "run", "stage", "model", "seed", "hardware", "timing"),
+    "hardware": ("experiment", "run", "model", "seed", "hardware", "timing"),
 }
 
 
@@ -144,6 +145,8 @@ def _value(cell: str, is_number: bool, where: str) -> str | float | None:
     if not cell or not is_number:
         return cell or None
     try:
-        return float(cell)
+        if math.isfinite(value := float(cell)):
+            return value
     except ValueError:
-        raise UserError(f"{where}: '{cell}' is no number; make the table again, or mend it") from None
+        pass
+    raise UserError(f"{where}: '{cell}' is no finite number; make the table again, or delete the row")
