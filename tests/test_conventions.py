@@ -37,7 +37,7 @@ FLOORS = (
 )
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "commands.ending commands.fit commands.folders commands.forecast commands.plan "
+    "commands.clean commands.compare commands.ending commands.fit commands.folders commands.forecast commands.plan "
     "cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
     "cost.gpu cost.job cost.measurements cost.memory cost.shapes cost.step cost.wafer_inference cost.wafer_training "
     "code_hash data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
