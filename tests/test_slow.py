@@ -91,10 +91,10 @@ def test_smoke_runs_from_text_to_table_and_a_second_time_has_nothing_to_do(copy)
     assert written == {path: path.stat().st_mtime_ns for path in (copy / "results").rglob("*") if path.is_file()}
 
 
-def test_the_report_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path):
+def test_the_report_of_snakemake_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path):
     from matplotlib.image import imread
 
-    report, page, picture = copy / "results/smoke/report.html", tmp_path / "tour.html", tmp_path / "tour.png"
+    report, page, picture = copy / "results/smoke/provenance.html", tmp_path / "tour.html", tmp_path / "tour.png"
     run(copy, "snakemake", "--report", str(report), *SMOKE)
     before, end = report.read_text().rsplit("</body>", 1)
     page.write_text(f"{before}{TOUR}</body>{end}")
