@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from browser import browse
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -63,19 +64,6 @@ def run(root: Path, *command: str | Path) -> str:
     environment = os.environ | {"PYTHONPATH": str(root), "PATH": path}
     done = subprocess.run(command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
-    return done.stdout
-
-
-def browse(page: Path, *arguments: str) -> str:
-    """Open a page in headless Chromium; return its standard output. A script's error fails the test."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    assert browser, "no chromium is on the PATH; install it, e.g. `apt-get install chromium`"
-    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'browser'}",
-               "--enable-logging=stderr", "--window-size=1400,900", "--virtual-time-budget=20000")  # fmt: skip
-    command = [browser, *options, *arguments, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert not [line for line in done.stderr.splitlines() if "Uncaught" in line]
     return done.stdout
 
 

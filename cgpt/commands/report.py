@@ -45,7 +45,7 @@ def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     write = getattr(import_module(f"cgpt.report.{VERBS[verb][1]}"), verb.replace("-", "_"))
     with lock(LOCKS / "tables" / experiment.name, wait=True):
         folder = write(experiment, planned, RESULTS, arguments.partial)
-    text = str(folder / "report.html") if verb == "report" else str(folder) if arguments.partial else ""
+    text = f"{folder}/report.html" if verb == "report" else str(folder) if arguments.partial else ""
     return {"experiment": experiment.name, "folder": str(folder)}, text
 
 

@@ -10,8 +10,8 @@ from cgpt.report.machines.table import anywhere, hardware_rows
 from cgpt.report.rows import Rows
 
 # Of each cost: its key, its unit, its factor, and what the least of it is.
-_COSTS = (("seconds", "s", 1.0, "fastest"), ("energy_j", "kJ", 1e-3, "the least energy"),
-          ("price_usd", "USD", 1.0, "the least money"))  # fmt: skip
+_COSTS = (("seconds", "s", 1.0, "is the fastest"), ("energy_j", "kJ", 1e-3, "takes the least energy"),
+          ("price_usd", "USD", 1.0, "costs the least"))  # fmt: skip
 BASIS = ("A ~ is computed by the cost model, which gives no interval; a measured time is of one run on a machine that "
          "may have done other work. Energy is nameplate power.")  # fmt: skip
 
@@ -52,7 +52,7 @@ def _least(cost: tuple[str, str, float, str], of_models: Mapping[tuple, Sequence
     other = max(others, key=lambda each: (each["timing"] == "measured", each[key]))
     shown = f"{_amount(row, key, factor)} {unit} for {names[model]}"
     against = f"where {other['hardware']} takes {_amount(other, key, factor)} {unit}"
-    return f"{row['hardware']} takes {words} ({shown}, {against}; the same for {alike} of {plural(len(best), 'model')})"
+    return f"{row['hardware']} {words} ({shown}, {against}; the same for {alike} of {plural(len(best), 'model')})"
 
 
 def _amount(row: Mapping[str, Any], key: str, factor: float) -> str:
