@@ -3,7 +3,8 @@
 A block's language says what is done with it:
 
 - any language with a title, as ```yaml title="workflows/tasks/mine.yaml", is written to that file, whole
-- ```bash is run (`bash -euo pipefail`), ```python too, each a program of its own; one that fails fails the page
+- ```bash is run (`bash -euo pipefail`), ```python too, each a program of its own; one that fails fails the page, and
+  the next block is in the folder that a `cd` went to
 - ```console right below a block that was run is its standard output, letter for letter; `...` stands for anything
 - ```output is the same, for what another machine computes otherwise: numbers may be others, blanks too
 - ```text and the other languages of SHOWN are read by people alone
@@ -15,6 +16,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +92,7 @@ def run_page(page: str, text: str, folder: Path, environment: Mapping[str, str])
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text, encoding="utf-8")
         elif block.language in RUN:
-            printed = _run(where, [*RUN[block.language], block.text], folder, environment)
+            printed, folder = _run(where, block, folder, environment)
         elif block.language in COMPARED and not agrees(block.text, printed, block.language):
             raise PageError(f"{where}: the page says\n\n{block.text}\nand the command printed\n\n{printed}")
 
@@ -114,19 +116,22 @@ def _inside(title: str) -> bool:
     return bool(title) and not path.is_absolute() and ".." not in path.parts
 
 
-def _run(where: str, command: list[str], folder: Path, environment: Mapping[str, str]) -> str:
-    """Standard output of a command that must succeed; nothing that it started outlives it."""
-    with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, start_new_session=True) as process:  # fmt: skip
-        try:
-            printed, errors = process.communicate(timeout=TIMEOUT_S)
-            ending = f"exit code {process.returncode}"
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            printed, errors = process.communicate()
-            ending = f"not done after {TIMEOUT_S} s"
-    if process.returncode != 0:
-        raise PageError(f"{where}: {ending}\n\n{command[-1]}\n{printed[-4000:]}{errors[-8000:]}")
-    return printed
+def _run(where: str, block: Block, folder: Path, environment: Mapping[str, str]) -> tuple[str, Path]:
+    """Standard output of a block that must succeed, and the folder it ends in; nothing that it started outlives it."""
+    with tempfile.NamedTemporaryFile("r") as end_folder:
+        going = f"trap 'pwd >{end_folder.name}' EXIT\n" if block.language == "bash" else ""
+        with subprocess.Popen([*RUN[block.language], going + block.text], cwd=folder, env=environment,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True) as process:  # fmt: skip
+            try:
+                printed, errors = process.communicate(timeout=TIMEOUT_S)
+                ending = f"exit code {process.returncode}"
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                printed, errors = process.communicate()
+                ending = f"not done after {TIMEOUT_S} s"
+        if process.returncode != 0:
+            raise PageError(f"{where}: {ending}\n\n{block.text}\n{printed[-4000:]}{errors[-8000:]}")
+        return printed, Path(end_folder.read().rstrip("\n") or folder)

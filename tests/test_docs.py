@@ -31,11 +31,16 @@ loss ... tokens
 
 Another machine has another loss:
 
+```bash
+mkdir deeper && cd deeper
+```
+
 ```python
-print("loss  -0.5 after 7 tokens")
+import os
+print("in deeper, loss  -0.5 after 7 tokens" if os.getcwd().endswith("deeper") else "lost")
 ```
 ```output
-loss 1.25 after 12,000 tokens
+in deeper, loss 1.25 after 12,000 tokens
 ```
 
 ```text
