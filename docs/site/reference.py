@@ -256,18 +256,20 @@ def _strings_below(body: Sequence[ast.stmt]) -> dict[str, str]:
 def keys_table(cls: type, hidden: Iterable[str] = ("name",), defaults: bool = True) -> str:
     """A table of a dataclass's fields: name, type and unit, default, bounds, sentence. Raises KeyError for a field
     without a sentence."""
-    texts, hints, execution = sentences(cls), field_types(cls), getattr(cls, "EXECUTION", ())
+    texts, hints = sentences(cls), field_types(cls)
     rows = []
     for f in fields(cls):  # type: ignore[arg-type]
         if f.name in hidden or get_origin(f.type) is ClassVar:
             continue
-        sentence = texts[f.name] + (" May change without a rerun." if f.name in execution else "")
         words = kind(hints[f.name], f.name)
         words = f"[{words}](#{f.name})" if words.endswith(("block", "blocks")) else words
-        row = (f"`{f.name}`", sentence, words, _default(f), ", ".join(bounds(hints[f.name])))
+        row = (f"`{f.name}`", texts[f.name], words, _default(f), ", ".join(bounds(hints[f.name])))
         rows.append(row if defaults else row[:3])
     header = ("key", "meaning", "type", "default", "allowed")
-    return _table(header if defaults else header[:3], rows)
+    free = ", ".join(f"`{name}`" for name in getattr(cls, "EXECUTION", ()))
+    return _table(header if defaults else header[:3], rows) + (
+        f"\nMay change without a rerun: {free}.\n" if free else ""
+    )
 
 
 def columns_table(table: Table) -> str:
