@@ -20,6 +20,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 from cgpt import __main__, csv_columns, records, spec
 from cgpt.bounds import Documents, KeysOf, field_types
 from cgpt.experiment.load import VARIED
+from cgpt.experiment.written import BASE
 from cgpt.hardware import Gpu, Hardware, Resources, Wafer
 from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.report.tables import SCORE_COLUMNS
@@ -29,6 +30,7 @@ from cgpt.tasks import definition, keys
 from cgpt.training.coordinate_check import CoordinateRow
 
 PACKAGE = Path(spec.__file__).parent
+EXTENDED = (spec.Experiment, spec.Model, spec.Dataset, Hardware)  # an entry of these may have a `base`
 TYPES = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value", dict: "mapping",
          list: "list", types.NoneType: ""}  # fmt: skip
 # Units by the end of a name, the longest first.
@@ -161,13 +163,14 @@ def tasks_page() -> str:
 
 def commands_page() -> str:
     """Every verb with its arguments."""
-    intro = "`python -m cgpt <verb>`. Each verb takes `--json` and then prints one JSON object on standard output."
+    intro = ("`cgpt <verb>`, or `python -m cgpt <verb>`. With `--json` each verb prints one JSON object on standard "
+             "output.")  # fmt: skip
     return _page("Commands", intro, None, [_verb(*verb) for verb in verbs()])
 
 
 def verbs() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
     """Name, sentence and parser of each verb."""
-    for action in __main__._parser()._actions:
+    for action in __main__.make_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             for name, parser in action.choices.items():
@@ -182,7 +185,7 @@ def arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def _verb(name: str, sentence: str, parser: argparse.ArgumentParser) -> tuple[str, str, str]:
     rows = [(f"`{_spelt(each)}`", each.help or "", _needed(each))
             for each in arguments(parser)]  # fmt: skip
-    example = f"\n```text\n{parser.epilog.strip()}\n```\n" if parser.epilog else ""
+    example = f"\n```text\n{parser.epilog.removeprefix('example: ')}\n```\n" if parser.epilog else ""
     return name, _sentence(sentence), (_table(("argument", "meaning", "default"), rows) if rows else "") + example
 
 
@@ -257,7 +260,7 @@ def keys_table(cls: type, hidden: Iterable[str] = ("name",), defaults: bool = Tr
     """A table of a dataclass's fields: name, type and unit, default, bounds, sentence. Raises KeyError for a field
     without a sentence."""
     texts, hints = sentences(cls), field_types(cls)
-    rows = []
+    rows = [(f"`{BASE}`", constant_sentences()[BASE], "text", "", "")] if cls in EXTENDED else []
     for f in fields(cls):  # type: ignore[arg-type]
         if f.name in hidden or get_origin(f.type) is ClassVar:
             continue
