@@ -4,7 +4,7 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 IN_VENV := . .venv/bin/activate &&
 
-.PHONY: setup reproduce test bench lint
+.PHONY: setup reproduce test bench lint docs
 
 setup: $(INSTALLED)
 
@@ -36,3 +36,9 @@ lint: setup
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
 	$(IN_VENV) snakemake --lint
+
+# The documentation as a site that needs no network; a link that leads nowhere stops it.
+docs: setup
+	.venv/bin/pip install -qq --editable '.[docs]'
+	$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "The documentation: site/index.html"

@@ -1,0 +1,71 @@
+"""Columns of CSV files that are no keys of a record, each with its type and a sentence below it."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """loss.csv of a training run: a row for each optimizer step."""
+
+    step: int
+    """Optimizer steps made, from 1."""
+    tokens: int
+    """Tokens trained on so far, repeats counted."""
+    train_loss: float
+    """Loss of the step's batch, nats per token."""
+    validation_loss: float | None
+    """Loss on validation text after the step, nats per token; empty where it was not evaluated."""
+    validation_bits_per_byte: float | None
+    """The same in bits per byte of text."""
+    lr: float
+    """Learning rate of the step."""
+    grad_norm: float
+    """Norm of the gradient before it was clipped."""
+    tokens_per_s: float | None
+    """Speed of the steps so far, without first ones that compile."""
+    seconds: float | None
+    """Time since training began, without pauses of a stopped run."""
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """kernels.csv of a metered run: a row for each kernel, layer and phase of one optimizer step."""
+
+    kernel: str
+    """The kernel's name."""
+    layer: int | None
+    """The block, from 0; empty: embedding, head, optimizer, or not known."""
+    phase: str
+    """forward, backward or update."""
+    n_calls: int
+    """How often the kernel was called."""
+    flops: float
+    """Floating-point operations of these calls."""
+    bytes_read: int
+    """Bytes that these calls read."""
+    bytes_written: int
+    """Bytes that these calls wrote."""
+
+
+@dataclass(frozen=True)
+class OfTables:
+    """Columns of runs.csv, scores.csv and hardware.csv that no record has."""
+
+    experiment: str
+    """The experiment's name."""
+    setting: str
+    """The values of the keys that the experiment varies, as `train.lr=0.001`; empty where it varies none."""
+    condition: str
+    """How the model came to the score: zero-shot, few-shot, from scratch, fine-tuned, or bag of words."""
+    primary: bool
+    """Whether this is the metric that the table shows: the task's first."""
+    evaluate_run: str | None
+    """The id of the evaluation; empty for a bag of words."""
+    finetune_run: str | None
+    """The id of the fine-tuning; empty where there was none."""
+    pretrain_run: str | None
+    """The id of the pretraining; empty where there was none."""
+
+
+LOSS_COLUMNS = tuple(field.name for field in fields(LossRow))
+KERNEL_COLUMNS = tuple(field.name for field in fields(KernelRow))
