@@ -249,12 +249,12 @@ def test_broken_yaml_of_another_experiment_is_refused_with_its_name(project, cap
 
 
 def test_an_experiment_whose_yaml_is_gone_is_told_what_to_do(project, capsys):
-    Path("workflows/experiments/quickstart.yaml").unlink()
-    line = refused(capsys, "quickstart", "--yes")
-    assert "there is no 'quickstart' any more" in line and "delete results/quickstart, and run" in line
+    Path("workflows/experiments/other.yaml").unlink()
+    line = refused(capsys, "other", "--yes")
+    assert "there is no 'other' any more" in line and "delete results/other, and run" in line
     assert main(["clean", "--unused", "--yes"]) == 0
-    assert {str(path.parent) for path in Path("results/runs").glob("*/*/*.json")} >= folders_of("other")
-    assert not list(Path("results/runs/evaluate").glob("*topic*"))
+    assert {str(path.parent) for path in Path("results/runs").glob("*/*/*.json")} >= folders_of("quickstart")
+    assert not list(Path("results/runs/pretrain").glob("large*"))
 
 
 def test_unknown_names_and_no_name_are_refused_in_one_line(project, capsys):
