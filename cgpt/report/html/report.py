@@ -95,6 +95,7 @@ def _template() -> Any:
     )  # fmt: skip
     environment.filters["table"] = lambda table: Markup(html_table(table))
     environment.filters["on_a_scale"] = on_a_scale
+    environment.filters["unbroken"] = lambda sentence: sentence.replace(" %", "\N{NO-BREAK SPACE}%")
     return environment.get_template(TEMPLATE)
 
 
