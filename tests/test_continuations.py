@@ -10,15 +10,14 @@ import bigram
 import pytest
 import tiny
 from project import edit, write_project
-from test_chain import text
+from test_chain import make_plan, text
 from test_profiles import WAFER
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
 from cgpt.data.content import sha256_of
 from cgpt.data.shards import ShardWriter, open_shard
-from cgpt.experiment import load, plan
-from cgpt.experiment.run import Plan, last_file
+from cgpt.experiment.run import last_file
 from cgpt.inference.generate import Generator
 from cgpt.recipe.generation_config import GenerationConfig
 from cgpt.report import continuations
@@ -38,11 +37,6 @@ threads_per_run: 2
 FILE = Path("results/quickstart/continuations.json")
 TOKENIZER = bigram.make_tokenizer()
 END = TOKENIZER.token_to_id("<|endoftext|>")
-
-
-def make_plan(root: Path) -> Plan:
-    workflow = load.load_workflow(root)
-    return plan.make_plan(workflow.experiments["quickstart"], workflow)
 
 
 @pytest.fixture(scope="module")

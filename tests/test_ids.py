@@ -193,9 +193,13 @@ def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(
     (["--batch-size", "9" * 12], "bench: --batch-size: must be a whole number above 0, not '999999999999'; "),
     (["--n-layer", "100000000"], "bench: the model's weights take "),
     (["--seq-len", "900000000"], "bench: the model's weights take "),
+    *((["--burst-s", seconds], f"bench: --burst-s: must be from 0 to below 100,000, not {float(seconds)}; ")
+      for seconds in ("-1", "nan", "inf")),
+    (["--bursts", "--batch-size", "1"], "bench: --bursts: standard input has no line `run`; "),
 ])  # fmt: skip
-def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
+def test_absurd_arguments_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.setattr("sys.stdin", [])
     assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
     problem = capsys.readouterr().err
     assert problem.startswith(message) and problem.count("\n") == 1
