@@ -174,6 +174,16 @@ def test_a_run_compared_with_itself_has_no_difference(results, capsys):
     assert {cost["ratio"] for cost in comparison["costs"]} == {1.0}
 
 
+def test_whether_training_seeds_are_part_of_the_errors_is_told(results, capsys):
+    edit(results / "two/scores.csv", lambda row: {"value": str(float(row["value"]) ** 2)}, **FINE_TUNED)
+    sentence = "not both sides have several seeds, so how far seeds differ is no part of it"
+    for with_seeds in (True, False):
+        assert main(["compare", "one", "two"]) == 0
+        text = capsys.readouterr().out
+        assert (sentence in text) is not with_seeds and ("2 seeds" in text) is with_seeds
+        one_seed(results, "two")
+
+
 def test_equal_scores_of_documents_that_differ_are_a_difference_of_nothing(results, capsys):
     one_seed(results, "one", "two")
     add_samples(results, "one", {"0": [0.0, 1.0, 0.0, 1.0]}, **FINE_TUNED)

@@ -9,7 +9,7 @@ from cgpt.errors import one_line
 from cgpt.formats import aligned, amount, score, spread
 from cgpt.report.columns import Mean
 from cgpt.report.comparison.compare import Comparison, Cost, Pair
-from cgpt.report.comparison.difference import BEYOND
+from cgpt.report.comparison.difference import BEYOND, SEEDS
 from cgpt.report.page import Cell, Page, Table, table_of
 
 MARK = "*"
@@ -74,6 +74,8 @@ def _counts(comparison: Comparison) -> str:
     if n_judged:
         texts.append(f"{comparison.n_beyond} of {n_judged} differences are beyond {BEYOND} standard errors, where "
                      f"{comparison.expected_by_chance:.1f} would be by chance, were nothing different")  # fmt: skip
+        if not any(difference.by == SEEDS for difference in comparison.judged):
+            texts.append("not both sides have several seeds, so how far seeds differ is no part of it")
     if unknown := n - comparison.n_same - sum(difference.value != 0 for difference in comparison.judged):
         texts.append(f"{unknown} {'has' if unknown == 1 else 'have'} no known standard error")
     return "; ".join(texts) + "."
