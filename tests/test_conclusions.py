@@ -182,18 +182,29 @@ def test_modeled_machines_are_ranked_with_a_tilde_and_without_an_interval(tmp_pa
 @pytest.mark.parametrize("name", ["scaling", "isoflop", "lr-transfer", "overtraining", "scaling-rates"])
 def test_the_laws_of_our_kept_studies_are_told_as_their_fits_have_them(name) -> None:
     fits = json.loads((REFERENCE / name / "fits.json").read_text())
-    sentence = fitted_laws(fits).sentence
+    conclusion = fitted_laws(fits)
+    sentence = " ".join([conclusion.sentence, *conclusion.more])
+
+    def shown(constant) -> str:
+        low, high = constant["ends"]
+        return f"{constant['value']:.3g} (95 % interval {low:.3g} to {high:.3g})"
+
     for series, study in fits["series"].items():
         assert not series or f"nder {series}, " in sentence
-        laws = [fit for fit in study.get("compute", ()) if (fit["flops"], fit["unit"]) == ("palm", "nats_per_token")]
-        for fit in [fit for fit in laws if fit["form"] == "offset"]:
-            low, high = fit["constants"]["alpha"]["ends"]
-            assert f"alpha {fit['constants']['alpha']['value']:.3g} [{low:.3g}, {high:.3g}]" in sentence
-            assert ("miss by more than seeds explain" in sentence) == (fit["lack_of_fit"]["p"] < 0.05)
+        laws = {fit["form"]: fit for fit in study.get("compute", ())
+                if (fit["flops"], fit["unit"]) == ("palm", "nats_per_token")}  # fmt: skip
+        if laws:
+            assert laws["offset"]["constants"]["e"]["ends"][0] == 0  # so that the runs do not tell an offset
+            assert all(f"alpha {shown(law['constants']['alpha'])}" in sentence.replace("alpha is", "alpha")
+                       for law in laws.values())  # fmt: skip
+            assert ("miss by more than seeds explain" in sentence) == (laws["power"]["lack_of_fit"]["p"] < 0.05)
         if "learning_rate" in study:
-            assert f"{study['learning_rate']['power_of_width']['value']:.2f}" in sentence
+            assert f"to the power {study['learning_rate']['power_of_width']['value']:.2f}" in sentence
         if "isoflop" in study:
-            assert f"C^{study['isoflop']['laws']['palm']['n_exponent']['value']:.3g}" in sentence
+            assert shown(study["isoflop"]["laws"]["palm"]["n_exponent"]) in sentence
+        if "hardware" in study:
+            cheapest = next(way for way in study["cheapest"] if way["cheapest"] and way["cost"] == "usd")
+            assert f"{cheapest['hardware']} in US dollars, ~{cheapest['steps'][0]:.3g}" in sentence
 
 
 def test_a_law_that_cannot_be_told_says_why() -> None:

@@ -101,8 +101,10 @@ def _outcome(first: str, second: str, comparisons: Sequence[Comparison]) -> str:
     worse = [each for each in comparisons if each.difference.value < 0]
     if n == 1:
         return _single_outcome(first, second, comparisons[0])
-    models, tasks = {each.model for each in comparisons}, {each.row["task"] for each in comparisons}
-    counted = f"({plural(len(models), 'model')}, {plural(len(tasks), 'task')})"
+    models, tasks = ({each.row[key] for each in comparisons} for key in ("model", "task"))
+    names = {each.model for each in comparisons}
+    settings = f", {len(names)} settings" if len(names) > len(models) else ""
+    counted = f"({plural(len(models), 'model')}{settings}, {plural(len(tasks), 'task')})"
     verb = f"{first} beats {second}"
     text = f"{verb} on {len(better)} of {n} {counted}, {_by(better)}" if better else f"{verb} on none of {n} {counted}"
     text += f", and does worse on {len(worse)}, {_by(worse)}" if worse else ""
@@ -219,7 +221,7 @@ def _basis(comparisons: Sequence[Comparison]) -> list[str]:
                          "document by document.")  # fmt: skip
     of_errors = [each for each in comparisons if each not in of_documents and each.difference.low is not None]
     if of_errors:
-        count = f"{len(of_errors)} of {len(comparisons)}"
+        count = "all" if len(of_errors) == len(comparisons) else f"{len(of_errors)} of {len(comparisons)}"
         sentences.append(f"For {count} the score is no mean over known documents of both: the error is "
                          "the root of the sum of the two squared standard errors.")  # fmt: skip
     seeds = [max(len(each.difference.first), len(each.difference.second)) for each in comparisons]
