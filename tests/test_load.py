@@ -323,4 +323,6 @@ def test_a_data_set_of_the_hub_is_named_by_data_or_by_a_task_itself(root):
 
 
 def test_a_folder_without_a_project_is_named(tmp_path):
-    assert problems(tmp_path) == ["workflows: there is no such folder here; run from the project's folder"]
+    assert problems(tmp_path) == [
+        "workflows: there is no such folder here; run from the study's folder, or make one with `cgpt init <folder>`"
+    ]

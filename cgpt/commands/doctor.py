@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
-    add_verb("doctor", doctor, "check this machine and what each hardware profile needs")
+    add_verb("doctor", doctor, "check this machine and what each hardware profile needs", group="start")
 
 
 def doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

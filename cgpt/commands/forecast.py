@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.commands.folders import REFERENCE, RESULTS
+from cgpt.commands.folders import KEPT, REFERENCE, RESULTS
 from cgpt.errors import UserError
 from cgpt.experiment import load
 
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request
 
+GROUP = "forecasts"
 ANSWER = tuple[dict[str, Any], str]
 SHARED = {"hardware"}
 OF_A_MODEL = SHARED | {"model", "shape", "systems", "vocab_size"}
@@ -27,7 +28,8 @@ FLAGS = {  # what has a meaning for each thing that `forecast` can be asked
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = add_verb("forecast", forecast, "compute what a model takes on hardware profiles")
+    verb = add_verb("forecast", forecast, "compute what a model takes on hardware profiles", group=GROUP,
+                    example="--model cerebras-gpt-13b --hardware cs2 h100-8 --tokens 20B")  # fmt: skip
     verb.add_argument("--hardware", required=True, nargs="+", help="profiles of hardware_profiles/; several: a table")
     verb.add_argument("--model", help="a row of workflows/models.yaml")
     verb.add_argument("--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,"
@@ -48,10 +50,10 @@ def add_verbs(add_verb: Any) -> None:
     verb.add_argument("--budget-kwh", type=float, help="with --target-loss: the loss that this energy buys too")
     verb.add_argument("--law", type=Path, help="with --target-loss: a fits.json; default: the published laws")
     verb.add_argument("--series", help="with --target-loss: of the law's file; default: its first")
-    verb = add_verb("forecast-family", forecast_family, "the same for all Cerebras-GPT on every profile")
+    verb = add_verb("forecast-family", forecast_family, "the same for all Cerebras-GPT on every profile", group=GROUP)
     verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
                       help="the table's path without .md and .csv")  # fmt: skip
-    add_verb("calibrate", calibrate, "fit the cost model's constants to published rows")
+    add_verb("calibrate", calibrate, "fit the cost model's constants to published rows", group=GROUP)
 
 
 def forecast(arguments: argparse.Namespace) -> ANSWER:
@@ -166,5 +168,5 @@ def calibrate(arguments: argparse.Namespace) -> ANSWER:
 
     rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
     calibration = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
-    fidelity.write(calibration, rows, REFERENCE)
+    fidelity.write(calibration, rows, KEPT)
     return fidelity.as_json(calibration), fidelity.as_text(calibration)

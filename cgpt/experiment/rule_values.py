@@ -4,13 +4,16 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
+from cgpt import SHIPPED
 from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans
 from cgpt.experiment.run import Plan, Run, last_file
+from cgpt.files.layers import is_checkout, layers_of
 from cgpt.hardware import Hardware
 from cgpt.host import level
 from cgpt.kernels.compiler import find_compiler
@@ -143,6 +146,32 @@ def report_files(experiment: Experiment, plan: Plan) -> list[str]:
     laws += ["figures/hardware_law.svg", "figures/hardware_law.png"] if "hardware" in experiment.fit else []
     beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws)]
     return [*beside, *figure_files(experiment, plan)]
+
+
+def default_files(workflow: Workflow, plans: Plans) -> list[str]:
+    """Input: the report files of all of a study's experiments, and in cgpt's checkout of its quickstart alone.
+
+    Raises UserError where one of these experiments is wrong, or where a study has none.
+    """
+    names = [name for name in [*workflow.experiments, *workflow.experiments.broken]
+             if not workflow.is_shipped("experiments", name)]  # fmt: skip
+    if is_checkout(Path()):
+        names = ["quickstart"]
+    if not names:
+        raise UserError("workflows/experiments: holds no experiment; write one, or name a file to make, such as "
+                        "results/quickstart/table.md of cgpt's quickstart")  # fmt: skip
+    of_name = {name: find_plan(name, workflow, plans) for name in names}
+    return [file for name, plan in of_name.items() for file in report_files(workflow.experiments[name], plan)]
+
+
+def shipped_file(path: str) -> str:
+    """Input: a file that comes with cgpt."""
+    return path if is_checkout(Path()) else str(SHIPPED / path)
+
+
+def declaration_files(*kinds: str) -> list[str]:
+    """Input: the study's and cgpt's files of these kinds of entries."""
+    return [str(path) for layer in layers_of(Path()) for kind in kinds for path in layer.files(kind)]
 
 
 def _hardware(run: Run) -> Hardware:
