@@ -35,7 +35,6 @@ lint: setup
 	$(IN_VENV) ruff check && ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
-	$(IN_VENV) snakemake --lint
 
 # The documentation as a site that needs no network; a link that leads nowhere stops it.
 docs: setup
