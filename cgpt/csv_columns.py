@@ -67,5 +67,56 @@ class OfTables:
     """The id of the pretraining; empty where there was none."""
 
 
+@dataclass(frozen=True)
+class OfFamily:
+    """Columns of the table of `forecast-family` that no record has."""
+
+    batch_size: int
+    """Sequences of a step, all systems together."""
+    problem: str | None
+    """Why the machine cannot hold the training; empty: it can."""
+
+
+@dataclass(frozen=True)
+class FidelityRow:
+    """model_fidelity.csv of `calibrate`: a row for each published measurement."""
+
+    id: str
+    """The measurement's row of accelerator_measurements.csv."""
+    group: str
+    """The measurements that one error is reported of."""
+    use: str
+    """fit, check (predicted with constants that were not fitted to it), or excluded."""
+    model: str
+    """The model that was measured."""
+    hardware: str
+    """The hardware profile."""
+    systems: int | None
+    """Machines that worked together."""
+    batch_sequences: int | None
+    """Sequences of a step, all systems together."""
+    grid: int | None
+    """Side of the square of cores."""
+    unit: str
+    """The unit of the columns `measured` to `model_left_out`."""
+    measured: float
+    """The published value."""
+    fitted: float | None
+    """The cost model's, its constants fitted to all rows."""
+    row_left_out: float | None
+    """The cost model's, its constants fitted without this row."""
+    model_left_out: float | None
+    """The cost model's, its constants fitted without every row of this model."""
+    error_row_left_out: float | None
+    """row_left_out over measured, minus 1."""
+    error_model_left_out: float | None
+    """model_left_out over measured, minus 1."""
+    reason: str
+    """Why the row is excluded, or what is special about it."""
+    source: str
+    """Where it was published."""
+
+
 LOSS_COLUMNS = tuple(field.name for field in fields(LossRow))
 KERNEL_COLUMNS = tuple(field.name for field in fields(KernelRow))
+FIDELITY_COLUMNS = tuple(field.name for field in fields(FidelityRow))

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from cgpt import __main__, csv_columns, records, spec
 from cgpt.bounds import Documents, KeysOf, field_types
+from cgpt.cost import cerebras_gpt
 from cgpt.experiment.load import VARIED
 from cgpt.experiment.written import BASE
 from cgpt.hardware import Gpu, Hardware, Resources, Wafer
@@ -97,6 +98,10 @@ TABLES = (
           (csv_columns.LossRow,)),
     Table("kernels.csv", "Beside each metered run: a row for each kernel, layer and phase of one optimizer step.",
           csv_columns.KERNEL_COLUMNS, (csv_columns.KernelRow,)),
+    Table("cerebras-gpt.csv", "Of `forecast-family`: a row for each model on each machine.", cerebras_gpt.COLUMNS,
+          (csv_columns.OfFamily, records.MeterRecord)),
+    Table("model_fidelity.csv", "Of `calibrate`: a row for each published measurement.", csv_columns.FIDELITY_COLUMNS,
+          (csv_columns.FidelityRow,)),
     Table("coordinate_check.csv", "Of `coordinate-check`: a row for each model, step and activation.",
           [field.name for field in fields(CoordinateRow)], (CoordinateRow,)),
 )  # fmt: skip
