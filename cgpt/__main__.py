@@ -16,8 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # no result is lost because a terminal cannot show a character
     asked = _parser().parse_args(arguments)
-    jobs.stop_with_workflow()
     with ending.reported(asked.verb) as end:
+        jobs.stop_with_workflow()
         if isinstance(getattr(asked, "threads", None), int):
             check_threads(asked.threads)
         if asked.verb in run_stage.STAGES:

@@ -33,7 +33,7 @@ FLOORS = (
     "scaling stages",
     "preview report bench",
     "commands",
-    "__main__",
+    "__main__ api",
 )
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (

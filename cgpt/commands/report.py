@@ -15,6 +15,7 @@ VERBS = {
     "tabulate": ("write an experiment's scores.csv and tables", "tables"),
     "plot": ("write an experiment's figures", "figures"),
     "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
+    "continuations": ("write what an experiment's models write after beginnings of documents", "continuations"),
     "plot-hardware": ("write the figures of an experiment's modeled machines", "machines.figures"),
     "report": ("write report.html: an experiment's question, its answer, and all that it rests on", "html.report"),
 }

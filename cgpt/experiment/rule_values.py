@@ -123,6 +123,11 @@ def curve_files(plan: Plan) -> list[str]:
             for run in plan.of(stage)]  # fmt: skip
 
 
+def first_trained_files(plan: Plan) -> list[str]:
+    """Input: the records of the first pretraining run of each model."""
+    return [str(last_file(*run.key)) for run in plan.first_trained()]
+
+
 def question_and_runs(experiment: Experiment, plan: Plan) -> str:
     """Parameter: what an experiment says and the runs it is made of."""
     return json.dumps({"question": experiment.question, "runs": [run.id for run in plan.runs]})
@@ -156,9 +161,9 @@ def sample_files(plan: Plan) -> list[str]:
 
 
 def table_files(experiment: Experiment, plan: Plan) -> list[str]:
-    """The tables and figures of an experiment, and its laws."""
+    """The tables and figures of an experiment, its laws, and what its models write."""
     laws = ["fits.json", "fits.md"] if experiment.fit else []
-    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws)]
+    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws, "continuations.json")]
     return [*beside, *_drawn(experiment, law_figures(experiment)), *figure_files(experiment, plan)]
 
 
