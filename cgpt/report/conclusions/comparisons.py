@@ -115,22 +115,28 @@ def _outcome(first: str, second: str, comparisons: Sequence[Comparison]) -> str:
     names = {each.model for each in comparisons}
     settings = f", {len(names)} settings" if len(names) > len(models) else ""
     counted = f"({plural(len(models), 'model')}{settings}, {plural(len(tasks), 'task')})"
-    verb = f"{first} beats {second}"
-    text = f"{verb} on {len(better)} of {n} {counted}, {_by(better)}" if better else f"{verb} on none of {n} {counted}"
+    known = [each for each in comparisons if each.difference.low is not None]
+    unclear = bool(known) and not any(each.difference.is_clear for each in known)
+    verb = f"{first} beats {second} on"
+    if unclear:
+        verb = f"{first} and {second} cannot be told apart: {first.lower()} is ahead on"
+    text = f"{verb} {len(better)} of {n} {counted}, {_by(better)}" if better else f"{verb} none of {n} {counted}"
     text += f", and does worse on {len(worse)}, {_by(worse)}" if worse else ""
     return f"{text}{_average(comparisons)}; {_how_clear(comparisons)}."
 
 
 def _single_outcome(first: str, second: str, comparison: Comparison) -> str:
-    only, by = comparison.difference, _by([comparison])
-    ends = (only.low, only.high)
-    if only.value < 0:
-        text = f"{first} does worse than {second}, {by},"
-        ends = (None, None) if only.low is None or only.high is None else (-only.high, -only.low)
-    else:
-        text = f"{first} beats {second} {by}" if only.value > 0 else f"{first} and {second} score the same"
-    known = interval(*ends) or "how uncertain that is, is not known"
-    return f"{text} on {comparison.row['task']} ({known})."
+    only, by, task = comparison.difference, _by([comparison]), comparison.row["task"]
+    known = interval(only.low, only.high)
+    if known and not only.is_clear:
+        return (
+            f"{first} and {second} cannot be told apart on {task}: {number(only.value)} of {comparison.unit} ({known})."
+        )
+    if only.value < 0 and only.low is not None and only.high is not None:
+        known = interval(-only.high, -only.low)
+    verb = "beats" if only.value > 0 else "does worse than" if only.value < 0 else "scores the same as"
+    text = f"{first} {verb} {second}{f' {by}' if only.value else ''} on {task}"
+    return f"{text} ({known or 'how uncertain that is, is not known'})."
 
 
 def _how_clear(comparisons: Sequence[Comparison]) -> str:
