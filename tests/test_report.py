@@ -229,8 +229,9 @@ def test_damaged_or_foreign_continuations_are_one_line(tmp_path, written, model,
 
 @pytest.mark.slow
 def test_the_look_at_the_layout_sees_what_stands_outside(tmp_path) -> None:
-    (tmp_path / "page.html").write_text("<meta http-equiv=x content=\"default-src 'none'\"><body><details><p style='width: "
-                                        "2000px'>wide</p></details><p>narrow</p></body>")  # fmt: skip
+    policy = "<meta http-equiv=x content=\"default-src 'none'\">"
+    wide = "<details><p style='width: 2000px'>wide</p></details>"
+    (tmp_path / "page.html").write_text(f"{policy}<body>{wide}<p>narrow</p></body>")
     assert [text for text in layout(tmp_path / "page.html", tmp_path, 1400)["outside"] if ">wide<" in text]
 
 
