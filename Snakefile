@@ -4,22 +4,17 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-# The environment is the one that Snakemake runs in (`make setup`); this base image is used on request only, with --sdm.
-container: "docker://python:3.11"
-
-
 report: "workflows/report/workflow.rst"
 
 
 include: "workflows/rules/common.smk"
 
 
-onstart:
-    begin()
-    check_tasks()
+# What `onstart:` says, also where a study uses this file as a module: of a module Snakemake would leave that out.
+workflow._onstart = begin
 
 
-rule quickstart:
+rule all:
     default_target: True
     input:
         default_files,

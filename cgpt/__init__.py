@@ -1,6 +1,7 @@
 """cgpt: declarative experiments and benchmarks for GPT scaling studies, on tinygrad."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,12 @@ if TYPE_CHECKING:
     from cgpt.errors import UserError as UserError
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "checkpoint", "load_experiment", "results"]
+__all__ = ["SNAKEFILE", "UserError", "checkpoint", "load_experiment", "results"]
+
+_PACKAGE = Path(__file__).resolve().parent
+# Where the Snakefile, experiments, tasks and profiles are that come with cgpt: in a checkout, or in what is installed.
+SHIPPED = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
+SNAKEFILE = str(SHIPPED / "Snakefile")  # the workflow, as a Snakemake module
 
 _MODULES = {"UserError": "cgpt.errors", "load_experiment": "cgpt.api", "results": "cgpt.api"}
 

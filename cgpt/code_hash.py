@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parent
 # from Hugging Face's files or exports to them, and the last ones say how a run goes and put its files on the disk.
 UNCOUNTED = frozenset(
     "__main__ bounds code_hash errors hardware jobs provenance spec files.cache files.declarations files.digest "
-    "files.json_object files.typed files.user_files files.whole files.yaml_file experiment.chain "
+    "files.json_object files.layers files.typed files.user_files files.whole files.yaml_file experiment.chain "
     "experiment.entries experiment.from_yaml experiment.load experiment.plan experiment.plans experiment.rules "
-    "experiment.run tasks.definition training.progress commands.ending checkpoint.model_card "
+    "experiment.run experiment.written tasks.definition training.progress commands.ending checkpoint.model_card "
     "checkpoint.transformers_folder checkpoint.torch_file checkpoint.weights".split()
 )
 COMPILED_SOURCES = ("*.c", "*.h")

@@ -1,8 +1,6 @@
 """This machine: its processor, the instructions that compiled code may use on it, cores, memory and processes.
 
-`CGPT_CPU=x86-64-v2` (or v3, v4: the levels of the x86-64 psABI) has everything compiled, and OpenBLAS's kernels taken,
-for an older processor than this one; `native`, the default, for this one. `CGPT_BLAS_CORE` names one of OpenBLAS's
-cores for itself.
+Code is compiled, and OpenBLAS's kernels are taken, for this processor or for an older one (`CPU`).
 """
 
 import itertools
@@ -17,6 +15,9 @@ from pathlib import Path
 
 from cgpt.errors import UserError
 
+CPU = "CGPT_CPU"
+"""The level that code is compiled and OpenBLAS's kernels are taken for: native (this processor, the default), or an
+older one: x86-64-v2, x86-64-v3 or x86-64-v4 of the x86-64 psABI."""
 BASELINE = "x86-64"
 # What each level adds to the one before, in the words of /proc/cpuinfo (x86-64 psABI 1.0, table 3.1).
 LEVELS = {
@@ -92,14 +93,14 @@ def machine_level() -> str:
 
 def level() -> str:
     """The level to compile for: `native`, or that of CGPT_CPU. Raises UserError where that cannot run here."""
-    named = os.environ.get("CGPT_CPU") or "native"
+    named = os.environ.get(CPU) or "native"
     runnable = ("native", *runnable_levels())
     if named in runnable:
         return named
     if named in LEVELS:
-        raise UserError(f"environment: CGPT_CPU: this processor is of {machine_level()} and cannot run '{named}'; "
+        raise UserError(f"environment: {CPU}: this processor is of {machine_level()} and cannot run '{named}'; "
                         f"write one of {', '.join(runnable)}")  # fmt: skip
-    raise UserError(f"environment: CGPT_CPU: there is no '{named}'; write one of {', '.join(runnable)}")
+    raise UserError(f"environment: {CPU}: there is no '{named}'; write one of {', '.join(runnable)}")
 
 
 def level_in_use() -> str:

@@ -22,7 +22,8 @@ from cgpt.hardware import Hardware
 from cgpt.host import is_alive
 from cgpt.spec import Dataset, Model, Train
 
-WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
+WORKFLOW_PID = "CGPT_WORKFLOW_PID"
+"""Set by a workflow for its jobs: the process that started them, with which they end."""
 ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
 LARGEST_PID = (1 << 31) - 1

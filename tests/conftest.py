@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import bigram
@@ -58,3 +62,43 @@ def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
 def bigram_decoder(monkeypatch):
     """Answers are generated with the stand-in of bigram.py."""
     monkeypatch.setattr("cgpt.inference.generate.Decoder", bigram.Decoder)
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory) -> Path:
+    """A repository with what git would commit now, and an environment that `make setup` takes for its own."""
+    root = tmp_path_factory.mktemp("copy")
+    for name in call(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    (root / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".installed":
+            (root / ".venv" / part.name).symlink_to(part)
+    (root / ".venv/.installed").touch()
+    call(root, "git", "init", "--quiet")
+    call(root, "git", "add", "--all")
+    call(root, "git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "--quiet", "--message", "copy")
+    return root
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory, copy) -> Path:
+    """The folder of the programs of a fresh environment into which cgpt's wheel was installed, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheels, environment = folder / "wheels", folder / "venv"
+    sources = shutil.copytree(copy, folder / "sources", ignore=shutil.ignore_patterns(".venv", "results/*/runs"))
+    call(folder, sys.executable, "-m", "venv", str(environment))
+    pip = str(environment / "bin/pip")
+    call(folder, pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(sources))
+    compiler_too = [] if shutil.which(os.environ.get("CC", "clang")) else ["ziglang"]  # as in the Makefile
+    call(folder, pip, "install", "--quiet", *map(str, wheels.glob("*.whl")), *compiler_too)
+    return environment / "bin"
+
+
+def call(folder: Path, *command: str) -> str:
+    """Standard output of a command that must succeed in the folder."""
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    return done.stdout

@@ -245,7 +245,7 @@ def test_the_fits_that_are_kept_are_those_of_the_runs_that_are_kept(tmp_path, mo
 def test_the_published_fits_that_are_kept_are_those_of_the_published_numbers(tmp_path):
     for name in ("published.csv", "chinchilla_points.csv"):
         (tmp_path / name).write_bytes((REFERENCE / name).read_bytes())
-    fit.fit_published(tmp_path, {})
+    fit.fit_published(tmp_path, tmp_path, {})
     fresh, kept = (json.loads((folder / "published_fits.json").read_text()) for folder in (tmp_path, REFERENCE))
     assert fresh.keys() == kept.keys() and fresh["series"].keys() == kept["series"].keys()
     for name, study in kept["series"].items():

@@ -13,6 +13,7 @@ from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.experiment.plan import make_plan
 from cgpt.spec import Hub
+from cgpt.tasks.keys import LM_EVAL_KEYS
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -55,7 +56,7 @@ def test_a_good_project_gives_typed_values_and_defaults(root):
 def test_the_task_keys_are_those_of_lm_eval():
     from lm_eval.api.task import TaskConfig
 
-    assert {f.name for f in fields(TaskConfig)} == load.LM_EVAL_KEYS
+    assert {f.name for f in fields(TaskConfig)} == LM_EVAL_KEYS
 
 
 BAD = [
@@ -323,4 +324,6 @@ def test_a_data_set_of_the_hub_is_named_by_data_or_by_a_task_itself(root):
 
 
 def test_a_folder_without_a_project_is_named(tmp_path):
-    assert problems(tmp_path) == ["workflows: there is no such folder here; run from the project's folder"]
+    assert problems(tmp_path) == [
+        "workflows: there is no such folder here; run from the study's folder, or make one with `cgpt init <folder>`"
+    ]

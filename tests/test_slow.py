@@ -1,11 +1,10 @@
-"""What takes minutes: `make lint`, and a copy of what git would commit, used as a reader of the README would use it."""
+"""What takes minutes: `make lint`, and a copy of what git would commit, used as a reader would use it."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
@@ -36,26 +35,6 @@ const pause = () => new Promise((done) => setTimeout(done, 300));
   document.body.append(note);
 })();
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
-    """A repository with what git would commit now, and an environment that `make setup` takes for its own."""
-    root = tmp_path_factory.mktemp("copy")
-    names = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    for name in names:
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    (root / ".venv").mkdir()
-    for part in Path(sys.prefix).iterdir():
-        if part.name != ".installed":
-            (root / ".venv" / part.name).symlink_to(part)
-    (root / ".venv/.installed").touch()
-    run(root, "git", "init", "--quiet")
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "--quiet", "--message", "copy")
-    return root
 
 
 def run(root: Path, *command: str | Path) -> str:
@@ -100,13 +79,6 @@ def test_the_report_of_snakemake_shows_its_table_and_every_figure_in_a_browser(c
     browse(page, f"--screenshot={picture}")
     right = imread(picture)[:, 400:, :3]  # beside the menu, where the table stands
     assert 0.003 < (right.min(axis=2) < 0.5).mean() < 0.5, "the page is blank, or black"
-
-
-def test_the_commands_of_the_readme_run(copy):
-    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert blocks
-    lines = "".join(blocks).replace("make test\n", "")  # CI has run it, and it would run within itself
-    run(copy, "bash", "-euxc", lines)
 
 
 def test_all_that_leaves_git_with_nothing_to_say(copy):

@@ -14,6 +14,7 @@ from test_tasks import ROWS, write_task
 from cgpt.errors import UserError
 from cgpt.experiment import load, plan, show_plan
 from cgpt.experiment.planned_time import time_plan
+from cgpt.files.layers import Layer
 from cgpt.tasks import definition, lm_eval_tasks
 
 TASKS = Path("workflows/tasks")
@@ -78,7 +79,7 @@ def study(tmp_path, monkeypatch) -> Path:
 
 
 def read(study: Path) -> dict:
-    file = definition.read_task(study / TASKS / "toy.yaml", study)
+    file = definition.read_task(study / TASKS / "toy.yaml", Layer(study))
     assert file.problems == []
     return file.value
 
@@ -142,7 +143,7 @@ def test_a_function_that_is_not_there_is_named_with_its_line(study, key, name, m
         (study / TASKS / "toy.yaml").read_text().replace(f"{key}: !function 'code.ask'", f"{key}: !function '{name}'")
     )
     (study / TASKS / "toy.yaml").write_text(text)
-    file = definition.read_task(study / TASKS / "toy.yaml", study)
+    file = definition.read_task(study / TASKS / "toy.yaml", Layer(study))
     line = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(key))
     assert len(file.problems) == 1 and file.problems[0].startswith(f"workflows/tasks/toy.yaml:{line}: {key}: ")
     assert message in file.problems[0]
@@ -185,7 +186,7 @@ def test_a_file_that_cannot_be_included_is_one_line(study, name, message):
     (study / TASKS / "circle.yaml").write_text("include: toy.yaml\n")
     (study / TASKS / "broken.yaml").write_text("task: [topic\n")
     (study / TASKS / "toy.yaml").write_text(f"include: {name}\ntask: toy\n")
-    result = definition.read_task(study / TASKS / "toy.yaml", study).problems
+    result = definition.read_task(study / TASKS / "toy.yaml", Layer(study)).problems
     assert len(result) == 1 and message in result[0] and "\n" not in result[0]
 
 

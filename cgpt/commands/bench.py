@@ -24,8 +24,9 @@ WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requ
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line; numbers are checked in `bench`, so that each problem is one line."""
-    verb = add_verb("bench", bench, "time pretraining, evaluation, generation or tokenization")
-    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
+    verb = add_verb("bench", bench, "time pretraining, evaluation, generation or tokenization", group="others",
+                    example="pretrain --model bench-2m --steps 30")  # fmt: skip
+    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"), help="the work to time")
     verb.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
     verb.add_argument("--checkpoint", type=Path, help="a model with its weights, instead of a row's initial ones")

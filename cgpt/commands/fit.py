@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.commands.folders import LOCKS, REFERENCE, RESULTS
+from cgpt.commands.folders import KEPT, LOCKS, RESULTS, reference_folder
 from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment.run import Plan
@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         experiment, plan = make_plan(name or "scaling", read_workflow())
         if name:
             refuse_stale(experiment, plan, RESULTS)
-        series = read_runs((RESULTS if name else REFERENCE) / experiment.name / "runs.csv", plan)
+        series = read_runs((RESULTS if name else reference_folder()) / experiment.name / "runs.csv", plan)
         beside = {", ".join(filter(None, (experiment.name, setting))): points for setting, points in series.items()}
-        fits = fit_published(REFERENCE, beside)
+        fits = fit_published(reference_folder(), KEPT, beside)
     elif name is None:
         raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
     else:
@@ -70,8 +70,9 @@ def fit(experiment: Experiment, plan: Plan, results: Path) -> dict[str, Any]:
     return fits
 
 
-def fit_published(reference: Path, ours: dict[str, Points]) -> dict[str, Any]:
-    """Write published_fits.json and .md, and the figure of published runs with `ours` beside them. Raises UserError."""
+def fit_published(reference: Path, folder: Path, ours: dict[str, Points]) -> dict[str, Any]:
+    """Write published_fits.json and .md into `folder`, and the figure of the published runs of `reference` with `ours`
+    beside them. Raises UserError."""
     rows = published.read(reference / published.FAMILY)
     family = {name: published.family_points(rows, name) for name in ("SP", "muP")}
     chinchilla = published.chinchilla_points(published.read(reference / published.CHINCHILLA))
@@ -82,9 +83,9 @@ def fit_published(reference: Path, ours: dict[str, Points]) -> dict[str, Any]:
     laws = {name: fit for name, made in drawn.items() for fit in made["compute"]
             if fit["form"] == "offset" and "draws" in fit}  # fmt: skip
     named = {f"Cerebras-GPT {name}": points for name, points in family.items()}
-    write_figure(reference / "published", lambda: published_figure(ours, named, _others(rows), laws))
+    write_figure(folder / "published", lambda: published_figure(ours, named, _others(rows), laws))
     fits = {"experiment": "published", "series": studies, "downstream": _downstream(rows)}
-    _write(fits, reference / "published_fits", PUBLISHED_QUESTION)
+    _write(fits, folder / "published_fits", PUBLISHED_QUESTION)
     return fits
 
 

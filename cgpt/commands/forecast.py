@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.commands.folders import REFERENCE, RESULTS
+from cgpt.commands.folders import KEPT, RESULTS, reference_folder
 from cgpt.errors import UserError
 from cgpt.experiment import load
 
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request
 
+GROUP = "forecasts"
 ANSWER = tuple[dict[str, Any], str]
 SHARED = {"hardware"}
 OF_A_MODEL = SHARED | {"model", "shape", "systems", "vocab_size"}
@@ -27,7 +28,8 @@ FLAGS = {  # what has a meaning for each thing that `forecast` can be asked
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = add_verb("forecast", forecast, "compute what a model takes on hardware profiles")
+    verb = add_verb("forecast", forecast, "compute what a model takes on hardware profiles", group=GROUP,
+                    example="--model cerebras-gpt-13b --hardware cs2 h100-8 --tokens 20B")  # fmt: skip
     verb.add_argument("--hardware", required=True, nargs="+", help="profiles of hardware_profiles/; several: a table")
     verb.add_argument("--model", help="a row of workflows/models.yaml")
     verb.add_argument("--shape", help="instead of --model: n_layer=32,d_model=4096,d_ffn=11008,gated=true,n_head=32,"
@@ -48,10 +50,10 @@ def add_verbs(add_verb: Any) -> None:
     verb.add_argument("--budget-kwh", type=float, help="with --target-loss: the loss that this energy buys too")
     verb.add_argument("--law", type=Path, help="with --target-loss: a fits.json; default: the published laws")
     verb.add_argument("--series", help="with --target-loss: of the law's file; default: its first")
-    verb = add_verb("forecast-family", forecast_family, "the same for all Cerebras-GPT on every profile")
+    verb = add_verb("forecast-family", forecast_family, "the same for all Cerebras-GPT on every profile", group=GROUP)
     verb.add_argument("--out", type=Path, default=RESULTS / "devices" / "cerebras-gpt",
                       help="the table's path without .md and .csv")  # fmt: skip
-    add_verb("calibrate", calibrate, "fit the cost model's constants to published rows")
+    add_verb("calibrate", calibrate, "fit the cost model's constants to published rows", group=GROUP)
 
 
 def forecast(arguments: argparse.Namespace) -> ANSWER:
@@ -127,8 +129,8 @@ def _usual_batch(asked: Request, workflow: load.Workflow) -> tuple[int | None, s
         return None, None
     shape = shape_of(asked, workflow.models)
     try:
-        runs = cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS)
-        law = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
+        runs = cerebras_gpt.read(reference_folder() / cerebras_gpt.RUNS)
+        law = published.batch_tokens_law(published.read(reference_folder() / published.FAMILY))
     except UserError as error:
         raise UserError(*(f"{problem}, or write --batch-per-system" for problem in error.problems)) from None
     return usual_batch(asked.model, shape, asked.tokens, runs, law)
@@ -140,8 +142,8 @@ def _target(arguments: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
 
     budgets = arguments.budget_hours, arguments.budget_kwh
     asked = target_loss.Target(arguments.target_loss, tuple(arguments.hardware), *budgets)
-    batch = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
-    fits = arguments.law or REFERENCE / "published_fits.json"
+    batch = published.batch_tokens_law(published.read(reference_folder() / published.FAMILY))
+    fits = arguments.law or reference_folder() / "published_fits.json"
     answer = target_loss.target(asked, law.read(fits, arguments.series), batch, workflow.hardware)
     return answer, target_loss.as_text(answer)
 
@@ -153,7 +155,7 @@ def forecast_family(arguments: argparse.Namespace) -> ANSWER:
 
     workflow = load.read_workflow(Path.cwd())
     rows = cerebras_gpt.forecast_family(
-        cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS), workflow.models, workflow.hardware
+        cerebras_gpt.read(reference_folder() / cerebras_gpt.RUNS), workflow.models, workflow.hardware
     )
     write(rows, arguments.out)
     return {"rows": rows, "table": f"{arguments.out}.md"}, f"{arguments.out}.md"
@@ -164,7 +166,7 @@ def calibrate(arguments: argparse.Namespace) -> ANSWER:
     from cgpt.cost import calibrate, measurements
     from cgpt.report.machines import fidelity
 
-    rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
+    rows = measurements.read(reference_folder() / "accelerator_measurements.csv")
     calibration = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
-    fidelity.write(calibration, rows, REFERENCE)
+    fidelity.write(calibration, rows, KEPT)
     return fidelity.as_json(calibration), fidelity.as_text(calibration)

@@ -25,7 +25,8 @@ OTHERS = ("num_return_sequences", "num_beams", "no_repeat_ngram_size", "repetiti
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line, its arguments named as those of transformers' `generate`."""
-    verb = add_verb("generate", generate, "continue a text with a model")
+    verb = add_verb("generate", generate, "continue a text with a model", group="models",
+                    example="--checkpoint results/runs/pretrain/RUN --prompt 'Once upon a time'")  # fmt: skip
     add = verb.add_argument
     add("--checkpoint", type=Path, required=True, metavar="FOLDER", help="the folder of a model and its tokenizer")
     add("--prompt", action="append", default=[], help="a text to continue; may be given several times")

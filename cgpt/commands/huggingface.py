@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = add_verb("import-hf", import_hf, "make a checkpoint of a folder of transformers")
+    verb = add_verb("import-hf", import_hf, "make a checkpoint of a folder of transformers", group="models",
+                    example="gpt2-folder --out checkpoints/gpt2")  # fmt: skip
     verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
-    verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it")
+    verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it", group="models",
+                    example="results/runs/pretrain/RUN --out my-model")  # fmt: skip
     verb.add_argument("checkpoint", type=Path, help="the folder of a model and its tokenizer")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     verb.add_argument("--no-verify", action="store_true",

@@ -23,7 +23,8 @@ LEAST_STEPS = 3
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
-    verb = add_verb("measure", measure, "measure how fast this machine trains, for plan's minutes")
+    verb = add_verb("measure", measure, "measure how fast this machine trains, for plan's minutes", group="start",
+                    example="--hardware cpu --threads 1")  # fmt: skip
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
     verb.add_argument("--threads", type=int, help="default: the hardware profile's")
     verb.add_argument("--seconds", type=float, default=3.0, help="how long each of the two models is trained, roughly")

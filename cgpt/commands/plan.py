@@ -15,10 +15,11 @@ from cgpt.spec import Experiment
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = add_verb("plan", show, "print an experiment's runs and what they will cost")
-    verb.add_argument("experiment")
+    verb = add_verb("plan", show, "print an experiment's runs and what they will cost", group="start",
+                    example="quickstart --cores 2")  # fmt: skip
+    verb.add_argument("experiment", help="the name of a file of workflows/experiments")
     verb.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
-    verb = add_verb("check", check, "check the tasks of runs, as `plan` does, before they start")
+    verb = add_verb("check", check, "check the tasks of runs, as `plan` does, before they start", group="stages")
     verb.add_argument(
         "ids", nargs="*", help="ids of runs that train or score on tasks; default: lines of standard input"
     )

@@ -10,6 +10,7 @@ from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.files import cache
 from cgpt.files.whole import lock
 
+GROUP = "tables and reports"
 # Of each verb: its help, and the module of the function that has the verb's name.
 VERBS = {
     "tabulate": ("write an experiment's scores.csv and tables", "tables"),
@@ -24,15 +25,18 @@ VERBS = {
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
     for name, (help_text, _) in VERBS.items():
-        verb = add_verb(name, report, help_text)
-        verb.add_argument("experiment")
+        verb = add_verb(name, report, help_text, group=GROUP, example="quickstart")
+        verb.add_argument("experiment", help="the name of a file of workflows/experiments")
         verb.add_argument("--partial", action="store_true", help="of the records that are there, in a folder `partial` "
                           "that says what is missing")  # fmt: skip
-    verb = add_verb("fit", fit, "fit scaling laws to an experiment's runs, with intervals")
-    verb.add_argument("experiment", nargs="?")
+    verb = add_verb(
+        "fit", fit, "fit scaling laws to an experiment's runs, with intervals", group=GROUP, example="scaling"
+    )
+    verb.add_argument("experiment", nargs="?", help="the name of a file of workflows/experiments")
     verb.add_argument("--published", action="store_true",
                       help="the published runs, and the experiment's or our reference runs of `scaling`")  # fmt: skip
-    verb = add_verb("coordinate-check", coordinate_check, "measure how activations grow with width under SP and muP")
+    verb = add_verb("coordinate-check", coordinate_check, "measure how activations grow with width under SP and muP",
+                    group=GROUP, example="--threads 2")  # fmt: skip
     verb.add_argument("--out", type=Path, default=RESULTS / "coordinate_check", help="the folder of table and figure")
     verb.add_argument("--threads", type=int, help="default: one per core")
 

@@ -43,7 +43,7 @@ STAGES = {
 def add_verbs(add_verb: Any) -> None:
     """Add a verb for each stage to a command line."""
     for name, stage in STAGES.items():
-        verb = add_verb(name, None, stage.help)
+        verb = add_verb(name, None, stage.help, group="stages", example="RUN --threads 2")
         verb.add_argument("id", help="a run id that `plan` prints")
         verb.add_argument("--threads", type=int, help="threads granted; fewer than the plan names stops the run")
 

@@ -1,7 +1,21 @@
-"""Keys that a hardware profile has from its `base`: all that it does not write itself, but no evidence of a machine
-that it is not. A cost model's constants are inherited by any profile; how far they were measured is not."""
+"""Keys that an entry has from its `base`: all that it does not write itself, but nothing that what it writes stands
+against. A hardware profile has no evidence of a machine that it is not: a cost model's constants are inherited by any
+profile; how far they were measured is not."""
 
+from collections.abc import Callable
 from typing import Any
+
+from cgpt.experiment.rules import ORIGINS
+from cgpt.spec import LENGTHS
+
+BLOCKS = ("data", "train", "finetune")  # of an experiment, which are merged key by key
+ALTERNATIVES = (LENGTHS, ("warmup_fraction", "warmup_tokens"), ORIGINS)  # of which an entry has one
+# Keys that mean something beside certain values alone.
+MEANINGFUL: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "decay_fraction": lambda keys: keys.get("schedule") == "wsd",
+    "seed": lambda keys: "builtin" in keys,
+} | {f"mup_{name}": lambda keys: keys.get("parametrization") == "mup"
+     for name in ("base_width", "embedding_scale", "output_alpha")}  # fmt: skip
 
 # Keys by which a profile is another machine than its base; of the blocks `gpu` and `wafer` all but those below.
 MACHINE = ("peak_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s")
@@ -14,6 +28,22 @@ EVIDENCE = {
     "wafer": _NOTHING | {"decode_grid": [], "prefill_grid": []},
 }
 COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
+
+
+def extended_experiment(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `written`, and in blocks that both have key by key."""
+    blocks = {key: extended(base[key], written[key]) for key in BLOCKS
+              if isinstance(written.get(key), dict) and isinstance(base.get(key), dict)}  # fmt: skip
+    return {**base, **written, **blocks}
+
+
+def extended(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `written`, without those of the base that are an alternative to one of them, or that
+    mean nothing beside them."""
+    replaced = {key for keys in ALTERNATIVES if written.keys() & set(keys) for key in keys}
+    merged = {key: value for key, value in base.items() if key not in replaced} | written
+    return {key: value for key, value in merged.items()
+            if key in written or key not in MEANINGFUL or MEANINGFUL[key](merged)}  # fmt: skip
 
 
 def with_base(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:

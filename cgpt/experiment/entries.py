@@ -54,6 +54,13 @@ class Workflow:
     hardware: Entries[Hardware]
     experiments: Entries[Experiment]
     named: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)  # by experiments, of each kind
+    shipped: Mapping[str, frozenset[str]] = field(
+        default_factory=dict
+    )  # of each kind, names that are cgpt's below a study
+
+    def is_shipped(self, kind: str, name: str) -> bool:
+        """Whether an entry is cgpt's, below a study that has none of that name."""
+        return name in self.shipped.get(kind, ())
 
     def asked(self, experiment: str) -> Experiment:
         """An experiment all of whose parts are right. Raises UserError with every problem of it and of its parts."""
@@ -65,7 +72,7 @@ class Workflow:
         return self.experiments[experiment]
 
     def refuse_broken(self) -> None:
-        """Raise UserError with the problems of all entries, where there are any."""
+        """Raise UserError with the problems of all entries of the study, where there are any."""
         if problems := [line for _, _, lines in self._broken() for line in lines]:
             raise UserError(*dict.fromkeys(problems))
 
@@ -78,9 +85,11 @@ class Workflow:
                 print(f"warning: not used here, and left out: {lines[0]}{more}", file=sys.stderr)
 
     def _broken(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Kind, name and problems of each wrong entry of the study; those of cgpt are wrong only beside its own."""
         for kind in ("models", "datasets", "hardware", "tasks", "experiments"):
             for name, lines in getattr(self, kind).broken.items():
-                yield kind, name, lines
+                if not self.is_shipped(kind, name):
+                    yield kind, name, lines
 
     def _broken_of(self, experiment: str) -> dict[tuple[str, str], tuple[str, ...]]:
         """The problems of an experiment and of what it names, by kind and name."""

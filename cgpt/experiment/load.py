@@ -1,12 +1,10 @@
 """Loads every YAML file of the project and names all at once whatever is wrong in them."""
 
-import functools
 import itertools
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from cgpt.bounds import Distinct, NotEmpty, field_types
 from cgpt.data import task_rows
@@ -14,158 +12,98 @@ from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment import bases, contradictions, rules
 from cgpt.experiment.entries import Entered, Entries, Workflow
 from cgpt.experiment.from_yaml import Mismatch, convert, fill, fill_fields, fill_given
-from cgpt.files.yaml_file import Keys, YamlFile, read
+from cgpt.experiment.written import Names, read_files, read_rows
+from cgpt.files.layers import Layer, layers_of
+from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
-from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped, read_task
-from cgpt.tasks.scoring import OUR_KEYS
+from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped
+from cgpt.tasks.keys import TASK_KEYS
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of paths and of run ids
-NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
+T = TypeVar("T")
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 
-# Fields of lm_eval.api.task.TaskConfig, listed so that a plan need not import lm_eval; a test compares them.
-LM_EVAL_KEYS = frozenset(
-    "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split "
-    "test_split fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code "
-    "doc_to_choice process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config "
-    "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
-    "doc_to_decontamination_query gen_prefix metadata".split()
-)
-TASK_KEYS = LM_EVAL_KEYS | OUR_KEYS
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 
 def load_workflow(root: Path) -> Workflow:
-    """Load workflows/ and hardware_profiles/ below `root`; raises one UserError that lists every problem found."""
-    workflow = read_workflow(root)
+    """Load workflows/ and hardware_profiles/ below `root` alone; raises one UserError that lists every problem found.
+
+    Nothing is looked up in what comes with cgpt.
+    """
+    workflow = _read(root, Layer(root))
     workflow.refuse_broken()
     return workflow
 
 
 def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
-    """Load as `load_workflow` does, where a wrong entry of a file raises only once it is asked for.
+    """Load the study at `root` with what comes with cgpt under names that the study has not. A wrong entry of a file
+    raises only once it is asked for.
 
-    The files are those below `declarations`, by default those of `root` itself; paths in them are relative to `root`.
-    Raises UserError where models.yaml or data.yaml has no entries to read.
+    The study's files are those below `declarations`, by default those of `root` itself; paths in them are relative to
+    `root`. Raises UserError where models.yaml or data.yaml has no entries to read.
     """
-    folder = declarations or root
-    if not (folder / "workflows").is_dir():
-        raise UserError("workflows: there is no such folder here; run from the project's folder")
-    models = _rows(folder, "workflows/models.yaml", "models", Model)
-    for row in filter(None, models.entries.values()):
-        if problem := rules.uneven_heads(row):
-            models.yaml.problem(("models", row.name, "d_model"), problem)
-    datasets = _rows(folder, "workflows/data.yaml", "datasets", Dataset)
-    for dataset in filter(None, datasets.entries.values()):
-        rules.check_dataset(dataset, root, ("datasets", dataset.name), datasets.yaml)
-    profiles = _folder(folder, "hardware_profiles")
+    return _read(root, layers_of(root, declarations))
+
+
+def _read(root: Path, layer: Layer) -> Workflow:
+    if not (layer.root / "workflows").is_dir():
+        raise UserError("workflows: there is no such folder here; run from the study's folder, or make one with "
+                        "`cgpt init <folder>`")  # fmt: skip
+    rows, data = read_rows(layer, "models"), read_rows(layer, "datasets")
+    profiles, task_files, files = (read_files(layer, kind) for kind in ("hardware", "tasks", "experiments"))
+    models = {name: _model(name, rows) for name in rows}
+    datasets = {name: _dataset(name, data, root) for name in data}
     hardware = {name: _hardware(name, profiles) for name in profiles}
-    task_files = _folder(folder, "workflows/tasks", read_task)
-    tasks = {name: _task(name, file, datasets.entries, root) for name, file in task_files.items()}
-    entered = Entered(models.right(), datasets.right(), tasks, hardware)
-    experiment_files, named_parts, experiments = _folder(folder, "workflows/experiments"), {}, {}
-    for name, file in experiment_files.items():
-        experiments[name], named_parts[name] = _experiment(name, file, entered)
-    return Workflow(
-        models.checked(), datasets.checked(), Entries(tasks, _broken(task_files)),
-        Entries(hardware, _broken(profiles)), Entries(experiments, _broken(experiment_files)), named_parts,
-    )  # fmt: skip
+    tasks = {name: _task(name, each.file, datasets, root) for name, each in task_files.items()}
+    entered = Entered(models, datasets, tasks, hardware)
+    experiments, named_parts = {}, {}
+    for name in files:
+        experiments[name], named_parts[name] = _experiment(name, files, entered)
+    _refuse_rows(rows)
+    _refuse_rows(data)
+    of_kinds = {names.kind: names for names in (rows, data, task_files, profiles, files)}
+    made: dict[str, Mapping[str, Any]] = {
+        "models": models, "datasets": datasets, "tasks": tasks, "hardware": hardware, "experiments": experiments
+    }  # fmt: skip
+    entries = {kind: Entries(made[kind], {name: each.problems for name, each in names.items() if each.problems})
+               for kind, names in of_kinds.items()}  # fmt: skip
+    return Workflow(**entries, named=named_parts, shipped={kind: names.shipped for kind, names in of_kinds.items()})
 
 
-@dataclass(frozen=True)
-class _Rows:
-    block: str
-    yaml: YamlFile
-    entries: dict[str, Any]
-
-    def right(self) -> dict[str, Any]:
-        """The rows by name, None for one that is wrong."""
-        wrong = {str(keys[1]) for keys in self.yaml.problem_keys if keys[:1] == (self.block,) and len(keys) > 1}
-        return {name: None if name in wrong else entry for name, entry in self.entries.items()}
-
-    def checked(self) -> Entries:
-        """The rows, each with the problems at its keys; those of the file raise UserError."""
-        by_row: dict[str, tuple[str, ...]] = {}
-        of_file = []
-        for keys, line in zip(self.yaml.problem_keys, self.yaml.problems, strict=True):
-            if len(keys) > 1 and keys[0] == self.block:
-                by_row[str(keys[1])] = (*by_row.get(str(keys[1]), ()), line)
-            else:
-                of_file.append(line)
-        if of_file:
-            raise UserError(*self.yaml.problems)
-        return Entries(self.entries, by_row)
-
-
-def _broken(files: Mapping[str, YamlFile]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(file.problems) for name, file in files.items() if file.problems}
-
-
-def _folder(root: Path, folder: str, reader: Callable = read) -> dict[str, YamlFile]:
-    """Each YAML file of a folder but hidden ones, by its name without its ending, which is that of what it says.
-
-    Task files whose name starts with `_` are there to be included by others.
-    """
-    shown = "[!._]*" if reader is read_task else "[!.]*"
-    paths = [path for ending in ("yaml", "yml") for path in sorted((root / folder).glob(f"{shown}.{ending}"))]
-    files: dict[str, YamlFile] = {}
-    for path in paths:
-        file = reader(path, root)
-        alike = next((other for name, other in files.items() if name.lower() == path.stem.lower()), None)
-        if not NAME.fullmatch(path.stem):
-            file.problem((), f"'{path.stem}' cannot be a name; name the file with {NAME_RULE}")
-        if alike:
-            file.problem((), f"has the name of {alike.path}; give one of the two another")
-            if alike is files.get(path.stem):
-                alike.problem((), f"has the name of {file.path}; give one of the two another")
-        files.setdefault(path.stem, file)
-    return files
-
-
-def _rows(root: Path, path: str, block: str, cls: type) -> _Rows:
-    """Read a file whose one key, `block`, holds a mapping of names to entries."""
-    if not (root / path).exists():
-        raise UserError(f"{path}: there is no such file; write one with `{block}:` and below it the entries")
-    file = read(root / path, root)
-    if not file.value and file.problems:
+def _refuse_rows(names: Names) -> None:
+    """Raise UserError with all problems of the study's file where one of them is of no single row."""
+    file = names.rows_of
+    if file and any(len(keys) < 2 or keys[0] != names.kind for keys in file.problem_keys):
         raise UserError(*file.problems)
-    for key in file.value:
-        if key != block:
-            file.problem((key,), f"unknown key; {did_you_mean(key, [block])}")
-    entries = file.value.get(block)
-    if not isinstance(entries, dict):
-        file.problem((block,), "must be a mapping of names to entries; write `<name>:` and its keys below it")
-        raise UserError(*file.problems)
-    lower: dict[str, str] = {}
-    for name in entries:
-        if not NAME.fullmatch(name):
-            file.problem((block, name), f"cannot be a name; use {NAME_RULE}")
-        if name.lower() in lower:
-            file.problem((block, name), f"is the name of '{lower[name.lower()]}' but for its case; write another")
-        lower.setdefault(name.lower(), name)
-    return _Rows(block, file, {name: fill(cls, entry, (block, name), file, name=name)
-                               for name, entry in entries.items()})  # fmt: skip
 
 
-def _hardware(name: str, profiles: Mapping[str, YamlFile]) -> Hardware | None:
+def _row(cls: type[T], name: str, rows: Names) -> T | None:
+    written, whole = rows[name], rows.whole(name, bases.extended)
+    if whole is None and written.value is not None:
+        return None  # its base is wrong, which is noted
+    return fill(cls, whole, written.keys, written.file, name=name)
+
+
+def _model(name: str, rows: Names) -> Model | None:
+    written, row = rows[name], _row(Model, name, rows)
+    if row and (problem := rules.uneven_heads(row)):
+        written.file.problem((*written.keys, "d_model"), problem)
+    return None if written.problems else row
+
+
+def _dataset(name: str, rows: Names, root: Path) -> Dataset | None:
+    written, dataset = rows[name], _row(Dataset, name, rows)
+    if dataset:
+        rules.check_dataset(dataset, root, written.keys, written.file)
+    return None if written.problems else dataset
+
+
+def _hardware(name: str, profiles: Names) -> Hardware | None:
     """One profile; where it has a `base`, that profile's keys hold for those it does not write itself."""
-    file = profiles[name]
-    layers, chain = [dict(file.value)], [name]
-    while "base" in layers[0]:
-        base = layers[0].pop("base")
-        if not isinstance(base, str) or base not in profiles or base in chain:
-            what = "leads back to this profile" if base in chain else "is no hardware profile"
-            known = did_you_mean(base if isinstance(base, str) else "", set(profiles) - set(chain))
-            file.problem(("base",), f"{base!r} {what}; {known}")
-            return None
-        if profiles[base].problems:
-            file.problem(("base",), f"'{base}' is wrong itself ({profiles[base].problems[0]}); mend that first")
-            return None
-        chain.append(base)
-        layers.insert(0, dict(profiles[base].value))
-    whole = functools.reduce(bases.with_base, layers)
+    file = profiles[name].file
+    whole = profiles.whole(name, bases.with_base)
     profile = fill(Hardware, whole, (), file, name=name) if whole else None
     if profile:
         rules.check_hardware(profile, file)
@@ -226,16 +164,17 @@ def _check_data(task: dict[str, Any], datasets: dict[str, Any], root: Path, file
             file.problems += error.problems
 
 
-def _experiment(name: str, file: YamlFile, entered: Entered) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
+def _experiment(name: str, files: Names, entered: Entered) -> tuple[Experiment | None, dict[str, tuple[str, ...]]]:
     """Check one experiment: its own keys, every name in it, and then what its settings say of each other.
 
     Returns it, None where it is wrong, and the names of each kind that it uses.
     """
+    file, whole = files[name].file, files.whole(name, bases.extended_experiment)
     if name.lower() in RESERVED_EXPERIMENTS:
         file.problem((), f"'{name}' is kept for a folder of results/; give the file another name")
-    if not file.value:
+    if not whole:
         return None, {}
-    parts = fill_fields(Experiment, file.value, (), file, hidden=("name",))
+    parts = fill_fields(Experiment, whole, (), file, hidden=("name",))
     parts["vary"] = _axes(parts.get("vary", {}), file)
     used = _check_names(parts, entered, file)
     if file.problems:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cgpt
 from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans
 from cgpt.experiment.run import Plan, Run, last_file
+from cgpt.files.layers import is_checkout, layers_of
 from cgpt.hardware import Hardware
 from cgpt.host import level
 from cgpt.kernels.compiler import find_compiler
@@ -174,7 +174,7 @@ def report_files(experiment: Experiment, plan: Plan) -> list[str]:
 
 def page_sha256() -> str:
     """Parameter: the hash of the report's template and style, which are no code."""
-    pages = Path(cgpt.__file__).parent / "report" / "html"
+    pages = Path(__file__).parent.parent / "report" / "html"
     return content.digest(
         {path.name: content.sha256_of(path) for path in sorted(pages.iterdir()) if path.suffix in PAGE}
     )
@@ -182,6 +182,27 @@ def page_sha256() -> str:
 
 def _drawn(experiment: Experiment, names: Iterable[str]) -> list[str]:
     return [f"results/{experiment.name}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+
+
+def default_files(workflow: Workflow, plans: Plans) -> list[str]:
+    """Input: the report files of all of a study's experiments, and in cgpt's checkout of its quickstart alone.
+
+    Raises UserError where one of these experiments is wrong, or where a study has none.
+    """
+    names = [name for name in [*workflow.experiments, *workflow.experiments.broken]
+             if not workflow.is_shipped("experiments", name)]  # fmt: skip
+    if is_checkout(Path()):
+        names = ["quickstart"]
+    if not names:
+        raise UserError("workflows/experiments: holds no experiment; write one, or name a file to make, such as "
+                        "results/quickstart/table.md of cgpt's quickstart")  # fmt: skip
+    of_name = {name: find_plan(name, workflow, plans) for name in names}
+    return [file for name, plan in of_name.items() for file in report_files(workflow.experiments[name], plan)]
+
+
+def declaration_files(*kinds: str) -> list[str]:
+    """Input: the study's and cgpt's files of these kinds of entries."""
+    return [str(path) for layer in layers_of(Path()) for kind in kinds for path in layer.files(kind)]
 
 
 def _hardware(run: Run) -> Hardware:

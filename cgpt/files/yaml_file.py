@@ -51,9 +51,12 @@ class YamlFile:
         self.problem_keys.append(keys)
 
 
-def read(path: Path, root: Path, functions: bool = False) -> YamlFile:
-    """Read the mapping in `path`; where the file is no such mapping, `value` is empty and `problems` says why."""
-    file = YamlFile(path.relative_to(root).as_posix(), {}, functions=functions)
+def read(path: Path, root: Path, functions: bool = False, prefix: str = "") -> YamlFile:
+    """Read the mapping in `path`; where the file is no such mapping, `value` is empty and `problems` says why.
+
+    Messages name the file from `root`, after `prefix`.
+    """
+    file = YamlFile(prefix + path.relative_to(root).as_posix(), {}, functions=functions)
     try:
         text = read_text(path, MOST_BYTES)
         _refuse_depth(text)

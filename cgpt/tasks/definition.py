@@ -6,13 +6,14 @@ from typing import Any
 
 from cgpt.bounds import Documents
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.yaml_file import Keys, YamlFile, as_list, read
+from cgpt.files.layers import FOLDERS, Layer
+from cgpt.files.yaml_file import Keys, YamlFile, as_list
 from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_DATASET, HUB_SPLIT
 from cgpt.tasks import decoding, functions, scoring
+from cgpt.tasks.keys import GROUP_KEYS
 
 CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
 BEFORE_AN_ANSWER = ("num_fewshot", "description", "gen_prefix")  # keys of what stands there
-GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
 # Types of the keys that are looked into before any document is.
 TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
@@ -24,44 +25,56 @@ TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (str, "text", ("task", "dataset_path", "output_type", "training_split", "validation_split", "test_split",
                    "fewshot_split", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
 )  # fmt: skip
+INCLUDE = "include"
+"""Other task files, whose keys hold where this one has none itself."""
 METRIC_KEYS = ("metric", "filter_list", "aggregation", "weight_by_size")
 
 
-def read_task(path: Path, root: Path, above: tuple[Path, ...] = ()) -> YamlFile:
-    """Read a task file; the keys of files named by its `include:`, relative to it, hold where it has none itself.
+def read_task(path: Path, layer: Layer, above: tuple[Path, ...] = ()) -> YamlFile:
+    """Read a task file of a layer; the keys of files named by its `include:`, relative to it, hold where it has none
+    itself. A file that the layer has not, or that would include itself, is the one of the layer below.
 
     `above` holds the files that include this one.
     """
-    file = read(path, root, functions=True)
+    file = layer.read(path, functions=True)
     if not isinstance(file.value, dict) or file.problems:
         return file
-    names = file.value.pop("include", None)
+    names = file.value.pop(INCLUDE, None)
     value: dict[str, Any] = {}
     for i, name in enumerate(as_list(names)):
         keys: Keys = ("include", i) if isinstance(names, list) else ("include",)
-        target = _included(name, path, root, above, keys, file)
-        if target is not None:
-            included = read_task(target, root, (*above, path))
+        if (target := _included(name, path, layer, above, keys, file)) is not None:
+            included = read_task(*target, (*above, path))
             file.problems += included.problems
             value |= included.value
-    file.value = value | _located(file.value, (), file, path.parent, root)
+    file.value = value | _located(file.value, (), file, path.parent, layer.root)
     return file
 
 
-def _included(name: Any, path: Path, root: Path, above: tuple[Path, ...], keys: Keys, file: YamlFile) -> Path | None:
+def _included(
+    name: Any, path: Path, layer: Layer, above: tuple[Path, ...], keys: Keys, file: YamlFile
+) -> tuple[Path, Layer] | None:
+    """The file that `include: name` is, and its layer; None where there is none, which is noted."""
+    root = layer.root.resolve()
     target = (path.parent / name).resolve() if isinstance(name, str) and name and "\0" not in name else None
     if target is None:
         file.problem(keys, f"must be the name of a file, not {name!r}; write one relative to this file")
-    elif not target.is_relative_to(root.resolve()):
+        return None
+    if not target.is_relative_to(root):
         file.problem(keys, f"'{name}' leads out of the project's folder; copy the file there")
-    elif not target.is_relative_to(root.resolve() / "workflows/tasks") or not target.name.endswith(("yaml", "yml")):
+        return None
+    if not target.is_relative_to(root / FOLDERS["tasks"]) or not target.name.endswith(("yaml", "yml")):
         file.problem(keys, f"'{name}' is no YAML file of workflows/tasks; keep it there, with an ending such as .yaml")
-    elif not target.is_file():
-        file.problem(keys, f"there is no file '{name}'; write one relative to this file")
-    elif target in {other.resolve() for other in (*above, path)}:
+        return None
+    inside = target.relative_to(root)
+    first = layer.below if target == path.resolve() else layer
+    here = next((each for each in first or () if (each.root / inside).is_file()), None)
+    if here and (here.root / inside).resolve() not in {other.resolve() for other in (*above, path)}:
+        return here.root / inside, here
+    if target.is_file():
         file.problem(keys, f"'{name}' includes this file again; remove one of the two")
     else:
-        return root / target.relative_to(root.resolve())
+        file.problem(keys, f"there is no file '{name}'; write one relative to this file")
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.files.declarations import folder_of
+from cgpt.files.layers import layers_of
 from cgpt.files.yaml_file import FUNCTION
 
 
@@ -66,9 +67,12 @@ def resolve(value: Any, where: str) -> Any:
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
     name = value[FUNCTION]
-    folder = folder_of(Path.cwd()) / value["folder"] if "folder" in value else Path()
-    path = _file(name.rpartition(".")[0], folder)
-    if "sha256" in value and (not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != value["sha256"]):
+    module = name.rpartition(".")[0]
+    folders = [layer.root / value["folder"] for layer in layers_of(Path.cwd(), folder_of(Path.cwd()))
+               ] if "folder" in value else [Path()]  # fmt: skip
+    folder = next((each for each in folders if _sha256(_file(module, each)) == value.get("sha256")), None)
+    if folder is None:
+        path = _file(module, folders[0])
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         raise UserError(f"{where}: {FUNCTION} {name}: {shown} has changed since the run was planned; run again")
     try:
@@ -79,6 +83,10 @@ def resolve(value: Any, where: str) -> Any:
 
 def _file(module: str, folder: Path) -> Path:
     return folder / f"{module.replace('.', '/')}.py"
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _defined(node: ast.stmt) -> list[str]:

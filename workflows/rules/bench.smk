@@ -17,7 +17,7 @@ BENCHMARKS = {
 
 rule bench:
     input:
-        lambda wildcards: f"workflows/bench/{BENCHMARKS[wildcards.name].split()[0]}",
+        lambda wildcards: only_in_checkout(f"workflows/bench/{BENCHMARKS[wildcards.name].split()[0]}")(wildcards),
     output:
         "results/bench/{name}.csv",
     log:
@@ -35,7 +35,7 @@ rule bench:
 rule plot_scaling:
     input:
         csv="results/bench/scaling.csv",
-        script="workflows/bench/plot_scaling.py",
+        script=only_in_checkout("workflows/bench/plot_scaling.py"),
     output:
         multiext("results/bench/scaling", ".svg", ".png"),
     log:
@@ -49,7 +49,7 @@ rule bench_table:
         comparisons=[f"results/bench/{name}.csv" for name, command in BENCHMARKS.items() if "compare" in command],
         startup="results/bench/startup.csv",
         figure="results/bench/scaling.svg",
-        script="workflows/bench/table.py",
+        script=only_in_checkout("workflows/bench/table.py"),
     output:
         multiext("results/bench/", "table.md", "table.csv"),
     log:

@@ -11,6 +11,7 @@ from cgpt.experiment import load, rule_values
 from cgpt.experiment.plans import make_plans
 from cgpt.experiment.rule_values import HARDWARE_FIGURES, FIGURES, any_of
 from cgpt.files import declarations
+from cgpt.files.layers import shipped_file
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -75,15 +76,25 @@ question_and_runs = of_experiment(rule_values.question_and_runs)
 
 
 def default_files(wildcards):
-    """Input: the tables and figures of the quickstart, which is wrong only where nothing else is asked for."""
+    """Input: the report files that no target asks for, where what they need is wrong only then."""
     try:
-        plan = rule_values.find_plan("quickstart", WORKFLOW, PLANS)
+        return rule_values.default_files(WORKFLOW, PLANS)
     except UserError as error:
         stop(error)
-    return rule_values.report_files(WORKFLOW.experiments["quickstart"], plan)
 
 
-def begin():
+def only_in_checkout(path):
+    """Input: a file of cgpt's repository that is not installed with it; a study that asks for it is told so."""
+
+    def file(wildcards):
+        if not Path(path).is_file():
+            stop(UserError(f"{path}: is of cgpt's own repository and not installed with it; ask for it there"))
+        return path
+
+    return file
+
+
+def begin(log=None):
     """Before the first job: keep the files that this began with, pass signals on, and see that jobs can run."""
     try:
         os.environ[declarations.STARTED_WITH] = str(declarations.keep(DECLARED, Path.cwd()))
@@ -91,6 +102,7 @@ def begin():
     except UserError as error:
         stop(error)
     jobs.pass_signals_on()
+    check_tasks()
 
 
 def check_tasks():

@@ -1,9 +1,8 @@
 # What the training of the seven Cerebras-GPT would take on every hardware profile, by the cost model alone.
 rule forecast_family:
     input:
-        "results/reference/cerebras_gpt_runs.csv",
-        "workflows/models.yaml",
-        sorted(str(path) for path in Path("hardware_profiles").iterdir()),
+        shipped_file("results/reference/cerebras_gpt_runs.csv"),
+        rule_values.declaration_files("models", "hardware"),
     output:
         multiext("results/devices/cerebras-gpt", ".md", ".csv"),
     log:
