@@ -18,9 +18,9 @@ $(INSTALLED): pyproject.toml
 
 reproduce: setup
 	$(IN_VENV) snakemake --cores $(CORES)
-	$(IN_VENV) snakemake --report results/quickstart/report.html
+	$(IN_VENV) snakemake --report results/quickstart/provenance.html
 	@cat results/quickstart/table.md
-	@echo "The report with the figures: results/quickstart/report.html"
+	@echo "The report: results/quickstart/report.html; how each file was made: results/quickstart/provenance.html"
 
 test: setup
 	$(IN_VENV) pytest -m "not slow" -n $(CORES) --dist loadfile
@@ -35,6 +35,8 @@ lint: setup
 	$(IN_VENV) ruff check && ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
+	@# All that it finds, but that no rule names a conda environment or container: jobs run in Snakemake's own environment.
+	$(IN_VENV) ! snakemake --lint 2>&1 | grep -E '^    \* |Error' | grep -v 'Specify a conda environment or container'
 
 # The documentation as a site that needs no network; a link that leads nowhere stops it.
 docs: setup

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import time
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 from cgpt.errors import UserError
@@ -158,10 +159,12 @@ def _quota(*words: str) -> float | None:
 
 
 def check_threads(threads: int) -> int:
-    """The number itself. Raises UserError where no run can have so many threads."""
+    """The number itself. Raises UserError for what is no whole number, and where no run can have so many threads."""
+    if not isinstance(threads, Integral) or isinstance(threads, bool):
+        raise UserError(f"threads: must be a whole number, not {threads!r:.60}; write e.g. 2")
     if not 1 <= threads <= MAX_THREADS:
         raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; write e.g. 2")
-    return threads
+    return int(threads)
 
 
 def memory_bytes() -> int | None:

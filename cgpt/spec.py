@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from cgpt.bounds import Choice, Distinct, Documents, Fraction, KeysOf, NotEmpty, Pattern, Positive, Range, RelativePath
+from cgpt.host import MAX_THREADS
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
 LENGTHS = ("steps", "tokens", "tokens_per_parameter", "flops")  # keys of `train:`, of which one is given
@@ -31,7 +32,7 @@ Examples = Annotated[int, Positive(10**9)]
 Width = Annotated[int, Positive(10**7)]
 PositiveInt = Annotated[int, Positive()]
 PositiveFloat = Annotated[float, Positive()]
-Threads = Annotated[int, Positive(4096)]
+Threads = Annotated[int, Positive(MAX_THREADS)]
 
 
 @dataclass(frozen=True)

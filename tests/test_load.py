@@ -203,7 +203,7 @@ BAD = [
     (CPU, "device: CPU", "device: DISK:/etc/passwd",
      ["2: device: 'DISK:/etc/passwd' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1"]),
     (QUICKSTART, "threads_per_run: 1", "threads_per_run: 5000",
-     ["7: threads_per_run: must be at most 4,096, not 5000; write a smaller number"]),
+     ["7: threads_per_run: must be at most 1,024, not 5000; write a smaller number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nweights_from: cpu",
      ["7: weights_from: says who trains for modeled profiles, and `hardware` names none; leave it out"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[wrold]]}",
