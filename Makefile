@@ -35,4 +35,3 @@ lint: setup
 	$(IN_VENV) ruff check && ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
-	$(IN_VENV) snakemake --lint

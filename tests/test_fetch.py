@@ -173,7 +173,7 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server: str, tmp_path: P
     message = problem(listed(url=server + "/text", sha256="0" * 64), tmp_path)
     assert message == (
         f"set/text.txt.gz (from {server}/text): sha256: expected {'0' * 64}, got {SHA256}; "
-        "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
+        "get the file again, or correct the checksum in data.yaml if the new content is right"
     )
 
 

@@ -189,7 +189,7 @@ def test_an_empty_corpus_and_a_missing_fetch_are_refused(tmp_path: Path) -> None
 def test_a_fetch_of_an_earlier_entry_is_refused(tmp_path: Path) -> None:
     spec = corpus(tmp_path, train="a\n")
     spec["datasets"]["x"]["seed"] = 1
-    assert "is of an earlier entry of workflows/data.yaml" in problem(tmp_path, spec)
+    assert "is of an earlier entry of data.yaml" in problem(tmp_path, spec)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', '{"files": [{}]}', '{"files": []}', "[" * 100_000])

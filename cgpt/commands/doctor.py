@@ -13,6 +13,7 @@ from cgpt import host
 from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.files.cache import cache_folder
+from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.kernels.compiler import build_library, find_compiler
@@ -87,7 +88,7 @@ def examine() -> dict[str, Any]:
 
 def why_not(hardware: Hardware) -> str | None:
     """Why no model can be trained on this hardware profile here, in one line; None where one can."""
-    where = f"hardware_profiles/{hardware.name}.yaml"
+    where = file_of("hardware", hardware.name)
     if hardware.timing == "modeled" and not hardware.runs_on_host:
         return (
             f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "

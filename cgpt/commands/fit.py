@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.commands.folders import KEPT, LOCKS, REFERENCE, RESULTS
+from cgpt.commands.folders import KEPT, LOCKS, RESULTS, reference_folder
 from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment.run import Plan
@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         experiment, plan = make_plan(name or "scaling", read_workflow())
         if name:
             refuse_stale(experiment, plan, RESULTS)
-        series = read_runs((RESULTS if name else REFERENCE) / experiment.name / "runs.csv", plan)
+        series = read_runs((RESULTS if name else reference_folder()) / experiment.name / "runs.csv", plan)
         beside = {", ".join(filter(None, (experiment.name, setting))): points for setting, points in series.items()}
-        fits = fit_published(REFERENCE, KEPT, beside)
+        fits = fit_published(reference_folder(), KEPT, beside)
     elif name is None:
         raise UserError("fit: names no experiment; write `fit <experiment>`, or `fit --published`")
     else:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.commands.folders import KEPT, REFERENCE, RESULTS
+from cgpt.commands.folders import KEPT, RESULTS, reference_folder
 from cgpt.errors import UserError
 from cgpt.experiment import load
 
@@ -129,8 +129,8 @@ def _usual_batch(asked: Request, workflow: load.Workflow) -> tuple[int | None, s
         return None, None
     shape = shape_of(asked, workflow.models)
     try:
-        runs = cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS)
-        law = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
+        runs = cerebras_gpt.read(reference_folder() / cerebras_gpt.RUNS)
+        law = published.batch_tokens_law(published.read(reference_folder() / published.FAMILY))
     except UserError as error:
         raise UserError(*(f"{problem}, or write --batch-per-system" for problem in error.problems)) from None
     return usual_batch(asked.model, shape, asked.tokens, runs, law)
@@ -142,8 +142,8 @@ def _target(arguments: argparse.Namespace, workflow: load.Workflow) -> ANSWER:
 
     budgets = arguments.budget_hours, arguments.budget_kwh
     asked = target_loss.Target(arguments.target_loss, tuple(arguments.hardware), *budgets)
-    batch = published.batch_tokens_law(published.read(REFERENCE / published.FAMILY))
-    fits = arguments.law or REFERENCE / "published_fits.json"
+    batch = published.batch_tokens_law(published.read(reference_folder() / published.FAMILY))
+    fits = arguments.law or reference_folder() / "published_fits.json"
     answer = target_loss.target(asked, law.read(fits, arguments.series), batch, workflow.hardware)
     return answer, target_loss.as_text(answer)
 
@@ -155,7 +155,7 @@ def forecast_family(arguments: argparse.Namespace) -> ANSWER:
 
     workflow = load.read_workflow(Path.cwd())
     rows = cerebras_gpt.forecast_family(
-        cerebras_gpt.read(REFERENCE / cerebras_gpt.RUNS), workflow.models, workflow.hardware
+        cerebras_gpt.read(reference_folder() / cerebras_gpt.RUNS), workflow.models, workflow.hardware
     )
     write(rows, arguments.out)
     return {"rows": rows, "table": f"{arguments.out}.md"}, f"{arguments.out}.md"
@@ -166,7 +166,7 @@ def calibrate(arguments: argparse.Namespace) -> ANSWER:
     from cgpt.cost import calibrate, measurements
     from cgpt.report.machines import fidelity
 
-    rows = measurements.read(REFERENCE / "accelerator_measurements.csv")
+    rows = measurements.read(reference_folder() / "accelerator_measurements.csv")
     calibration = calibrate.calibrate(rows, load.read_workflow(Path.cwd()).hardware)
     fidelity.write(calibration, rows, KEPT)
     return fidelity.as_json(calibration), fidelity.as_text(calibration)

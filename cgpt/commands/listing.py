@@ -136,9 +136,7 @@ def _names(kind: str, rows: list[Row]) -> str:
     """The names of a kind on few lines, those of the study and of cgpt apart; of runs, how many there are."""
     if kind == "runs":
         n_bytes = sum(row["bytes"] for row in rows)
-        return (
-            f"{kind}: {sum(row['done'] for row in rows)} of {len(rows)} done, {_size(n_bytes) or 'nothing'} on disk"
-        )
+        return f"{kind}: {sum(row['done'] for row in rows)} of {len(rows)} done, {_size(n_bytes) or 'nothing'} on disk"
     parts = [(owner, ", ".join(row["name"] for row in rows if row["from"] == owner)) for owner in ("study", "cgpt")]
     text = "; ".join(f"of the {owner}: {names}".replace("the cgpt", "cgpt") for owner, names in parts if names)
     return textwrap.fill(f"{kind} {text}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)

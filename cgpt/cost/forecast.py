@@ -11,6 +11,7 @@ from cgpt.cost.job import job_overhead_s, processor_step, training_step
 from cgpt.cost.shapes import Shape
 from cgpt.cost.step import Step
 from cgpt.errors import UserError, did_you_mean
+from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware
 from cgpt.spec import Model
 
@@ -83,7 +84,7 @@ def refuse(asked: Request, profiles: Mapping[str, Hardware]) -> None:
 
 def _refuse_for(asked: Request, profile: Hardware) -> list[str]:
     """Problems of arguments that this profile has no answer to."""
-    where, problems = f"hardware_profiles/{profile.name}.yaml", []
+    where, problems = file_of("hardware", profile.name), []
     if not profile.wafer and not profile.gpu:
         if profile.sustained_flops_per_s is None:
             problems.append(f"{where}: has no `wafer`, no `gpu` and no `sustained_flops_per_s`, and a forecast needs "

@@ -4,6 +4,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.files.layers import file_of
 from cgpt.recipe import flops
 from cgpt.spec import Model
 
@@ -86,8 +87,8 @@ def of_model(row: Model) -> Shape:
     """The shape of a row of models.yaml, with its exact number of parameters; raises UserError where its vocabulary is
     left to the tokenizer."""
     if row.vocab_size is None:
-        raise UserError(f"workflows/models.yaml: models.{row.name}: has no vocab_size, and a forecast needs it; write "
-                        "one there, or --vocab-size")  # fmt: skip
+        raise UserError(f"{file_of('models', row.name)}: models.{row.name}: has no vocab_size, and a forecast "
+                        "needs it; write one there, or --vocab-size")  # fmt: skip
     matrices = Shape(row.n_layer, row.d_model, flops.ffn_width(row), row.n_head, row.n_head, row.vocab_size,
                      row.seq_len, tied=row.tie_embeddings)  # fmt: skip
     return replace(matrices, other_weights=flops.n_parameters(row) - matrices.n_parameters)

@@ -86,7 +86,7 @@ class Chain:
         """The data set's entry, or the local files that it names, where they are others than were fetched."""
         files, source = content.fetched_files(path), run.spec["path"]
         if not is_of_entry(record, run.spec):
-            return ["its entry in workflows/data.yaml"]
+            return ["its entry in data.yaml"]
         local = content.of_local_files(source) if source else {}
         return [f"'{source}'"] if local and local != {file["name"]: file["sha256"] for file in files} else []
 

@@ -14,6 +14,7 @@ from cgpt.experiment import shared_steps
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
 from cgpt.experiment.vary import Setting, make_settings
+from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
@@ -41,7 +42,7 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
                 runs.setdefault(run.key, run)
     in_order = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
     if long := next((run.id for run in in_order if len(run.id.encode()) > LONGEST_ID), None):
-        raise UserError(f"workflows/experiments/{experiment.name}.yaml: the run '{long}' has a name too long for a "
+        raise UserError(f"{file_of('experiments', experiment.name)}: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
     return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
@@ -141,8 +142,9 @@ def _task_runs(task: _UsedTask, training: _Training, pretrain: Run, experiment: 
         return
     tuning = replace(training.setting.finetune, **task.finetune)
     if problem := uneven(tuning.batch_size, training.hardware):
-        where = f"tasks/{task.name}" if "batch_size" in task.finetune else f"experiments/{experiment}"
-        raise UserError(f"workflows/{where}.yaml: finetune.batch_size: {problem}")
+        of_task = "batch_size" in task.finetune
+        where = file_of("tasks", task.name) if of_task else file_of("experiments", experiment)
+        raise UserError(f"{where}: finetune.batch_size: {problem}")
     if is_classification(task.task):
         yield from (_baseline_run(task, n_labels) for n_labels in tuning.n_labels or (None,))
     for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cgpt import SHIPPED
 from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
@@ -162,11 +161,6 @@ def default_files(workflow: Workflow, plans: Plans) -> list[str]:
                         "results/quickstart/table.md of cgpt's quickstart")  # fmt: skip
     of_name = {name: find_plan(name, workflow, plans) for name in names}
     return [file for name, plan in of_name.items() for file in report_files(workflow.experiments[name], plan)]
-
-
-def shipped_file(path: str) -> str:
-    """Input: a file that comes with cgpt."""
-    return path if is_checkout(Path()) else str(SHIPPED / path)
 
 
 def declaration_files(*kinds: str) -> list[str]:

@@ -55,13 +55,24 @@ def is_checkout(root: Path) -> bool:
     return root.resolve() == SHIPPED
 
 
+def shipped_file(path: str | Path) -> Path:
+    """A file or folder that comes with cgpt; in its checkout the path itself."""
+    return Path(path) if is_checkout(Path()) else SHIPPED / path
+
+
 def file_of(kind: str, name: str) -> str:
     """The file that holds an entry of the study in the working directory, as messages name it, or cgpt's.
 
     `kind` is experiments, tasks, hardware, models or datasets. Where there is no such entry, the file to write it in.
     """
+    names = [f"{FOLDERS[kind]}/{name}.{ending}" for ending in ENDINGS] if kind in FOLDERS else [FILES[kind]]
     for layer in layers_of(Path()):
-        for path in layer.files(kind):
-            if path.stem == name if kind in FOLDERS else name in (layer.read(path).value.get(kind) or ()):
-                return layer.prefix + path.relative_to(layer.root).as_posix()
-    return FILES.get(kind) or f"{FOLDERS[kind]}/{name}.{ENDINGS[0]}"
+        for path in names:
+            if (layer.root / path).is_file() and (kind in FOLDERS or _has_row(layer, layer.root / path, kind, name)):
+                return layer.prefix + path
+    return names[0]
+
+
+def _has_row(layer: Layer, path: Path, kind: str, name: str) -> bool:
+    rows = layer.read(path).value.get(kind)
+    return isinstance(rows, dict) and name in rows

@@ -4,6 +4,7 @@ import os
 from types import ModuleType
 
 from cgpt.errors import UserError, first_line
+from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware, unsupported
 from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
@@ -19,7 +20,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     Raises UserError where a compiler or a device is missing, or where the profile asks for what its kernels have not.
     """
     if problem := unsupported(hardware):
-        raise UserError(f"hardware_profiles/{hardware.name}.yaml: {problem[0]}: {problem[1]}")
+        raise UserError(f"{file_of('hardware', hardware.name)}: {problem[0]}: {problem[1]}")
     if threads is not None:
         check_threads(threads)
     open_devices(hardware)
@@ -64,7 +65,7 @@ def open_devices(hardware: Hardware) -> None:
     from cgpt.kernels.plain.renderer import set_cache
 
     set_cache()
-    where = f"hardware_profiles/{hardware.name}.yaml"
+    where = file_of("hardware", hardware.name)
     for device in [hardware.placement] if isinstance(hardware.placement, str) else hardware.placement:
         try:
             has_type = getattr(dtypes, hardware.dtype) in Device[device].renderer.supported_dtypes()

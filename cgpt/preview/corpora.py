@@ -15,6 +15,7 @@ from cgpt.data.content import SPLITS
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import Run, last_file
+from cgpt.files.layers import file_of
 from cgpt.jobs import Job
 from cgpt.preview.kept_checks import remember
 from cgpt.preview.sources import find_files
@@ -35,15 +36,16 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
             try:
                 counted[run.id] = _count_tokens(run, workflow)
             except UserError as error:
-                problems += [f"workflows/experiments/{experiment}.yaml: {problem}" for problem in error.problems]
+                problems += [f"{file_of('experiments', experiment)}: {problem}" for problem in error.problems]
     for run in runs:
         if run.stage != "pretrain":
             continue
         model = run.spec["model"]
         for split, n_tokens in counted.get(run.needs["tokenize"], {}).items():
             problem = (
-                f"workflows/models.yaml: {model['name']}.seq_len: {model['seq_len']} does not fit the {n_tokens:,} "
-                f"{split} tokens of this corpus; write {max(1, n_tokens - 1)} or less, or take a larger corpus"
+                f"{file_of('models', model['name'])}: {model['name']}.seq_len: {model['seq_len']} does not fit "
+                f"the {n_tokens:,} {split} tokens of this corpus; write {max(1, n_tokens - 1)} or less, or take a "
+                "larger corpus"
             )
             if model["seq_len"] >= n_tokens and problem not in problems:
                 problems.append(problem)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgpt.errors import UserError
+from cgpt.files.layers import file_of
 from cgpt.report import columns
 from cgpt.report.axes import AT, Axis, axes_of, beside, setting_text, value_text
 from cgpt.report.columns import Row
@@ -53,7 +54,7 @@ def plot_vary(experiment: Experiment, plan: Plan, results: Path, partial: bool =
     """Write figures/vary, as .svg and .png; return the experiment's folder. `partial`: of the records that are there.
     Raises UserError, also where the experiment varies nothing."""
     if not experiment.vary:
-        raise UserError(f"workflows/experiments/{experiment.name}.yaml: vary: is missing, so there is no axis to draw; "
+        raise UserError(f"{file_of('experiments', experiment.name)}: vary: is missing, so there is no axis to draw; "
                         "write e.g. `vary: {train.lr: [0.001, 0.002]}`")  # fmt: skip
     rows = collect(experiment, plan, results, partial)
     pretrained, diverged = ([row for row in kind if row["stage"] == "pretrain"] for kind in (rows.runs, rows.diverged))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cgpt.experiment.run import Plan
+from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware
 from cgpt.scaling import cost_law
 from cgpt.scaling.points import Points, read_rows, refuse_strange
@@ -95,7 +96,7 @@ def _rates(profile: Hardware) -> tuple[dict[str, float], dict[str, str]]:
     for cost, (key, seconds) in keys.items():
         rate = getattr(profile, key)
         if rate is None:
-            unknown[cost] = f"hardware_profiles/{profile.name}.yaml has no {key}"
+            unknown[cost] = f"{file_of('hardware', profile.name)} has no {key}"
         else:
             rates[cost] = rate * profile.systems / seconds
     return rates, unknown

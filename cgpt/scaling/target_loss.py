@@ -10,6 +10,7 @@ import numpy as np
 
 from cgpt.cost import forecast
 from cgpt.errors import UserError
+from cgpt.files.layers import file_of
 from cgpt.formats import dollars, duration, energy, short
 from cgpt.hardware import Hardware
 from cgpt.recipe import flops
@@ -191,7 +192,7 @@ def _within_budget(asked: Target, law: FittedLaw, candidates: _Candidates, run: 
         return {}
     nothing = dict.fromkeys(("budget_loss", "budget_n_parameters", "budget_tokens", "budget_extrapolated"))
     if any(cheapest[key] is None for key in given):
-        unknown = f"hardware_profiles/{cheapest['hardware']}.yaml has no power_w, which --budget-kwh needs"
+        unknown = f"{file_of('hardware', cheapest['hardware'])} has no power_w, which --budget-kwh needs"
         unknown = unknown if cheapest["hours"] is not None else str(cheapest["problem"])
         return {"within_budget": None, **nothing, "budget_problem": unknown}
     within = {"within_budget": all(cheapest[key] <= limit for key, limit in given.items())}

@@ -20,6 +20,7 @@ from cgpt.data.content import local_files, sha256_of
 from cgpt.data.download import download as get
 from cgpt.data.hub import load_split, mirror_path
 from cgpt.errors import UserError
+from cgpt.files.layers import file_of
 from cgpt.files.whole import whole_file, write_whole, writing
 from cgpt.jobs import Job
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
@@ -43,7 +44,7 @@ def fetch_dataset(dataset: Dataset, out: Path) -> dict[str, Any]:
     licence and files (name, bytes, sha256, split). Raises UserError with a line per file that is missing, unreachable
     or wrong.
     """
-    if wrong := [f"workflows/data.yaml: {dataset.name}.{'.'.join(map(str, keys))}: {problem}"
+    if wrong := [f"{_named(dataset)}.{'.'.join(map(str, keys))}: {problem}"
                  for keys, problem in problems(Dataset, dataset)]:  # fmt: skip
         raise UserError(*wrong)
     if dataset.licence_status not in ("", "open"):
@@ -80,7 +81,7 @@ def _make_builtin(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """Copy a file, or a folder's files but hidden ones, READMEs and licences; their names say their splits."""
-    where, source = f"workflows/data.yaml: {dataset.name}.path", Path(str(dataset.path)).expanduser()
+    where, source = f"{_named(dataset)}.path", Path(str(dataset.path)).expanduser()
     if not source.exists():
         raise UserError(f"{where}: '{source}' does not exist; write a file or folder that does")
     files = [path for path in local_files(str(dataset.path)) if out not in path.parents]
@@ -116,7 +117,7 @@ def _split_of(name: str) -> str:
 def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, Any]:
     """The rows of a split of the hub as JSON lines, from the mirror where that has them."""
     target, below = out / f"{split}.jsonl", mirror_path(hub, split)
-    where = f"workflows/data.yaml: {dataset.name}.hub"
+    where = f"{_named(dataset)}.hub"
     if copy := find_mirrored_split(hub, split):
         return _put(copy, target, _split_of(split), None)
     mirror = os.environ.get(MIRROR)
@@ -138,7 +139,7 @@ def _get_split(dataset: Dataset, hub: Hub, split: str, out: Path) -> dict[str, A
 
 def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
     """Get every file of `files` from the mirror or its URL; the problems of all files come together."""
-    _refuse_equal_names(f"workflows/data.yaml: {dataset.name}.files", [Path(file.path) for file in dataset.files])
+    _refuse_equal_names(f"{_named(dataset)}.files", [Path(file.path) for file in dataset.files])
     placed: list[dict[str, Any]] = []
     problems: list[str] = []
     for file in dataset.files:
@@ -152,7 +153,7 @@ def _get_listed(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 
 def _get(dataset: Dataset, file: DataFile, target: Path) -> dict[str, Any]:
-    where = f"workflows/data.yaml: {dataset.name}.files: {file.path}"
+    where = f"{_named(dataset)}.files: {file.path}"
     if file.sha256 is not None and target.is_file() and sha256_of(target) == file.sha256:
         return _entry(target, file.split, file.sha256)
     if copy := find_mirrored_file(file):
@@ -184,12 +185,12 @@ def _put(source: Path, target: Path, split: str, listed: DataFile | None) -> dic
         if part.stat().st_size == 0:
             raise UserError(f"{source}: is empty; put a file with content there, or leave it out of the data set")
         if listed is not None and listed.sha256 is None:
-            raise UserError(f"workflows/data.yaml: files: {listed.path}: has no sha256; write sha256: {digest}")
+            raise UserError(f"data.yaml: files: {listed.path}: has no sha256; write sha256: {digest}")
         if listed is not None and listed.sha256 != digest:
             came = f" (from {listed.url})" if source.name.endswith(".download") else ""
             raise UserError(
                 f"{source if not came else listed.path}{came}: sha256: expected {listed.sha256}, got {digest}; "
-                "get the file again, or correct the checksum in workflows/data.yaml if the new content is right"
+                "get the file again, or correct the checksum in data.yaml if the new content is right"
             )
     return _entry(target, split, digest)
 
@@ -211,7 +212,7 @@ def _copy(source: Path, part: Path, unpack: bool, max_bytes: int) -> str:
                     n_bytes += len(block)
                     if n_bytes > max_bytes:
                         raise UserError(f"{source}: has more than {max_bytes:,} bytes, unpacked; write a greater "
-                                        "`max_bytes` for it in workflows/data.yaml, or leave it out")  # fmt: skip
+                                        "`max_bytes` for it in data.yaml, or leave it out")  # fmt: skip
                     bar.update(raw.tell() - bar.n)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise UserError(f"{source}: is broken gzip ({error}); get the file again") from None
@@ -224,6 +225,11 @@ def _refuse_equal_names(where: str, paths: list[Path]) -> None:
         raise UserError(f"{where}: a file is called {RECORD}, as the record of the data set is; give it another name")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{where}: two files are called {', '.join(twice)}; give every file a name of its own")
+
+
+def _named(dataset: Dataset) -> str:
+    """A data set's entry as messages name it."""
+    return f"{file_of('datasets', dataset.name)}: {dataset.name}"
 
 
 def _entry(path: Path, split: str, sha256: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
 from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
 from cgpt.errors import UserError
+from cgpt.files.layers import file_of
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
 from cgpt.spec import SMALLEST_VOCABULARY
@@ -73,7 +74,7 @@ def _warn(met: Met) -> None:
     if met.n_end_of_text:
         print(
             f"tokenize: the documents spell {END_OF_TEXT} {met.n_end_of_text:,} times, which is text like any other; "
-            f"if it tells them apart, write `documents: {END_OF_TEXT}` in workflows/data.yaml",
+            f"if it tells them apart, write `documents: {END_OF_TEXT}` in its entry of data.yaml",
             file=sys.stderr,
         )
 
@@ -131,7 +132,9 @@ def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iter
     kinds = {name: spec["datasets"][name]["documents"] for name in spec["corpus"]}
     wrong = {name: problem for name, kind in kinds.items() if (problem := wrong_kind(kind))}
     if wrong:
-        raise UserError(*(f"workflows/data.yaml: {name}: documents: {problem}" for name, problem in wrong.items()))
+        raise UserError(
+            *(f"{file_of('datasets', name)}: {name}: documents: {problem}" for name, problem in wrong.items())
+        )
     files = {name: _fetched_files(data_root / name, spec["datasets"][name]) for name in spec["corpus"]}
     total = sum(path.stat().st_size for by_split in files.values() for paths in by_split.values() for path in paths)
     with tqdm(total=total, unit="B", unit_scale=True, desc=title) as bar:
@@ -140,7 +143,7 @@ def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iter
             for split, piece in _split(by_split, kinds[name], spec["validation_fraction"], bar.update, of_set):
                 met.n_end_of_text += piece.text.count(END_OF_TEXT)
                 yield split, piece
-            check_separator(kinds[name], of_set, f"workflows/data.yaml: {name}")
+            check_separator(kinds[name], of_set, f"{file_of('datasets', name)}: {name}")
             met.n_replaced += of_set.n_replaced
 
 
@@ -153,7 +156,7 @@ def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]
     if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (
         wanted and wanted != sorted(file["sha256"] for file in listed)
     ):
-        raise UserError(f"{record}: is of an earlier entry of workflows/data.yaml; {again}")
+        raise UserError(f"{record}: is of an earlier entry of data.yaml; {again}")
     by_split: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in listed:
         split, path = {"all": "train"}.get(file["split"], file["split"]), folder / file["name"]

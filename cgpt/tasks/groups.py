@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cgpt.errors import UserError, did_you_mean
+from cgpt.files.layers import file_of
 from cgpt.files.yaml_file import as_list
 from cgpt.records import ANSWER_BITS
 from cgpt.spec import Experiment
@@ -63,7 +64,7 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
         for leaf in _Expansion(tasks, groups).of_file(name, {}, ()):
             known = leaves.setdefault(leaf.name, leaf)
             if known.task != leaf.task:
-                raise UserError(f"workflows/experiments/{experiment.name}.yaml: tasks: {name}: '{leaf.name}' is there "
+                raise UserError(f"{file_of('experiments', experiment.name)}: tasks: {name}: '{leaf.name}' is there "
                                 "already, with other keys; take one of the two")  # fmt: skip
     return list(leaves.values()), [group for group in groups.values() if group.metrics]
 
@@ -91,7 +92,7 @@ class _Expansion:
 
     def of_file(self, name: str, overrides: Row, above: tuple[str, ...]) -> list[Leaf]:
         """The tasks of a file of workflows/tasks; `overrides` are keys that a group gives it."""
-        task, where = self.tasks[name], f"workflows/tasks/{name}.yaml"
+        task, where = self.tasks[name], file_of("tasks", name)
         if name in above:
             raise UserError(f"{where}: task: contains itself, by {' and '.join(above)}; remove one")
         if is_group(task):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cgpt.data import task_rows
 from cgpt.data.hub import prepare_environment
 from cgpt.errors import UserError, did_you_mean, first_line
+from cgpt.files.layers import file_of
 from cgpt.tasks import functions, stock, templates
 from cgpt.tasks.scoring import OUR_KEYS, UNSAFE_CODE, UNUSABLE
 
@@ -24,7 +25,7 @@ def where(task: dict[str, Any]) -> str:
     as one file may stand for many."""
     if task.get("stock"):
         return f"lm-evaluation-harness's task '{task['task']}'"
-    return f"workflows/tasks/{task.get('task')}.yaml"
+    return file_of("tasks", str(task.get("task")))
 
 
 def is_classification(task: dict[str, Any]) -> bool:

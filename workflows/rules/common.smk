@@ -11,6 +11,7 @@ from cgpt.experiment import load, rule_values
 from cgpt.experiment.plans import make_plans
 from cgpt.experiment.rule_values import HARDWARE_FIGURES, FIGURES, any_of
 from cgpt.files import declarations
+from cgpt.files.layers import shipped_file
 
 # Jobs use the Python that runs Snakemake, whether or not its environment is activated; a failed stage fails its pipe to tee.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')

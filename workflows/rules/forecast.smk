@@ -1,7 +1,7 @@
 # What the training of the seven Cerebras-GPT would take on every hardware profile, by the cost model alone.
 rule forecast_family:
     input:
-        rule_values.shipped_file("results/reference/cerebras_gpt_runs.csv"),
+        shipped_file("results/reference/cerebras_gpt_runs.csv"),
         rule_values.declaration_files("models", "hardware"),
     output:
         multiext("results/devices/cerebras-gpt", ".md", ".csv"),
