@@ -18,9 +18,9 @@ $(INSTALLED): pyproject.toml
 
 reproduce: setup
 	$(IN_VENV) snakemake --cores $(CORES)
-	$(IN_VENV) snakemake --report results/quickstart/report.html
+	$(IN_VENV) snakemake --report results/quickstart/provenance.html
 	@cat results/quickstart/table.md
-	@echo "The report with the figures: results/quickstart/report.html"
+	@echo "The report: results/quickstart/report.html; how each file was made: results/quickstart/provenance.html"
 
 test: setup
 	$(IN_VENV) pytest -m "not slow" -n $(CORES) --dist loadfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -135,3 +136,36 @@ def _evaluate(results: Path, model_run: str, stage: str, task: str, value: float
     id = f"{model_run}.{task}-e"
     write_json(results, "evaluate", id, "scores.json", scores_json(id, task, stage, value, checkpoint=model_run))
     return [run("evaluate", id, {"task": {"task": task, "metric_list": [{"metric": "acc"}]}}, **{stage: model_run})]
+
+
+def add_samples(results: Path, plan: Plan, n_documents: int = 60, prompt: str = "A made-up text.") -> None:
+    """Write the samples.jsonl of each evaluation, with choices and as many right answers as its accuracy says; the
+    accuracy is then that of the documents."""
+    for each in plan.of("evaluate"):
+        path = results / "runs" / "evaluate" / each.id / "scores.json"
+        record, dice = json.loads(path.read_text()), random.Random(each.id)
+        wanted = next(score for score in record["scores"] if score["metric"] == "acc")
+        lines, right = [], 0
+        for n in range(n_documents):
+            target, correct = n % 4, dice.random() < wanted["value"]
+            given = target if correct else (target + 1) % 4
+            right += correct
+            lines.append(json.dumps({
+                "doc_id": n, "filter": "none", "prompt": f"{prompt} {n}", "n_tokens_cut": 0,
+                "choices": [" sea", " land", " sky", " <b>home</b>"], "target": [target],
+                "loglikelihoods": [-dice.random() - 5 * (choice != given) for choice in range(4)],
+                "prediction": given, "correct": correct, "metrics": {"acc": float(correct)},
+            }))  # fmt: skip
+        content = "".join(f"{line}\n" for line in lines).encode()
+        path.with_name("samples.jsonl").write_bytes(content)
+        wanted["value"] = right / n_documents
+        record |= {"samples_sha256": hashlib.sha256(content).hexdigest(), "n_samples": n_documents}
+        path.write_text(json.dumps(record))
+
+
+def add_figures(results: Path, experiment: str, *names: str) -> None:
+    """Write an empty picture for each name."""
+    folder = results / experiment / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="900" height="300"/>')

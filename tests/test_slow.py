@@ -12,6 +12,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from browser import browse
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -46,19 +47,6 @@ def run(root: Path, *command: str | Path) -> str:
     return done.stdout
 
 
-def browse(page: Path, *arguments: str) -> str:
-    """Open a page in headless Chromium; return its standard output. A script's error fails the test."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    assert browser, "no chromium is on the PATH; install it, e.g. `apt-get install chromium`"
-    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'browser'}",
-               "--enable-logging=stderr", "--window-size=1400,900", "--virtual-time-budget=20000")  # fmt: skip
-    command = [browser, *options, *arguments, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert not [line for line in done.stderr.splitlines() if "Uncaught" in line]
-    return done.stdout
-
-
 def test_ruff_mypy_snakefmt_and_snakemake_have_nothing_to_say():
     run(ROOT, "make", "lint")
 
@@ -71,10 +59,10 @@ def test_smoke_runs_from_text_to_table_and_a_second_time_has_nothing_to_do(copy)
     assert written == {path: path.stat().st_mtime_ns for path in (copy / "results").rglob("*") if path.is_file()}
 
 
-def test_the_report_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path):
+def test_the_report_of_snakemake_shows_its_table_and_every_figure_in_a_browser(copy, tmp_path):
     from matplotlib.image import imread
 
-    report, page, picture = copy / "results/smoke/report.html", tmp_path / "tour.html", tmp_path / "tour.png"
+    report, page, picture = copy / "results/smoke/provenance.html", tmp_path / "tour.html", tmp_path / "tour.png"
     run(copy, "snakemake", "--report", str(report), *SMOKE)
     before, end = report.read_text().rsplit("</body>", 1)
     page.write_text(f"{before}{TOUR}</body>{end}")

@@ -43,9 +43,11 @@ STAGES = {  # function: its parameters, and what it writes
                  '"table.html"'),
     "plot": (REPORT, 'results / experiment.name / "figures", *(f"{name}.{kind}" '
              'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
+    "report": (REPORT, 'results / experiment.name, "report.html"'),
     "plot_vary": (REPORT, 'results / experiment.name / "figures", "vary.svg", "vary.png"'),
 }  # fmt: skip
-MODULES = {"tabulate": "report/tables", "plot": "report/figures", "plot_vary": "report/vary_figure"}
+MODULES = {"tabulate": "report/tables", "plot": "report/figures", "plot_vary": "report/vary_figure",
+           "report": "report/html/report"}  # fmt: skip
 
 
 def imported(tree: ast.Module) -> list[str]:
@@ -126,7 +128,7 @@ def root(finished, tmp_path) -> Path:
 
 def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(root):
     assert {path.name for path in (root / "results/quickstart").iterdir()} == {
-        "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "figures"}  # fmt: skip
+        "report.html", "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "figures"}  # fmt: skip
     assert "Nothing to be done" in "".join((done := snakemake(root, "--cores", "1")).stdout + done.stderr)
 
 
@@ -139,7 +141,7 @@ def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
 
 def test_an_experiment_that_asks_for_scaling_laws_gets_them_and_nothing_runs_again(root):
     (root / QUICKSTART).write_text((root / QUICKSTART).read_text() + "fit: [compute]\n")
-    assert would_run(root) == {"fit": 1}
+    assert would_run(root) == {"fit": 1, "report": 1}
 
 
 def test_execution_settings_rerun_nothing(root):
@@ -151,12 +153,12 @@ def test_execution_settings_rerun_nothing(root):
 
 def test_a_changed_constant_in_the_model_trains_again(root):
     edit(root, "cgpt/model/gpt.py", "WIDTH = 4", "WIDTH = 5")
-    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
+    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1, "report": 1}
 
 
 def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):
     edit(root, "cgpt/stages/evaluate.py", '"scores.json"', '"scores" + ".json"')
-    assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1}
+    assert would_run(root) == {"evaluate": 3, "tabulate": 1, "plot": 1, "report": 1}
 
 
 def test_a_changed_message_or_progress_line_reruns_nothing(root):
@@ -173,7 +175,7 @@ def test_a_changed_declaration_module_reruns_nothing(root):
 def test_a_new_task_runs_only_what_is_its_own(root):
     (root / "workflows/tasks/mood.yaml").write_text(TASK.replace("task: topic", "task: mood"))
     edit(root, QUICKSTART, "tasks: [topic]", "tasks: [topic, mood]")
-    assert would_run(root) == {"finetune": 2, "baseline": 1, "evaluate": 3, "tabulate": 1, "plot": 1}
+    assert would_run(root) == {"finetune": 2, "baseline": 1, "evaluate": 3, "tabulate": 1, "plot": 1, "report": 1}
 
 
 def test_a_table_that_is_asked_for_brings_its_figures_and_of_what_varies_one_more(root):
@@ -189,7 +191,7 @@ def test_a_table_that_is_asked_for_brings_its_figures_and_of_what_varies_one_mor
 
 def test_a_new_seed_trains_only_that_seed(root):
     edit(root, QUICKSTART, "models: [small]", "models: [small]\nseeds: [0, 1]")
-    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1}
+    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1, "report": 1}
 
 
 def test_modeled_machines_are_metered_from_the_weights_that_are_there_and_get_their_own_figures(root):

@@ -17,6 +17,7 @@ VERBS = {
     "plot": ("write an experiment's figures", "figures"),
     "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
     "plot-hardware": ("write the figures of an experiment's modeled machines", "machines.figures"),
+    "report": ("write report.html: an experiment's question, its answer, and all that it rests on", "html.report"),
 }
 
 
@@ -40,7 +41,7 @@ def add_verbs(add_verb: Any) -> None:
 
 
 def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Write the tables or the figures of an experiment; the folder that they stand in. Raises UserError."""
+    """Write the tables, the figures or the report of an experiment; the folder that they stand in. Raises UserError."""
     verb = arguments.verb
     if verb != "tabulate":
         cache.prepare_matplotlib()
@@ -48,7 +49,8 @@ def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     write = getattr(import_module(f"cgpt.report.{VERBS[verb][1]}"), verb.replace("-", "_"))
     with lock(LOCKS / "tables" / experiment.name, wait=True):
         folder = write(experiment, planned, RESULTS, arguments.partial)
-    return {"experiment": experiment.name, "folder": str(folder)}, str(folder) if arguments.partial else ""
+    text = f"{folder}/report.html" if verb == "report" else str(folder) if arguments.partial else ""
+    return {"experiment": experiment.name, "folder": str(folder)}, text
 
 
 def fit(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import cgpt
 from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
@@ -21,6 +22,7 @@ from cgpt.spec import Dataset, Experiment
 FIGURES = ("loss", "scores", "answers", "compute")  # of every experiment
 HARDWARE_FIGURES = ("time_to_loss", "step_time", "roofline")  # of one with modeled machines
 TABLES = ("table.md", "table.html", "scores.csv", "runs.csv", "hardware.csv")
+PAGE = (".jinja", ".css")  # files of the report that are no code
 RUNTIME_MINUTES = 24 * 60  # after which a cluster may stop a job, where its profile names no time
 SPARE_MEMORY = 1.5  # as a multiple of the plan's estimate
 
@@ -133,18 +135,49 @@ def power_and_price(experiment: Experiment, hardware: Mapping[str, Hardware]) ->
     return json.dumps({profile.name: [profile.power_w, profile.price_per_hour_usd] for profile in profiles})
 
 
+def figure_names(experiment: Experiment, plan: Plan) -> list[str]:
+    """The figures of an experiment's runs and scores."""
+    return [*FIGURES, *(["vary"] if experiment.vary else []), *(HARDWARE_FIGURES if plan.of("meter") else [])]
+
+
+def law_figures(experiment: Experiment) -> list[str]:
+    """The figures of an experiment's laws, which are made from its tables."""
+    return [*(["law"] if experiment.fit else []), *(["hardware_law"] if "hardware" in experiment.fit else [])]
+
+
 def figure_files(experiment: Experiment, plan: Plan) -> list[str]:
-    """The figures of an experiment's runs and scores; those of laws are made from its tables."""
-    names = [*FIGURES, *(["vary"] if experiment.vary else []), *(HARDWARE_FIGURES if plan.of("meter") else [])]
-    return [f"results/{experiment.name}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
+    """The figures of an experiment's runs and scores, in both forms; those of laws are made from its tables."""
+    return _drawn(experiment, figure_names(experiment, plan))
+
+
+def sample_files(plan: Plan) -> list[str]:
+    """Input: the single documents of every evaluation of an experiment."""
+    return [str(last_file(*run.key).with_name("samples.jsonl")) for stage in ("evaluate", "baseline")
+            for run in plan.of(stage)]  # fmt: skip
+
+
+def table_files(experiment: Experiment, plan: Plan) -> list[str]:
+    """The tables and figures of an experiment, and its laws."""
+    laws = ["fits.json", "fits.md"] if experiment.fit else []
+    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws)]
+    return [*beside, *_drawn(experiment, law_figures(experiment)), *figure_files(experiment, plan)]
 
 
 def report_files(experiment: Experiment, plan: Plan) -> list[str]:
-    """The tables and figures of an experiment, and its laws."""
-    laws = ["fits.json", "fits.md", "figures/law.svg", "figures/law.png"] if experiment.fit else []
-    laws += ["figures/hardware_law.svg", "figures/hardware_law.png"] if "hardware" in experiment.fit else []
-    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws)]
-    return [*beside, *figure_files(experiment, plan)]
+    """The report of an experiment and all that it shows."""
+    return [f"results/{experiment.name}/report.html", *table_files(experiment, plan)]
+
+
+def page_sha256() -> str:
+    """Parameter: the hash of the report's template and style, which are no code."""
+    pages = Path(cgpt.__file__).parent / "report" / "html"
+    return content.digest(
+        {path.name: content.sha256_of(path) for path in sorted(pages.iterdir()) if path.suffix in PAGE}
+    )
+
+
+def _drawn(experiment: Experiment, names: Iterable[str]) -> list[str]:
+    return [f"results/{experiment.name}/figures/{name}.{kind}" for name in names for kind in ("svg", "png")]
 
 
 def default_files(workflow: Workflow, plans: Plans) -> list[str]:

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 from itertools import groupby
+
+from cgpt.report.visible import visible
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def markdown(page: Page) -> str:
 def html(page: Page) -> str:
     """The page as one HTML file: no script, nothing loaded from elsewhere, readable on a phone and on paper."""
     facts = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>\n" for word, text in page.facts)
-    tables = "\n".join(_html_table(table) for table in page.tables)
+    tables = "\n".join(f"<h2>{escape(table.title)}</h2>\n{html_table(table)}" for table in page.tables)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -96,7 +98,13 @@ def _markdown_cell(cell: Cell) -> str:
     return f"{text} ({_plain(cell.note)})" if cell.note else text
 
 
-def _html_table(table: Table) -> str:
+def escape(text: str) -> str:
+    """Text as HTML that shows it as it stands, with signs for characters that cannot be seen."""
+    return escape_html(visible(text))
+
+
+def html_table(table: Table) -> str:
+    """The table and its notes as HTML, in a box of its own that scrolls where the page is narrower."""
     skipped = 1 if table.in_groups else 0
     head = "".join(f"<th scope=col>{_html_cell(cell)}</th>" for cell in table.header[skipped:])
     groups = [(cell, list(rows)) for cell, rows in groupby(table.rows, key=lambda row: row[0] if skipped else None)]
@@ -114,7 +122,8 @@ def _html_table(table: Table) -> str:
         body += "</tbody>\n"
     table_html = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}</table>"
     notes = "".join(f"\n<p class=note>{escape(sentence)}</p>" for sentence in table.notes)
-    return f"<h2>{escape(table.title)}</h2>\n<div class=wide>\n{table_html}\n</div>{notes}"
+    label = escape(table.title)
+    return f'<div class=wide role=region aria-label="{label}" tabindex=0>\n{table_html}\n</div>{notes}'
 
 
 def _html_cell(cell: Cell) -> str:

@@ -68,7 +68,7 @@ def loss_table(runs: list[Row], diverged: list[Row], axis: Axis) -> Table:
     notes: list[str] = []
     cells: dict[tuple, dict[Any, Cell]] = {}
     for key, column in of_columns.items():
-        settings = _loss_settings([row for row in rows if columns.belongs(row, column)], axis.loss_key)
+        settings = loss_settings([row for row in rows if columns.belongs(row, column)], axis.loss_key)
         flagged += [(f"{names[key]}, {axis.name} {value_text(value)}", flag)
                     for value, setting in settings.items() for flag in setting.flags]  # fmt: skip
         best, cells[key] = _with_best(settings, UNKNOWN, False if axis.same_text and axis.has_best else None)
@@ -100,7 +100,7 @@ def metric_text(row: Row) -> str:
     return row["metric"] + filtered + (f", {row['scale'].text}" if row["scale"].text else "")
 
 
-def _loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
+def loss_settings(rows: list[Row], loss_key: str) -> dict[Any, SeedResults]:
     """The losses by value of the axis, in the order of the rows' values."""
     settings = {}
     for value in dict.fromkeys(row[AT] for row in rows):

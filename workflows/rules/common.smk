@@ -71,6 +71,7 @@ def of_experiment(value):
 
 
 records, curves = of_plan(rule_values.record_files), of_plan(rule_values.curve_files)
+samples = of_plan(rule_values.sample_files)
 question_and_runs = of_experiment(rule_values.question_and_runs)
 
 
