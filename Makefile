@@ -4,7 +4,7 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 IN_VENV := . .venv/bin/activate &&
 
-.PHONY: setup reproduce test bench lint
+.PHONY: setup reproduce test bench lint docs
 
 setup: $(INSTALLED)
 
@@ -35,3 +35,11 @@ lint: setup
 	$(IN_VENV) ruff check && ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
+	@# All that it finds, but that no rule names a conda environment or container: jobs run in Snakemake's own environment.
+	$(IN_VENV) ! snakemake --lint 2>&1 | grep -E '^    \* |Error' | grep -v 'Specify a conda environment or container'
+
+# The documentation as a site that needs no network; a link that leads nowhere stops it.
+docs: setup
+	.venv/bin/pip install -qq --editable '.[docs]'
+	$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "The documentation: site/index.html"

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from cgpt import __version__, jobs
 from cgpt.commands import (
     bench,
+    clean,
+    compare,
     completion,
     doctor,
     ending,
@@ -36,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser()
     completion.complete(parser)
     asked = parser.parse_args(arguments)
-    jobs.stop_with_workflow()
     with ending.reported(asked.verb) as end:
+        jobs.stop_with_workflow()
         if isinstance(getattr(asked, "threads", None), int):
             check_threads(asked.threads)
         if asked.verb in run_stage.STAGES:
@@ -74,7 +76,10 @@ def make_parser() -> argparse.ArgumentParser:
         lines[group].append(f"  {name:18} {help}")
         return verb
 
-    for module in (init, listing, plan, doctor, measure, report, generate, huggingface, forecast, run_stage, bench):
+    modules = (
+        init, listing, plan, doctor, measure, report, compare, clean, generate, huggingface, forecast, run_stage, bench
+    )  # fmt: skip
+    for module in modules:
         module.add_verbs(add_verb)
     shown = ["\n".join([f"{group}:", *lines[group]]) for group in GROUPS if lines[group]]
     parser.epilog = "\n\n".join([*shown, f"`{called} <verb> --help` explains one of them and ends with an example."])

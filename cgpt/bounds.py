@@ -4,7 +4,8 @@
     seeds: Annotated[tuple[Annotated[int, Range(0, 9)], ...], NotEmpty(), Distinct()]
 
 The method `wrong(value)` of each says in one line what is wrong and what to write instead; None where nothing is.
-`problems(cls, value)` asks them all of a value that was not read from YAML.
+`allowed()` says in a few words which values are right. `problems(cls, value)` asks them all of a value that was not
+read from YAML.
 """
 
 import math
@@ -26,6 +27,9 @@ class Constraint(Protocol):
     def wrong(self, value: Any) -> str | None:
         """The problem of a value that has the field's type, and what to write instead; None where there is none."""
 
+    def allowed(self) -> str:
+        """The values that are right, in a few words."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -40,6 +44,9 @@ class Range:
             return f"must be at least {self.least:,}{self.why}, not {number}; write {self.least:,} or more"
         return _greater(number, self.most)
 
+    def allowed(self) -> str:
+        return _short(self.least) + (" or more" if self.most == math.inf else f" to {_short(self.most)}")
+
 
 @dataclass(frozen=True)
 class Positive:
@@ -53,9 +60,16 @@ class Positive:
             return f"must be greater than 0{self.why}, not {number}; write a positive number"
         return _greater(number, self.most)
 
+    def allowed(self) -> str:
+        return "above 0" + ("" if self.most == math.inf else f", at most {_short(self.most)}")
+
 
 def _greater(number: float, most: float) -> str | None:
     return f"must be at most {most:,}, not {number}; write a smaller number" if number > most else None
+
+
+def _short(number: float) -> str:
+    return f"{number:,.10g}" if number < 10**10 else f"{number:.0e}".replace("e+", "e")
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,9 @@ class Fraction:
 
     def wrong(self, number: float) -> str | None:
         return None if 0 <= number < 1 else f"must be from 0 up to 1, not {number}; write a fraction such as 0.1"
+
+    def allowed(self) -> str:
+        return "0 to below 1"
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,9 @@ class Documents:
             return None
         return f"must be a number of documents, or a share of them below 1, not {limit!r}; write e.g. 1000"
 
+    def allowed(self) -> str:
+        return "1 or more, or a share below 1"
+
 
 class Choice:
     """One of a few words."""
@@ -84,6 +104,9 @@ class Choice:
 
     def wrong(self, word: str) -> str | None:
         return None if word in self.words else f"'{word}' is not a choice; {did_you_mean(word, self.words)}"
+
+    def allowed(self) -> str:
+        return ", ".join(self.words[:-1]) + " or " * (len(self.words) > 1) + self.words[-1]
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,9 @@ class Pattern:
     def wrong(self, text: str) -> str | None:
         return None if re.fullmatch(self.expression, text) else f"'{text}' {self.otherwise}"
 
+    def allowed(self) -> str:
+        return self.otherwise.partition("; write ")[2]
+
 
 @dataclass(frozen=True)
 class RelativePath:
@@ -107,6 +133,9 @@ class RelativePath:
             return None
         return f"'{path}' leads out of its folder; write a relative path such as texts/train.txt"
 
+    def allowed(self) -> str:
+        return "a relative path that stays below its folder"
+
 
 @dataclass(frozen=True)
 class NotEmpty:
@@ -116,6 +145,9 @@ class NotEmpty:
 
     def wrong(self, items: Sequence[Any]) -> str | None:
         return None if items else f"is empty; {self.remedy}"
+
+    def allowed(self) -> str:
+        return "at least one"
 
 
 @dataclass(frozen=True)
@@ -127,6 +159,9 @@ class Distinct:
         twice = next((item for item, word in zip(items, words, strict=True) if words.count(word) > 1), None)
         return None if len(set(words)) == len(words) else f"names {twice} twice; remove one of the two"
 
+    def allowed(self) -> str:
+        return "no two alike"
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -134,6 +169,9 @@ class Ends:
 
     def wrong(self, values: Sequence[Any]) -> str | None:
         return None if len(values) in (0, 2) else f"has {len(values)} values; write the smallest and the largest one"
+
+    def allowed(self) -> str:
+        return "none, or the smallest and the largest"
 
 
 @dataclass(frozen=True)
@@ -144,6 +182,9 @@ class KeysOf:
 
     def wrong(self, values: Mapping[str, Any]) -> str | None:
         return None
+
+    def allowed(self) -> str:
+        return f"keys of `{self.cls.__name__.lower()}:`"
 
 
 @cache

@@ -19,89 +19,153 @@ class Resources:
     """Resources that a run asks of the machine; never part of its identity."""
 
     threads: Threads = 1
+    """Threads of a run."""
     mem_mb: Annotated[int, Positive(10**9)] | None = None
+    """Memory of a run; left out: what the plan estimates."""
     gpu: Annotated[int, Range(0, 10**5)] = 0
+    """GPUs of a run."""
     runtime_minutes: Annotated[int, Positive(10**7)] | None = None
+    """The most minutes of a run, which a cluster asks for."""
 
 
 @dataclass(frozen=True)
 class Wafer:
     """A wafer-scale engine as the cost model sees it: what it is, then constants that `calibrate` fits."""
 
-    precision: Dtype  # of streamed weights and products, which the times are for; the host computes in `dtype`
-    mesh_side: PositiveInt  # cores along the shorter edge of the fabric
+    precision: Dtype
+    """Of streamed weights and products, which the times are for; the host computes in `dtype`."""
+    mesh_side: PositiveInt
+    """Cores along the shorter edge of the fabric."""
     clock_hz: PositiveFloat
+    """Cycles a second of a core."""
     sram_bytes_per_core: PositiveInt
-    io_bytes_per_s: PositiveFloat  # to the machines that hold the weights, each way
+    """Memory of a core."""
+    io_bytes_per_s: PositiveFloat
+    """To and from the machines that hold the weights, each way."""
     max_systems: PositiveInt
-    measured_systems: Measured  # most systems that an absolute rate is public for; beyond it is extrapolation
-    matmul_efficiency: Efficiency  # of the dense peak, weight matmuls of training
-    attention_efficiency: Efficiency  # of the dense peak, scores and values of training, nothing halved for causality
-    pass_latency_s: PositiveFloat  # of one layer, forward or backward, whatever the batch
-    reduction_loss_per_doubling: PositiveFloat  # share of a step that each doubling of the systems adds
+    """The most systems that can work together."""
+    measured_systems: Measured
+    """The most systems that an absolute rate is public for; beyond it is extrapolation."""
+    matmul_efficiency: Efficiency
+    """Share of the dense peak that weight products of training reach."""
+    attention_efficiency: Efficiency
+    """Share of the dense peak of scores and values in training, nothing halved for causality."""
+    pass_latency_s: PositiveFloat
+    """Of one layer, forward or backward, whatever the batch."""
+    reduction_loss_per_doubling: PositiveFloat
+    """Share of a step that each doubling of the systems adds."""
     decode_cycles_per_layer: PositiveFloat
-    decode_cycles_per_hop: PositiveFloat  # per layer and core along the mesh's side
-    decode_cycles_per_element: PositiveFloat  # per weight or cached value that one core holds
+    """Cycles of one layer for one token, whatever the cores."""
+    decode_cycles_per_hop: PositiveFloat
+    """Cycles per layer and core along the mesh's side."""
+    decode_cycles_per_element: PositiveFloat
+    """Cycles per weight or cached value that one core holds."""
     prefill_cycles_per_hop: PositiveFloat
-    prefill_cycles_per_flop: PositiveFloat  # per FLOP that one core does
-    measured_d_model: Measures = ()  # smallest and largest width that training was measured at
-    inference_d_model: Measures = ()  # the same of decode and prefill
-    decode_grid: Measures = ()  # smallest and largest side that decode was measured on
+    """Cycles of a prompt per layer and core along the mesh's side."""
+    prefill_cycles_per_flop: PositiveFloat
+    """Cycles per FLOP that one core does."""
+    measured_d_model: Measures = ()
+    """Smallest and largest width that training was measured at."""
+    inference_d_model: Measures = ()
+    """Smallest and largest width that decode and prefill were measured at."""
+    decode_grid: Measures = ()
+    """Smallest and largest side of the square of cores that decode was measured on."""
     prefill_grid: Measures = ()
-    host_memory_bytes: PositiveInt | None = None  # MemoryX, which holds weights and optimizer state
-    compile_s: PositiveFloat | None = None  # per job, as are the two below
+    """Smallest and largest side of the square of cores that prefill was measured on."""
+    host_memory_bytes: PositiveInt | None = None
+    """Of the machines that hold weights and optimizer state (MemoryX)."""
+    compile_s: PositiveFloat | None = None
+    """Compilation, once a job."""
     programming_s: PositiveFloat | None = None
+    """Loading the program, once a job."""
     weight_send_bytes_per_s: PositiveFloat | None = None
+    """Rate at which weights and optimizer state are sent, once a job."""
     checkpoint_bytes_per_s: PositiveFloat | None = None
+    """Rate at which the checkpoint at the end of a job is written."""
 
 
 @dataclass(frozen=True)
 class Gpu:
     """A GPU as the cost model sees it: how it is connected, then constants that `calibrate` fits."""
 
-    node_size: PositiveInt  # GPUs that the fast links connect
-    link_bytes_per_s: PositiveFloat  # between GPUs of a node, each way
-    network_bytes_per_s: PositiveFloat  # per GPU between nodes, each way
-    measured_systems: Measured  # most GPUs that a training rate is public for; 0: none, constants come from another GPU
-    measured_inference_systems: Measured  # the same of decode and prefill
-    matmul_efficiency: Efficiency  # of the dense peak at infinite width
-    half_width: PositiveFloat  # d_model at which matmuls reach half of that
+    node_size: PositiveInt
+    """GPUs that the fast links connect."""
+    link_bytes_per_s: PositiveFloat
+    """Between GPUs of a node, each way."""
+    network_bytes_per_s: PositiveFloat
+    """Per GPU between nodes, each way."""
+    measured_systems: Measured
+    """The most GPUs that a training rate is public for; 0: none, the constants are another GPU's."""
+    measured_inference_systems: Measured
+    """The same of decode and prefill."""
+    matmul_efficiency: Efficiency
+    """Share of the dense peak that weight products reach at infinite width."""
+    half_width: PositiveFloat
+    """d_model at which weight products reach half of that."""
     attention_efficiency: Efficiency
-    recompute_cost: PositiveFloat  # share of a step that recomputing activations adds
-    loss_per_doubling: PositiveFloat  # share of a step that each doubling of the nodes adds
+    """Share of the dense peak of scores and values in training."""
+    recompute_cost: PositiveFloat
+    """Share of a step that recomputing activations adds."""
+    loss_per_doubling: PositiveFloat
+    """Share of a step that each doubling of the nodes adds."""
     decode_bandwidth_efficiency: Efficiency
-    decode_layer_latency_s: PositiveFloat  # of one layer, its kernels' launches and all-reduces within a node included
-    network_all_reduce_latency_s: PositiveFloat  # what one small all-reduce takes more across nodes
-    prefill_efficiency: Efficiency  # of the dense peak
-    prefill_all_reduce_s: PositiveFloat  # of one layer's half, tensor parallel
-    measured_d_model: Measures = ()  # smallest and largest width that training was measured at
-    inference_d_model: Measures = ()  # the same of decode and prefill
+    """Share of the memory's bandwidth that decoding reaches."""
+    decode_layer_latency_s: PositiveFloat
+    """Of one layer, its kernels' launches and all-reduces within a node included."""
+    network_all_reduce_latency_s: PositiveFloat
+    """How much longer one small all-reduce takes across nodes."""
+    prefill_efficiency: Efficiency
+    """Share of the dense peak that prefill reaches."""
+    prefill_all_reduce_s: PositiveFloat
+    """Of one half of a layer, tensor parallel."""
+    measured_d_model: Measures = ()
+    """Smallest and largest width that training was measured at."""
+    inference_d_model: Measures = ()
+    """Smallest and largest width that decode and prefill were measured at."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """hardware_profiles/<name>.yaml. `base:` there names a profile whose keys hold where the file has none, but for
-    what was measured on a machine that this is not (cgpt/experiment/bases.py)."""
+    """One file of hardware_profiles: a machine that runs compute on, or is modeled."""
 
     name: str
+    """The file's name without its ending."""
     description: str
+    """The machine in one line."""
     device: Device
-    dtype: Dtype = "float32"  # of matrix products; weights, sums, losses and what AdamW does are float32 with any
-    kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"  # native: OpenBLAS and C, in cgpt/kernels
+    """tinygrad's device: CPU, CUDA, AMD, METAL, or WSE, which computes on the processor."""
+    dtype: Dtype = "float32"
+    """Of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
+    kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"
+    """native: C and OpenBLAS on the processor (cgpt/kernels); tinygrad: its own, on any device."""
     timing: Annotated[str, Choice("measured", "modeled")] = "measured"
-    systems: Annotated[int, Positive(10**6)] = 1  # peaks, memory, bandwidth, power and price are of one
-    beam: Annotated[int, Range(0, 1000, " (no search)")] = 0  # width of tinygrad's search for fast kernels
-    peak_flops_per_s: Mapping[Dtype, PositiveFloat] = field(default_factory=dict)  # dense, by dtype
-    sustained_flops_per_s: PositiveFloat | None = None  # that training was measured to reach with all threads
-    sustained_on: str | None = None  # the processor of that measurement, as `doctor` names it
+    """Whether seconds come from a clock or from the cost model."""
+    systems: Annotated[int, Positive(10**6)] = 1
+    """How many of this machine work together; peaks, memory, bandwidth, power and price are of one."""
+    beam: Annotated[int, Range(0, 1000, " (no search)")] = 0
+    """Width of tinygrad's search for fast kernels; 0: none."""
+    peak_flops_per_s: Mapping[Dtype, PositiveFloat] = field(default_factory=dict)
+    """By dtype: the maker's dense peak."""
+    sustained_flops_per_s: PositiveFloat | None = None
+    """What training was measured to reach with all threads; plans estimate minutes by it."""
+    sustained_on: str | None = None
+    """The processor of that measurement, as `doctor` names it."""
     memory_bytes: PositiveInt | None = None
+    """Memory of one: of a GPU its own, of a wafer the SRAM."""
     bandwidth_bytes_per_s: PositiveFloat | None = None
+    """Of that memory."""
     power_w: PositiveFloat | None = None
+    """Nameplate power of one; without it energy is left empty."""
     price_per_hour_usd: PositiveFloat | None = None
+    """Public price of one; without it cost in money is left empty."""
     wafer: Wafer | None = None
+    """Of a modeled wafer: what the cost model needs."""
     gpu: Gpu | None = None
+    """Of a modeled GPU: what the cost model needs."""
     resources: Resources = Resources()
+    """What each run asks of the machine."""
     sources: tuple[str, ...] = ()
+    """Where the numbers come from."""
     # `systems` and `beam` change the order of sums, so the last bits of a result, as two searches of one width do.
     EXECUTION: ClassVar[tuple[str, ...]] = (
         "description", "systems", "beam", "peak_flops_per_s", "sustained_flops_per_s", "sustained_on",

@@ -1,8 +1,6 @@
 """This machine: its processor, the instructions that compiled code may use on it, cores, memory and processes.
 
-`CGPT_CPU=x86-64-v2` (or v3, v4: the levels of the x86-64 psABI) has everything compiled, and OpenBLAS's kernels taken,
-for an older processor than this one; `native`, the default, for this one. `CGPT_BLAS_CORE` names one of OpenBLAS's
-cores for itself.
+Code is compiled, and OpenBLAS's kernels are taken, for this processor or for an older one (`CPU`).
 """
 
 import itertools
@@ -12,10 +10,14 @@ import resource
 import subprocess
 import time
 from functools import cache
+from numbers import Integral
 from pathlib import Path
 
 from cgpt.errors import UserError
 
+CPU = "CGPT_CPU"
+"""The level that code is compiled and OpenBLAS's kernels are taken for: native (this processor, the default), or an
+older one: x86-64-v2, x86-64-v3 or x86-64-v4 of the x86-64 psABI."""
 BASELINE = "x86-64"
 # What each level adds to the one before, in the words of /proc/cpuinfo (x86-64 psABI 1.0, table 3.1).
 LEVELS = {
@@ -91,14 +93,14 @@ def machine_level() -> str:
 
 def level() -> str:
     """The level to compile for: `native`, or that of CGPT_CPU. Raises UserError where that cannot run here."""
-    named = os.environ.get("CGPT_CPU") or "native"
+    named = os.environ.get(CPU) or "native"
     runnable = ("native", *runnable_levels())
     if named in runnable:
         return named
     if named in LEVELS:
-        raise UserError(f"environment: CGPT_CPU: this processor is of {machine_level()} and cannot run '{named}'; "
+        raise UserError(f"environment: {CPU}: this processor is of {machine_level()} and cannot run '{named}'; "
                         f"write one of {', '.join(runnable)}")  # fmt: skip
-    raise UserError(f"environment: CGPT_CPU: there is no '{named}'; write one of {', '.join(runnable)}")
+    raise UserError(f"environment: {CPU}: there is no '{named}'; write one of {', '.join(runnable)}")
 
 
 def level_in_use() -> str:
@@ -157,10 +159,12 @@ def _quota(*words: str) -> float | None:
 
 
 def check_threads(threads: int) -> int:
-    """The number itself. Raises UserError where no run can have so many threads."""
+    """The number itself. Raises UserError for what is no whole number, and where no run can have so many threads."""
+    if not isinstance(threads, Integral) or isinstance(threads, bool):
+        raise UserError(f"threads: must be a whole number, not {threads!r:.60}; write e.g. 2")
     if not 1 <= threads <= MAX_THREADS:
         raise UserError(f"threads: must be from 1 to {MAX_THREADS}, not {threads}; write e.g. 2")
-    return threads
+    return int(threads)
 
 
 def memory_bytes() -> int | None:

@@ -4,6 +4,7 @@ What stops Snakemake stops its jobs, and they notice when it is gone.
 """
 
 import os
+import re
 import select
 import signal
 import sys
@@ -16,13 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cgpt.errors import UserError
 from cgpt.hardware import Hardware
 from cgpt.host import is_alive
 from cgpt.spec import Dataset, Model, Train
 
-WORKFLOW_PID = "CGPT_WORKFLOW_PID"  # environment variable of a workflow's jobs: the process that started them
+WORKFLOW_PID = "CGPT_WORKFLOW_PID"
+"""Set by a workflow for its jobs: the process that started them, with which they end."""
 ASKS_FOR_AN_END = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POLL_S = 1.0
+LARGEST_PID = (1 << 31) - 1
 STATE_FILE = "state.safetensors"  # that a training run resumes from, in its folder of results/runs/state
 FORWARDERS = ("bash", "sh", "dash", "zsh", "tee")  # end by themselves, and pass the last lines on, when the job ends
 
@@ -92,9 +96,17 @@ def handling_signals(handle: Callable[[int, FrameType | None], object]) -> Itera
 
 
 def stop_with_workflow() -> None:
-    """In a job: SIGTERM comes from within when the process that started it is gone, by `kill -9` for instance."""
-    pid = os.environ.get(WORKFLOW_PID, "")
-    if pid.isdecimal() and is_alive(int(pid)):
+    """In a job: SIGTERM comes from within when the process that started it is gone, by `kill -9` for instance.
+
+    Raises UserError where the environment names no process.
+    """
+    pid = os.environ.get(WORKFLOW_PID)
+    if not pid:
+        return
+    if not re.fullmatch("[0-9]{1,10}", pid) or not 0 < int(pid) <= LARGEST_PID:
+        raise UserError(f"environment: {WORKFLOW_PID}: must be the number of the process of a workflow, which sets it "
+                        f"for its jobs, not '{pid}'; unset it")  # fmt: skip
+    if is_alive(int(pid)):
         threading.Thread(target=_stop_after, args=(int(pid),), daemon=True).start()
 
 

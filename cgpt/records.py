@@ -1,4 +1,4 @@
-"""Records of results and the columns of their tables, read strictly.
+"""Records of results, each key with a sentence below it, read strictly.
 
 `run.json` is one flat record per pretrained or fine-tuned model, `scores.json` one per evaluation, `loss.csv` one row
 per optimizer step. A file with a missing or an extra key, or a value of the wrong type, is refused, one line a problem.
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cgpt.csv_columns import KERNEL_COLUMNS, LOSS_COLUMNS
 from cgpt.errors import UserError
 from cgpt.files.csv_file import read_numbers
 from cgpt.files.json_object import read_object
@@ -27,37 +28,70 @@ class PretrainRecord:
     """run.json of a pretrained model. None means unknown, and prints as an empty cell."""
 
     run: str
+    """The run's id: a readable name and a hash of all that decides its result."""
     stage: str
+    """The kind of run: pretrain, finetune or meter; of a score, the stage of the checkpoint that was scored."""
     model: str
+    """The model's row of workflows/models.yaml."""
     data: str
+    """The corpus: its data sets, joined by +."""
     seed: int
+    """The seed of initial weights and of the order of batches."""
     hardware: str
-    timing: str  # measured | modeled: where seconds, tokens_per_s and energy_j come from
+    """The hardware profile."""
+    timing: str
+    """measured or modeled: where seconds, tokens_per_s and energy_j come from."""
     n_parameters: int
+    """All weights of the model."""
     n_parameters_non_embedding: int
+    """Weights without token and position embeddings and an untied head."""
     tokens: int
+    """Tokens trained on, repeats counted."""
     steps: int
+    """Optimizer steps."""
     flops_6nd: float
-    flops: float  # analytic, attention included
-    train_loss: float | None  # nats per token, as is validation_loss
+    """Training FLOPs as 6 N D, of all parameters."""
+    flops: float
+    """Training FLOPs, attention included (PaLM's convention); computed, not metered."""
+    train_loss: float | None
+    """Loss of the last step, nats per token."""
     validation_loss: float | None
+    """Loss on validation text, nats per token: at the end of pretraining, of the best epoch of fine-tuning."""
     validation_bits_per_byte: float | None
+    """The same in bits per byte of text, which vocabularies do not change."""
     seconds: float | None
+    """Time of training; of a modeled machine with what a job takes before and after."""
     tokens_per_s: float | None
+    """Speed of the steps, without first ones that compile."""
     compile_s: float | None
+    """Time of compiling and capturing kernels."""
     peak_memory_bytes: int | None
+    """The most memory that the process held."""
     host_cpu: str | None
+    """The processor that computed."""
     threads: int
+    """Threads that it computed on."""
     compiler: str | None
+    """The compiler of the kernels, and OpenBLAS's kernels in use."""
     versions: dict
+    """Versions of Python and of the libraries that results depend on."""
     code_sha256: str
+    """Hash of the code that decides the result, without comments and messages."""
     commit: str | None
+    """The git commit, with -dirty where files differed from it; empty outside a checkout."""
     date: str
-    inputs: dict  # `<stage>/<file>` and its SHA-256, of all that the run was made from
-    outputs: dict  # name and SHA-256 of each file written beside this one
-    energy_j: float | None = None  # this key and the two below are the only ones that a file may leave out
-    metered_flops: float | None = None  # of the kernels of one optimizer step, where the device counts them
-    metered_bytes: float | None = None  # that they read and wrote
+    """When the run ended, UTC."""
+    inputs: dict
+    """`<stage>/<file>` and its SHA-256, of all that the run was made from."""
+    outputs: dict
+    """Name and SHA-256 of each file written beside this one."""
+    # This key and the two below are the only ones that a file may leave out.
+    energy_j: float | None = None
+    """Energy of training; known of modeled machines alone."""
+    metered_flops: float | None = None
+    """FLOPs of the kernels of one optimizer step, where the device counts them."""
+    metered_bytes: float | None = None
+    """Bytes that these kernels read and wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,69 +99,111 @@ class FinetuneRecord(PretrainRecord):
     """run.json of a fine-tuned model."""
 
     task: str
-    start: str  # pretrained | scratch
-    n_labels: int | None  # None: the whole training split
+    """The file of workflows/tasks."""
+    start: str
+    """pretrained or scratch: the weights that tuning began from."""
+    n_labels: int | None
+    """Labelled examples asked for; empty: the whole training split."""
     n_train_examples: int
+    """Labelled examples that were trained on."""
     best_epoch: int | None
+    """The epoch whose weights were kept."""
     validation_accuracy: float | None
+    """Share of validation examples answered right after that epoch, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeterRecord(PretrainRecord):
     """run.json of a modeled profile: what the pretraining of `weights_from` would take there, by the cost model.
 
-    `seconds` and `energy_j` are of the whole run with what a job takes before and after. `parts_s` adds up to `step_s`.
     The work metered is of the kernels of one optimizer step, which compute that profile's weights bit for bit.
     """
 
     weights_from: str
+    """The profile that trained the model."""
     systems: int
+    """Machines that work together."""
     batch_per_system: int
+    """Sequences of a step on each."""
     step_s: float | None
+    """Time of one optimizer step."""
     parts_s: dict
+    """That time by what it goes into; the parts add up to step_s."""
     utilisation: float | None
+    """Training FLOPs over the dense peak, 0 to 1."""
     energy_j_per_token: float | None
+    """Nameplate power times the steps' time, over their tokens."""
     bound_by: str | None
-    in_memory: bool | None  # whether the machine holds the model and what its training needs
+    """The part that limits."""
+    in_memory: bool | None
+    """Whether the machine holds the model and what its training needs."""
     extrapolated: bool
+    """Whether no measurement covers this width or number of systems."""
     job_overhead_s: float
+    """What a job takes beside its steps: compiling, loading, sending weights, a checkpoint."""
     price_usd: float | None
+    """Price of the whole run, by the profile's public price."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric of one evaluation. `stderr` is over the test documents, `chance` None where undefined."""
+    """One metric of one evaluation."""
 
     metric: str
+    """The metric's name, as in lm-evaluation-harness."""
     filter: str
+    """The filter that answers went through before it; none: no filter."""
     value: float
+    """The metric's value over the documents."""
     stderr: float | None
-    higher_is_better: bool | None  # None: a metric of the task's own that does not say so
+    """Standard error of the value over the test documents; no part of it is of training."""
+    higher_is_better: bool | None
+    """Whether more is better; empty: a metric of the task's own that does not say so."""
     chance: float | None
+    """Expected value of guessing; empty where undefined."""
 
 
 @dataclass(frozen=True)
 class ScoresRecord:
-    """scores.json. `stage` names the checkpoint's stage: pretrain, finetune, or baseline (no language model)."""
+    """scores.json: the evaluation of a checkpoint, or of a bag of words, on a task."""
 
     run: str
+    """The evaluation's id."""
     task: str
+    """The file of workflows/tasks, or a member of a group."""
     task_version: int | float | str | None
+    """The version that the task states of itself."""
     checkpoint: str | None
+    """The run whose model was scored."""
     stage: str
+    """The checkpoint's stage: pretrain, finetune, or baseline (no language model)."""
     n_shot: int
+    """Solved examples before each question."""
     n_samples: int
-    n_prompts_cut: int  # documents whose prompt was longer than the model, so that it lost its start
+    """Documents that were scored."""
+    n_prompts_cut: int
+    """Documents whose prompt was longer than the model, so that it lost its start."""
     hardware: str
+    """The hardware profile that scored."""
     prompt_example: str
+    """The first document's prompt, as the model saw it."""
     seconds: float | None
+    """Time of the evaluation."""
     samples_sha256: str
-    inputs: dict  # as a run's
+    """SHA-256 of samples.jsonl, which holds every prompt, answer and score."""
+    inputs: dict
+    """`<stage>/<file>` and its SHA-256, of all that the scores were made from."""
     lm_eval_version: str
-    scores: list  # of Score
-    commonest_answer: str | None = None  # of the model to the documents; a file may leave out this key and the next
-    commonest_answer_share: float | None = None  # of the documents, 0 to 1
-    documents: str = "all"  # of the evaluated split: all | first 100 of 3,270 | random 100 of 3,270
+    """The version of lm-evaluation-harness."""
+    scores: list
+    """The metrics, a Score each."""
+    # A file may leave out this key and those below.
+    commonest_answer: str | None = None
+    """The answer that the model gave to the most documents."""
+    commonest_answer_share: float | None = None
+    """The share of the documents that it gave it to, 0 to 1."""
+    documents: str = "all"
+    """Which of the split were scored: all, `first 100 of 3,270`, or `random 100 of 3,270`."""
 
 
 @dataclass(frozen=True)
@@ -135,17 +211,16 @@ class DivergedRecord:
     """diverged.json of a training run that stopped because its loss rose or was no number; it has no run.json."""
 
     run: str
+    """The run's id."""
     stage: str
+    """pretrain or finetune."""
     step: int
-    loss: float | None  # nats per token at that step; None: not finite
+    """The optimizer step at which it stopped."""
+    loss: float | None
+    """Nats per token at that step; empty: not finite."""
 
 
 DIVERGED_FILE = "diverged.json"
-
-LOSS_COLUMNS = ("step", "tokens", "train_loss", "validation_loss", "validation_bits_per_byte", "lr", "grad_norm",
-                "tokens_per_s", "seconds")  # fmt: skip
-
-KERNEL_COLUMNS = ("kernel", "layer", "phase", "n_calls", "flops", "bytes_read", "bytes_written")
 
 # Metrics of lm-evaluation-harness whose values lie within bounds, whatever the task.
 BOUNDS = {

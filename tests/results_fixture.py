@@ -7,8 +7,8 @@ import json
 import random
 from pathlib import Path
 
+from cgpt.csv_columns import LOSS_COLUMNS
 from cgpt.experiment.run import Plan, Run
-from cgpt.records import LOSS_COLUMNS
 from cgpt.spec import Data, Experiment, Train
 
 SIZES = {"gpt-90k": 90_112, "gpt-350k": 352_256, "gpt-1m": 1_230_000}

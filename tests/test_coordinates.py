@@ -27,7 +27,7 @@ NORMED = "hidden"  # of one size under either parametrization, as a norm makes i
 
 
 def slopes_of(rows: list[dict], kind: str, value: str, step: int) -> dict[str, coordinates.Slope]:
-    """Slopes by place."""
+    """Slopes by activation."""
     return {s.activation: s for s in slopes(rows) if (s.parametrization, s.value, s.step) == (kind, value, step)}
 
 
@@ -55,7 +55,8 @@ def test_recorded_activations_equal_those_of_the_numpy_gpt(kind):
 def test_the_rows_of_a_check_equal_those_of_numpys_training(kind):
     settings = replace(SMALL, widths=(32,), base_width=16, steps=2, seeds=(5,))
     config, (watched, *batches) = settings.model(kind, 32), byte_batches(settings, 5)
-    measured = {(r["step"], r["place"]): r for r in measure(settings, tiny.THREADS) if r["parametrization"] == kind}
+    rows = [row for row in measure(settings, tiny.THREADS) if row["parametrization"] == kind]
+    measured = {(row["step"], row["activation"]): row for row in rows}
     initial: dict = {}
     for step in range(3):
         params, seen = init_parameters(config, 5), {}
@@ -72,7 +73,7 @@ def test_the_rows_of_a_check_equal_those_of_numpys_training(kind):
 
 def test_slopes_and_their_standard_errors_are_those_of_scipy():
     rng = np.random.default_rng(0)
-    rows = [{"parametrization": "sp", "width": width, "seed": seed, "step": 1, "place": "logits",
+    rows = [{"parametrization": "sp", "width": width, "seed": seed, "step": 1, "activation": "logits",
              "mean_abs": width**0.5 * rng.lognormal(0, 0.1), "mean_abs_change": 3 * width**-1.5}
             for width in (32, 64, 256) for seed in (0, 1)]  # fmt: skip
     noisy, exact = slopes(rows)

@@ -13,6 +13,7 @@ from project import edit, write_project
 from test_profiles import WAFER
 from test_tabulate import change, markdown_tables
 
+from cgpt.csv_columns import KERNEL_COLUMNS
 from cgpt.errors import UserError
 from cgpt.experiment import load, show_plan
 from cgpt.experiment.plan import hardware_identity, make_plan
@@ -20,7 +21,7 @@ from cgpt.experiment.planned_time import time_plan
 from cgpt.experiment.run import Plan
 from cgpt.files.csv_file import write_csv
 from cgpt.formats import with_prefix
-from cgpt.records import KERNEL_COLUMNS, read_loss
+from cgpt.records import read_loss
 from cgpt.report.machines.figures import plot_hardware, step_time_figure, time_to_loss_figure
 from cgpt.report.machines.roofline import make_roofline, roofline_figure
 from cgpt.report.machines.table import hardware_rows

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from cgpt.commands import ending
+from cgpt.csv_columns import LOSS_COLUMNS
 from cgpt.errors import UserError
-from cgpt.records import LOSS_COLUMNS, read_loss, read_run
+from cgpt.records import read_loss, read_run
 from cgpt.scaling import fitted_law
 
 ROOT = Path(__file__).parent.parent

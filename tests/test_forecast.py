@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cgpt.__main__ import _parser, main
+from cgpt.__main__ import main, make_parser
 from cgpt.cost import shapes
 from cgpt.formats import duration, energy
 from cgpt.spec import Model
@@ -200,7 +200,7 @@ ASKED = [
 
 
 def test_every_flag_of_forecast_has_a_value_here():
-    (verbs,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (verbs,) = (action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction))
     flags = {action.option_strings[-1] for action in verbs.choices["forecast"]._actions}
     assert flags - {"--help", "--json"} == VALUES.keys()
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from tinygrad import Tensor
+from tinygrad import Tensor, TinyJit
 
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.inference.decoder import Decoder
+from cgpt.inference.generate import Generator
 from cgpt.kernels.native import call
 from cgpt.model.gpt import GPT
 from cgpt.model.loglikelihood import score
@@ -58,9 +59,36 @@ def test_a_length_that_the_model_has_not_is_refused_where_a_function_is_recorded
         MODEL.captured(MODEL.token_logprobs, ids(1, S + 1), ids(1, S + 1, 1))
 
 
-def test_an_array_is_taken_as_a_tensor_is():
-    tokens = np.arange(10, dtype=np.int32).reshape(2, 5)
-    np.testing.assert_array_equal(MODEL(tokens).numpy(), MODEL(Tensor(tokens, device="CPU")).numpy())
+@pytest.mark.parametrize("kind", ["native", "tinygrad"])
+def test_lists_and_a_tensor_of_any_device_are_taken_as_an_array_is(kind):
+    model, tokens = tiny.model(kind=kind), np.arange(10, dtype=np.int32).reshape(2, 5)
+    logits = model(tokens).numpy()
+    alike = (tokens.tolist(), tuple(map(tuple, tokens.tolist())), Tensor(tokens, device="CPU"),
+             Tensor(tokens, device="PYTHON"), Tensor.arange(10).reshape(2, 5))  # fmt: skip
+    for same in alike:
+        np.testing.assert_array_equal(model(same).numpy(), logits)
+
+
+@pytest.mark.parametrize("tokens", [
+    [[1, 2], [3]], [1, 2], [], [[]], [[], []], [[[1]]], [[1.0]], [[float("nan")]], [[True]], [["a"]], [[None]], [[-1]],
+    [[V]], [[1 << 31]], [[(1 << 32) + 1]], [[1 << 64]], [[0] * (S + 1)], None, "text", 5, {1: 2}, iter([[1]]),
+    np.array([[1, 2]], ">i4"), np.array([[1]], object), np.array([[1 << 63]], np.uint64), np.full((1, 2), np.nan),
+])  # fmt: skip
+def test_what_are_no_tokens_is_refused_in_one_line(tokens):
+    with pytest.raises(ValueError, match="^tokens: ") as raised:
+        MODEL(tokens)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["native", "tinygrad"])
+def test_a_model_is_not_captured_as_its_ids_could_not_be_checked(kind):
+    model = tiny.model(kind=kind)
+    captured = TinyJit(lambda tokens: model(tokens).realize())
+    tokens = Tensor(ids(1, 5), device="CPU").realize()
+    captured(tokens)
+    with pytest.raises(ValueError, match="tokens: their values are not known while TinyJit captures"):
+        captured(tokens)
+    assert np.isfinite(model(ids(1, 5)).numpy()).all()
 
 
 @pytest.mark.parametrize("targets", [ids(2, 5, last=V), ids(2, 5, last=1 << 30), ids(2, 4), ids(2, 5, dtype=np.int64)])
@@ -92,6 +120,27 @@ def test_sequences_to_score_are_refused_by_their_ids_and_by_what_is_to_be_scored
     for first in (0, -1, 4):
         with pytest.raises(ValueError, match=f"first: is {first} in a sequence of 3 tokens"):
             score(MODEL, [np.array([1, 2, 3])], [first])
+    for sequence in (np.array([1.0, 2]), np.array([True, True]), np.zeros((2, 2), int), np.array([1, 1 << 24], ">i4")):
+        with pytest.raises(ValueError, match="^tokens: "):
+            score(MODEL, [sequence], [1])
+
+
+def test_sequences_are_told_apart_by_their_ids_whatever_their_type():
+    sequences = [np.array([1, 0, 0, 0, 5], np.int8), np.array([1, 7]), np.array([1, 7], ">i2")]
+    alone = [score(MODEL, [sequence.astype(np.int32)], [1])[0][0] for sequence in sequences]
+    together = score(MODEL, sequences, [1, 1, 1])
+    for (logprobs, _), expected in zip(together, alone):
+        np.testing.assert_array_equal(logprobs, expected)
+
+
+@pytest.mark.parametrize(("prompts", "limit"), [
+    ([[1, 2.5]], 3), ([["a"]], 3), ([None], 3), ([1, 2], 3), ([np.zeros((2, 2), int)], 3), (["ab"], 3),
+    ([[1]], -1), ([[1]], 2.0), ([[1]], None), ([[1]], [1, 2]), ([[1], [2]], [3]), ([[1]], ["a"]),
+])  # fmt: skip
+def test_what_are_no_prompts_or_numbers_of_tokens_is_refused_in_one_line(prompts, limit):
+    with pytest.raises(ValueError, match="^(prompt|max_new_tokens): is ") as raised:
+        Generator(MODEL).generate(prompts, limit)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_decoder_refuses_rows_lengths_and_ids_that_it_has_not():
@@ -104,6 +153,9 @@ def test_a_decoder_refuses_rows_lengths_and_ids_that_it_has_not():
             decoder.step(np.array([1, token]))
         with pytest.raises(ValueError, match=f"tokens: {token} is no token of the model"):
             decoder.start(slice(0, 1), [1, token])
+    for tokens in ([1], [1, 2, 3], [[1, 2]], [1.0, 2.0], [True, False]):
+        with pytest.raises(ValueError, match="^tokens: "):
+            decoder.step(tokens)
     for rows, tokens in ((slice(0, 3), [1]), (slice(2, 2), [1]), (slice(0, 1), [1] * 8)):
         with pytest.raises(ValueError, match="it has 2 rows for up to 7 and a new one"):
             decoder.start(rows, tokens)
@@ -141,9 +193,13 @@ def test_a_kernel_that_gets_no_memory_to_work_in_says_so_and_the_next_one_works(
     (["--batch-size", "9" * 12], "bench: --batch-size: must be a whole number above 0, not '999999999999'; "),
     (["--n-layer", "100000000"], "bench: the model's weights take "),
     (["--seq-len", "900000000"], "bench: the model's weights take "),
+    *((["--burst-s", seconds], f"bench: --burst-s: must be from 0 to below 100,000, not {float(seconds)}; ")
+      for seconds in ("-1", "nan", "inf")),
+    (["--bursts", "--batch-size", "1"], "bench: --bursts: standard input has no line `run`; "),
 ])  # fmt: skip
-def test_absurd_sizes_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
+def test_absurd_arguments_of_a_benchmark_are_refused_in_one_line(monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.setattr("sys.stdin", [])
     assert main(["bench", "pretrain", "--model", "gpt-0.1m", *arguments, "--threads", str(tiny.THREADS)]) == 1
     problem = capsys.readouterr().err
     assert problem.startswith(message) and problem.count("\n") == 1

@@ -14,6 +14,7 @@ import pytest
 from project import HARDWARE, edit, write_project
 
 from cgpt import jobs
+from cgpt.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 JOB = (
@@ -44,9 +45,18 @@ def test_a_job_stops_when_the_process_that_started_it_is_killed():
 
 def test_a_job_whose_workflow_is_nowhere_to_be_seen_goes_on(monkeypatch):
     monkeypatch.setattr(jobs.threading, "Thread", None)
-    for pid in ("", "none", str(2**22 + 1)):
+    for pid in ("", str(2**22 + 1), str(2**31 - 1)):
         monkeypatch.setenv(jobs.WORKFLOW_PID, pid)
         jobs.stop_with_workflow()
+
+
+@pytest.mark.parametrize("pid", ["none", "-1", "0", "1.5", "²", str(2**31), "9" * 30])
+def test_what_is_no_process_of_a_workflow_is_refused_in_one_line(monkeypatch, capsys, pid):
+    monkeypatch.setenv(jobs.WORKFLOW_PID, pid)
+    assert main(["plan", "quickstart"]) == 1
+    problem = capsys.readouterr().err
+    assert problem.startswith("environment: CGPT_WORKFLOW_PID: must be the number of the process of a workflow")
+    assert problem.count("\n") == 1
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.experiment.plan import make_plan
 from cgpt.spec import Hub
+from cgpt.tasks.keys import LM_EVAL_KEYS
 
 MODELS, DATA = "workflows/models.yaml", "workflows/data.yaml"
 QUICKSTART, TOPIC = "workflows/experiments/quickstart.yaml", "workflows/tasks/topic.yaml"
@@ -55,7 +56,7 @@ def test_a_good_project_gives_typed_values_and_defaults(root):
 def test_the_task_keys_are_those_of_lm_eval():
     from lm_eval.api.task import TaskConfig
 
-    assert {f.name for f in fields(TaskConfig)} == load.LM_EVAL_KEYS
+    assert {f.name for f in fields(TaskConfig)} == LM_EVAL_KEYS
 
 
 BAD = [
@@ -202,7 +203,7 @@ BAD = [
     (CPU, "device: CPU", "device: DISK:/etc/passwd",
      ["2: device: 'DISK:/etc/passwd' is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1"]),
     (QUICKSTART, "threads_per_run: 1", "threads_per_run: 5000",
-     ["7: threads_per_run: must be at most 4,096, not 5000; write a smaller number"]),
+     ["7: threads_per_run: must be at most 1,024, not 5000; write a smaller number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nweights_from: cpu",
      ["7: weights_from: says who trains for modeled profiles, and `hardware` names none; leave it out"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[wrold]]}",

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from cgpt import __main__ as command_line
 from cgpt import records
+from cgpt.csv_columns import LOSS_COLUMNS
 from cgpt.data import shards
 from cgpt.errors import UserError
 from cgpt.model.gpt import init_parameters
@@ -206,7 +207,7 @@ def test_a_state_file_that_is_damaged_is_not_used(stopped, tokens):
 def test_loss_csv_is_written_while_the_run_goes(stopped):
     lines = rows(stopped / "state" / "run")
     assert [row["step"] for row in lines] == [str(n) for n in range(1, 14)]
-    assert list(lines[0]) == list(records.LOSS_COLUMNS)
+    assert list(lines[0]) == list(LOSS_COLUMNS)
 
 
 def test_the_record_is_written_last(ended):

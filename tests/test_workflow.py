@@ -45,9 +45,10 @@ STAGES = {  # function: its parameters, and what it writes
              'for name in ("loss", "scores", "answers", "compute") for kind in ("svg", "png"))'),
     "report": (REPORT, 'results / experiment.name, "report.html"'),
     "plot_vary": (REPORT, 'results / experiment.name / "figures", "vary.svg", "vary.png"'),
+    "continuations": (REPORT, 'results / experiment.name, "continuations.json"'),
 }  # fmt: skip
 MODULES = {"tabulate": "report/tables", "plot": "report/figures", "plot_vary": "report/vary_figure",
-           "report": "report/html/report"}  # fmt: skip
+           "report": "report/html/report", "continuations": "report/continuations"}  # fmt: skip
 
 
 def imported(tree: ast.Module) -> list[str]:
@@ -128,7 +129,9 @@ def root(finished, tmp_path) -> Path:
 
 def test_one_command_leaves_tables_and_figures_and_the_second_has_nothing_to_do(root):
     assert {path.name for path in (root / "results/quickstart").iterdir()} == {
-        "report.html", "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "figures"}  # fmt: skip
+        "report.html", "scores.csv", "runs.csv", "hardware.csv", "table.md", "table.html", "continuations.json",
+        "figures",
+    }  # fmt: skip
     assert "Nothing to be done" in "".join((done := snakemake(root, "--cores", "1")).stdout + done.stderr)
 
 
@@ -153,7 +156,8 @@ def test_execution_settings_rerun_nothing(root):
 
 def test_a_changed_constant_in_the_model_trains_again(root):
     edit(root, "cgpt/model/gpt.py", "WIDTH = 4", "WIDTH = 5")
-    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3, "tabulate": 1, "plot": 1, "report": 1}
+    shown = {"tabulate": 1, "plot": 1, "continuations": 1, "report": 1}
+    assert would_run(root) == {"pretrain": 1, "finetune": 2, "evaluate": 3} | shown
 
 
 def test_a_changed_constant_in_a_stage_redoes_it_and_what_follows(root):

@@ -16,6 +16,7 @@ from cgpt.spec import Model
 
 VOCAB_SIZE = 8192  # where the model's row leaves it to the tokenizer
 MOST_DIGITS = 9
+LONGEST_BURST_S = 100_000
 MODEL = "bench-7m"
 BATCH_SIZE, MAX_NEW_TOKENS, N_BYTES = 8, 128, 8_000_000
 WHOLE_NUMBERS = ("batch_size", "seq_len", "n_layer", "threads", "steps", "n_requests", "max_new_tokens", "n_bytes")
@@ -25,7 +26,7 @@ def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line; numbers are checked in `bench`, so that each problem is one line."""
     verb = add_verb("bench", bench, "time pretraining, evaluation, generation or tokenization", group="others",
                     example="pretrain --model bench-2m --steps 30")  # fmt: skip
-    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"))
+    verb.add_argument("benchmark", choices=("pretrain", "evaluate", "generate", "tokenize"), help="the work to time")
     verb.add_argument("--model", default=MODEL, help="a row of workflows/models.yaml")
     verb.add_argument("--hardware", default="cpu", help="a file of hardware_profiles")
     verb.add_argument("--checkpoint", type=Path, help="a model with its weights, instead of a row's initial ones")
@@ -59,6 +60,8 @@ def bench(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if arguments.bursts:
             arguments.json = True
             benchmark.steps.answer_bursts(arguments.burst_s)
+            if not benchmark.steps.seconds:
+                raise UserError("bench: --bursts: standard input has no line `run`; write one a burst, then `end`")
         else:
             benchmark.steps.run(WARMUP_STEPS + arguments.steps)
         measured = benchmark.steps.result()  # before `result`, which does more steps
@@ -77,6 +80,9 @@ def _read_numbers(arguments: argparse.Namespace) -> None:
                             "write e.g. 8")  # fmt: skip
         else:
             setattr(arguments, key, int(text))
+    if not 0 <= arguments.burst_s < LONGEST_BURST_S:
+        problems.append(f"bench: --burst-s: must be from 0 to below {LONGEST_BURST_S:,}, not "
+                        f"{arguments.burst_s}; write e.g. 3")  # fmt: skip
     if problems:
         raise UserError(*problems)
     if arguments.threads:

@@ -15,6 +15,7 @@ from cgpt.errors import UserError, one_line
 GOES_ON = {
     "fetch": "the same command gets what is still missing",
     "pretrain": "the same command goes on from the last checkpoint",
+    "clean": "the same command removes the rest",
 } | dict.fromkeys(("tokenize", "finetune", "meter", "baseline", "evaluate"), "the same command starts it again")
 INSTEAD = {
     errno.ENOSPC: "free some disk space, then run again",

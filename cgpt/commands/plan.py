@@ -17,7 +17,7 @@ def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
     verb = add_verb("plan", show, "print an experiment's runs and what they will cost", group="start",
                     example="quickstart --cores 2")  # fmt: skip
-    verb.add_argument("experiment")
+    verb.add_argument("experiment", help="the name of a file of workflows/experiments")
     verb.add_argument("--cores", type=int, help="also the time that the runs take on so many, as snakemake --cores")
     verb = add_verb("check", check, "check the tasks of runs, as `plan` does, before they start", group="stages")
     verb.add_argument(

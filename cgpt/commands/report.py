@@ -16,6 +16,7 @@ VERBS = {
     "tabulate": ("write an experiment's scores.csv and tables", "tables"),
     "plot": ("write an experiment's figures", "figures"),
     "plot-vary": ("write the figure of what an experiment varies", "vary_figure"),
+    "continuations": ("write what an experiment's models write after beginnings of documents", "continuations"),
     "plot-hardware": ("write the figures of an experiment's modeled machines", "machines.figures"),
     "report": ("write report.html: an experiment's question, its answer, and all that it rests on", "html.report"),
 }
@@ -25,13 +26,13 @@ def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
     for name, (help_text, _) in VERBS.items():
         verb = add_verb(name, report, help_text, group=GROUP, example="quickstart")
-        verb.add_argument("experiment")
+        verb.add_argument("experiment", help="the name of a file of workflows/experiments")
         verb.add_argument("--partial", action="store_true", help="of the records that are there, in a folder `partial` "
                           "that says what is missing")  # fmt: skip
     verb = add_verb(
         "fit", fit, "fit scaling laws to an experiment's runs, with intervals", group=GROUP, example="scaling"
     )
-    verb.add_argument("experiment", nargs="?")
+    verb.add_argument("experiment", nargs="?", help="the name of a file of workflows/experiments")
     verb.add_argument("--published", action="store_true",
                       help="the published runs, and the experiment's or our reference runs of `scaling`")  # fmt: skip
     verb = add_verb("coordinate-check", coordinate_check, "measure how activations grow with width under SP and muP",

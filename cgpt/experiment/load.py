@@ -18,21 +18,12 @@ from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.hardware import Hardware
 from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped
-from cgpt.tasks.scoring import OUR_KEYS
+from cgpt.tasks.keys import TASK_KEYS
 
 RESERVED_EXPERIMENTS = ("runs", "reference", "bench", "cache", "coordinate_check")  # other folders of results/
 T = TypeVar("T")
 VARIED = {"model": Model, "data": Data, "train": Train, "finetune": Finetune}  # blocks that `vary` reaches into
 
-# Fields of lm_eval.api.task.TaskConfig, listed so that a plan need not import lm_eval; a test compares them.
-LM_EVAL_KEYS = frozenset(
-    "task task_alias tag custom_dataset dataset_path dataset_name dataset_kwargs training_split validation_split "
-    "test_split fewshot_split process_docs doc_to_text doc_to_target doc_to_image doc_to_audio unsafe_code "
-    "doc_to_choice process_results use_prompt description target_delimiter fewshot_delimiter fewshot_config "
-    "num_fewshot metric_list output_type generation_kwargs repeats filter_list should_decontaminate "
-    "doc_to_decontamination_query gen_prefix metadata".split()
-)
-TASK_KEYS = LM_EVAL_KEYS | OUR_KEYS
 NEEDED_TASK_KEYS = ("task", "data", "output_type", "doc_to_text", "doc_to_target")
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import cgpt
 from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
@@ -124,6 +123,11 @@ def curve_files(plan: Plan) -> list[str]:
             for run in plan.of(stage)]  # fmt: skip
 
 
+def first_trained_files(plan: Plan) -> list[str]:
+    """Input: the records of the first pretraining run of each model."""
+    return [str(last_file(*run.key)) for run in plan.first_trained()]
+
+
 def question_and_runs(experiment: Experiment, plan: Plan) -> str:
     """Parameter: what an experiment says and the runs it is made of."""
     return json.dumps({"question": experiment.question, "runs": [run.id for run in plan.runs]})
@@ -157,9 +161,9 @@ def sample_files(plan: Plan) -> list[str]:
 
 
 def table_files(experiment: Experiment, plan: Plan) -> list[str]:
-    """The tables and figures of an experiment, and its laws."""
+    """The tables and figures of an experiment, its laws, and what its models write."""
     laws = ["fits.json", "fits.md"] if experiment.fit else []
-    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws)]
+    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws, "continuations.json")]
     return [*beside, *_drawn(experiment, law_figures(experiment)), *figure_files(experiment, plan)]
 
 
@@ -170,7 +174,7 @@ def report_files(experiment: Experiment, plan: Plan) -> list[str]:
 
 def page_sha256() -> str:
     """Parameter: the hash of the report's template and style, which are no code."""
-    pages = Path(cgpt.__file__).parent / "report" / "html"
+    pages = Path(__file__).parent.parent / "report" / "html"
     return content.digest(
         {path.name: content.sha256_of(path) for path in sorted(pages.iterdir()) if path.suffix in PAGE}
     )

@@ -82,6 +82,14 @@ class Plan:
         """The runs of one stage."""
         return tuple(run for run in self.runs if run.stage == stage)
 
+    def first_trained(self) -> tuple[Run, ...]:
+        """The first pretraining run of each model, of those on a machine that measures where there is one."""
+        in_order = sorted(self.of("pretrain"), key=lambda run: run.spec["hardware"]["timing"] != "measured")
+        first: dict[str, Run] = {}
+        for run in in_order:
+            first.setdefault(run.spec["model"]["name"], run)
+        return tuple(run for run in self.runs if run in first.values())
+
 
 def last_file(stage: str, run_id: str) -> Path:
     """The file that shows a run is finished; it stands in the run's folder."""

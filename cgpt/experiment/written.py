@@ -15,6 +15,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # names become parts of p
 NAME_RULE = "at most 64 letters, digits, '.', '_' and '-', a letter or digit first"
 KINDS = {"models": "model", "datasets": "data set", "hardware": "hardware profile", "tasks": "task",
          "experiments": "experiment"}  # fmt: skip
+BASE = "base"
+"""Another entry of the same kind, whose keys hold where this one writes none; one of the entry's own name is cgpt's."""
 Merge = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]  # a base and the keys that are written over it
 
 
@@ -69,8 +71,8 @@ class Names(Mapping[str, Written]):
         if not isinstance(first.value, dict):
             return first.value
         layers, chain = [dict(first.value)], [first]
-        while "base" in layers[0]:
-            target = self._base(layers[0].pop("base"), chain)
+        while BASE in layers[0]:
+            target = self._base(layers[0].pop(BASE), chain)
             if target is None:
                 return None
             chain.append(target)
@@ -89,11 +91,11 @@ class Names(Mapping[str, Written]):
             problem = f"{base!r} is no {KINDS[self.kind]}"
         elif target.problems or not isinstance(target.value, dict):
             wrong = (*target.problems, "it is no mapping")[0]
-            first.file.problem((*first.keys, "base"), f"'{base}' is wrong itself ({wrong}); mend that first")
+            first.file.problem((*first.keys, BASE), f"'{base}' is wrong itself ({wrong}); mend that first")
             return None
         if problem:
             others = [each for each in self if self[each] not in chain]
-            first.file.problem((*first.keys, "base"), f"{problem}; {did_you_mean(name, others)}")
+            first.file.problem((*first.keys, BASE), f"{problem}; {did_you_mean(name, others)}")
             return None
         return target
 

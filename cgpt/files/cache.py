@@ -7,7 +7,9 @@ from pathlib import Path
 
 from cgpt.errors import UserError
 
-CACHE = "CGPT_CACHE"  # environment variable
+CACHE = "CGPT_CACHE"
+"""The folder of what can be made again, such as compiled kernels; default: cgpt in XDG_CACHE_HOME or ~/.cache, else
+results/cache."""
 IN_STUDY = Path("results/cache")  # where the usual folder cannot be written
 
 

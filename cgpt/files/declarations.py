@@ -8,7 +8,8 @@ from pathlib import Path
 from cgpt.errors import UserError
 from cgpt.files.whole import whole_folder
 
-STARTED_WITH = "CGPT_STARTED_WITH"  # environment variable of a workflow's jobs: the folder of the files it started with
+STARTED_WITH = "CGPT_STARTED_WITH"
+"""Set by a workflow for its jobs: the folder that keeps the files it started with."""
 KEPT = Path("results/runs/started")
 PATTERNS = (
     "workflows/models.yaml", "workflows/data.yaml", "workflows/experiments/*.yaml", "workflows/experiments/*.yml",

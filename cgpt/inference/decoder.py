@@ -42,20 +42,22 @@ class Decoder:
         if not 0 <= rows.start < rows.stop <= self.rows or len(tokens) >= self.length:
             raise ValueError(f"decoder: {len(tokens)} tokens in rows {rows.start} to {rows.stop - 1}; "
                              f"it has {self.rows} rows for up to {self.length - 1} and a new one")  # fmt: skip
-        check_ids(np.asarray(tokens, np.int64), self.model.config, "tokens")
+        check_ids(tokens, self.model.config, "tokens")
         self.slots[rows] = rows.start
         self.positions[rows] = len(tokens)
-        if tokens:
+        if len(tokens):
             padded = np.zeros((1, padded_length(len(tokens), self.length)), np.int32)
             padded[0, : len(tokens)] = tokens
             self.captured(self._prefill, padded, np.array([rows.start], np.int32))
 
-    def step(self, tokens: np.ndarray) -> np.ndarray:
+    def step(self, tokens: np.ndarray | Sequence[int]) -> np.ndarray:
         """Append a token to every sequence (B,) and return the logits of the next (B, V), valid until the next step."""
-        check_ids(np.asarray(tokens), self.model.config, "tokens")
+        ids = check_ids(tokens, self.model.config, "tokens")
+        if ids.shape != (self.rows,):
+            raise ValueError(f"tokens: have shape {ids.shape}; write ({self.rows},): one for each row of the decoder")
         here = self.positions[:, 0]
         self.slots[np.arange(self.rows), here] = np.arange(self.rows)
-        new = np.ascontiguousarray(tokens, np.int32).reshape(self.rows, 1)
+        new = np.ascontiguousarray(ids, np.int32).reshape(self.rows, 1)
         logits = self.captured(self._step, new, self.positions, self.slots)[0][:, 0]
         np.minimum(here + 1, self.length - 1, out=here)  # a row that nobody reads any more stays at its end
         return logits

@@ -2,10 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from cgpt.errors import UserError
+from cgpt.errors import UserError, one_line
 from cgpt.inference.decoder import Decoder
 from cgpt.inference.search import Beams, Ends, Samples
 from cgpt.model.gpt import GPT
@@ -41,11 +42,11 @@ class Generator:
         A continuation ends before a token of `stop_ids`, after a token with which `stop(its new tokens)` is true, after
         `max_new_tokens` (one number, or one per prompt), or where the model's context is full.
         `on_token(continuation, token)` is given every token at once, except in beam search. Raises UserError for
-        prompts that do not fit the model, and for a model whose logits are not finite.
+        prompts that do not fit the model, and for a model whose logits are not finite; ValueError for what are no ids.
         """
         c = self.model.config
         check_prompts(prompts, c)
-        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        limits = _limits(max_new_tokens, len(prompts))
         searches: list[Samples | Beams] = []
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
             ends = Ends(stop_ids, stop, min(limit, c.seq_len - len(prompt)))
@@ -87,10 +88,11 @@ class Generator:
 
 
 def check_prompts(prompts: Iterable[Sequence[int]], config: Model) -> None:
-    """Raise UserError for prompts that the model cannot take."""
+    """Raise UserError for prompts that the model cannot take, ValueError for what are no sequences of whole numbers."""
     seq_len, vocab_size = config.seq_len, vocabulary(config)
     for prompt in prompts:
-        if not prompt:
+        _check_whole_numbers(prompt)
+        if not len(prompt):
             raise UserError("prompt: is empty; give at least one token (<|endoftext|> starts a document)")
         if len(prompt) >= seq_len:
             raise UserError(
@@ -100,3 +102,17 @@ def check_prompts(prompts: Iterable[Sequence[int]], config: Model) -> None:
         unknown = [token for token in prompt if not 0 <= token < vocab_size]
         if unknown:
             raise UserError(f"prompt: token {unknown[0]} is unknown; the model's are 0 to {vocab_size - 1}")
+
+
+def _check_whole_numbers(prompt: Sequence[int]) -> None:
+    if np.ndim(prompt) != 1 or not all(isinstance(token, (int, np.integer)) for token in prompt):
+        raise ValueError(f"prompt: is {one_line(repr(prompt), 60)}; write a list of token ids")
+
+
+def _limits(max_new_tokens: int | Sequence[int], n_prompts: int) -> Sequence[int]:
+    """The most new tokens of each prompt. Raises ValueError for other than whole numbers, as many as prompts."""
+    limits: Any = [max_new_tokens] * n_prompts if np.ndim(max_new_tokens) == 0 else max_new_tokens
+    if len(limits) != n_prompts or not all(isinstance(limit, (int, np.integer)) and limit >= 0 for limit in limits):
+        shown = one_line(repr(max_new_tokens), 60)
+        raise ValueError(f"max_new_tokens: is {shown}; write a whole number, or one for each prompt")
+    return limits

@@ -22,7 +22,7 @@ def prepare(hardware: Hardware, threads: int | None = None) -> ModuleType:
     if problem := unsupported(hardware):
         raise UserError(f"{file_of('hardware', hardware.name)}: {problem[0]}: {problem[1]}")
     if threads is not None:
-        check_threads(threads)
+        threads = check_threads(threads)
     open_devices(hardware)
     if hardware.runs_on_host:
         os.environ["DEV"] = "CPU"

@@ -7,7 +7,7 @@ Shapes: B sequences, T tokens, C = d_model, H heads, V = vocabulary. Parameters 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ import numpy as np
 from cgpt.errors import UserError
 from cgpt.hardware import Hardware
 from cgpt.kernels import backend
-from cgpt.model.ids import check_positions, check_targets, check_tokens
+from cgpt.model.ids import check_positions, check_targets, check_tokens, read_tokens
 from cgpt.recipe import flops, parametrization
 from cgpt.spec import Model
 
@@ -216,13 +216,12 @@ class GPT:
         hidden = self.hidden(self.embedding(split(tokens)), independent=True)
         return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
 
-    def __call__(self, tokens: Tensor | np.ndarray) -> Tensor:
-        """Token ids (B, T) int32 -> logits (B, T, V) float32. Raises ValueError for what the model cannot take."""
+    def __call__(self, tokens: Tensor | np.ndarray | Sequence[Sequence[int]]) -> Tensor:
+        """Token ids (B, T), lists or int32 -> logits (B, T, V) float32. Raises ValueError as `read_tokens`."""
         from cgpt.kernels.tensors import realized
 
-        check_tokens(tokens, self.config)
-        tokens = realized(tokens, self.device) if isinstance(tokens, np.ndarray) else tokens
-        return self.head(self.hidden(self.embedding(tokens), independent=True))
+        ids = realized(read_tokens(tokens, self.config), self.device)
+        return self.head(self.hidden(self.embedding(ids), independent=True))
 
     def numpy(self) -> dict[str, np.ndarray]:
         """The parameters as NumPy arrays."""

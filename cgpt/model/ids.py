@@ -8,6 +8,22 @@ from cgpt.recipe.flops import vocabulary
 from cgpt.spec import Model
 
 
+def read_tokens(tokens: Any, config: Model) -> np.ndarray:
+    """The ids (B, T) int32 of sequences as lists, an array or a tensor on any device.
+
+    Raises ValueError as `check_tokens`, and while TinyJit captures, as it would replay the model with other ids.
+    """
+    from cgpt.kernels.tensors import at_hand
+
+    if isinstance(tokens, (list, tuple)):
+        tokens = check_ids(tokens, config, "tokens").astype(np.int32)
+    check_tokens(tokens, config)
+    values = at_hand(tokens)
+    if values is None:
+        raise ValueError("tokens: their values are not known while TinyJit captures; call the model outside of it")
+    return values
+
+
 def check_tokens(tokens: Any, config: Model) -> None:
     """Raise ValueError unless `tokens`, an array or a tensor, are int32 ids (B, T) of the model, B and T from 1 to
     seq_len. The values of a tensor are looked at where they are at hand: not while a function is captured."""
@@ -42,13 +58,21 @@ def check_positions(positions: Any, tokens: Any, config: Model) -> None:
         raise ValueError(f"positions: {values.min()} to {values.max()} are not within 0 to {config.seq_len - 1}")
 
 
-def check_ids(values: np.ndarray, config: Model, name: str) -> None:
-    """Raise ValueError where one of the ids, whole numbers of any width, is none of the model's."""
-    if values.dtype.kind not in "iu":
-        raise ValueError(f"{name}: are {values.dtype}, not whole numbers")
-    if values.size and values.view(f"u{values.itemsize}").max() >= vocabulary(config):  # -1 is the greatest of these
+def check_ids(ids: Any, config: Model, name: str) -> np.ndarray:
+    """The ids, an array or lists of whole numbers, as an array of any width.
+
+    Raises ValueError for lists of unequal lengths, what is no whole number, and an id that is none of the model's.
+    """
+    try:
+        values = np.asarray(ids)
+    except ValueError:
+        raise ValueError(f"{name}: are lists of unequal lengths; write (B, T): T ids of each of B sequences") from None
+    if values.size and values.dtype.kind not in "iu":
+        raise ValueError(f"{name}: are {values.dtype}, not whole numbers that an array holds")
+    if values.size and (values.min() < 0 or values.max() >= vocabulary(config)):
         unknown = values[(values < 0) | (values >= vocabulary(config))]
         raise ValueError(f"{name}: {unknown[0]} is no token of the model, whose are 0 to {vocabulary(config) - 1}")
+    return values
 
 
 def _int32(values: Any, name: str) -> np.ndarray | None:
@@ -57,5 +81,5 @@ def _int32(values: Any, name: str) -> np.ndarray | None:
 
     if not hasattr(values, "shape") or dtype_of(values) != np.int32:
         what = dtype_of(values) if hasattr(values, "shape") else type(values).__name__
-        raise ValueError(f"{name}: are of type {what}; write int32, as an array or a tensor")
+        raise ValueError(f"{name}: are of type {what}; write lists, or int32 as an array or a tensor")
     return at_hand(values)

@@ -26,7 +26,7 @@ def score(
     sequences that are done after each batch. Raises UserError for a sequence that is too long, ValueError for ids that
     the model has not and for a `first` outside of its sequence.
     """
-    _check(sequences, first, model.config)
+    sequences = _checked(sequences, first, model.config)
     # Sequences that differ in their last token alone, as the choices of a question often do, are one forward pass.
     same_inputs: dict[tuple[bytes, int], list[int]] = {}
     for i, sequence in enumerate(sequences):
@@ -49,14 +49,19 @@ def score(
     return [results[i] for i in range(len(sequences))]
 
 
-def _check(sequences: Sequence[np.ndarray], first: Sequence[int], config: Model) -> None:
+def _checked(sequences: Sequence[np.ndarray], first: Sequence[int], config: Model) -> list[np.ndarray]:
+    """The sequences as arrays of one type, by whose bytes they are told apart."""
+    checked = []
     for tokens, start in zip(sequences, first, strict=True):
         if len(tokens) > config.seq_len + 1:
             raise UserError(f"seq_len: a sequence of {len(tokens)} tokens does not fit {config.seq_len} + 1; "
                             "cut it first")  # fmt: skip
         if not 1 <= start <= len(tokens):
             raise ValueError(f"first: is {start} in a sequence of {len(tokens)} tokens; write 1 to their number")
-        check_ids(tokens, config, "tokens")
+        checked.append(check_ids(tokens, config, "tokens").astype(np.int32))
+        if checked[-1].ndim != 1:
+            raise ValueError(f"tokens: have shape {checked[-1].shape}; write (n,): the ids of one sequence")
+    return checked
 
 
 def _batches(

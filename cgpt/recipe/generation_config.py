@@ -11,17 +11,28 @@ from cgpt.errors import UserError
 class GenerationConfig:
     """The settings of `transformers.GenerationConfig` that we have, with their names, meaning and defaults."""
 
-    do_sample: bool = False  # else the most likely token, or beam search
+    do_sample: bool = False
+    """Draw each token; false: the most likely one, or beam search."""
     temperature: Annotated[float, Positive()] = 1.0
-    top_k: Annotated[int, Range(0)] = 50  # 0: off
+    """What logits are divided by before a token is drawn."""
+    top_k: Annotated[int, Range(0)] = 50
+    """Draw among so many of the most likely tokens; 0: off."""
     top_p: Annotated[float, Positive(1)] = 1.0
+    """Draw among the most likely tokens that together have this probability."""
     num_return_sequences: Annotated[int, Range(1)] = 1
+    """Continuations of each prompt."""
     num_beams: Annotated[int, Range(1)] = 1
+    """Continuations that beam search keeps; 1: no search."""
     length_penalty: float = 1.0
-    early_stopping: bool | str = False  # True, False or "never"
-    no_repeat_ngram_size: Annotated[int, Range(0)] = 0  # 0: off
-    repetition_penalty: Annotated[float, Positive()] = 1.0  # 1: off
+    """Of beam search: the power of its length that a continuation's score is divided by."""
+    early_stopping: bool | str = False
+    """Of beam search: true stops with as many ended continuations as beams, never only when none can become better."""
+    no_repeat_ngram_size: Annotated[int, Range(0)] = 0
+    """No run of so many tokens comes twice; 0: off."""
+    repetition_penalty: Annotated[float, Positive()] = 1.0
+    """What logits of tokens that came before are divided by; 1: off."""
     seed: Annotated[int, Range(0)] = 0
+    """What tokens are drawn from."""
 
     def __post_init__(self) -> None:
         wrong = [f"{keys[0]}: {problem}" for keys, problem in problems(GenerationConfig, self)]

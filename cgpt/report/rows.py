@@ -58,8 +58,8 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
     rows = Rows([], [], missing=tuple(f"{run.stage} {run.id}" for run in missing), n_records=len(wanted))
     runs: dict[str, Row] = {}
     for run in sorted(wanted, key=lambda run: run.stage in SCORED):  # after what they score
-        chain = _chain(run, by_id)
-        setting, point = _setting(experiment, chain), _point(experiment, chain)
+        chain = chain_of(run, by_id)
+        setting, point = setting_of(experiment, chain), _point(experiment, chain)
         common = {"experiment": experiment.name, "setting": setting, "point": point}
         try:
             if run.id in lacking:
@@ -146,16 +146,16 @@ def _read(run: Run, results: Path) -> Any:
     return record
 
 
-def _chain(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
+def chain_of(run: Run, by_id: dict[tuple[str, str], Run]) -> dict[str, Run]:
     """The run and what it was made from, by stage."""
     chain = {run.stage: run}
     for stage, upstream in run.needs.items():
         if (stage, upstream) in by_id:
-            chain = {**_chain(by_id[stage, upstream], by_id), **chain}
+            chain = {**chain_of(by_id[stage, upstream], by_id), **chain}
     return chain
 
 
-def _setting(experiment: Experiment, chain: dict[str, Run]) -> str:
+def setting_of(experiment: Experiment, chain: dict[str, Run]) -> str:
     """`train.lr=0.001, ...`: this run's values of the keys that the experiment varies.
 
     A pretraining run knows its length in tokens only, whichever way the experiment gave it.

@@ -25,7 +25,9 @@ from cgpt.files.whole import whole_file, write_whole, writing
 from cgpt.jobs import Job
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 
-MIRROR = "CGPT_DATA_MIRROR"  # environment variable: a folder that holds the files of `files` entries by their `path`
+MIRROR = "CGPT_DATA_MIRROR"
+"""A folder that holds the files of workflows/data.yaml by their `path`, and splits of the hub's data sets; they are
+taken from there, with the same checksums, before the web is asked."""
 BLOCK_BYTES = 1 << 20
 RECORD = "fetched.json"
 SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)

@@ -11,13 +11,14 @@ import numpy as np
 
 from cgpt import provenance
 from cgpt.cost.forecast import JOULES_PER_KWH, SECONDS_PER_DAY, Request, forecast
+from cgpt.csv_columns import KERNEL_COLUMNS
 from cgpt.data import content
 from cgpt.files.csv_file import write_csv
 from cgpt.hardware import Hardware
 from cgpt.jobs import Job
 from cgpt.kernels import backend, work
 from cgpt.model.gpt import GPT, parameter_shapes
-from cgpt.records import KERNEL_COLUMNS, MeterRecord, PretrainRecord, read_run, write_record
+from cgpt.records import MeterRecord, PretrainRecord, read_run, write_record
 from cgpt.spec import Model
 from cgpt.training.trainer import AdamW, Trainer
 

@@ -10,10 +10,10 @@ from cgpt.files.layers import FOLDERS, Layer
 from cgpt.files.yaml_file import Keys, YamlFile, as_list
 from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_DATASET, HUB_SPLIT
 from cgpt.tasks import decoding, functions, scoring
+from cgpt.tasks.keys import GROUP_KEYS
 
 CALLED = ("process_docs", "process_results", "custom_dataset")  # keys whose value can only be a function
 BEFORE_AN_ANSWER = ("num_fewshot", "description", "gen_prefix")  # keys of what stands there
-GROUP_KEYS = ("group", "group_alias", "task", "aggregate_metric_list", "metadata")  # lm-evaluation-harness's own
 # Types of the keys that are looked into before any document is.
 TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (dict, "a mapping", ("dataset_kwargs", "fewshot_config", "generation_kwargs", "metadata")),
@@ -25,6 +25,8 @@ TASK_TYPES: tuple[tuple[type | tuple[type, ...], str, tuple[str, ...]], ...] = (
     (str, "text", ("task", "dataset_path", "output_type", "training_split", "validation_split", "test_split",
                    "fewshot_split", "description", "target_delimiter", "fewshot_delimiter", "gen_prefix")),
 )  # fmt: skip
+INCLUDE = "include"
+"""Other task files, whose keys hold where this one has none itself."""
 METRIC_KEYS = ("metric", "filter_list", "aggregation", "weight_by_size")
 
 
@@ -37,7 +39,7 @@ def read_task(path: Path, layer: Layer, above: tuple[Path, ...] = ()) -> YamlFil
     file = layer.read(path, functions=True)
     if not isinstance(file.value, dict) or file.problems:
         return file
-    names = file.value.pop("include", None)
+    names = file.value.pop(INCLUDE, None)
     value: dict[str, Any] = {}
     for i, name in enumerate(as_list(names)):
         keys: Keys = ("include", i) if isinstance(names, list) else ("include",)

@@ -15,8 +15,9 @@ from cgpt.files.yaml_file import as_list
 from cgpt.records import ANSWER_BITS
 from cgpt.spec import Experiment
 from cgpt.tasks import stock
-from cgpt.tasks.definition import GROUP_KEYS, is_group
+from cgpt.tasks.definition import is_group
 from cgpt.tasks.functions import name_of
+from cgpt.tasks.keys import GROUP_KEYS
 
 STRUCTURE = frozenset((*GROUP_KEYS, "tag", "stock"))  # keys of a group that are not meant for its members
 LABELS_APART = ("zero-shot", "few-shot")  # conditions that a group may mix, as its members' shots differ

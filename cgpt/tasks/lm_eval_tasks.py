@@ -11,7 +11,8 @@ from cgpt.data.hub import prepare_environment
 from cgpt.errors import UserError, did_you_mean, first_line
 from cgpt.files.layers import file_of
 from cgpt.tasks import functions, stock, templates
-from cgpt.tasks.scoring import OUR_KEYS, UNSAFE_CODE, UNUSABLE
+from cgpt.tasks.keys import OUR_KEYS
+from cgpt.tasks.scoring import UNSAFE_CODE, UNUSABLE
 
 if TYPE_CHECKING:
     from cgpt.tasks.text_task import TextTask

@@ -10,7 +10,6 @@ from cgpt.errors import did_you_mean
 from cgpt.files.yaml_file import Keys, YamlFile, as_list
 from cgpt.tasks import functions
 
-OUR_KEYS = frozenset({"data", "finetune", "limit", "sample", "stock"})  # those that lm-evaluation-harness does not have
 ENGINE_METRIC_KEYS = ("metric", "aggregation", "higher_is_better", "hf_evaluate")
 FILTER_KEYS = ("name", "filter")
 EXAMPLES = {"metric": "acc", "name": "strict", "function": "take_first"}

@@ -7,7 +7,7 @@ parametrization with one learning rate they grow (Yang et al. 2022, arXiv 2203.0
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,10 +25,32 @@ if TYPE_CHECKING:
     from tinygrad import Tensor
 
 PARAMETRIZATIONS = ("sp", "mup")
-COLUMNS = ("parametrization", "width", "seed", "step", "place", "mean_abs", "mean_abs_change")
-VALUES = COLUMNS[-2:]
 BYTES = 256  # the vocabulary: text is read as UTF-8
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CoordinateRow:
+    """coordinate_check.csv: a row for each model, step and activation."""
+
+    parametrization: str
+    """sp or mup."""
+    width: int
+    """d_model."""
+    seed: int
+    """The seed of initial weights and of batches."""
+    step: int
+    """Optimizer steps made; 0: before training."""
+    activation: str
+    """embedding, qkv and attention of a layer, hidden, or logits."""
+    mean_abs: float
+    """Mean absolute value over a batch that is never trained on."""
+    mean_abs_change: float
+    """Mean absolute difference to the values at step 0."""
+
+
+COLUMNS = tuple(field.name for field in fields(CoordinateRow))
+VALUES = COLUMNS[-2:]
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ class Slope(NamedTuple):
 
 
 def measure(settings: Settings, threads: int | None = None) -> list[Row]:
-    """Train every model and return COLUMNS: the sizes of each place's activations at step 0 and after every step."""
+    """Train every model and return COLUMNS: the sizes of each activation at step 0 and after every step."""
     return [
         {"parametrization": kind, "width": width, "seed": seed} | row
         for kind in PARAMETRIZATIONS
@@ -86,7 +108,7 @@ def _train(settings: Settings, config: Model, seed: int, threads: int | None) ->
             trainer.step([batches[step - 1]], settings.lr)
         for name, x in activations(model, watched).items():
             sizes = (float(f"{np.abs(y).mean():.6g}") for y in (x, x - initial[name]))
-            yield {"step": step, "place": name, **dict(zip(VALUES, sizes))}
+            yield {"step": step, "activation": name, **dict(zip(VALUES, sizes))}
 
 
 def byte_batches(settings: Settings, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -126,13 +148,14 @@ def activations(model: GPT, tokens: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def slopes(rows: Sequence[Row]) -> list[Slope]:
-    """Least-squares slope of log size against log width, with its standard error, per parametrization, step and place.
+    """Least-squares slope of log size against log width, with its standard error, per parametrization, step and
+    activation.
 
     Step 0 has no change.
     """
     groups: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["parametrization"], row["step"], row["place"]), []).append(row)
+        groups.setdefault((row["parametrization"], row["step"], row["activation"]), []).append(row)
     return [
         Slope(*key, value, *line(*(np.log([row[column] for row in alike]) for column in ("width", value))))
         for key, alike in groups.items()

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cgpt.csv_columns import LOSS_COLUMNS
 from cgpt.files.whole import write_whole, writing
 from cgpt.host import peak_memory_bytes
 from cgpt.jobs import STATE_FILE
-from cgpt.records import LOSS_COLUMNS
 
 
 class Saved(NamedTuple):

@@ -11,6 +11,8 @@ from pathlib import Path
 from cgpt import host
 from cgpt.errors import UserError
 
+BLAS_CORE = "CGPT_BLAS_CORE"
+"""One of OpenBLAS's cores by its name there, such as Haswell, whose kernels are taken; default: by the level in use."""
 CORES = {"x86-64-v2": "Nehalem", "x86-64-v3": "Haswell", "x86-64-v4": "SkylakeX"}
 # OpenBLAS does not ask whether the processor can run the core that it is told to take.
 NEEDS = {"sandybridge": "avx", "haswell": "avx2", "zen": "avx2", "skylakex": "avx512vl", "cooperlake": "avx512_bf16",
@@ -29,28 +31,28 @@ def openblas() -> ctypes.CDLL:
         raise UserError(f"environment: scipy-openblas32: there is no library in {folder}; install it anew")
     with _core_type(_core()):
         blas = ctypes.CDLL(str(libraries[0]))
-    named = os.environ.get("CGPT_BLAS_CORE")
+    named = os.environ.get(BLAS_CORE)
     if named and named.lower() != _core_name(blas).lower():
-        raise UserError(f"environment: CGPT_BLAS_CORE: OpenBLAS has no kernels for '{named}' here and took those for "
+        raise UserError(f"environment: {BLAS_CORE}: OpenBLAS has no kernels for '{named}' here and took those for "
                         f"{_core_name(blas)}; name another core, or unset it")  # fmt: skip
     blas.scipy_openblas_set_num_threads(1)  # the pool cuts the work; OpenBLAS's own threads would compete with it
     return blas
 
 
 def _core() -> str | None:
-    """The core whose kernels OpenBLAS is to take: CGPT_BLAS_CORE, else that of a forced level, else AVX-512's where
-    the processor has it, else None: OpenBLAS decides.
+    """The core whose kernels OpenBLAS is to take: the one named, else that of a forced level, else AVX-512's where the
+    processor has it, else None: OpenBLAS decides.
 
     Left alone it may take AVX2 kernels on such a processor (on AMD, or as OPENBLAS_CORETYPE is set for the machine's
     other software), at half the speed: 114 against 206 GFLOP/s on one Zen 5 core.
     """
-    named = os.environ.get("CGPT_BLAS_CORE")
+    named = os.environ.get(BLAS_CORE)
     if not named:
         forced = host.level() != "native" or host.machine_level() == "x86-64-v4"
         return CORES[host.level_in_use()] if forced else None
     needed = NEEDS.get(named.lower())
     if needed and needed not in host.cpu_flags().split():
-        raise UserError(f"environment: CGPT_BLAS_CORE: kernels for '{named}' need {needed}, which this processor has "
+        raise UserError(f"environment: {BLAS_CORE}: kernels for '{named}' need {needed}, which this processor has "
                         "not; name another core, or unset it")  # fmt: skip
     return named
 

@@ -76,7 +76,7 @@ def _table(value: str, every: Sequence[check.Slope], steps: Sequence[int]) -> Ta
     columns = sorted({step for *_, step in cells})
     rows = [[kind, activation, *(cells[kind, activation, step] for step in columns)]
             for kind, activation in dict.fromkeys((kind, activation) for kind, activation, _ in cells)]  # fmt: skip
-    header = ["parametrization", "place", *(f"step {step}" for step in columns)]
+    header = ["parametrization", "activation", *(f"step {step}" for step in columns)]
     return table_of(f"Slopes of the {SIZES[value]}", header, rows)
 
 
@@ -91,12 +91,12 @@ def figure(rows: Sequence[check.Row]) -> Figure:
     drawn, panels = new_figure(len(check.PARAMETRIZATIONS), 2, width=7.2, height=5.8)
     steps = shown_steps(rows)
     after = [row for row in rows if row["step"] == steps[-1]]
-    shown = [row for row in rows if row["place"] == "logits" and row["step"] in steps]
+    shown = [row for row in rows if row["activation"] == "logits" and row["step"] in steps]
     logits = [row | {"step": f"step {row['step']}"} for row in shown]
-    activations = dict.fromkeys(row["place"] for row in after)
+    activations = dict.fromkeys(row["activation"] for row in after)
     after_steps = list(dict.fromkeys(row["step"] for row in logits))
     shades = [matplotlib.colormaps[SHADES](shade) for shade in np.linspace(0, 0.75, len(after_steps))]
-    _pair(panels[:2], after, "place", "mean_abs_change", _looks(activations, COLOURS))
+    _pair(panels[:2], after, "activation", "mean_abs_change", _looks(activations, COLOURS))
     _pair(panels[2:], logits, "step", "mean_abs", _looks(after_steps, shades))
     for axes, kind in zip(panels, check.PARAMETRIZATIONS):
         axes.set_title(TITLES[kind], fontweight="bold")

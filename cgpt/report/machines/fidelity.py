@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgpt.cost.calibrate import Calibration, Prediction, mean_error, shape_errors
 from cgpt.cost.measurements import Measurement
+from cgpt.csv_columns import FIDELITY_COLUMNS
 from cgpt.files.csv_file import write_csv
 from cgpt.files.whole import write_whole
 from cgpt.report.figure import COLOURS, GREY, new_figure, write_figure
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "model_fidelity"
-COLUMNS = ("id", "group", "use", "model", "hardware", "systems", "batch_sequences", "grid", "unit", "measured",
-           "fitted", "row_left_out", "model_left_out", "error_row_left_out", "error_model_left_out", "reason",
-           "source")  # fmt: skip
 TARGETS = {"CS-2 training": 0.20, "CS-3 training": 0.20, "decode": 0.05, "prefill": 0.12, "A100 training": 0.10,
            "H100 training": 0.10, "A100 decode": None, "A100 prefill": None}  # fmt: skip
 BILLIONS_6_TO_7 = ("GPT-J 6B",)  # models of that size whose rows are fitted
@@ -82,7 +80,9 @@ def write(calibration: Calibration, rows: list[Measurement], folder: Path) -> No
     """Write the table for people, the tidy table, and the figure."""
     write_whole(folder / f"{NAME}.md", as_markdown(calibration, rows).encode())
     tidy = [_tidy(p) for p in calibration.predictions]
-    write_csv(folder / f"{NAME}.csv", COLUMNS, tidy + [_tidy_row(row) for row in rows if row.use == "excluded"])
+    write_csv(
+        folder / f"{NAME}.csv", FIDELITY_COLUMNS, tidy + [_tidy_row(row) for row in rows if row.use == "excluded"]
+    )
     write_figure(folder / NAME, lambda: _figure(calibration))
 
 
@@ -141,7 +141,7 @@ def _tidy(p: Prediction) -> dict[str, Any]:
 
 
 def _tidy_row(row: Measurement) -> dict[str, Any]:
-    return {column: getattr(row, column, None) for column in COLUMNS} | {"measured": row.value}
+    return {column: getattr(row, column, None) for column in FIDELITY_COLUMNS} | {"measured": row.value}
 
 
 def _figure(calibration: Calibration) -> Figure:
