@@ -9,9 +9,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from cgpt import SHIPPED
 from cgpt.errors import UserError
 
-CAPTIONS = Path(__file__).parents[3] / "workflows" / "report"  # which Snakemake's own report shows too
+CAPTIONS = SHIPPED / "workflows" / "report"  # which Snakemake's own report shows too
 TITLES = {  # by the figure's name, in the order of the page
     "law": "Scaling laws",
     "hardware_law": "Loss against seconds, joules and dollars",
