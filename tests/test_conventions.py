@@ -37,15 +37,16 @@ FLOORS = (
 )
 # What a plan, a dry run or a table needs; it must start at once, and on a machine that cannot train.
 DECLARATIVE = (
-    "commands.ending commands.fit commands.folders commands.forecast commands.plan "
+    "commands.completion commands.ending commands.fit commands.folders commands.forecast commands.init "
+    "commands.listing commands.plan "
     "cost cost.batch cost.calibrate cost.cerebras_gpt cost.forecast "
     "cost.gpu cost.job cost.measurements cost.memory cost.shapes cost.step cost.wafer_inference cost.wafer_training "
     "code_hash data.content data.documents data.download data.end_tokens data.shards data.task_rows data.world errors "
     "experiment.bases experiment.chain experiment.contradictions experiment.entries experiment.from_yaml "
     "experiment.load experiment.plan experiment.planned_time experiment.plans experiment.rates experiment.rules "
-    "experiment.run experiment.shared_steps experiment.show_plan files.cache files.csv_file files.declarations "
-    "files.digest files.json_object files.typed files.user_files files.whole files.yaml_file formats hardware host "
-    "jobs preview.corpora preview.kept_checks preview.sources preview.tasks "
+    "experiment.run experiment.shared_steps experiment.show_plan experiment.written files.cache "
+    "files.csv_file files.declarations files.digest files.json_object files.layers files.typed files.user_files "
+    "files.whole files.yaml_file formats hardware host jobs preview.corpora preview.kept_checks preview.sources preview.tasks "
     "provenance recipe.flops recipe.generation_config records report.axes report.figures report.flags "
     "report.laws.figure report.laws.machines_figure report.laws.page report.machines.cerebras_gpt "
     "report.machines.fidelity report.machines.figures report.machines.forecast_page report.machines.roofline "
