@@ -111,15 +111,18 @@ def test_a_task_whose_metric_has_no_direction_is_not_compared(tmp_path) -> None:
     assert "validation loss" in only.sentence
 
 
-def test_pretrained_models_alone_are_compared_with_chance(tmp_path) -> None:
+@pytest.mark.parametrize(("n_shot", "condition"), [(0, "Zero-shot"), (3, "Few-shot")])
+def test_pretrained_models_alone_are_compared_with_chance(tmp_path, n_shot, condition) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    for path in (tmp_path / "runs/evaluate").glob("*/scores.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"n_shot": n_shot}))
     kept = tuple(
         run for run in plan.runs if run.stage == "pretrain" or ("pretrain" in run.needs and run.stage == "evaluate")
     )
     made.add_samples(tmp_path, replace(plan, runs=kept))
     (first,) = conclusions(tmp_path, experiment, replace(plan, runs=kept))
     values = [accuracies(tmp_path, run.id).mean() - 0.25 for run in kept if run.stage == "evaluate"]
-    assert f"Zero-shot beats chance on {sum(value > 0 for value in values)} of 9" in first.sentence
+    assert f"{condition} beats chance on {sum(value > 0 for value in values)} of 9" in first.sentence
     assert numbers(first.sentence)[-3] == pytest.approx(np.mean(values), abs=6e-4)
 
 

@@ -12,6 +12,7 @@ from cgpt.report.page import Table, table_of
 from cgpt.report.samples import document_values, samples_path
 
 TUNED, SCRATCH, ZERO_SHOT, CHANCE = "fine-tuned", "from scratch", "zero-shot", "chance"
+PRETRAINED = (ZERO_SHOT, "few-shot")  # the conditions of pretrained models
 _SAME = ("task", "metric", "filter", "n_labels", "n_shot")  # what rows of two conditions must share to be compared
 
 
@@ -46,15 +47,16 @@ def fine_tuned_against_scratch(scores: Sequence[Row], groups: Collection[str], r
                       _evidence(TUNED, every), list(map(_bar, of_scratch)), _legend(TUNED, SCRATCH))  # fmt: skip
 
 
-def zero_shot_against_chance(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
-    """Whether pretrained models do better than guessing; None where no zero-shot score has a level of chance."""
+def against_chance(condition: str, scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
+    """Whether pretrained models, zero-shot or few-shot, do better than guessing; None where no score of that condition
+    has a level of chance."""
     rows = [row for row in _comparable(scores, groups) if row["chance"] is not None]
-    of_chance = compare(rows, ZERO_SHOT, CHANCE, reader(results))
+    of_chance = compare(rows, condition, CHANCE, reader(results))
     if not of_chance:
         return None
     return Conclusion(
-        _outcome("Zero-shot", CHANCE, of_chance), (), _basis(of_chance), _evidence(ZERO_SHOT, {CHANCE: of_chance}),
-        list(map(_bar, of_chance)), _legend(ZERO_SHOT, CHANCE),
+        _outcome(condition.capitalize(), CHANCE, of_chance), (), _basis(of_chance),
+        _evidence(condition, {CHANCE: of_chance}), list(map(_bar, of_chance)), _legend(condition, CHANCE),
     )  # fmt: skip
 
 
