@@ -85,6 +85,21 @@ def test_without_samples_the_two_standard_errors_are_used_and_that_is_what_is_wr
     assert numbers(line[6]) == pytest.approx([0.2 - half, 0.2 + half], abs=6e-4)
 
 
+@pytest.mark.parametrize("models", [("gpt-90k",), tuple(made.SIZES)])
+def test_differences_within_their_error_are_not_called_better(tmp_path, models) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    for path in (tmp_path / "runs/evaluate").glob("*/scores.json"):
+        record = json.loads(path.read_text())
+        record["scores"][1]["value"] = 0.5 + 0.001 * (len(path.parent.name) % 3)
+        path.write_text(json.dumps(record))
+    tasks = made.TASKS if len(models) > 1 else ("topic",)
+    kept = [run for run in plan.runs if run.id.split(".")[0] in models and (run.stage == "pretrain" or any(
+        f".{task}" in run.id for task in tasks))]  # fmt: skip
+    (first, *_) = conclusions(tmp_path, experiment, replace(plan, runs=tuple(kept)))
+    assert first.sentence.startswith("Fine-tuned and from scratch cannot be told apart"), first.sentence
+    assert "beats" not in first.sentence
+
+
 def test_a_task_whose_metric_has_no_direction_is_not_compared(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
     for path in (tmp_path / "runs/evaluate").glob("*/scores.json"):
@@ -174,8 +189,9 @@ def test_modeled_machines_are_ranked_with_a_tilde_and_without_an_interval(tmp_pa
     plan = made.add_metered(tmp_path, replace(plan, runs=plan.of("pretrain")), "fast", seconds=2.5)
     plan = made.add_metered(tmp_path, plan, "slow", seconds=900.0, energy_j=5e5)
     (first, *_) = conclusions(tmp_path, experiment, plan)
-    assert first.sentence.startswith("Of 3 machines, fast is the fastest (~2.5 s for gpt-1m, where cpu takes 61.5 s")
-    assert "slow takes the least energy (~500 kJ for gpt-1m" in first.sentence
+    fastest = "Of 3 machines, fast is the fastest for all 3 models (gpt-1m: ~2.5 s, against 61.5 s on cpu)"
+    assert first.sentence.startswith(fastest)
+    assert "slow takes the least energy for all 3 models (gpt-1m: ~139 Wh, against ~20 kWh on fast)" in first.sentence
     assert "no interval" in first.basis[0]
 
 

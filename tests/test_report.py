@@ -71,7 +71,9 @@ def nasty(results: Path):
     made.add_samples(results, plan, 12, prompt=NASTY + "\ud800" + "x" * 100_000)
     (results / experiment.name).mkdir()
     texts = [{"prompt": NASTY, "continuation": NASTY * 100, "followed_by": NASTY}]
-    models = [{"model": "gpt-1m", "run": "x", "setting": "", "temperature": 0.7, "seed": 0, "texts": texts}]
+    models = [
+        {"model": "gpt-1m", "run": "gpt-1m.world.s0", "setting": "", "temperature": 0.7, "seed": 0, "texts": texts}
+    ]
     (results / experiment.name / "continuations.json").write_text(json.dumps({"prompts": [NASTY], "models": models}))
     return replace(experiment, question=NASTY), plan
 
@@ -216,12 +218,21 @@ def test_figures_that_would_say_that_there_is_nothing_are_left_out(tmp_path, wri
     assert {figure["id"] for figure in page.of("figure")} == {"figure-loss", "figure-compute"}
 
 
-def test_damaged_continuations_are_one_line(tmp_path, written) -> None:
+@pytest.mark.parametrize(("model", "problem"), [("{}", "'run'"), ('{"run": "x"}', "is of x, which is no run")])
+def test_damaged_or_foreign_continuations_are_one_line(tmp_path, written, model, problem) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
     (tmp_path / "made-up").mkdir()
-    (tmp_path / "made-up/continuations.json").write_text('{"models": [{}]}')
-    with pytest.raises(UserError, match=r"continuations.json: .*temperature.*; delete it"):
+    (tmp_path / "made-up/continuations.json").write_text(f'{{"models": [{model}]}}')
+    with pytest.raises(UserError, match=f"continuations.json: .*{problem}.*; delete it"):
         written(experiment, plan)
+
+
+@pytest.mark.slow
+def test_the_look_at_the_layout_sees_what_stands_outside(tmp_path) -> None:
+    policy = "<meta http-equiv=x content=\"default-src 'none'\">"
+    wide = "<details><p style='width: 2000px'>wide</p></details>"
+    (tmp_path / "page.html").write_text(f"{policy}<body>{wide}<p>narrow</p></body>")
+    assert [text for text in layout(tmp_path / "page.html", tmp_path, 1400)["outside"] if ">wide<" in text]
 
 
 @pytest.mark.slow

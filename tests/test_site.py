@@ -11,7 +11,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from test_slow import browse
+from browser import FRAME, browse
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -28,9 +28,7 @@ addEventListener("load", async () => {
   query.focus(); query.value = "warmup_tokens"; query.dispatchEvent(new Event("keyup"));
   const results = () => [...document.querySelectorAll(".md-search-result__item a")].map((link) => link.href);
   for (let tries = 0; tries < 100 && !results().length; tries++) await pause(100);
-  const note = document.createElement("pre");
-  note.id = "seen"; note.hidden = true; note.textContent = JSON.stringify({...seen, results: results()});
-  document.body.append(note);
+  parent.postMessage(JSON.stringify({...seen, results: results()}), "*");
 });
 </script>"""
 
@@ -50,12 +48,13 @@ def pages(site: Path) -> list[Path]:
 
 
 def probe(page: Path, width: int) -> dict:
-    """What the probe notes of a page in a window of so many pixels."""
-    probed = page.with_name(f"probe-{page.name}")
+    """What the probe notes of a page in a frame of so many pixels."""
+    probed, frame = page.with_name(f"probe-{page.name}"), page.with_name(f"frame-{page.name}")
     probed.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
-    seen = re.search(r'<pre id="seen"[^>]*>(.*?)</pre>', browse(probed, "--dump-dom", f"--window-size={width},900"),
-                     flags=re.DOTALL)  # fmt: skip
-    probed.unlink()
+    frame.write_text(FRAME % (probed.name, width))
+    seen = re.search(r'<pre id="seen">(.*?)</pre>', browse(frame, "--dump-dom"), flags=re.DOTALL)
+    for made in (probed, frame):
+        made.unlink()
     shutil.rmtree(page.parent / "browser", ignore_errors=True)
     assert seen, page
     return json.loads(unescape(seen[1]))

@@ -20,7 +20,7 @@ def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
     verb = add_verb("clean", run, "remove an experiment's results, but for runs that others need; sizes first",
                     group="comparing and cleaning", example="quickstart --dry-run")  # fmt: skip
-    verb.add_argument("experiment", nargs="?")
+    verb.add_argument("experiment", nargs="?", help="whose results go; left out with --unused")
     verb.add_argument("--unused", action="store_true", help="instead: the runs that no experiment has (any more)")
     verb.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     verb.add_argument("--yes", action="store_true", help="remove without a question; needed where no terminal can ask")

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import itertools
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,9 +69,10 @@ def _files() -> Iterator[tuple[str, bytes]]:
     dice = Dice(0)
     days = [_day(dice) for _ in range(N_TEXT_DAYS)]
     yield "data/days.txt", "".join(f"{day} It was a {('bad', 'good')[good]} day.\n" for day, good in days).encode()
+    others = (day for _ in itertools.count() if (day := _day(dice)) not in days)
     for split, n in N_DAYS.items():
         table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("day", "good"), *(_day(dice) for _ in range(n))])
+        csv.writer(table, lineterminator="\n").writerows([("day", "good"), *itertools.islice(others, n)])
         yield f"data/good_day_{split}.csv", table.getvalue().encode()
 
 

@@ -6,6 +6,7 @@ pages of the reference are made when the site is built.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import reference
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent.parent
 SHOWN = (
@@ -37,6 +39,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     listed += [File.generated(config, f"{REFERENCE}/{name}", content=text)
                for name, text in reference.pages().items()]  # fmt: skip
     return Files(listed)
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """The page that lists those of the reference leads to each of them; a code host, which has none, shows names."""
+    if page.file.src_uri != f"{REFERENCE}.md":
+        return markdown
+    names = "|".join(name.removesuffix(".md") for name in reference.pages())
+    return re.sub(rf"^\| ({names}) \|", r"| [\1](reference/\1.md) |", markdown, flags=re.MULTILINE)
 
 
 def _shown() -> list[str]:

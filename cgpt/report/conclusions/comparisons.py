@@ -1,6 +1,6 @@
 """Conditions of the same model on the same task against each other: fine-tuned, from scratch, bag of words, chance."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,11 @@ def fine_tuned_against_scratch(scores: Sequence[Row], groups: Collection[str], r
     """Whether the pretrained model, fine-tuned, beats the one trained from scratch, and a bag of words if there is one;
     None where no task has both. `groups`: names of groups, whose members count instead."""
     rows = _comparable(scores, groups)
-    of_scratch = compare(rows, TUNED, SCRATCH, results)
+    read = reader(results)
+    of_scratch = compare(rows, TUNED, SCRATCH, read)
     if not of_scratch:
         return None
-    others = {second: compare(rows, TUNED, second, results) for second in (ZERO_SHOT, BASELINE)}
+    others = {second: compare(rows, TUNED, second, read) for second in (ZERO_SHOT, BASELINE)}
     more = [_growth(of_scratch), *(_outcome("Fine-tuned", f"the {second}" if second == BASELINE else second, of_second)
                                    for second, of_second in others.items() if of_second)]  # fmt: skip
     every = {SCRATCH: of_scratch} | others
@@ -48,7 +49,7 @@ def fine_tuned_against_scratch(scores: Sequence[Row], groups: Collection[str], r
 def zero_shot_against_chance(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
     """Whether pretrained models do better than guessing; None where no zero-shot score has a level of chance."""
     rows = [row for row in _comparable(scores, groups) if row["chance"] is not None]
-    of_chance = compare(rows, ZERO_SHOT, CHANCE, results)
+    of_chance = compare(rows, ZERO_SHOT, CHANCE, reader(results))
     if not of_chance:
         return None
     return Conclusion(
@@ -57,15 +58,16 @@ def zero_shot_against_chance(scores: Sequence[Row], groups: Collection[str], res
     )  # fmt: skip
 
 
-def compare(rows: Sequence[Row], first: str, second: str, results: Path) -> list[Comparison]:
-    """Each model's scores of the condition `first` with those of `second` that share its task, labels and shots."""
+def compare(rows: Sequence[Row], first: str, second: str, read: Callable[[Row], Result]) -> list[Comparison]:
+    """Each model's scores of the condition `first` with those of `second` that share its task, labels and shots; `read`
+    gives a score with its documents."""
     names = column_names([row for row in rows if not is_baseline(row)])
     ones = grouped([row for row in rows if row["condition"] == first], (*COLUMN_KEYS, *_SAME))
     comparisons = []
     for seeds in ones.values():
         row = seeds[0]
         others = [other for other in rows if other["condition"] == second and _matches(other, row)]
-        sides = [[_result(each, results) for each in side] for side in (seeds, others)]
+        sides = [[read(each) for each in side] for side in (seeds, others)]
         if second == CHANCE:
             chance = float(row["chance"])
             sides[1] = [Result(chance, None, dict.fromkeys(sides[0][0].documents or {}, chance))]
@@ -88,10 +90,18 @@ def _matches(other: Row, row: Row) -> bool:
     return same and (is_baseline(other) or belongs(other, row))
 
 
-def _result(row: Row, results: Path) -> Result:
-    stage = "baseline" if is_baseline(row) else "evaluate"
-    documents = document_values(samples_path(results, stage, row["run"]), row["metric"], row["filter"])
-    return Result(row["value"], row["stderr"], documents)
+def reader(results: Path) -> Callable[[Row], Result]:
+    """A function that gives a score with its documents, and reads the file of each run once."""
+    read: dict[str, Result] = {}
+
+    def result(row: Row) -> Result:
+        if row["run"] not in read:
+            path = samples_path(results, "baseline" if is_baseline(row) else "evaluate", row["run"])
+            documents = document_values(path, row["metric"], row["filter"])
+            read[row["run"]] = Result(row["value"], row["stderr"], documents)
+        return read[row["run"]]
+
+    return result
 
 
 def _outcome(first: str, second: str, comparisons: Sequence[Comparison]) -> str:
@@ -105,22 +115,28 @@ def _outcome(first: str, second: str, comparisons: Sequence[Comparison]) -> str:
     names = {each.model for each in comparisons}
     settings = f", {len(names)} settings" if len(names) > len(models) else ""
     counted = f"({plural(len(models), 'model')}{settings}, {plural(len(tasks), 'task')})"
-    verb = f"{first} beats {second}"
-    text = f"{verb} on {len(better)} of {n} {counted}, {_by(better)}" if better else f"{verb} on none of {n} {counted}"
+    known = [each for each in comparisons if each.difference.low is not None]
+    unclear = bool(known) and not any(each.difference.is_clear for each in known)
+    verb = f"{first} beats {second} on"
+    if unclear:
+        verb = f"{first} and {second} cannot be told apart: {first.lower()} is ahead on"
+    text = f"{verb} {len(better)} of {n} {counted}, {_by(better)}" if better else f"{verb} none of {n} {counted}"
     text += f", and does worse on {len(worse)}, {_by(worse)}" if worse else ""
     return f"{text}{_average(comparisons)}; {_how_clear(comparisons)}."
 
 
 def _single_outcome(first: str, second: str, comparison: Comparison) -> str:
-    only, by = comparison.difference, _by([comparison])
-    ends = (only.low, only.high)
-    if only.value < 0:
-        text = f"{first} does worse than {second}, {by},"
-        ends = (None, None) if only.low is None or only.high is None else (-only.high, -only.low)
-    else:
-        text = f"{first} beats {second} {by}" if only.value > 0 else f"{first} and {second} score the same"
-    known = interval(*ends) or "how uncertain that is, is not known"
-    return f"{text} on {comparison.row['task']} ({known})."
+    only, by, task = comparison.difference, _by([comparison]), comparison.row["task"]
+    known = interval(only.low, only.high)
+    if known and not only.is_clear:
+        return (
+            f"{first} and {second} cannot be told apart on {task}: {number(only.value)} of {comparison.unit} ({known})."
+        )
+    if only.value < 0 and only.low is not None and only.high is not None:
+        known = interval(-only.high, -only.low)
+    verb = "beats" if only.value > 0 else "does worse than" if only.value < 0 else "scores the same as"
+    text = f"{first} {verb} {second}{f' {by}' if only.value else ''} on {task}"
+    return f"{text} ({known or 'how uncertain that is, is not known'})."
 
 
 def _how_clear(comparisons: Sequence[Comparison]) -> str:

@@ -1,19 +1,24 @@
 """Which machine trains fastest, with the least energy and for the least money: what is modeled carries a `~`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from cgpt.formats import amount
+from cgpt.formats import dollars, duration, energy
 from cgpt.report.columns import Row, column_key, column_names
 from cgpt.report.conclusions.conclusion import Conclusion, listed, plural
 from cgpt.report.machines.table import anywhere, hardware_rows
 from cgpt.report.rows import Rows
 
-# Of each cost: its key, its unit, its factor, and what the least of it is.
-_COSTS = (("seconds", "s", 1.0, "is the fastest"), ("energy_j", "kJ", 1e-3, "takes the least energy"),
-          ("price_usd", "USD", 1.0, "costs the least"))  # fmt: skip
+JOULES_PER_KWH = 3.6e6
+# Of each cost: its key, how it is written, and what a machine does that takes the least of it.
+_COSTS: tuple[tuple[str, Callable[[float], str], str], ...] = (
+    ("seconds", duration, "is the fastest"),
+    ("energy_j", lambda joules: energy(joules / JOULES_PER_KWH), "takes the least energy"),
+    ("price_usd", dollars, "costs the least"),
+)
 BASIS = ("A ~ is computed by the cost model, which gives no interval; a measured time is of one run on a machine that "
          "may have done other work. Energy is nameplate power.")  # fmt: skip
+
+EXTRAPOLATED = "No rate of that hardware is public for a model so narrow or wide, or for so many systems."
 
 
 def cheapest_machines(rows: Rows) -> Conclusion | None:
@@ -29,32 +34,33 @@ def cheapest_machines(rows: Rows) -> Conclusion | None:
     if not of_models:
         return Conclusion("Which machine is best cannot be told: none holds the training in its memory.")
     names = column_names(map(anywhere, machines))
-    texts = [text for cost in _COSTS if (text := _least(cost, of_models, names))]
-    counted = len({row["hardware"] for row in machines})
-    if not texts:
+    least = [_least(cost, of_models, names) for cost in _COSTS]
+    named = [row for rows_named, _ in least for row in rows_named]
+    if not named:
         return Conclusion("Which machine is best cannot be told: of none is a time known.")
-    return Conclusion(f"Of {plural(counted, 'machine')}, {listed(texts)}.", (), (BASIS,))
+    counted = plural(len({row["hardware"] for row in machines}), "machine")
+    beyond = dict.fromkeys(row["hardware"] for row in named if row["extrapolated"])
+    basis = [BASIS, *([f"Extrapolated: {listed(list(beyond))}. {EXTRAPOLATED}"] if beyond else [])]
+    return Conclusion(f"Of {counted}, {listed([text for _, text in least if text])}.", (), basis)
 
 
-def _least(cost: tuple[str, str, float, str], of_models: Mapping[tuple, Sequence[Row]], names: Mapping[tuple, str]
-           ) -> str:  # fmt: skip
-    key, unit, factor, words = cost
+def _least(cost: tuple[str, Callable[[float], str], str], of_models: Mapping[tuple, Sequence[Row]],
+           names: Mapping[tuple, str]) -> tuple[list[Row], str]:  # fmt: skip
+    """The rows of the best machine for the largest model and of one to compare it with, and the words; none where
+    fewer than two machines have this cost."""
+    key, written, does = cost
     best: dict[tuple, Row] = {}
     for model, rows in of_models.items():
         known = [row for row in rows if row[key] is not None]
         if len({row["hardware"] for row in known}) > 1:
             best[model] = min(known, key=lambda row: row[key])
     if not best:
-        return ""
+        return [], ""
     model, row = list(best.items())[-1]
-    alike = sum(each["hardware"] == row["hardware"] for each in best.values())
     others = [each for each in of_models[model] if each[key] is not None and each["hardware"] != row["hardware"]]
-    other = max(others, key=lambda each: (each["timing"] == "measured", each[key]))
-    shown = f"{_amount(row, key, factor)} {unit} for {names[model]}"
-    against = f"where {other['hardware']} takes {_amount(other, key, factor)} {unit}"
-    return f"{row['hardware']} {words} ({shown}, {against}; the same for {alike} of {plural(len(best), 'model')})"
-
-
-def _amount(row: Mapping[str, Any], key: str, factor: float) -> str:
-    mark = "~" if row["timing"] == "modeled" else ""
-    return mark + amount(row[key] * factor)
+    other = min(others, key=lambda each: (each["timing"] != "measured", each[key]))
+    alike = sum(each["hardware"] == row["hardware"] for each in best.values())
+    counted = f"for all {len(best)} models" if alike == len(best) else f"for {alike} of {plural(len(best), 'model')}"
+    shown, against = (("~" if each["timing"] == "modeled" else "") + written(each[key]) for each in (row, other))
+    text = f"{row['hardware']} {does} {counted} ({names[model]}: {shown}, against {against} on {other['hardware']})"
+    return [row, other], text

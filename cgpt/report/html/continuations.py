@@ -1,6 +1,6 @@
 """The continuations of each model: continuations.json, as far as the page shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,17 @@ class Prompt:
     continuations: Sequence[Continuation]
 
 
-def read_continuations(path: Path) -> tuple[str, list[Prompt]] | None:
-    """How the texts were drawn, in words, and the prompts with all models' continuations; None where there is no such
-    file. Raises UserError for one that is damaged."""
+def read_continuations(path: Path, runs: Collection[str]) -> tuple[str, list[Prompt]] | None:
+    """How the texts were drawn, in words, and the prompts with all models' continuations; None where there are none.
+    Raises UserError for a file that is damaged, or of a run that is not among `runs`."""
     if not path.is_file():
         return None
     raw = read_object(path, REDO)
     try:
+        if strange := [model["run"] for model in raw["models"] if model["run"] not in runs]:
+            raise UserError(f"{path}: is of {strange[0]}, which is no run of the experiment; {REDO}")
         drawn = {f"temperature {model['temperature']}, seed {model['seed']}": None for model in raw["models"]}
-        return " and ".join(drawn), _by_prompt(raw["models"])
+        return (" and ".join(drawn), _by_prompt(raw["models"])) if drawn else None
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {error}: is missing or of the wrong kind; {REDO}") from None
 

@@ -63,7 +63,7 @@ def render(experiment: Experiment, plan: Plan, rows: Rows, results: Path, folder
         conclusions=conclude(experiment, rows, results, fits, groups),
         figures=embed_figures(folder, names & set(_with_content(rows)), remedy),
         tasks=view_tasks(rows.scores, experiment.tasks, groups, results),
-        continuations=read_continuations(folder / "continuations.json"),
+        continuations=read_continuations(folder / "continuations.json", {run.id for run in plan.of("pretrain")}),
         costs=cost_tables(rows, plan),
         stages=runs_by_stage(rows, plan, results, folder),
         made_with=made_with(rows),
