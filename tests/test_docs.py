@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from code_blocks import Block, PageError, agrees, check_blocks, read_blocks, run_page
+from conftest import call
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -72,7 +73,11 @@ def test_a_tutorial_does_what_it_says_from_an_empty_folder(page, installed, mach
 def test_a_page_does_what_it_says_in_the_checkout(page, copy, machine):
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{machine['PATH']}"
     mirror = {name: text for name, text in os.environ.items() if name == "CGPT_DATA_MIRROR"}
-    run_page(page, (ROOT / page).read_text(), copy, machine | mirror | {"PATH": path, "PYTHONPATH": str(copy)})
+    try:
+        run_page(page, (ROOT / page).read_text(), copy, machine | mirror | {"PATH": path, "PYTHONPATH": str(copy)})
+    finally:  # results are kept for the next page, what this one wrote beside them is not
+        call(copy, "git", "checkout", "--quiet", ".")
+        call(copy, "git", "clean", "--quiet", "--force", "-d")
 
 
 def test_blocks_are_written_run_and_compared_in_order(tmp_path):

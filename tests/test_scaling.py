@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import astuple
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def test_the_offset_law_is_the_one_that_scipy_finds(name, relative):
     expected = least_squares(residuals, [0.5, 0.07, 0.5], xtol=1e-15, ftol=1e-15, gtol=1e-15).x
     c0, alpha, e = cost_law.fit_offset(flops, SP.loss, relative=relative)
     assert (alpha, e, c0) == pytest.approx((*expected[1:], 1e20 * np.exp(expected[0] / expected[1])), rel=1e-3)
+
+
+def test_a_law_whose_c0_is_beyond_what_floats_hold_has_no_cost_of_a_loss_and_says_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        costs = cost_law.cost_at(np.array([[0.0, 0.001, 0.5], [1e10, 0.4, 0.7], [1e10, 0.5, 0.1]]), 0.6)
+    assert np.isnan(costs[0]) and costs[1] == np.inf and costs[2] == pytest.approx(4e10)
 
 
 @pytest.mark.parametrize("law", [(1e18, 0.05, 1.0), (1e22, 0.3, 0.2), (1e15, 0.1, 0.0)])

@@ -44,10 +44,10 @@ def loss_at(constants: np.ndarray, cost: np.ndarray) -> np.ndarray:
 
 
 def cost_at(constants: np.ndarray, loss: float) -> np.ndarray:
-    """C(L) of constants (..., 3); infinite where the loss is not above E."""
+    """C(L) of constants (..., 3); infinite where the loss is not above E, NaN where C0 is beyond what floats hold."""
     c0, alpha, e = (constants[..., i] for i in range(3))
     above = np.maximum(loss - e, 0)
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return c0 * above ** (-1 / alpha)
 
 
