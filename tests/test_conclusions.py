@@ -85,6 +85,19 @@ def test_without_samples_the_two_standard_errors_are_used_and_that_is_what_is_wr
     assert numbers(line[6]) == pytest.approx([0.2 - half, 0.2 + half], abs=6e-4)
 
 
+def test_without_models_from_scratch_fine_tuning_is_compared_with_zero_shot(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    made.add_samples(tmp_path, plan)
+    kept = replace(plan, runs=tuple(run for run in plan.runs if ".scratch" not in run.id))
+    (first, *_) = conclusions(tmp_path, experiment, kept)
+    gains = []
+    for base, task in ((f"{model}.world.s0", task) for model in made.SIZES for task in made.TASKS):
+        tuned = accuracies(tmp_path, f"{base}.{task}.pretrained.{task}-e")
+        gains.append((tuned - accuracies(tmp_path, f"{base}.{task}-e")).mean())
+    assert first.sentence.startswith("Fine-tuned beats zero-shot on 9 of 9 (3 models, 3 tasks)")
+    assert numbers(first.sentence)[:2] == pytest.approx([min(gains), max(gains)], abs=6e-4)
+
+
 @pytest.mark.parametrize("models", [("gpt-90k",), tuple(made.SIZES)])
 def test_differences_within_their_error_are_not_called_better(tmp_path, models) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))

@@ -30,21 +30,21 @@ class Comparison:
         return str(self.row["metric"])
 
 
-def fine_tuned_against_scratch(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
-    """Whether the pretrained model, fine-tuned, beats the one trained from scratch, and a bag of words if there is one;
-    None where no task has both. `groups`: names of groups, whose members count instead."""
-    rows = _comparable(scores, groups)
-    read = reader(results)
-    of_scratch = compare(rows, TUNED, SCRATCH, read)
-    if not of_scratch:
+def fine_tuned_against_others(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
+    """Whether the pretrained model, fine-tuned, beats the one trained from scratch, itself zero-shot, and a bag of
+    words, as far as there are these; None where there is none. `groups`: names of groups, whose members count instead.
+    """
+    rows, read = _comparable(scores, groups), reader(results)
+    every = {second: compare(rows, TUNED, second, read) for second in (SCRATCH, ZERO_SHOT, BASELINE)}
+    every = {second: of_second for second, of_second in every.items() if of_second}
+    if not every:
         return None
-    others = {second: compare(rows, TUNED, second, read) for second in (ZERO_SHOT, BASELINE)}
-    more = [_growth(of_scratch), *(_outcome("Fine-tuned", f"the {second}" if second == BASELINE else second, of_second)
-                                   for second, of_second in others.items() if of_second)]  # fmt: skip
-    every = {SCRATCH: of_scratch} | others
+    words = [_outcome("Fine-tuned", f"the {second}" if second == BASELINE else second, of_second)
+             for second, of_second in every.items()]  # fmt: skip
+    second, main = next(iter(every.items()))
     basis = _basis([each for of_second in every.values() for each in of_second])
-    return Conclusion(_outcome("Fine-tuned", SCRATCH, of_scratch), list(filter(None, more)), basis,
-                      _evidence(TUNED, every), list(map(_bar, of_scratch)), _legend(TUNED, SCRATCH))  # fmt: skip
+    return Conclusion(words[0], [*filter(None, [_growth(main)]), *words[1:]], basis, _evidence(TUNED, every),
+                      list(map(_bar, main)), _legend(TUNED, second))  # fmt: skip
 
 
 def against_chance(condition: str, scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
@@ -131,9 +131,8 @@ def _single_outcome(first: str, second: str, comparison: Comparison) -> str:
     only, by, task = comparison.difference, _by([comparison]), comparison.row["task"]
     known = interval(only.low, only.high)
     if known and not only.is_clear:
-        return (
-            f"{first} and {second} cannot be told apart on {task}: {number(only.value)} of {comparison.unit} ({known})."
-        )
+        apart = f"they are {number(only.value)} of {comparison.unit} apart ({known})"
+        return f"{first} and {second} cannot be told apart on {task}: {apart}."
     if only.value < 0 and only.low is not None and only.high is not None:
         known = interval(-only.high, -only.low)
     verb = "beats" if only.value > 0 else "does worse than" if only.value < 0 else "scores the same as"
