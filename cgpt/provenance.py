@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cgpt import SHIPPED
 from cgpt.code_hash import code_sha256
-from cgpt.files.layers import is_checkout
 from cgpt.host import cpu_flags, cpu_model
 
 PACKAGES = {"tinygrad": "tinygrad", "numpy": "numpy", "lm_eval": "lm-eval", "cgpt": "cgpt"}
@@ -35,10 +35,9 @@ def processor() -> str:
 def commit() -> str | None:
     """The commit of the code, with `-dirty` where files differ from it; None outside a git checkout, also where cgpt is
     installed within another one, such as a study's."""
-    package = str(Path(__file__).parent)
-    if not is_checkout(Path(package).parent):
+    if SHIPPED not in Path(__file__).resolve().parents:
         return None
-    describe = ["git", "-C", package, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    describe = ["git", "-C", str(SHIPPED), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

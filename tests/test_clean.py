@@ -243,7 +243,7 @@ def test_results_on_another_disk_are_cleaned_there(project, tmp_path_factory):
 
 def test_broken_yaml_of_another_experiment_is_refused_with_its_name(project, capsys):
     edit(project, "workflows/experiments/other.yaml", "steps: 10", "steps: ten")
-    line = "workflows/experiments: which runs other needs is not known; `python -m cgpt plan other` says what is wrong"
+    line = "workflows/experiments: which runs other needs is not known; `cgpt plan other` says what is wrong"
     assert refused(capsys, "quickstart", "--yes").startswith(line)
     assert refused(capsys, "--unused", "--yes").startswith(line)
 

@@ -303,11 +303,6 @@ def test_without_a_compiler_no_job_starts_and_a_dry_run_still_works(root, monkey
     assert "localrule" not in done.stdout + done.stderr and "Traceback" not in done.stdout + done.stderr
 
 
-def test_lint_says_only_that_rules_have_no_environment_but_the_one_that_snakemake_runs_in(root):
-    lints = re.findall(r"^    \* (.*):$", snakemake(root, "--lint").stderr, flags=re.MULTILINE)
-    assert set(lints) == {"Specify a conda environment or container for each rule."}
-
-
 @pytest.mark.skipif(
     shutil.which("snakefmt", path=Path(sys.executable).parent) is None, reason="snakefmt is not installed"
 )

@@ -61,7 +61,7 @@ def _select(experiment: str | None) -> tuple[list[Leftover], dict[Key, list[str]
         return leftovers.unused(plans), {}
     if experiment not in workflow.experiments and (RESULTS / experiment / "table.md").is_file():
         raise UserError(f"workflows/experiments: there is no '{experiment}' any more, so that its runs are not known; "
-                        f"delete {RESULTS / experiment}, and run `python -m cgpt clean --unused` for runs that no "
+                        f"delete {RESULTS / experiment}, and run `cgpt clean --unused` for runs that no "
                         "experiment has")  # fmt: skip
     rule_values.find_plan(experiment, workflow, plans)
     return leftovers.only_of(experiment, plans)

@@ -114,7 +114,7 @@ def _counts(experiment: str) -> bool:
 
 def _refuse_broken(names: Iterable[str]) -> None:
     if broken := sorted(names):
-        remedy = f"`python -m cgpt plan {broken[0]}` says what is wrong; mend it, or delete its file"
+        remedy = f"`cgpt plan {broken[0]}` says what is wrong; mend it, or delete its file"
         raise UserError(f"workflows/experiments: which runs {', '.join(broken)} needs is not known; {remedy}")
 
 

@@ -51,8 +51,8 @@ def layers_of(root: Path, declarations: Path | None = None) -> Layer:
 
 
 def is_checkout(root: Path) -> bool:
-    """Whether the folder is that of cgpt's own files, from which it runs."""
-    return root.resolve() == SHIPPED
+    """Whether the folder is a checkout of cgpt, be it the one that runs or not."""
+    return (root / "cgpt/__init__.py").is_file()
 
 
 def shipped_file(path: str | Path) -> Path:

@@ -152,7 +152,7 @@ def _refuse(experiment: Experiment, plan: Plan, runs: Sequence[Run], results: Pa
     missing = [_path(run, results) for run in runs or plan.first_trained() if not _path(run, results).is_file()]
     if missing:
         some = len(missing) < len(runs)
-        rest = f", or `python -m cgpt continuations {experiment.name} --partial` for the others" if some else ""
+        rest = f", or `cgpt continuations {experiment.name} --partial` for the others" if some else ""
         raise UserError(f"{missing[0]}: is missing; {command}`, which makes it{rest}")
     by_key = {run.key: run for run in plan.runs}
     chain = Chain(by_key, results / "runs", lambda stale: f"{command} --forcerun {_path(stale, results)}`")
