@@ -14,7 +14,7 @@ include: "workflows/rules/common.smk"
 workflow._onstart = begin
 
 
-rule all:
+rule experiments:
     default_target: True
     input:
         default_files,

@@ -6,7 +6,7 @@ A block's language says what is done with it:
 - ```bash is run (`bash -euo pipefail`), ```python too, each a program of its own; one that fails fails the page, and
   the next block is in the folder that a `cd` went to
 - ```console right below a block that was run is its standard output, letter for letter; `...` stands for anything
-- ```output is the same, for what another machine computes otherwise: numbers may be others, blanks too
+- ```output is the same, for what another machine computes otherwise: numbers, their flags and blanks may be others
 - ```text and the other languages of SHOWN are read by people alone
 """
 
@@ -105,9 +105,12 @@ def agrees(expected: str, printed: str, language: str) -> bool:
 
 
 def _plain(text: str, language: str) -> str:
-    """A text without blanks at line ends and empty lines around it; of an output also without numbers and widths."""
+    """A text without blanks at line ends and empty lines around it; of an output also without numbers, widths and
+    flags, which stand at numbers."""
     text = "\n".join(line.rstrip() for line in text.strip().splitlines())
-    return re.sub(r"[ \t]+", " ", NUMBER.sub("#", re.sub(r"-{2,}", "--", text))) if language == "output" else text
+    if language != "output":
+        return text
+    return re.sub(r"[ \t]+", " ", NUMBER.sub("#", re.sub(r"-{2,}", "--", text.replace(" †", ""))))
 
 
 def _inside(title: str) -> bool:

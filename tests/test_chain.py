@@ -157,10 +157,10 @@ def test_a_stage_refuses_what_was_made_from_other_content_and_names_the_command(
     (root / "notes.txt").write_text(text(1))
     for stage in ("tokenize", "pretrain", "evaluate"):
         line = refused(root, capsys, stage, run_id(root, stage))
-        assert line.endswith("'notes.txt' changed since; run `python -m cgpt fetch notes` again first")
+        assert line.endswith("'notes.txt' changed since; run `cgpt fetch notes` again first")
     redo(root, "fetch")
     line = refused(root, capsys, "pretrain", run_id(root, "pretrain"))
-    assert line.endswith(f"run `python -m cgpt tokenize {run_id(root, 'tokenize')}` again first")
+    assert line.endswith(f"run `cgpt tokenize {run_id(root, 'tokenize')}` again first")
 
 
 def test_a_task_s_data_that_changed_make_its_scores_refused_and_no_training(root, capsys):
@@ -184,13 +184,13 @@ def test_a_flipped_bit_in_a_checkpoint_is_found_by_every_reader(root, capsys, na
     changed = bytearray((folder / name).read_bytes())
     changed[-9] ^= 0x40
     (folder / name).write_bytes(changed)
-    wanted = f"{folder / name}: is not what its run wrote (SHA-256 in run.json); run `python -m cgpt pretrain "
+    wanted = f"{folder / name}: is not what its run wrote (SHA-256 in run.json); run `cgpt pretrain "
     assert refused(root, capsys, "generate", "--checkpoint", str(folder), "--prompt", "sea").startswith(wanted)
     assert refused(root, capsys, "export-hf", str(folder), "--out", "new").startswith(wanted)
     capsys.readouterr()
     assert main(["evaluate", run_id(root, "evaluate")]) == 1
     error = capsys.readouterr().err
-    assert (wanted if name == "model.safetensors" else f"{name} changed since; run `python -m cgpt pretrain ") in error
+    assert (wanted if name == "model.safetensors" else f"{name} changed since; run `cgpt pretrain ") in error
 
 
 def test_a_checkpoint_whose_record_was_changed_is_not_taken_for_one_without_hashes(root):
@@ -256,7 +256,7 @@ def test_fetched_data_that_were_changed_in_place_are_refused_where_they_are_read
     rows.write_text(rows.read_text().rpartition("{")[0])
     capsys.readouterr()
     assert main(["evaluate", run_id(root, "evaluate")]) == 1
-    wanted = "test.jsonl: is not what was fetched (SHA-256); run `python -m cgpt fetch topics`"
+    wanted = "test.jsonl: is not what was fetched (SHA-256); run `cgpt fetch topics`"
     assert wanted in capsys.readouterr().err
     rows.write_text(rows.read_text()[:-3])  # which is no JSON either, for which the task's own file is not to blame
     assert main(["evaluate", run_id(root, "evaluate")]) == 1

@@ -187,7 +187,7 @@ def test_nobody_is_told_to_delete_a_folder_that_no_run_of_ours_made(folder):
     (problem,) = problems(folder, of_a_run=False)
     assert problem == (
         "config.json: n_inner: is missing, so this is no checkpoint of ours; make one of it: "
-        f"`python -m cgpt import-hf {folder} --out NEW`"
+        f"`cgpt import-hf {folder} --out NEW`"
     )
 
 

@@ -85,6 +85,19 @@ def test_without_samples_the_two_standard_errors_are_used_and_that_is_what_is_wr
     assert numbers(line[6]) == pytest.approx([0.2 - half, 0.2 + half], abs=6e-4)
 
 
+def test_without_models_from_scratch_fine_tuning_is_compared_with_zero_shot(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    made.add_samples(tmp_path, plan)
+    kept = replace(plan, runs=tuple(run for run in plan.runs if ".scratch" not in run.id))
+    (first, *_) = conclusions(tmp_path, experiment, kept)
+    gains = []
+    for base, task in ((f"{model}.world.s0", task) for model in made.SIZES for task in made.TASKS):
+        tuned = accuracies(tmp_path, f"{base}.{task}.pretrained.{task}-e")
+        gains.append((tuned - accuracies(tmp_path, f"{base}.{task}-e")).mean())
+    assert first.sentence.startswith("Fine-tuned beats zero-shot on 9 of 9 (3 models, 3 tasks)")
+    assert numbers(first.sentence)[:2] == pytest.approx([min(gains), max(gains)], abs=6e-4)
+
+
 @pytest.mark.parametrize("models", [("gpt-90k",), tuple(made.SIZES)])
 def test_differences_within_their_error_are_not_called_better(tmp_path, models) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
@@ -111,15 +124,18 @@ def test_a_task_whose_metric_has_no_direction_is_not_compared(tmp_path) -> None:
     assert "validation loss" in only.sentence
 
 
-def test_pretrained_models_alone_are_compared_with_chance(tmp_path) -> None:
+@pytest.mark.parametrize(("n_shot", "condition"), [(0, "Zero-shot"), (3, "Few-shot")])
+def test_pretrained_models_alone_are_compared_with_chance(tmp_path, n_shot, condition) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    for path in (tmp_path / "runs/evaluate").glob("*/scores.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"n_shot": n_shot}))
     kept = tuple(
         run for run in plan.runs if run.stage == "pretrain" or ("pretrain" in run.needs and run.stage == "evaluate")
     )
     made.add_samples(tmp_path, replace(plan, runs=kept))
     (first,) = conclusions(tmp_path, experiment, replace(plan, runs=kept))
     values = [accuracies(tmp_path, run.id).mean() - 0.25 for run in kept if run.stage == "evaluate"]
-    assert f"Zero-shot beats chance on {sum(value > 0 for value in values)} of 9" in first.sentence
+    assert f"{condition} beats chance on {sum(value > 0 for value in values)} of 9" in first.sentence
     assert numbers(first.sentence)[-3] == pytest.approx(np.mean(values), abs=6e-4)
 
 

@@ -177,7 +177,7 @@ def test_runs_of_different_weight_decays_are_different_series(root):
     (lambda path: path.unlink(), "results/quickstart/runs.csv: cannot be read (No such file or directory); run "
      "`snakemake --cores 2 results/quickstart/fits.md`, which makes it from the experiment"),
     (lambda path: path.write_text(path.read_text().replace(".s1-", ".s9-")),
-     "is not in the plan; run `python -m cgpt tabulate quickstart`"),
+     "is not in the plan; run `cgpt tabulate quickstart`"),
     (lambda path: path.write_text(path.read_text().replace("pretrain,a,", "pretrain,")),
      "row 2 has too few or too many cells; run tabulate again"),
     (lambda path: path.write_text(path.read_text().replace("pretrain,a,world,0,cpu,,", "pretrain,a,world,0,cpu,,x")),

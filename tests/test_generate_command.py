@@ -1,4 +1,4 @@
-"""`python -m cgpt generate`: what it prints, streams and refuses, and stop strings as in transformers."""
+"""`cgpt generate`: what it prints, streams and refuses, and stop strings as in transformers."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_before_the_first_job_tasks_are_checked_and_the_files_are_kept(installed
     assert "rule pretrain" not in done.stderr and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_is_passed_on_and_the_next_call_goes_on(installed, study):
+def test_ctrl_c_is_passed_on_and_the_job_says_that_it_goes_on(installed, study):
     (study / "workflows/experiments/long.yaml").write_text("base: days\nmodels: [one-layer]\ntrain: {steps: 4000}\n")
     command = ["snakemake", "--cores", "1", "results/long/table.md"]
     started = subprocess.Popen(command, cwd=study, env=environment(installed), text=True, start_new_session=True,

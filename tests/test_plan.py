@@ -166,13 +166,13 @@ def test_a_plan_without_minutes_points_to_the_forecast(root, capsys, monkeypatch
     monkeypatch.chdir(root)
     assert main(["plan", "quickstart"]) == 0
     printed = capsys.readouterr().out
-    assert "`python -m cgpt forecast --model <model> --hardware <profile>" in printed and "family" not in printed
+    assert "`cgpt forecast --model <model> --hardware <profile>" in printed and "family" not in printed
     edit(root, "hardware_profiles/cpu.yaml", "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+9")
     assert main(["plan", "quickstart"]) == 0
     assert "forecast" not in capsys.readouterr().out
     monkeypatch.chdir(ROOT)
     assert main(["plan", "cerebras-gpt"]) == 0
-    assert ", or `python -m cgpt forecast-family` for the seven Cerebras-GPT" in capsys.readouterr().out
+    assert ", or `cgpt forecast-family` for the seven Cerebras-GPT" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -371,4 +371,4 @@ def test_a_run_without_its_upstream_names_the_command_that_makes_it(root, monkey
     monkeypatch.chdir(root)
     run = planned(root).of("finetune")[0]
     assert main(["finetune", run.id]) == 1
-    assert f"python -m cgpt pretrain {run.needs['pretrain']}" in capsys.readouterr().err
+    assert f"cgpt pretrain {run.needs['pretrain']}" in capsys.readouterr().err

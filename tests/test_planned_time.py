@@ -54,7 +54,7 @@ def measured_here(**changed) -> Rate:
 def test_minutes_are_at_the_rate_that_was_measured_on_this_machine(root, capsys):
     edit(root, CPU, "device: CPU", "device: CPU\nsustained_flops_per_s: 1.0e+12\nsustained_on: another")
     text = printed(capsys)
-    assert "at the rate of another, not measured here; run `python -m cgpt measure --hardware cpu --threads 1`" in text
+    assert "at the rate of another, not measured here; run `cgpt measure --hardware cpu --threads 1`" in text
     rates.keep(Measured((measured_here(),), {"pretrain": 6.0, "evaluate": 9.0}))
     text = printed(capsys)
     assert f"minutes on cpu, 1 thread: at the rate measured on this machine, {cpu_model()}\n" in text

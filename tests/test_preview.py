@@ -177,9 +177,7 @@ def test_data_that_are_not_at_hand_leave_a_task_unchecked_but_for_its_form_and_t
     edit(root, "workflows/data.yaml", "path: notes.txt", far)
     edit(root, TOPIC, "dataset_path: json", "data: notes\ndataset_path: json")
     edit(root, TOPIC, STUDY_FILES, STUDY_FILES.replace("own/", ""))
-    assert "task topic: not checked: its data are not here yet; `python -m cgpt fetch notes` brings them" in printed(
-        capsys
-    )
+    assert "task topic: not checked: its data are not here yet; `cgpt fetch notes` brings them" in printed(capsys)
     edit(root, TOPIC, "test: test.jsonl", "test: tset.jsonl")
     assert "data set 'notes' has no file 'tset.jsonl'; did you mean 'test.jsonl'?" in refused(capsys)[0]
     edit(root, TOPIC, "test: tset.jsonl", "test: test.jsonl")

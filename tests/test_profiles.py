@@ -171,7 +171,7 @@ def test_a_wrong_profile_is_refused_with_key_and_what_to_write(tmp_path, text, e
 
 def test_doctor_says_of_a_modeled_profile_where_its_times_come_from(tmp_path):
     nowhere = replace(loaded(tmp_path, one=WAFER)["one"], device="NOWHERE")
-    assert "run `python -m cgpt forecast --hardware one`" in (doctor.why_not(nowhere) or "")
+    assert "run `cgpt forecast --hardware one`" in (doctor.why_not(nowhere) or "")
 
 
 def test_doctor_says_that_a_modeled_wafer_trains_here_and_a_modeled_gpu_does_not(monkeypatch):

@@ -233,7 +233,7 @@ def test_missing_records_are_one_line_with_their_number_and_the_command(tmp_path
     command = f"; run `snakemake --cores 2 {tmp_path}/made-up/table.md`, which makes them"
     with pytest.raises(UserError) as error:
         tabulate(experiment, plan, tmp_path)
-    rest = ", or `python -m cgpt tabulate made-up --partial` for a table of the rest"
+    rest = ", or `cgpt tabulate made-up --partial` for a table of the rest"
     assert error.value.problems == (f"{first}: is missing{command}{rest}",)
     shutil.rmtree(tmp_path / "runs")
     with pytest.raises(UserError) as error:

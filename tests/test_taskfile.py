@@ -176,7 +176,7 @@ def test_keys_of_the_file_win_over_those_it_includes_and_later_ones_over_earlier
         ("none.yaml", "toy.yaml:1: include: there is no file 'none.yaml'"),
         ("toy.yaml", "toy.yaml:1: include: 'toy.yaml' includes this file again"),
         ("circle.yaml", "circle.yaml:1: include: 'toy.yaml' includes this file again"),
-        ("../../../../etc/hostname", "leads out of the project's folder"),
+        ("../../../../etc/hostname", "leads out of the study's folder"),
         ("broken.yaml", "workflows/tasks/broken.yaml:2: is not valid YAML"),
         ("[3]", "toy.yaml:1: include.0: must be the name of a file, not 3"),
         ("yes", "YAML reads yes as true"),

@@ -183,7 +183,7 @@ def test_an_empty_corpus_and_a_missing_fetch_are_refused(tmp_path: Path) -> None
         assert problem(tmp_path, corpus(tmp_path, **files)).startswith("data.corpus: x has no training text")
     spec = corpus(tmp_path, train="a\n")
     (tmp_path / "data" / "x" / "fetched.json").unlink()
-    assert "run `python -m cgpt fetch x` first" in problem(tmp_path, spec)
+    assert "run `cgpt fetch x` first" in problem(tmp_path, spec)
 
 
 def test_a_fetch_of_an_earlier_entry_is_refused(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_record_of_a_fetch_that_is_none_is_refused_without_asking_to_delete_a_
     spec = corpus(tmp_path, train="a\n")
     (tmp_path / "data" / "x" / "fetched.json").write_text(content)
     message = problem(tmp_path, spec)
-    assert message.endswith("run `python -m cgpt fetch x` again") and "delete" not in message.replace(str(tmp_path), "")
+    assert message.endswith("run `cgpt fetch x` again") and "delete" not in message.replace(str(tmp_path), "")
 
 
 def test_too_few_documents_for_validation_says_which_fraction_would_do(tmp_path: Path) -> None:

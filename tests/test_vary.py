@@ -172,7 +172,7 @@ def test_diverged_runs_are_told_from_missing_ones_and_the_rest_is_tabulated_on_r
         write_record(folder / "diverged.json", DivergedRecord(folder.name, "pretrain", 17, None))
     (tmp_path / "runs/pretrain/gpt-1m.lr=0.001.s0/run.json").unlink()
     with pytest.raises(UserError, match=r"and so are 2 more of 36 records \(gpt-90k.lr=0.008.s0, gpt-90k.lr=0.008.s2 "
-                                        r"diverged\).*`python -m cgpt tabulate varied --partial`"):  # fmt: skip
+                                        r"diverged\).*`cgpt tabulate varied --partial`"):  # fmt: skip
         tabulate(experiment, plan, tmp_path)
     assert not (tmp_path / "varied").exists()
     folder = tabulate(experiment, plan, tmp_path, partial=True)

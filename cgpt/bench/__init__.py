@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m cgpt bench`. What ours are compared with stands in workflows/bench."""
+"""Benchmarks: `cgpt bench`. What ours are compared with stands in workflows/bench."""

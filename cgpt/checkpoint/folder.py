@@ -49,7 +49,7 @@ def read_config(folder: Path) -> Model:
     path = folder / "config.json"
     raw = read_object(path, remedy(folder), hf_config.NO_CHECKPOINT)
     missing = [key for key in hf_config.NAMES.values() if key not in raw]
-    instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `python -m cgpt import-hf {folder} --out NEW`"
+    instead = REMEDY if remedy(folder) == REMEDY else f"make one of it: `cgpt import-hf {folder} --out NEW`"
     problems = tuple(f"{path}: {key}: is missing, so this is no checkpoint of ours; {instead}" for key in missing)
     try:
         config = hf_config.from_json(raw, folder.name, str(path))

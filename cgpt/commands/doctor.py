@@ -92,7 +92,7 @@ def why_not(hardware: Hardware) -> str | None:
     if hardware.timing == "modeled" and not hardware.runs_on_host:
         return (
             f"{where}: is modeled and computes nothing; name it in an experiment beside the profile of "
-            f"`weights_from`, or run `python -m cgpt forecast --hardware {hardware.name}`"
+            f"`weights_from`, or run `cgpt forecast --hardware {hardware.name}`"
         )
     try:
         backend.open_devices(hardware)

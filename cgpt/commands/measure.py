@@ -39,7 +39,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     hardware = profiles[arguments.hardware]
     if hardware.timing == "modeled":
         raise UserError(f"--hardware: {hardware.name} is modeled, and nothing can be measured on it; run "
-                        f"`python -m cgpt forecast --hardware {hardware.name}`")  # fmt: skip
+                        f"`cgpt forecast --hardware {hardware.name}`")  # fmt: skip
     if not 0 < arguments.seconds < 1e5:
         raise UserError(f"--seconds: must be greater than 0 and below 100,000, not {arguments.seconds}; write e.g. 2")
     backend.open_devices(hardware)

@@ -109,8 +109,8 @@ def _refuse_upstream(run: Run, runs: Mapping[Key, Run]) -> None:
     missing = [(stage, id_) for stage, id_ in run.upstream() if not last_file(stage, id_).is_file()]
     if missing:
         raise UserError(*(f"{last_file(*upstream)}: is missing, and {run.id} needs it; "
-                          f"run `python -m cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
-    chain = Chain(runs, RUNS_FOLDER, lambda stale: f"run `python -m cgpt {stale.stage} {stale.id}` again first")
+                          f"run `cgpt {' '.join(upstream)}`" for upstream in missing))  # fmt: skip
+    chain = Chain(runs, RUNS_FOLDER, lambda stale: f"run `cgpt {stale.stage} {stale.id}` again first")
     if problems := chain.above(run):
         raise UserError(*problems)
 

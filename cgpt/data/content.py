@@ -49,7 +49,7 @@ def verified(folder: Path) -> dict[str, str]:
     """
     hashes = {name: sha256_of(folder / name) for name in CHECKPOINT if (folder / name).is_file()}
     record, written = _record(folder)
-    again = f"run `python -m cgpt {record.get('stage')} {record.get('run')}` again, or {UNVERIFIED}"
+    again = f"run `cgpt {record.get('stage')} {record.get('run')}` again, or {UNVERIFIED}"
     changed = [name for name in hashes if written.get(name, hashes[name]) != hashes[name]]
     if changed:
         raise UserError(*(f"{folder / name}: is not what its run wrote (SHA-256 in run.json); {again}"
@@ -77,7 +77,7 @@ def _record(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def fetched_files(record: Path) -> list[dict[str, Any]]:
     """The files that a fetched.json lists. Raises UserError where it is missing or damaged."""
-    command = f"run `python -m cgpt fetch {record.parent.name}`"
+    command = f"run `cgpt fetch {record.parent.name}`"
     files = read_object(record, f"{command} again", f"{command} first").get("files")
     types = {"name": str, "bytes": int, "sha256": str, "split": str}
     if not isinstance(files, list) or not all(
@@ -136,7 +136,7 @@ def of_task_data(task: Mapping[str, Any], data_root: Path) -> dict[str, str]:
         changed = [name for name in hashes if hashes[name] != listed.get(name)]
         if changed:
             raise UserError(*(f"{folder / name}: is not what was fetched (SHA-256); "
-                              f"run `python -m cgpt fetch {folder.name}` again" for name in changed))  # fmt: skip
+                              f"run `cgpt fetch {folder.name}` again" for name in changed))  # fmt: skip
     return {f"fetch/{folder.name}": digest(hashes)}
 
 

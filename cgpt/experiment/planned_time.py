@@ -103,7 +103,7 @@ def _rate_sources(plan: Plan, known: list[rates.Rate]) -> tuple[str, ...]:
         else:
             whose = hardware.sustained_on or "the machine in its profile"
             source = f"at the rate of {whose}, not measured here" if hardware.sustained_flops_per_s else "not known"
-            source += f"; run `python -m cgpt measure --hardware {hardware.name} --threads {threads}`"
+            source += f"; run `cgpt measure --hardware {hardware.name} --threads {threads}`"
         lines[f"minutes on {hardware.name}, {threads} thread{'s' if threads > 1 else ''}: {source}"] = None
     return tuple(lines)
 

@@ -34,7 +34,7 @@ def refuse_broken(arguments: Sequence[str], workflow: Workflow, plans: Plans) ->
     for name in asked:
         find_plan(name, workflow, plans)
     workflow.warn_of_others(*asked)
-    for name in plans.broken.keys() - workflow.experiments.broken.keys():
+    for name in plans.broken.keys() - workflow.experiments.broken.keys() - workflow.shipped.get("experiments", set()):
         print(f"warning: not used here, and left out: {plans.broken[name][0]}", file=sys.stderr)
 
 

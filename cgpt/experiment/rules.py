@@ -45,11 +45,11 @@ def _check_local(path: str, root: Path, keys: Keys, file: YamlFile) -> None:
     except (OSError, RuntimeError):  # a name that is too long, a loop of links, no such user
         exists = False
     if not exists:
-        file.problem(keys, f"there is no {path}; write a path from the project's folder")
+        file.problem(keys, f"there is no {path}; write a path from the study's folder")
     elif not source.is_file() and not source.is_dir():
         file.problem(keys, f"{path} is neither a file nor a folder; write the path of one")
     elif source in [root.resolve(), *root.resolve().parents]:
-        file.problem(keys, f"{path} holds this project itself; write a folder that holds texts alone")
+        file.problem(keys, f"{path} holds this study itself; write a folder that holds texts alone")
 
 
 def check_hardware(profile: Hardware, file: YamlFile) -> None:

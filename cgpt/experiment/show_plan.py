@@ -119,8 +119,8 @@ def _progress(timed: TimedPlan) -> list[str]:
 def _forecasts(plan: Plan) -> list[str]:
     """A line with the command that forecasts, where no profile of the plan says how fast it is."""
     trained = [run.spec["model"]["name"] for run in plan.of("pretrain")]
-    family = ", or `python -m cgpt forecast-family` for the seven Cerebras-GPT" * any(map(FAMILY.match, trained))
-    command = "python -m cgpt forecast --model <model> --hardware <profile> --tokens <tokens>"
+    family = ", or `cgpt forecast-family` for the seven Cerebras-GPT" * any(map(FAMILY.match, trained))
+    command = "cgpt forecast --model <model> --hardware <profile> --tokens <tokens>"
     return [f"`{command}` says what a run takes on a modeled machine{family}"] if trained else []
 
 

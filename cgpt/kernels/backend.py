@@ -79,7 +79,7 @@ def open_devices(hardware: Hardware) -> None:
 
 def _remedy(hardware: Hardware) -> str:
     if hardware.timing == "modeled":
-        return f"for its modeled times run `python -m cgpt forecast --hardware {hardware.name}`"
+        return f"for its modeled times run `cgpt forecast --hardware {hardware.name}`"
     fewer = ", write fewer `systems`" if hardware.systems > 1 else ""
     return f"install its driver and compiler{fewer}, or name another profile under `hardware:`"
 

@@ -160,7 +160,7 @@ def _check_form(use: TaskUse, dataset: Dataset | None) -> TaskPreview:
     if problems:
         raise UserError(*problems)
     lm_eval_tasks.check_form(task, RUNS_FOLDER / "data")
-    fetching = f"its data are not here yet; `python -m cgpt fetch {dataset.name}` brings them"
+    fetching = f"its data are not here yet; `cgpt fetch {dataset.name}` brings them"
     return TaskPreview(task["task"], task.get("num_fewshot") or 0, fetching)
 
 

@@ -133,7 +133,7 @@ def _refuse_missing(experiment: Experiment, wanted: list[Run], missing: list[Run
     diverged = [run.id for run in missing if (_path(run, results).parent / DIVERGED_FILE).is_file()]
     stopped = f" ({', '.join(diverged[:3])}{', ...' if len(diverged) > 3 else ''} diverged)" if diverged else ""
     some = len(missing) < len(wanted)
-    rest = f", or `python -m cgpt tabulate {experiment.name} --partial` for a table of the rest" if some else ""
+    rest = f", or `cgpt tabulate {experiment.name} --partial` for a table of the rest" if some else ""
     raise UserError(f"{_path(missing[0], results)}: is missing{more}{stopped}; run `snakemake "
                     f"--cores 2 {results / experiment.name / 'table.md'}`, which makes them{rest}")  # fmt: skip
 

@@ -81,7 +81,7 @@ class FittedLaw:
 
 def read(path: Path, series: str | None = None) -> FittedLaw:
     """L(N, D) of a series of fits.json where its runs decide it, else L(C); raises UserError where there is neither."""
-    remedy = "run `python -m cgpt fit <experiment>`"
+    remedy = "run `cgpt fit <experiment>`"
     studies = read_object(path, remedy).get("series")
     if not isinstance(studies, dict):
         raise UserError(f"{path}: is no file of fits (its `series` is no object); {remedy}")

@@ -193,7 +193,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def refuse_strange(path: Path, rows: list[dict[str, str]], known: Container[str], plan: Plan) -> None:
     """Raise UserError where a row is of a run that the plan does not name."""
     if strange := [row["run"] for row in rows if row["run"] not in known]:
-        raise UserError(f"{path}: run: '{strange[0]}' is not in the plan; run `python -m cgpt tabulate "
+        raise UserError(f"{path}: run: '{strange[0]}' is not in the plan; run `cgpt tabulate "
                         f"{plan.experiment}` after the experiment's last change")  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def _gpt2(folder: Path) -> Tokenizer:
     vocabulary, merges = (folder / name for name in GPT2_FILES)
     for path in (vocabulary, merges):
         if not path.is_file():
-            raise UserError(f"{path}: is missing; run `python -m cgpt fetch {GPT2_DATASET}` first")
+            raise UserError(f"{path}: is missing; run `cgpt fetch {GPT2_DATASET}` first")
     return byte_level_bpe(vocabulary, merges)
 
 
@@ -150,7 +150,7 @@ def _corpus(spec: dict[str, Any], data_root: Path, title: str, met: Met) -> Iter
 def _fetched_files(folder: Path, entry: dict[str, Any]) -> dict[str, list[Path]]:
     """Return a data set's corpus files by split; all other splits (test, task files, labels) are never read."""
     record = folder / "fetched.json"
-    again = f"run `python -m cgpt fetch {folder.name}` again"
+    again = f"run `cgpt fetch {folder.name}` again"
     listed, fetched = content.fetched_files(record), content.read_object(record, again)
     wanted = sorted(str(file["sha256"]) for file in entry["files"])
     if any(fetched.get(key) != entry[key] for key in ("builtin", "seed", "path")) or (

@@ -61,7 +61,7 @@ def _included(
         file.problem(keys, f"must be the name of a file, not {name!r}; write one relative to this file")
         return None
     if not target.is_relative_to(root):
-        file.problem(keys, f"'{name}' leads out of the project's folder; copy the file there")
+        file.problem(keys, f"'{name}' leads out of the study's folder; copy the file there")
         return None
     if not target.is_relative_to(root / FOLDERS["tasks"]) or not target.name.endswith(("yaml", "yml")):
         file.problem(keys, f"'{name}' is no YAML file of workflows/tasks; keep it there, with an ending such as .yaml")

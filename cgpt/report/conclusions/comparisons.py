@@ -12,6 +12,7 @@ from cgpt.report.page import Table, table_of
 from cgpt.report.samples import document_values, samples_path
 
 TUNED, SCRATCH, ZERO_SHOT, CHANCE = "fine-tuned", "from scratch", "zero-shot", "chance"
+PRETRAINED = (ZERO_SHOT, "few-shot")  # the conditions of pretrained models
 _SAME = ("task", "metric", "filter", "n_labels", "n_shot")  # what rows of two conditions must share to be compared
 
 
@@ -29,32 +30,33 @@ class Comparison:
         return str(self.row["metric"])
 
 
-def fine_tuned_against_scratch(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
-    """Whether the pretrained model, fine-tuned, beats the one trained from scratch, and a bag of words if there is one;
-    None where no task has both. `groups`: names of groups, whose members count instead."""
-    rows = _comparable(scores, groups)
-    read = reader(results)
-    of_scratch = compare(rows, TUNED, SCRATCH, read)
-    if not of_scratch:
+def fine_tuned_against_others(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
+    """Whether the pretrained model, fine-tuned, beats the one trained from scratch, itself zero-shot, and a bag of
+    words, as far as there are these; None where there is none. `groups`: names of groups, whose members count instead.
+    """
+    rows, read = _comparable(scores, groups), reader(results)
+    every = {second: compare(rows, TUNED, second, read) for second in (SCRATCH, ZERO_SHOT, BASELINE)}
+    every = {second: of_second for second, of_second in every.items() if of_second}
+    if not every:
         return None
-    others = {second: compare(rows, TUNED, second, read) for second in (ZERO_SHOT, BASELINE)}
-    more = [_growth(of_scratch), *(_outcome("Fine-tuned", f"the {second}" if second == BASELINE else second, of_second)
-                                   for second, of_second in others.items() if of_second)]  # fmt: skip
-    every = {SCRATCH: of_scratch} | others
+    words = [_outcome("Fine-tuned", f"the {second}" if second == BASELINE else second, of_second)
+             for second, of_second in every.items()]  # fmt: skip
+    second, main = next(iter(every.items()))
     basis = _basis([each for of_second in every.values() for each in of_second])
-    return Conclusion(_outcome("Fine-tuned", SCRATCH, of_scratch), list(filter(None, more)), basis,
-                      _evidence(TUNED, every), list(map(_bar, of_scratch)), _legend(TUNED, SCRATCH))  # fmt: skip
+    return Conclusion(words[0], [*filter(None, [_growth(main)]), *words[1:]], basis, _evidence(TUNED, every),
+                      list(map(_bar, main)), _legend(TUNED, second))  # fmt: skip
 
 
-def zero_shot_against_chance(scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
-    """Whether pretrained models do better than guessing; None where no zero-shot score has a level of chance."""
+def against_chance(condition: str, scores: Sequence[Row], groups: Collection[str], results: Path) -> Conclusion | None:
+    """Whether pretrained models, zero-shot or few-shot, do better than guessing; None where no score of that condition
+    has a level of chance."""
     rows = [row for row in _comparable(scores, groups) if row["chance"] is not None]
-    of_chance = compare(rows, ZERO_SHOT, CHANCE, reader(results))
+    of_chance = compare(rows, condition, CHANCE, reader(results))
     if not of_chance:
         return None
     return Conclusion(
-        _outcome("Zero-shot", CHANCE, of_chance), (), _basis(of_chance), _evidence(ZERO_SHOT, {CHANCE: of_chance}),
-        list(map(_bar, of_chance)), _legend(ZERO_SHOT, CHANCE),
+        _outcome(condition.capitalize(), CHANCE, of_chance), (), _basis(of_chance),
+        _evidence(condition, {CHANCE: of_chance}), list(map(_bar, of_chance)), _legend(condition, CHANCE),
     )  # fmt: skip
 
 
@@ -129,9 +131,8 @@ def _single_outcome(first: str, second: str, comparison: Comparison) -> str:
     only, by, task = comparison.difference, _by([comparison]), comparison.row["task"]
     known = interval(only.low, only.high)
     if known and not only.is_clear:
-        return (
-            f"{first} and {second} cannot be told apart on {task}: {number(only.value)} of {comparison.unit} ({known})."
-        )
+        apart = f"they are {number(only.value)} of {comparison.unit} apart ({known})"
+        return f"{first} and {second} cannot be told apart on {task}: {apart}."
     if only.value < 0 and only.low is not None and only.high is not None:
         known = interval(-only.high, -only.low)
     verb = "beats" if only.value > 0 else "does worse than" if only.value < 0 else "scores the same as"

@@ -6,7 +6,7 @@ from typing import Any
 
 from cgpt.report import columns
 from cgpt.report.columns import Row
-from cgpt.report.conclusions.comparisons import fine_tuned_against_scratch, zero_shot_against_chance
+from cgpt.report.conclusions.comparisons import PRETRAINED, against_chance, fine_tuned_against_others
 from cgpt.report.conclusions.conclusion import ONE_SEED, Conclusion, at_seeds, interval
 from cgpt.report.conclusions.difference import Result, difference
 from cgpt.report.conclusions.laws import fitted_laws
@@ -19,7 +19,7 @@ from cgpt.spec import Experiment
 def conclude(experiment: Experiment, rows: Rows, results: Path, fits: Mapping[str, Any] | None,
              groups: Collection[str]) -> list[Conclusion]:  # fmt: skip
     """At least one conclusion. Laws come first where the experiment has `fit:`, then what it varies, then machines,
-    then fine-tuning against training from scratch, zero-shot against chance, and the loss where there is nothing else.
+    then what fine-tuning is better than, pretrained models against chance, and the loss where there is nothing else.
 
     `fits`: its fits.json. `groups`: names of groups of tasks. Raises UserError for a samples.jsonl that cannot be read.
     """
@@ -29,8 +29,8 @@ def conclude(experiment: Experiment, rows: Rows, results: Path, fits: Mapping[st
         fitted_laws(fits) if fits else None,
         best_setting(experiment, pretrained, diverged, rows.scores, groups) if experiment.vary else None,
         cheapest_machines(rows),
-        fine_tuned_against_scratch(rows.scores, groups, results),
-        zero_shot_against_chance(rows.scores, groups, results),
+        fine_tuned_against_others(rows.scores, groups, results),
+        *(against_chance(condition, rows.scores, groups, results) for condition in PRETRAINED),
     ]
     return [each for each in conclusions if each] or [least_loss(pretrained)]
 

@@ -79,7 +79,7 @@ def _modeled(rows: Rows, profiles: Mapping[str, "Hardware"]) -> Table:
             body.append(["all runs", hardware, "", Cell("", "measured, above"),
                          Cell(f"~{_energy(joules)}", "nameplate power times measured time"), ""])  # fmt: skip
     header: list[str | Cell] = ["model", "hardware", "seed", Cell("time", "to pretrain"), "energy", "money"]
-    return Table("Modeled", *_cells(header, body))
+    return Table("Modeled", *_cells(header, body), in_groups=True)
 
 
 def _seconds_by_machine(runs: Iterable[Row]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def as_text(settings: check.Settings, rows: Sequence[check.Row], made: dict[str,
     """The page as Markdown: where it was made, what was trained, and the slopes of both sizes."""
     s, versions = settings, made["versions"]
     facts = [
-        ("Made by", f"`python -m cgpt coordinate-check` at commit {made['commit']} on {made['date'][:10]}, "
+        ("Made by", f"`cgpt coordinate-check` at commit {made['commit']} on {made['date'][:10]}, "
                     f"{made['host_cpu']}, tinygrad {versions['tinygrad']}, numpy {versions['numpy']}"),
         ("Models", f"{s.n_layer} layers of widths {', '.join(map(str, s.widths))}, heads of {s.d_head}, {s.seq_len} "
                    f"tokens; muP's base width is {s.base_width}"),

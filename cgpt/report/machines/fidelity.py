@@ -94,7 +94,7 @@ def as_markdown(calibration: Calibration, rows: list[Measurement]) -> str:
     six = [p for p in training if p.row.model in BILLIONS_6_TO_7]
     lines = [
         "# How near the cost model comes to published measurements", "",
-        "`python -m cgpt calibrate` wrote this. Mean absolute percentage errors; *row left out*: the constants were "
+        "`cgpt calibrate` wrote this. Mean absolute percentage errors; *row left out*: the constants were "
         "fitted without that row; *model left out*: without every row of that model, which asks the fit to extrapolate "
         "in width.", "",
         "| group | rows | fitted | row left out | target | model left out | worst row, left out |",
