@@ -163,8 +163,8 @@ class Tokenization:
 
     def _step(self) -> None:
         from cgpt.data.documents import pieces
+        from cgpt.data.encode import encode
         from cgpt.data.shards import ShardWriter
-        from cgpt.data.tokenizer import encode
 
         size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)
