@@ -100,7 +100,7 @@ class Evaluation:
         _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
         self.requests = inputs.requests(setup.config, n_requests)
-        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer())
+        self.adapter = Adapter(setup.load(), inputs.tokenizer_of_numbers(1))
         self.answers: list[tuple[float, bool]] = []
         n_tokens = sum(len(context) + len(continuation) for _, context, continuation in self.requests)
         self.steps = Steps(self._step, n_tokens)
