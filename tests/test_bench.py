@@ -179,6 +179,13 @@ def test_the_ratio_is_the_median_over_rounds_of_ours_to_the_best_peer_of_each_ro
     assert [made[name]["difference"] for name in made] == [None, 0, 0]
 
 
+def test_a_peer_that_rounds_more_gives_no_answers_and_has_no_part_in_our_own_row():
+    rates = [{"cgpt": 6.0, "float": 3.0, "int8": 12.0}]
+    results = {name: {} if name == "int8" else {"tokens": [[1, 2]]} for name in rates[0]}
+    made = {row["side"]: row for row in compare.rows("generate", rates, results)}
+    assert [(made[name]["ratio"], made[name]["difference"]) for name in made] == [(2, None), (2, 0), (0.5, None)]
+
+
 @pytest.mark.parametrize(("benchmark", "theirs", "mine"), [
     ("pretrain", [5.0, 4.0], [5.0, 4.002]),
     ("pretrain", [5.0, float("nan")], [5.0, 4.0]),
@@ -270,6 +277,8 @@ def test_the_scaling_figure_has_a_line_per_model_and_per_number_of_threads_and_o
     ("pretrain", "PyTorch eager", "torch"),
     ("evaluate", "lm-eval, batch 8", "accelerate"),
     ("generate", "transformers", "transformers"),
+    ("generate", "CTranslate2", "ctranslate2"),
+    ("generate", "CTranslate2 int8", "ctranslate2"),
     ("tokenize", "tokenizers", "tokenizers"),
 ])  # fmt: skip
 def test_a_peer_computes_the_same_as_we_do(benchmark, peer, needs, project):
@@ -280,4 +289,7 @@ def test_a_peer_computes_the_same_as_we_do(benchmark, peer, needs, project):
     subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     mine, theirs = columns.read_rows(out, columns.COMPARISON)
     assert (mine["side"], theirs["side"]) == ("cgpt", peer) and mine["rounds"] == 2
-    assert theirs["difference"] <= {"pretrain": 1e-4, "evaluate": 1e-3}.get(benchmark, 0)
+    if "int8" in peer:
+        assert theirs["difference"] is None and theirs["ratio"] == mine["ratio"] > 0
+    else:
+        assert theirs["difference"] <= {"pretrain": 1e-4, "evaluate": 1e-3}.get(benchmark, 0)

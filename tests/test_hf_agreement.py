@@ -127,6 +127,25 @@ def test_what_is_exported_opens_with_its_tokenizer_and_its_settings_of_generatio
     assert made["generated_token_ids"][2:] == Generator(model).generate([[3, 7]], 6)[0]
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_what_is_exported_converts_to_ctranslate2_and_has_its_greedy_tokens(tmp_path, activation, tied):
+    ctranslate2 = pytest.importorskip("ctranslate2", reason="ctranslate2 is not installed (pip install .[peer])")
+    from tokenizers import Tokenizer
+
+    config = replace(tiny.CONFIG, seq_len=60, activation=activation, tie_embeddings=tied)
+    model = tiny.model(tiny.rough_parameters(config), config)
+    tiny.write_tokenizer(tmp_path / "tokenizer.json")
+    checkpoint.export_hf(model, Tokenizer.from_file(str(tmp_path / "tokenizer.json")), tmp_path / "hf")
+    ctranslate2.converters.TransformersConverter(str(tmp_path / "hf")).convert(str(tmp_path / "converted"))
+    peer = ctranslate2.Generator(str(tmp_path / "converted"), compute_type="float32", intra_threads=tiny.THREADS)
+    words = json.loads((tmp_path / "converted/vocabulary.json").read_text())
+    prompts = [[3, 7, 9], [5, 4, 1], [8, 8, 8]]
+    options = {"max_length": 40, "end_token": [], "include_prompt_in_result": False}
+    answers = peer.generate_batch([[words[token] for token in prompt] for prompt in prompts], **options)
+    assert [answer.sequences_ids[0] for answer in answers] == Generator(model).generate(prompts, 40)
+
+
 def test_a_checkpoint_in_the_form_of_the_published_cerebras_gpt_loads(tmp_path):
     """A short config.json, masks and a head among the weights of a torch file, and a tokenizer of two files."""
     settings = settings_of(4) | {"activation_function": "gelu", "vocab_size": 60, "n_inner": 40}

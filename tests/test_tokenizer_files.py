@@ -250,6 +250,22 @@ def test_end_tokens_are_those_of_the_checkpoint_and_come_back_from_an_export(con
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "back" / name).read_bytes(), name
 
 
+def test_an_export_names_an_unknown_token_as_gpt2s_does(tmp_path):
+    """CTranslate2 opens nothing without one. The end token is none of a text's, and so changes nothing."""
+    for n, (tokenizer, end, unknown) in enumerate(
+        [(byte_level(add_prefix_space=False), "</s>", "</s>"), (words(), "</s>", "<unk>"), (byte_level(), None, None)]
+    ):
+        (tmp_path / str(n)).mkdir()
+        folder = written(tmp_path / str(n), tokenizer, eos_token=end, bos_token=end, unk_token=None)
+        model, read = checkpoint.import_hf(folder, tiny.CPU, tiny.THREADS)
+        checkpoint.export_hf(model, read, tmp_path / str(n) / "back")
+        settings = json.loads((tmp_path / str(n) / "back/tokenizer_config.json").read_text())
+        assert (settings.get("eos_token"), settings.get("unk_token")) == (end, unknown)
+        back = hf_folder.read(tmp_path / str(n) / "back")[2]
+        for text in [*TEXTS, "</s>a<unk>"]:
+            assert back.encode(text).ids == read.encode(text).ids
+
+
 def test_an_end_token_without_a_text_is_kept(tmp_path):
     """An id of the embedding's that the tokenizer does not use."""
     folder = written(tmp_path, byte_level(add_prefix_space=False), eos_token=None, bos_token=None)

@@ -100,7 +100,7 @@ class Evaluation:
         _check_room(setup.config, inputs.SHORTEST_CONTEXT + inputs.LONGEST_CONTINUATION)
         self.setup, self.out = setup, out
         self.requests = inputs.requests(setup.config, n_requests)
-        self.adapter = Adapter(setup.load(), inputs.end_of_text_tokenizer())
+        self.adapter = Adapter(setup.load(), inputs.tokenizer_of_numbers(1))
         self.answers: list[tuple[float, bool]] = []
         n_tokens = sum(len(context) + len(continuation) for _, context, continuation in self.requests)
         self.steps = Steps(self._step, n_tokens)
@@ -163,8 +163,8 @@ class Tokenization:
 
     def _step(self) -> None:
         from cgpt.data.documents import pieces
+        from cgpt.data.encode import encode
         from cgpt.data.shards import ShardWriter
-        from cgpt.data.tokenizer import encode
 
         size, end_of_text = self.tokenizer.get_vocab_size(), self.tokenizer.get_vocab()[END_OF_TEXT]
         corpus = pieces(self.path, "jsonl:text", tail=0.0, progress=lambda n_bytes: None)

@@ -45,16 +45,17 @@ def read_batch(tokens: np.ndarray, seq_len: int, batch_size: int, step: int) -> 
 
 
 def write_checkpoint(folder: Path, config: Model) -> Path:
-    """The initial weights of seed 0 as a checkpoint folder, with a tokenizer that knows <|endoftext|> alone."""
+    """The initial weights of seed 0 as a checkpoint folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    end_of_text_tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer_of_numbers(config.vocab_size or 1).save(str(folder / "tokenizer.json"))
     checkpoint.save(folder, config, init_parameters(config, SEED), folder / "tokenizer.json")
     return folder
 
 
-def end_of_text_tokenizer() -> Tokenizer:
-    """A tokenizer for a model that is given token ids: a vocabulary of <|endoftext|>."""
-    tokenizer = Tokenizer(models.WordLevel({END_OF_TEXT: 0}, unk_token=END_OF_TEXT))
+def tokenizer_of_numbers(vocab_size: int) -> Tokenizer:
+    """A tokenizer for a model that is given token ids: <|endoftext|>, and the ids from 1 on as words."""
+    words = {END_OF_TEXT: 0} | {str(id_): id_ for id_ in range(1, vocab_size)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=END_OF_TEXT))
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return tokenizer
 

@@ -7,6 +7,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from cgpt.data.end_tokens import EndTokens, end_of_text_tokens
+from cgpt.data.tokenizer import unknown_id
 from cgpt.errors import UserError
 from cgpt.files.encoding import LONE_SURROGATE
 from cgpt.files.json_object import read_object
@@ -94,10 +95,19 @@ def end_tokens(folder: Path, tokenizer: Tokenizer, vocab_size: int | None) -> En
 def to_json(ends: EndTokens, tokenizer: Tokenizer) -> tuple[dict[str, Any], dict[str, Any]]:
     """The end tokens in generation_config.json and in tokenizer_config.json."""
     ids = {"bos_token_id": ends.before_text, "eos_token_id": ends.stop[0] if len(ends.stop) == 1 else [*ends.stop]}
-    by_kind = {"bos_token": ends.before_text, "eos_token": ends.end, "pad_token": ends.end}
+    by_kind = {
+        "bos_token": ends.before_text, "eos_token": ends.end, "pad_token": ends.end,
+        "unk_token": _unknown(ends, tokenizer),
+    }  # fmt: skip
     texts = {kind: None if id_ is None else tokenizer.id_to_token(id_) for kind, id_ in by_kind.items()}
     generation = {key: value for key, value in ids.items() if value not in (None, [])} | {"pad_token_id": ends.end}
     return generation, {kind: text for kind, text in texts.items() if text is not None}
+
+
+def _unknown(ends: EndTokens, tokenizer: Tokenizer) -> int | None:
+    """The special token for what the vocabulary lacks, or the end token, as GPT-2's vocabulary lacks nothing."""
+    unknown = unknown_id(tokenizer)
+    return unknown if unknown in tokenizer.get_added_tokens_decoder() else ends.end
 
 
 def _settings(folder: Path) -> dict[str, Any]:

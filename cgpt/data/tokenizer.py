@@ -1,26 +1,17 @@
-"""Tokenizers: the tokenizer.json of a folder, byte-level BPE, and text to tokens a batch at a time."""
-
-from __future__ import annotations
+"""Tokenizers: the tokenizer.json of a folder, and byte-level BPE."""
 
 import json
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from cgpt.data.documents import Piece
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
 
-if TYPE_CHECKING:
-    from cgpt.data.shards import ShardWriter
-
-BATCH_CHARS = 1 << 20  # text encoded at once: enough pieces for every core, and some 200 MB at its peak with the next
-Batch = list[tuple[str, Piece]]  # with its split
 REMEDY = "delete its folder, so that its run is done again"
 RECORDS = {"run.json": b'"code_sha256"', "tokens.json": b'"tokenizer_sha256"'}  # of our runs, and what they hold
 RANDOM = ("dropout", "alpha", "nbest_size")  # settings of a model that give a text other tokens each time
@@ -124,49 +115,3 @@ def _byte_level(model: models.Model) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
-
-
-def encode(
-    tokenizer: Tokenizer, end_of_text: int, corpus: Iterable[tuple[str, Piece]], writers: dict[str, ShardWriter]
-) -> None:
-    """Append the corpus's tokens to the writer of each piece's split."""
-    tokenizer.encode_special_tokens = True  # a special token's spelling in the text is text
-    for batch, encodings in _encoded(tokenizer, _batches(corpus)):
-        for split, writer in writers.items():
-            tokens: list[int] = []
-            n_bytes = n_documents = 0
-            for (of_split, piece), encoding in zip(batch, encodings):
-                if of_split == split:
-                    tokens += encoding.ids
-                    n_bytes += len(piece.text.encode())
-                    if piece.ends_document:
-                        tokens.append(end_of_text)
-                        n_documents += 1
-            writer.append(tokens, n_bytes, n_documents)
-
-
-def _encoded(tokenizer: Tokenizer, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Encoding]]]:
-    """Each batch with its encodings; the next one is encoded meanwhile, on threads that Python's lock does not hold."""
-    with ThreadPoolExecutor(1) as encoder:
-        before: tuple[Batch, Future] | None = None
-        for batch in batches:
-            texts = [piece.text for _, piece in batch]
-            encodings = encoder.submit(tokenizer.encode_batch_fast, texts, add_special_tokens=False)
-            if before:
-                yield before[0], before[1].result()
-            before = batch, encodings
-        if before:
-            yield before[0], before[1].result()
-
-
-def _batches(corpus: Iterable[tuple[str, Piece]]) -> Iterator[Batch]:
-    batch: Batch = []
-    size = 0
-    for split, piece in corpus:
-        batch.append((split, piece))
-        size += len(piece.text)
-        if size >= BATCH_CHARS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

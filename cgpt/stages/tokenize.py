@@ -16,9 +16,10 @@ from tqdm import tqdm
 from cgpt.data import content
 from cgpt.data.content import GPT2_DATASET, GPT2_FILES, SPLITS
 from cgpt.data.documents import Met, Piece, check_separator, pieces, wrong_kind
+from cgpt.data.encode import encode
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
-from cgpt.data.tokenizer import _byte_level, byte_level_bpe, encode
+from cgpt.data.tokenizer import _byte_level, byte_level_bpe
 from cgpt.errors import UserError
 from cgpt.files.layers import file_of
 from cgpt.files.whole import write_whole

@@ -22,7 +22,7 @@ def read_arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--n-bytes", type=int)
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--device", default="cpu", help="PyTorch's name of it: cpu, cuda or mps")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of matrix products")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "int8"), help="of products")
     return parser.parse_args()
 
 

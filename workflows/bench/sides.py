@@ -15,7 +15,7 @@ from columns import PROVENANCE
 from cgpt import provenance
 from cgpt.host import granted_cores
 
-PEER_PACKAGES = ("torch", "transformers", "tokenizers")
+PEER_PACKAGES = ("torch", "transformers", "ctranslate2", "tokenizers")
 OURS = "cgpt"
 
 
@@ -24,9 +24,9 @@ def ours(benchmark: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "cgpt", "bench", benchmark, "--json", *map(str, arguments)]
 
 
-def peer(benchmark: str, *arguments: object) -> list[str]:
+def peer(program: str, *arguments: object) -> list[str]:
     """The command of a peer, which is one file of this folder."""
-    return [sys.executable, str(Path(__file__).with_name(f"peer_{benchmark}.py")), *map(str, arguments)]
+    return [sys.executable, str(Path(__file__).with_name(f"peer_{program}.py")), *map(str, arguments)]
 
 
 class Side:

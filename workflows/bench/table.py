@@ -22,6 +22,8 @@ FACTS = [
     ("cgpt / side", "median (least to greatest) of the rounds' ratios; for cgpt itself, to the best peer of a round"),
     ("difference", "largest difference from cgpt in the first ten losses (nats), in any log-likelihood (nats), or in "
                    "any token; above 1e-3 nats, or one token, there would be no table"),
+    ("CTranslate2 int8", "rounds weights and inputs of products to 8 bits, where all others compute in float32: its "
+                         "tokens may be others, and cgpt's own row leaves it out"),
     ("first step", "from the start of the program to the end of its first step, imports and compiling included"),
     ("peak memory", "largest resident size of the program"),
     ("GEMM", "share of a step in matrix products, and the speed if a step were these alone"),
