@@ -25,7 +25,7 @@ RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
 COMPARED = ("console", "output")
 SHOWN = ("text", "yaml", "json", "csv", "toml", "c", "mermaid", "bibtex", "makefile")
 FENCE = re.compile(r'^(?P<indent> *)(?P<ticks>```+) *(?P<language>[\w+-]*)(?: +title="(?P<title>[^"]*)")?(?P<rest>.*)$')
-NUMBER = re.compile(r"[-+~−]?\d+(?:[.,_]\d+)*(?:e[+-]?\d+)?")
+NUMBER = re.compile(r"(?:(?<!\w)[-+~−])?\d+(?:[.,_]\d+)*(?:e[+-]?\d+)?")  # with its sign, but not a name's dash
 TIMEOUT_S = 600
 
 

@@ -103,6 +103,7 @@ def test_a_console_block_is_compared_to_the_letter_and_an_output_block_without_i
     assert agrees("a  1.5\n", "a  1.5 \n\n", "console") and not agrees("a 1.5\n", "a 1.6\n", "console")
     assert agrees("| a | ~1.5 |\n| --- |\n", "| a  |  12,000 |\n| ----- |\n", "output")
     assert not agrees("loss 1.5\n", "loss 1.5 (diverged)\n", "output")
+    assert agrees("gpt.s0-... 1 K", "gpt.s0-71a2 2 K", "output") and agrees("by -1.5", "by 0.5", "output")
     assert agrees("first\n...\nlast 3\n", "first\n1\n2\nlast 4\n", "output")
 
 
