@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
@@ -14,6 +13,7 @@ from cgpt.experiment.run import Plan, Run, last_file
 from cgpt.hardware import Hardware
 from cgpt.host import level
 from cgpt.kernels.compiler import find_compiler
+from cgpt.provenance import code_sha256
 from cgpt.spec import Dataset, Experiment
 
 FIGURES = ("loss", "scores", "answers", "compute")  # of every experiment

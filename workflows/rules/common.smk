@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cgpt import jobs
-from cgpt.code_hash import code_sha256
+from cgpt.provenance import code_sha256
 from cgpt.errors import UserError
 from cgpt.experiment import load, rule_values
 from cgpt.experiment.plans import make_plans
