@@ -17,6 +17,15 @@ include: "workflows/rules/common.smk"
 onstart:
     begin()
     check_tasks()
+    show_progress()
+
+
+onsuccess:
+    end_progress()
+
+
+onerror:
+    end_progress()
 
 
 rule quickstart:
