@@ -48,9 +48,10 @@ def copy(tmp_path_factory) -> Path:
             shutil.copy2(ROOT / name, root / name)
     (root / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
-        if part.name != ".installed":
+        if not part.name.startswith(".installed"):
             (root / ".venv" / part.name).symlink_to(part)
-    (root / ".venv/.installed").touch()
+    for name in (".installed", ".installed-dev"):
+        (root / ".venv" / name).touch()
     run(root, "git", "init", "--quiet")
     run(root, "git", "add", "--all")
     run(root, "git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "--quiet", "--message", "copy")
