@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cgpt.experiment import rates
 from cgpt.kernels import compiler
 
 ROOT = Path(__file__).parent.parent
+NUMBERS = itertools.count()  # of the tests of a process
 
 
 @pytest.fixture
@@ -47,11 +49,17 @@ def unforced(monkeypatch):
     monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
 
 
+@pytest.fixture(scope="session")
+def rates_folder(tmp_path_factory) -> Path:
+    """Holds a name per test, not a folder: thousands of folders take seconds to make."""
+    return tmp_path_factory.mktemp("rates")
+
+
 @pytest.fixture(autouse=True)
-def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
+def no_rates_of_this_machine(rates_folder, monkeypatch):
     """What `cgpt measure` once found on the machine of the tests decides no plan of theirs."""
-    folder = tmp_path_factory.mktemp("rates")
-    monkeypatch.setattr(rates, "path", lambda: folder / "rates.json")
+    path = rates_folder / f"{next(NUMBERS)}.json"
+    monkeypatch.setattr(rates, "path", lambda: path)
 
 
 @pytest.fixture
