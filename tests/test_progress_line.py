@@ -77,9 +77,11 @@ def test_where_output_is_no_terminal_a_line_comes_once_a_minute_or_a_tenth_of_th
         if second == 70:
             write(last_file(*runs[0].key))
         line._show(float(second))
-    line._show(130.0, last=True)
-    none, one = (f"{n} of {len(runs)} runs done" for n in (0, 1))
-    assert shown.getvalue().splitlines() == [none, none, one, one]
+    line._show(130.0, last=True)  # as the line before
+    write(last_file(*runs[1].key))
+    line._show(131.0, last=True)
+    none, one, two = (f"{n} of {len(runs)} runs done" for n in range(3))
+    assert shown.getvalue().splitlines() == [none, none, one, two]
 
 
 def test_a_terminal_has_one_line_that_is_rewritten_and_ends_without_minutes(runs, monkeypatch):
@@ -107,6 +109,7 @@ def test_messages_about_single_jobs_are_hidden_and_all_others_shown(runs, monkey
         logger.error(event.name, extra={"event": event})
     logger.error("Select jobs to execute...")
     logger.error("Exiting because a job execution failed.")
+    write(last_file(*of(runs, "fetch")[0].key))
     line.end()
     assert shown.getvalue().splitlines() == ["JOB_ERROR", "ERROR", "Exiting because a job execution failed."]
-    assert line_shown.getvalue().splitlines()[-1] == "0 of 1 runs done"
+    assert line_shown.getvalue().splitlines()[-1] == "1 of 1 runs done"

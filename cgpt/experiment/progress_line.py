@@ -87,6 +87,8 @@ class ProgressLine:
             _write(f"\r\x1b[K{text}" + ("\n" if last else ""))
             return
         share = len(self._seconds) / len(self.runs)
+        if last and share == self._shown_share:
+            return
         if last or now - self._shown >= TEXT_EVERY_S or share - self._shown_share >= TEXT_EVERY_SHARE:
             self._shown, self._shown_share = now, share
             _write(f"{text}\n")
