@@ -2,7 +2,14 @@
 CORES ?= 2
 PYTHON ?= python3
 INSTALLED := .venv/.installed
+FOR_TESTS := .venv/.installed-dev
 IN_VENV := . .venv/bin/activate &&
+# With uv where there is one that finds the packages, else with pip; both show how far they are. Modules are compiled
+# when they are first imported, which most never are, but where Python is told to keep nothing it would do so each time.
+UV := $(shell uv --version 2>/dev/null)
+WITH_UV := uv pip install --python .venv/bin/python $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
+WITH_PIP := .venv/bin/pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+install = $(if $(UV),$(WITH_UV) $(1) ||) $(WITH_PIP) $(1)
 
 .PHONY: setup reproduce test bench lint docs
 
@@ -13,7 +20,11 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make setup: needs Python 3.11 or later; name one with PYTHON=...")'
 	@echo "make setup: installing into .venv; this takes a minute or two"
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -qq --editable '.[dev]' $$(command -v "$${CC:-clang}" >/dev/null || echo ziglang)
+	$(call install,--editable . $$(command -v "$${CC:-clang}" >/dev/null || echo ziglang))
+	@touch $@
+
+$(FOR_TESTS): $(INSTALLED)
+	$(call install,--editable '.[dev]')
 	@touch $@
 
 reproduce: setup
@@ -22,16 +33,16 @@ reproduce: setup
 	@cat results/quickstart/table.md
 	@echo "The report: results/quickstart/report.html; how each file was made: results/quickstart/provenance.html"
 
-test: setup
+test: $(FOR_TESTS)
 	$(IN_VENV) pytest -m "not slow" -n $(CORES) --dist loadfile
 
 # Against PyTorch and the others, with all cores; leave the machine alone meanwhile.
 bench: setup
-	.venv/bin/pip install -qq --editable '.[peer]'
+	$(call install,--editable '.[peer]')
 	$(IN_VENV) snakemake --cores all results/bench/table.md
 	@cat results/bench/table.md
 
-lint: setup
+lint: $(FOR_TESTS)
 	$(IN_VENV) ruff check && ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) snakefmt --check Snakefile workflows/rules
@@ -40,6 +51,6 @@ lint: setup
 
 # The documentation as a site that needs no network; a link that leads nowhere stops it.
 docs: setup
-	.venv/bin/pip install -qq --editable '.[docs]'
+	$(call install,--editable '.[docs]')
 	$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "The documentation: site/index.html"

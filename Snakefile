@@ -10,8 +10,10 @@ report: "workflows/report/workflow.rst"
 include: "workflows/rules/common.smk"
 
 
-# What `onstart:` says, also where a study uses this file as a module: of a module Snakemake would leave that out.
+# What `onstart:`, `onsuccess:` and `onerror:` say, also where a study uses this file as a module: of a module Snakemake
+# would leave them out.
 workflow._onstart = begin
+workflow._onsuccess = workflow._onerror = end_progress
 
 
 rule experiments:

@@ -189,7 +189,8 @@ def peak_memory_bytes() -> int:
 def address_space_bytes() -> int | None:
     """Address space that this process takes, resident or not; None where there is no /proc."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        with open("/proc/self/statm", "rb", buffering=0) as statm:  # read once for each text that a template makes
+            return int(statm.read().split()[0]) * resource.getpagesize()
     except OSError:
         return None
 

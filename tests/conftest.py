@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from cgpt.experiment import rates
 from cgpt.kernels import compiler
 
 ROOT = Path(__file__).parent.parent
+NUMBERS = itertools.count()  # of the tests of a process
 
 
 @pytest.fixture
@@ -51,11 +53,17 @@ def unforced(monkeypatch):
     monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
 
 
+@pytest.fixture(scope="session")
+def rates_folder(tmp_path_factory) -> Path:
+    """Holds a name per test, not a folder: thousands of folders take seconds to make."""
+    return tmp_path_factory.mktemp("rates")
+
+
 @pytest.fixture(autouse=True)
-def no_rates_of_this_machine(tmp_path_factory, monkeypatch):
+def no_rates_of_this_machine(rates_folder, monkeypatch):
     """What `cgpt measure` once found on the machine of the tests decides no plan of theirs."""
-    folder = tmp_path_factory.mktemp("rates")
-    monkeypatch.setattr(rates, "path", lambda: folder / "rates.json")
+    path = rates_folder / f"{next(NUMBERS)}.json"
+    monkeypatch.setattr(rates, "path", lambda: path)
 
 
 @pytest.fixture
@@ -74,9 +82,10 @@ def copy(tmp_path_factory) -> Path:
             shutil.copy2(ROOT / name, root / name)
     (root / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
-        if part.name != ".installed":
+        if not part.name.startswith(".installed"):
             (root / ".venv" / part.name).symlink_to(part)
-    (root / ".venv/.installed").touch()
+    for name in (".installed", ".installed-dev"):
+        (root / ".venv" / name).touch()
     call(root, "git", "init", "--quiet")
     call(root, "git", "add", "--all")
     call(root, "git", "-c", "user.name=test", "-c", "user.email=test@test", "commit", "--quiet", "--message", "copy")

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "cgpt"
 # The package from the ground up: a file imports from its own folder and from floors below.
 FLOORS = (
     "errors",
-    "bounds code_hash host",
+    "bounds code_hash host imports",
     "spec",
     "csv_columns formats files hardware",
     "provenance recipe records jobs",

@@ -155,11 +155,11 @@ def test_training_stops_when_validation_gets_no_better_for_as_long_as_patience(r
 def test_the_best_epochs_weights_are_what_is_saved(root, tmp_path, monkeypatch):
     accuracies, seen = iter([0.5, 0.9, 0.7, 0.6, 1.0]), []
 
-    def accuracy(model, examples):
+    def validate(model, examples):
         seen.append({name: value.copy() for name, value in model.numpy().items()})
-        return next(accuracies)
+        return 1.0, next(accuracies)
 
-    monkeypatch.setattr(stage, "validation_accuracy", accuracy)
+    monkeypatch.setattr(stage, "validate", validate)
     record = run(root, tmp_path / "run", epochs=9, patience=2)
     assert (record.best_epoch, record.validation_accuracy, len(seen)) == (2, 0.9, 4)
     saved = load_file(tmp_path / "run" / "model.safetensors")

@@ -228,3 +228,25 @@ def test_of_this_package_an_axis_label_or_a_progress_line_trains_nothing_again_a
     after = hashes()
     changed = {stage for stage in stages if before[stage] != after[stage]}
     assert changed >= EDITS[edited] and (changed == EDITS[edited] or EDITS[edited] & {"pretrain"})
+
+
+def test_a_code_hash_is_kept_until_a_file_of_the_package_changes_or_what_is_kept_is_damaged(fresh, monkeypatch):
+    package, asked = fresh / "package", []
+    package.mkdir()
+    (package / "train.py").write_text("A = 1\n")
+    monkeypatch.setattr(code_hash, "PACKAGE", package)
+    monkeypatch.setattr(code_hash, "code_sha256", lambda stage: asked.append(stage) or f"{len(asked):064d}")
+
+    def ask() -> int:
+        for function in (provenance.code_sha256, provenance._sources_sha256):
+            function.cache_clear()
+        return int(provenance.code_sha256("train"))
+
+    assert [ask(), ask()] == [1, 1]
+    (package / "train.py").write_text("A = 2\n")
+    assert [ask(), ask()] == [2, 2]
+    for kept in (fresh / "code").iterdir():
+        kept.write_text("half")
+    assert [ask(), ask()] == [3, 3]
+    for function in (provenance.code_sha256, provenance._sources_sha256):
+        function.cache_clear()

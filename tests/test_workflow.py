@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -93,9 +95,41 @@ def write_stages(root: Path) -> None:
 
 
 def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    """The command `snakemake` in a project, in a copy of this process: importing Snakemake takes it a second."""
+    import snakemake.api  # noqa: F401  before the copy is made
+
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        if (copy := os.fork()) == 0:
+            os._exit(_be_snakemake(root, out.fileno(), err.fileno(), arguments))
+        code = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+        texts = [os.pread(file.fileno(), 1 << 30, 0).decode() for file in (out, err)]
+    return subprocess.CompletedProcess(["snakemake", *arguments], code, *texts)
+
+
+def _be_snakemake(root: Path, out: int, err: int, arguments: tuple[str, ...]) -> int:
+    """In the copy: what the command does from its first line on, with the project's package. Returns the exit code."""
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout, sys.stderr = (os.fdopen(descriptor, "w", closefd=False) for descriptor in (1, 2))
+        os.chdir(root)
+        os.environ["PYTHONPATH"] = str(root)
+        sys.path.insert(0, str(root))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "cgpt"]:
+            del sys.modules[name]
+        sys.argv = ["snakemake", *arguments]
+        from snakemake.cli import main
+
+        main()
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def would_run(root: Path, *targets: str) -> Counter[str]:
@@ -116,7 +150,9 @@ def finished(tmp_path_factory) -> Path:
     for folder in ("workflows/rules", "workflows/report", "profiles"):
         shutil.copytree(ROOT / folder, root / folder)
     shutil.copy(ROOT / "Snakefile", root)
-    done = snakemake(root, "--cores", "2")
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]  # once as a person calls it
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgpt.errors import UserError, first_line
+from cgpt.imports import import_when_used
 from cgpt.spec import Hub
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def prepare_environment(data_root: Path, online: bool = False) -> None:
-    """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported."""
+    """Keep Hugging Face's libraries offline, quiet and out of the home folder; call before `lm_eval` is imported.
+
+    What that imports and only some tasks use waits: `datasets`, with pandas and pyarrow, is for data sets of the hub,
+    `requests` for models behind a server, and of its loggers, all of which send results elsewhere, none.
+    """
     os.environ.setdefault("HF_HOME", str((data_root / "_hub").absolute()))
     os.environ.setdefault("TQDM_DISABLE", "1")
     # A process pool for bootstrapping would outgrow the granted threads.
@@ -25,6 +30,9 @@ def prepare_environment(data_root: Path, online: bool = False) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    import_when_used("datasets")
+    import_when_used("requests")
+    import_when_used("lm_eval.loggers", submodules_wait=False)  # its `utils` is used, which is none of them
 
 
 def mirror_path(hub: Hub, split: str) -> Path:

@@ -2,10 +2,11 @@
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from cgpt.cost import memory
@@ -52,6 +53,24 @@ def time_plan(plan: Plan, cores: int | None = None) -> TimedPlan:
         wall_minutes = _wall_minutes([run for run in runs if run.key not in finished], cores)
     return TimedPlan(replace(plan, runs=runs), finished, _rate_sources(plan, known), bool(measured.start_s), cores,
                      wall_minutes)  # fmt: skip
+
+
+def minutes_left(runs: Sequence[Run], under_way: Mapping[Key, float], done: Mapping[Key, float], cores: int) -> float:
+    """Minutes until the last of some runs ends. `under_way` and `done` have the seconds that runs took so far.
+
+    A run takes what it takes at this machine's rates, and what those of its stage that are done took on top of that.
+    """
+    known = [*rates.read().rates, *_rates_of_finished(Plan("", tuple(runs)), frozenset(done))]
+    planned_s = {run.key: 60 * (_with_minutes(run, known, 0.0).execution.minutes or 0.0) for run in runs}
+    on_top: dict[str, list[float]] = {}
+    for key, seconds in done.items():
+        on_top.setdefault(key[0], []).append(seconds - planned_s[key])
+    start_s = rates.read().start_s | {stage: max(0.0, mean(seconds)) for stage, seconds in on_top.items()}
+    left_s = {key: max(0.0, seconds + start_s.get(key[0], 0.0) - under_way.get(key, 0.0))
+              for key, seconds in planned_s.items()}  # fmt: skip
+    left = [replace(run, execution=replace(run.execution, minutes=left_s[run.key] / 60))
+            for run in runs if run.key not in done]  # fmt: skip
+    return _wall_minutes(left, cores)
 
 
 def _refuse_few(plan: Plan, cores: int) -> None:

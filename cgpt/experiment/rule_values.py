@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cgpt.code_hash import code_sha256
 from cgpt.data import content
 from cgpt.errors import UserError
 from cgpt.experiment.load import Workflow
@@ -16,6 +15,7 @@ from cgpt.files.layers import is_checkout, layers_of
 from cgpt.hardware import Hardware
 from cgpt.host import level
 from cgpt.kernels.compiler import find_compiler
+from cgpt.provenance import code_sha256
 from cgpt.spec import Dataset, Experiment
 
 FIGURES = ("loss", "scores", "answers", "compute")  # of every experiment

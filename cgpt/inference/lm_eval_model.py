@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partialmethod
+from functools import lru_cache, partialmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,7 @@ class Adapter(TemplateLM):
         self._end, self._before_text, self._stop_ids = ends.end, ends.before_text, {ends.end, *ends.stop}
         self._begin_text: str = tokenizer.decode([ends.before_text], skip_special_tokens=False)
         self.cuts: dict[tuple[str, str | None], Cut] = {}
+        self._token_ids = lru_cache(maxsize=8)(token_ids)  # a prompt is asked for once a choice
 
     @property
     def eot_token_id(self) -> int:
@@ -71,7 +72,7 @@ class Adapter(TemplateLM):
         Hugging Face models have them: not where it begins with its first token already."""
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self._begin_text)
-        return token_ids(self.tokenizer, string, add_special_tokens)
+        return list(self._token_ids(self.tokenizer, string, add_special_tokens))
 
     def encode_pair(self, context: str, continuation: str) -> Pair:
         """Tokens of a context and of a text after it, split as lm-evaluation-harness splits them. A context without

@@ -9,7 +9,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
 from cgpt.data.content import SPLITS
 from cgpt.errors import UserError
@@ -19,6 +18,7 @@ from cgpt.files.layers import file_of
 from cgpt.jobs import Job
 from cgpt.preview.kept_checks import remember
 from cgpt.preview.sources import find_files
+from cgpt.provenance import code_sha256
 from cgpt.spec import Dataset
 
 LARGEST_BYTES = 2_000_000  # tokenized in a second or two; a larger corpus fills what its tokenize run asks of it sooner

@@ -15,14 +15,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from cgpt.code_hash import code_sha256
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import RUNS_FOLDER, Key, Run
 from cgpt.preview.kept_checks import remember
 from cgpt.preview.sources import file_names, find_files
-from cgpt.provenance import installed_version
+from cgpt.provenance import code_sha256, installed_version
 from cgpt.spec import Dataset
 from cgpt.stages.baseline import refuse_one_label
 from cgpt.tasks import lm_eval_tasks

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,9 +78,8 @@ def finetune(job: Job) -> dict[str, Any]:
             step, nats = run.trainer.n_updates, None
             progress.show(step, steps, loss, clock, last=step % steps_per_epoch == 0)
             if step % steps_per_epoch == 0:
-                nats = validation_loss(run.trainer.model, run.validation_set)
+                nats, accuracy = validate(run.trainer.model, run.validation_set)
                 _refuse_divergence(run, epoch, nats)
-                accuracy = validation_accuracy(run.trainer.model, run.validation_set)
                 if (accuracy or 0.0, -nats) > (best.accuracy or 0.0, -best.nats):
                     best = Epoch(epoch, accuracy, nats, run.trainer.model.numpy())
             log.append(
@@ -140,19 +140,18 @@ def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.n
     return checkpoints.read_params(checkpoint, config)
 
 
-def validation_loss(model: GPT, examples: Sequence[Encoded]) -> float:
-    """Mean loss of the targets' tokens, nats."""
-    scored = score(model, [e.tokens for e in examples], [e.first for e in examples])
-    return -float(np.concatenate([logprobs for logprobs, _ in scored]).mean(dtype=np.float64))
-
-
-def validation_accuracy(model: GPT, examples: Sequence[Encoded]) -> float | None:
-    """Share of examples whose right choice has the highest log-likelihood; None without choices."""
+def validate(model: GPT, examples: Sequence[Encoded]) -> tuple[float, float | None]:
+    """Mean loss of the targets' tokens, nats, and the share of examples whose right choice has the highest
+    log-likelihood; None for that without choices."""
+    answers = [example.choices or ((example.tokens, example.first),) for example in examples]
+    scored = iter(score(model, *zip(*chain.from_iterable(answers))))
+    logprobs = [[next(scored)[0] for _ in of_example] for of_example in answers]
+    right = [of_example[example.label or 0] for of_example, example in zip(logprobs, examples)]
+    nats = -float(np.concatenate(right).mean(dtype=np.float64))
     if examples[0].label is None:
-        return None
-    choices = [choice for example in examples for choice in example.choices]
-    totals = iter(float(logprobs.sum()) for logprobs, _ in score(model, *zip(*choices)))
-    return float(np.mean([int(np.argmax([next(totals) for _ in e.choices])) == e.label for e in examples]))
+        return nats, None
+    likeliest = [int(np.argmax([float(each.sum()) for each in of_example])) for of_example in logprobs]
+    return nats, float(np.mean([guess == example.label for guess, example in zip(likeliest, examples)]))
 
 
 def _refuse_divergence(run: FinetuneRun, epoch: int, nats: float) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cgpt import checkpoint, provenance
-from cgpt.code_hash import code_sha256
 from cgpt.data import content, shards
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
@@ -20,6 +19,7 @@ from cgpt.kernels import backend
 from cgpt.kernels.work import meter, metered
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import score
+from cgpt.provenance import code_sha256
 from cgpt.recipe.schedule import Schedule, without_length
 from cgpt.records import DIVERGED_FILE, DivergedRecord, PretrainRecord, write_record
 from cgpt.spec import Model, Train

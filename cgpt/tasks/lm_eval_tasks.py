@@ -82,7 +82,8 @@ def build(task: dict[str, Any], data_root: Path, split: str | None = None) -> Te
         rows = {name: task_rows.read_split(source, data_root, name, where(task)) for name in names}
         check_fields(config, rows, where(task))
         loaded = _datasets(rows, config, where(task))
-        config["custom_dataset"] = lambda **_: loaded
+        # With `dataset_kwargs`, which are for the files that were just read, it imports the library `datasets`.
+        config |= {"custom_dataset": lambda **_: loaded, "dataset_kwargs": None}
     lm_task = _construct(config, where(task))
     check_shots(lm_task, where(task))
     lm_task.set_fewshot_seed(FEWSHOT_SEED)

@@ -15,4 +15,4 @@ rule baseline:
         spec=spec("baseline"),
         code=code_sha256("stages.baseline"),
     shell:
-        "python -m cgpt baseline {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt baseline {wildcards.run} --threads {threads} > {log} 2>&1"

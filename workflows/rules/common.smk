@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 from cgpt import jobs
-from cgpt.code_hash import code_sha256
+from cgpt.provenance import code_sha256
 from cgpt.errors import UserError
 from cgpt.experiment import load, rule_values
 from cgpt.experiment.plans import make_plans
+from cgpt.experiment.progress_line import ProgressLine
 from cgpt.experiment.rule_values import HARDWARE_FIGURES, FIGURES, any_of
 from cgpt.files import declarations
 from cgpt.files.layers import shipped_file
@@ -34,6 +35,7 @@ except UserError as error:
     stop(error)
 
 EXPERIMENTS = {name: (WORKFLOW.experiments[name], plan) for name, plan in PLANS.by_experiment.items()}
+PROGRESS = []
 WITH_MODELED = [name for name, (_, plan) in EXPERIMENTS.items() if plan.of("meter")]
 WITH_VARY = [name for name, (experiment, _) in EXPERIMENTS.items() if experiment.vary]
 WITH_HARDWARE_LAWS = [name for name, (experiment, _) in EXPERIMENTS.items() if "hardware" in experiment.fit]
@@ -103,6 +105,7 @@ def begin(log=None):
         stop(error)
     jobs.pass_signals_on()
     check_tasks()
+    show_progress()
 
 
 def check_tasks():
@@ -111,6 +114,21 @@ def check_tasks():
     runs = [job.wildcards.run for job in workflow.dag.needrun_jobs() if job.rule.name in stages]
     if runs and subprocess.run([sys.executable, "-m", "cgpt", "check"], input="\n".join(runs), text=True).returncode:
         sys.exit(1)
+
+
+def show_progress():
+    """One line for the whole workflow, until `end_progress`; the jobs' own are in their logs, or shown with `-p`."""
+    settings, jobs_of_all = workflow.output_settings, workflow.dag.needrun_jobs()
+    keys = [(job.rule.name, job.wildcards.get("run")) for job in jobs_of_all]
+    line = ProgressLine([PLANS.runs[key] for key in keys if key in PLANS.runs], workflow.resource_settings.cores)
+    if not settings.quiet:
+        line.start(hide_jobs=not (settings.verbose or settings.printshellcmds))
+        PROGRESS.append(line)
+
+
+def end_progress(log=None):
+    for line in PROGRESS:
+        line.end()
 
 
 wildcard_constraints:

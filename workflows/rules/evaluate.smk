@@ -19,4 +19,4 @@ rule evaluate:
         spec=spec("evaluate"),
         code=code_sha256("stages.evaluate"),
     shell:
-        "python -m cgpt evaluate {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt evaluate {wildcards.run} --threads {threads} > {log} 2>&1"

@@ -26,4 +26,4 @@ rule finetune:
         spec=spec("finetune"),
         code=code("finetune"),
     shell:
-        "python -m cgpt finetune {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt finetune {wildcards.run} --threads {threads} > {log} 2>&1"

@@ -15,4 +15,4 @@ rule meter:
         spec=spec("meter"),
         code=code_sha256("stages.meter"),
     shell:
-        "python -m cgpt meter {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt meter {wildcards.run} --threads {threads} > {log} 2>&1"

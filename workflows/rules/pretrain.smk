@@ -27,4 +27,4 @@ rule pretrain:
         spec=spec("pretrain"),
         code=code("pretrain"),
     shell:
-        "python -m cgpt pretrain {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt pretrain {wildcards.run} --threads {threads} > {log} 2>&1"

@@ -15,4 +15,4 @@ rule tokenize:
         spec=spec("tokenize"),
         code=code_sha256("stages.tokenize"),
     shell:
-        "python -m cgpt tokenize {wildcards.run} --threads {threads} 2>&1 | tee -i {log} >&2"
+        "python -m cgpt tokenize {wildcards.run} --threads {threads} > {log} 2>&1"
