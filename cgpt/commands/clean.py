@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cgpt.commands.folders import RESULTS
 from cgpt.commands.plan import read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment import leftovers, rule_values
 from cgpt.experiment.leftovers import TABLES, Leftover
 from cgpt.experiment.load import RESERVED_EXPERIMENTS
 from cgpt.experiment.plans import make_plans
-from cgpt.experiment.run import Key
+from cgpt.experiment.run import RESULTS, Key
 from cgpt.experiment.written import NAME
 from cgpt.formats import aligned, with_prefix
 

@@ -43,10 +43,10 @@ def extended_experiment(base: dict[str, Any], written: dict[str, Any]) -> dict[s
         merged["vary"] = {axis: values for axis, values in base["vary"].items() if not _is_written(axis, written)}
     if "per_model" not in written and isinstance(base.get("per_model"), dict):
         merged["per_model"] = {name: _without_written(row, written) for name, row in base["per_model"].items()}
-    for block in BLOCKS:
-        if isinstance(merged.get(block), dict) and isinstance(written.get("vary"), dict):
-            merged[block] = {key: value for key, value in merged[block].items()
-                             if key in written.get(block, {}) or not _has_alternative(block, key, written["vary"])}  # fmt: skip
+    axes = written["vary"] if isinstance(written.get("vary"), dict) else {}
+    for block in (block for block in BLOCKS if isinstance(merged.get(block), dict)):
+        merged[block] = {key: value for key, value in merged[block].items() if key in written.get(block, ())
+                         or not any(f"{block}.{other}" in axes for other in _alternatives(key))}  # fmt: skip
     return merged
 
 
@@ -58,18 +58,15 @@ def _is_written(axis: str, written: dict[str, Any]) -> bool:
 
 
 def _without_written(row: Any, written: dict[str, Any]) -> Any:
-    """What a base says of one model, but for keys of its `train:` that are written for all."""
+    """A row of `per_model:` of a base, without keys of its `train:` that are written for all models."""
     if not isinstance(row, dict) or not isinstance(row.get("train"), dict):
         return row
     kept = {key: value for key, value in row["train"].items() if not _is_written(f"train.{key}", written)}
     return {**row, "train": kept}
 
 
-def _has_alternative(block: str, key: str, axes: dict[str, Any]) -> bool:
-    return any(f"{block}.{other}" in axes for other in _alternatives(key))
-
-
 def _alternatives(key: str) -> set[str]:
+    """The other keys of which an entry has one."""
     return {other for keys in ALTERNATIVES if key in keys for other in keys} - {key}
 
 
