@@ -212,6 +212,14 @@ def test_a_machine_alone_is_not_called_best(tmp_path) -> None:
     assert first.sentence.startswith("Which machine is best cannot be told: no two have")
 
 
+def test_of_settings_that_are_the_same_none_is_called_best(tmp_path) -> None:
+    experiment, plan = vary_fixture.make_varied(tmp_path, {"train.lr": [0.001, 0.004]}, (0,), ("gpt-90k",))
+    for path in (tmp_path / "runs/pretrain").glob("*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"validation_loss": 3.0}))
+    (first, *_) = conclusions(tmp_path, experiment, plan)
+    assert first.sentence.startswith("Of 2 values of train.lr, 0.001 is no better than 0.004: both validation loss")
+
+
 def test_settings_that_seeds_cannot_tell_apart_are_not_called_better(tmp_path) -> None:
     experiment, plan = vary_fixture.make_varied(tmp_path, {"train.lr": [0.001, 0.002, 0.004]}, models=("gpt-90k",),
                                                 loss=lambda point, model: 3.0)  # fmt: skip
