@@ -10,10 +10,9 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
-from cgpt.commands.folders import RESULTS
 from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
-from cgpt.experiment.run import Plan
+from cgpt.experiment.run import RESULTS, Plan
 from cgpt.files.csv_file import read_csv
 from cgpt.records import FinetuneRecord, MeterRecord, Score, ScoresRecord
 from cgpt.spec import Experiment

@@ -257,6 +257,15 @@ def test_an_experiment_whose_yaml_is_gone_is_told_what_to_do(project, capsys):
     assert not list(Path("results/runs/pretrain").glob("large*"))
 
 
+@pytest.mark.parametrize("name", ["..", "reference/kept", "runs", "reference"])
+def test_nobody_is_told_to_delete_what_is_no_experiments_folder(project, capsys, name):
+    tables = Path("results") / name / "table.md"
+    tables.parent.mkdir(parents=True, exist_ok=True)
+    tables.write_text("")
+    line = refused(capsys, name, "--yes")
+    assert "there is no experiment" in line and "delete" not in line and tables.exists()
+
+
 def test_unknown_names_and_no_name_are_refused_in_one_line(project, capsys):
     assert "did you mean 'quickstart'?" in refused(capsys, "quickstat", "--yes")
     assert "there is no experiment 'reference'" in refused(capsys, "reference", "--yes")

@@ -352,8 +352,18 @@ def test_damaged_samples_are_refused_in_one_line(results, capsys):
     one_seed(results, "one", "two")
     for name in ("one", "two"):
         add_samples(results, name, {"0": [0.0, 1.0]}, **FINE_TUNED)
-    next((results / "runs/evaluate").glob("one-*/samples.jsonl")).write_text("{")
-    assert "samples.jsonl: cannot be read" in refused(capsys, "one", "two")
+    for damaged in ("{", '{"doc_id": 0, "filter": "none", "metrics": null}'):
+        next((results / "runs/evaluate").glob("one-*/samples.jsonl")).write_text(damaged)
+        assert "samples.jsonl: cannot be read" in refused(capsys, "one", "two")
+
+
+def test_an_experiment_of_cgpt_without_results_is_told_how_they_are_made(results, capsys):
+    for name in ("smoke", "mine"):
+        path = Path(f"workflows/experiments/{name}.yml")
+        if name == "mine":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        assert f"results/{name}: has no tables yet; run `snakemake" in refused(capsys, "one", name)
 
 
 def test_nothing_in_a_table_reaches_a_terminal_as_an_escape(results, capsys):

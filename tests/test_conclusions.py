@@ -169,6 +169,57 @@ def test_of_what_varies_the_best_is_named_with_its_lead_and_whether_seeds_explai
     )
 
 
+def test_where_less_is_better_the_difference_is_by_how_much_the_first_is_better(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    for path in (tmp_path / "runs/evaluate").glob("*/scores.json"):
+        record, value = json.loads(path.read_text()), 13.0 if ".scratch" in path.parent.name else 10.0
+        record["scores"] = [{"metric": "perplexity", "value": value, "higher_is_better": False, "chance": None,
+                             "filter": "none", "stderr": 0.3}]  # fmt: skip
+        path.write_text(json.dumps(record))
+    (first, *_) = conclusions(tmp_path, experiment, plan)
+    assert first.sentence.startswith("Fine-tuned beats from scratch on 9 of 9")
+    line = next([cell.text for cell in row] for row in first.evidence.rows if row[3].text == "from scratch")
+    assert line[2:6] == ["10", "from scratch", "13", "+3.000"] and first.evidence.header[5].text == "better by"
+    assert first.legend.startswith("By how much fine-tuned scores better than from scratch")
+
+
+@pytest.mark.parametrize("gain", [0.01, -0.01])
+def test_a_single_difference_within_its_error_says_which_is_ahead(tmp_path, gain) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    kept = [run for run in plan.runs if "gpt-90k" in run.id and (run.stage == "pretrain" or ".topic." in run.id)]
+    for run in kept:
+        path = tmp_path / "runs/evaluate" / run.id / "scores.json"
+        if path.is_file():
+            record = json.loads(path.read_text())
+            record["scores"][1]["value"] = 0.5 + (gain if ".pretrained" in run.id else 0)
+            path.write_text(json.dumps(record))
+    (first, *_) = conclusions(tmp_path, experiment, replace(plan, runs=tuple(kept)))
+    ahead = "ahead" if gain > 0 else "behind"
+    assert f"cannot be told apart on topic: fine-tuned is {ahead} by 0.010 of acc (95 % interval -" in first.sentence
+
+
+def test_seeds_of_one_side_alone_are_not_called_those_of_both(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0, 1, 2))
+    kept = [run for run in plan.runs if not (".scratch" in run.id and ".s0" not in run.id)]
+    (first, *_) = conclusions(tmp_path, experiment, replace(plan, runs=tuple(kept)))
+    assert "between up to 3 training seeds is part of the interval, of a side that has several" in " ".join(first.basis)
+
+
+def test_a_machine_alone_is_not_called_best(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    plan = made.add_metered(tmp_path, replace(plan, runs=plan.of("pretrain")), "cpu")
+    (first, *_) = conclusions(tmp_path, experiment, plan)
+    assert first.sentence.startswith("Which machine is best cannot be told: no two have")
+
+
+def test_of_settings_that_are_the_same_none_is_called_best(tmp_path) -> None:
+    experiment, plan = vary_fixture.make_varied(tmp_path, {"train.lr": [0.001, 0.004]}, (0,), ("gpt-90k",))
+    for path in (tmp_path / "runs/pretrain").glob("*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"validation_loss": 3.0}))
+    (first, *_) = conclusions(tmp_path, experiment, plan)
+    assert first.sentence.startswith("Of 2 values of train.lr, 0.001 is no better than 0.004: both validation loss")
+
+
 def test_settings_that_seeds_cannot_tell_apart_are_not_called_better(tmp_path) -> None:
     experiment, plan = vary_fixture.make_varied(tmp_path, {"train.lr": [0.001, 0.002, 0.004]}, models=("gpt-90k",),
                                                 loss=lambda point, model: 3.0)  # fmt: skip
@@ -237,6 +288,14 @@ def test_the_laws_of_our_kept_studies_are_told_as_their_fits_have_them(name) -> 
         if "hardware" in study:
             cheapest = next(way for way in study["cheapest"] if way["cheapest"] and way["cost"] == "usd")
             assert f"{cheapest['hardware']} in US dollars, ~{cheapest['steps'][0]:.3g}" in sentence
+
+
+def test_a_way_to_a_loss_whose_interval_has_no_end_is_told_so() -> None:
+    fits = json.loads((REFERENCE / "scaling/fits.json").read_text())
+    for way in fits["series"]["SP"]["cheapest"]:
+        way["steps"][2] = None  # as JSON has what is infinite
+    conclusion = fitted_laws(fits)
+    assert "(95 % interval 0.804 to inf)" in " ".join([conclusion.sentence, *conclusion.more])
 
 
 def test_a_law_that_cannot_be_told_says_why() -> None:

@@ -97,3 +97,13 @@ def test_seeds_alone_give_the_interval_of_welchs_t_test() -> None:
 def test_one_number_against_another_has_no_interval() -> None:
     made = difference([Result(3.1)], [Result(2.9)])
     assert made == Difference(pytest.approx(0.2), None, None, None, (3.1,), (2.9,)) and not made.is_clear
+
+
+def test_an_interval_holds_its_value_and_nothing_that_no_difference_can_be() -> None:
+    everywhere, nowhere = (of_documents(np.full(60, value)) for value in (1.0, 0.0))
+    single = difference([everywhere], [nowhere], span=1.0)
+    assert (single.value, single.high) == (1.0, 1.0) and 0.9 < single.low < 1.0
+    mean = combined({task: [(1 / 9, single)] * 3 for task in ("a", "b", "c")})
+    assert mean.value == pytest.approx(1.0) and mean.low < mean.value <= mean.high == pytest.approx(1.0)
+    of_one = difference([of_documents(np.ones(1))], [of_documents(np.zeros(1))], span=1.0)
+    assert (of_one.low, of_one.high) == (-1.0, 1.0)

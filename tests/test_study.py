@@ -134,6 +134,29 @@ def test_of_alternatives_the_one_that_is_written_holds(study, base, written, lef
     assert {key: getattr(train, key) for key in left} == left and train.batch_size == 4
 
 
+@pytest.mark.parametrize(("base", "written", "out"), [
+    ("train: {steps: 10}", "vary: {train.tokens: [640, 1280]}", "train: {}\nvary: {train.tokens: [640, 1280]}"),
+    ("train: {steps: 10}\nvary: {train.lr: [0.1, 0.2]}", "train: {lr: 0.3}", "train: {steps: 10, lr: 0.3}"),
+    ("train: {}\nvary: {train.tokens: [640, 1280]}", "train: {steps: 20}", "train: {steps: 20}"),
+    ("train: {steps: 10}\nvary: {train.lr: [0.1, 0.2]}", "seeds: [4]",
+     "train: {steps: 10}\nvary: {train.lr: [0.1, 0.2]}\nseeds: [4]"),
+    ("train: {steps: 10}\nper_model: {gpt-tiny: {seeds: [3], train: {lr: 0.1}}}", "train: {lr: 0.3}",
+     "train: {steps: 10, lr: 0.3}\nseeds: [3]"),
+])  # fmt: skip
+def test_what_is_written_holds_against_what_the_base_varies_or_says_of_one_model(study, base, written, out):
+    common = yaml.safe_load(EXPERIMENT) | {"models": ["gpt-tiny"], "tasks": ["world_topic"]}
+
+    def whole(text: str) -> str:
+        parts = yaml.safe_load(text)
+        return yaml.safe_dump(common | parts | {"train": {"lr": 0.003, "batch_size": 4} | parts["train"]})
+
+    for name, text in (("first", whole(base)), ("second", f"base: first\n{written}\n"), ("out", whole(out))):
+        write(study, f"{EXPERIMENTS}/{name}.yaml", text)
+    workflow = load.read_workflow(study)
+    workflow.refuse_broken()
+    assert ids(workflow, "second") == ids(workflow, "out")
+
+
 def test_an_entry_of_cgpt_is_on_a_base_of_cgpt(study):
     write(study, "hardware_profiles/cs3.yaml", "base: cs2\npower_w: 1.0\n")
     hardware = load.read_workflow(study).hardware

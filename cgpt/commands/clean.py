@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cgpt.commands.folders import RESULTS
 from cgpt.commands.plan import read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment import leftovers, rule_values
 from cgpt.experiment.leftovers import TABLES, Leftover
+from cgpt.experiment.load import RESERVED_EXPERIMENTS
 from cgpt.experiment.plans import make_plans
-from cgpt.experiment.run import Key
+from cgpt.experiment.run import RESULTS, Key
+from cgpt.experiment.written import NAME
 from cgpt.formats import aligned, with_prefix
 
 
@@ -59,12 +60,18 @@ def _select(experiment: str | None) -> tuple[list[Leftover], dict[Key, list[str]
     plans = make_plans(workflow)
     if experiment is None:
         return leftovers.unused(plans), {}
-    if experiment not in workflow.experiments and (RESULTS / experiment / "table.md").is_file():
+    if experiment not in workflow.experiments and _was_experiment(experiment):
         raise UserError(f"workflows/experiments: there is no '{experiment}' any more, so that its runs are not known; "
                         f"delete {RESULTS / experiment}, and run `cgpt clean --unused` for runs that no "
                         "experiment has")  # fmt: skip
     rule_values.find_plan(experiment, workflow, plans)
     return leftovers.only_of(experiment, plans)
+
+
+def _was_experiment(name: str) -> bool:
+    """Whether results/ holds the tables of an experiment of this name, and not something else that must stay."""
+    could_be = NAME.fullmatch(name) and name.lower() not in RESERVED_EXPERIMENTS
+    return bool(could_be) and (RESULTS / name / "table.md").is_file()
 
 
 def _ask(listing: str, n_bytes: int) -> None:

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cgpt.commands.folders import RESULTS
 from cgpt.errors import UserError
+from cgpt.experiment.run import RESULTS
 from cgpt.files.whole import write_whole
 
 MOST_SIDES = 2

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cgpt.commands.folders import KEPT, LOCKS, RESULTS, reference_folder
+from cgpt.commands.folders import KEPT, reference_folder
 from cgpt.commands.plan import make_plan, read_workflow
 from cgpt.errors import UserError
-from cgpt.experiment.run import Plan
+from cgpt.experiment.run import LOCKS, RESULTS, Plan
 from cgpt.files.whole import lock, write_whole
 from cgpt.report.figure import write_figure, write_figures
 from cgpt.report.laws import figure, machines_figure

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.commands.folders import KEPT, RESULTS, reference_folder
+from cgpt.commands.folders import KEPT, reference_folder
 from cgpt.errors import UserError
 from cgpt.experiment import load
+from cgpt.experiment.run import RESULTS
 
 if TYPE_CHECKING:
     from cgpt.cost.forecast import Request

@@ -5,8 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cgpt.commands.folders import LOCKS, RESULTS
 from cgpt.commands.plan import make_plan, read_workflow
+from cgpt.experiment.run import LOCKS, RESULTS
 from cgpt.files import cache
 from cgpt.files.whole import lock
 

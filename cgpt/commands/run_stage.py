@@ -7,19 +7,16 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from cgpt.commands.folders import LOCKS
 from cgpt.commands.plan import read_workflow
 from cgpt.errors import UserError
 from cgpt.experiment import shared_steps
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans, make_plans
-from cgpt.experiment.run import RUNS_FOLDER, Key, Run, last_file
+from cgpt.experiment.run import LOCKS, RUNS_FOLDER, STATES, Key, Run, last_file
 from cgpt.files.whole import lock
 from cgpt.jobs import Job
 from cgpt.kernels import backend
-
-STATES = RUNS_FOLDER / "state"
 
 
 class Stage(NamedTuple):

@@ -31,10 +31,43 @@ COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s",
 
 
 def extended_experiment(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `written`, and in blocks that both have key by key."""
+    """`base` with the keys of `written`, and in blocks that both have key by key.
+
+    A key that is written in `train:` also replaces what the base says of it in `vary:` and `per_model:`; an axis that
+    is written in `vary:` replaces the block's alternatives to it.
+    """
     blocks = {key: extended(base[key], written[key]) for key in BLOCKS
               if isinstance(written.get(key), dict) and isinstance(base.get(key), dict)}  # fmt: skip
-    return {**base, **written, **blocks}
+    merged = {**base, **written, **blocks}
+    if "vary" not in written and isinstance(base.get("vary"), dict):
+        merged["vary"] = {axis: values for axis, values in base["vary"].items() if not _is_written(axis, written)}
+    if "per_model" not in written and isinstance(base.get("per_model"), dict):
+        merged["per_model"] = {name: _without_written(row, written) for name, row in base["per_model"].items()}
+    axes = written["vary"] if isinstance(written.get("vary"), dict) else {}
+    for block in (block for block in BLOCKS if isinstance(merged.get(block), dict)):
+        merged[block] = {key: value for key, value in merged[block].items() if key in written.get(block, ())
+                         or not any(f"{block}.{other}" in axes for other in _alternatives(key))}  # fmt: skip
+    return merged
+
+
+def _is_written(axis: str, written: dict[str, Any]) -> bool:
+    """Whether the key of an axis, or an alternative to it, is written in its block."""
+    block, _, key = axis.partition(".")
+    keys = written.get(block)
+    return isinstance(keys, dict) and any(other in keys for other in (key, *_alternatives(key)))
+
+
+def _without_written(row: Any, written: dict[str, Any]) -> Any:
+    """A row of `per_model:` of a base, without keys of its `train:` that are written for all models."""
+    if not isinstance(row, dict) or not isinstance(row.get("train"), dict):
+        return row
+    kept = {key: value for key, value in row["train"].items() if not _is_written(f"train.{key}", written)}
+    return {**row, "train": kept}
+
+
+def _alternatives(key: str) -> set[str]:
+    """The other keys of which an entry has one."""
+    return {other for keys in ALTERNATIVES if key in keys for other in keys} - {key}
 
 
 def extended(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,20 @@ from pathlib import Path
 
 from cgpt.errors import UserError
 from cgpt.experiment.plans import Plans
-from cgpt.experiment.run import LAST_FILE, RUNS_FOLDER, STAGES, Key, last_file
+from cgpt.experiment.run import (
+    BENCHMARKS,
+    LAST_FILE,
+    LOCKS,
+    LOGS,
+    RESULTS,
+    RUNS_FOLDER,
+    STAGES,
+    STATES,
+    Key,
+    last_file,
+)
 from cgpt.files.whole import PART, is_locked, lock
 
-RESULTS = RUNS_FOLDER.parent
-LOGS, BENCHMARKS, LOCKS, STATES = (RUNS_FOLDER / name for name in ("logs", "benchmarks", "locks", "state"))
 TABLES = "tables and figures"  # the kind of an experiment's folder
 NOTES = "logs and benchmarks"
 SNAKEMAKE_LOCKS = Path(".snakemake/locks")

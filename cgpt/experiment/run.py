@@ -8,7 +8,9 @@ from cgpt.hardware import Hardware
 from cgpt.spec import Model
 from cgpt.tasks.groups import TaskGroup
 
-RUNS_FOLDER = Path("results/runs")
+RESULTS = Path("results")
+RUNS_FOLDER = RESULTS / "runs"
+LOGS, BENCHMARKS, LOCKS, STATES = (RUNS_FOLDER / name for name in ("logs", "benchmarks", "locks", "state"))
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
     "tokenize": "tokens/{}/tokens.json",

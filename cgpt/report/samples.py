@@ -23,7 +23,8 @@ def read_samples(path: Path) -> Iterator[Sample]:
         with path.open(encoding="utf-8", errors="surrogatepass") as lines:
             for line in lines:
                 sample = json.loads(line)
-                if not isinstance(sample, dict) or not isinstance(sample.get("doc_id"), int):
+                is_record = isinstance(sample, dict) and isinstance(sample.get("doc_id"), int)
+                if not is_record or not isinstance(sample.get("metrics", {}), dict):
                     raise ValueError("a line is no record of a document")
                 yield sample
     except (OSError, ValueError, RecursionError) as error:
@@ -40,8 +41,7 @@ def document_values(path: Path, metric: str, of_filter: str) -> dict[int, float]
     values: dict[int, float] = {}
     for sample in read_samples(path):
         if sample.get("filter", of_filter) == of_filter:
-            metrics = sample.get("metrics", {"acc": sample.get("correct")})
-            value = metrics.get(metric) if isinstance(metrics, dict) else None
+            value = sample.get("metrics", {"acc": sample.get("correct")}).get(metric)
             if not isinstance(value, (bool, int, float)):
                 return None
             values[sample["doc_id"]] = float(value)

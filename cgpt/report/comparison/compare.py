@@ -7,8 +7,9 @@ from typing import Any
 
 from cgpt.report.columns import Mean, Row, mean
 from cgpt.report.comparison.difference import BY_CHANCE, Difference, over_documents, over_paired_documents, over_seeds
-from cgpt.report.comparison.documents import read_samples, read_scored, same_documents
+from cgpt.report.comparison.documents import read_scored, same_documents
 from cgpt.report.comparison.sides import RUN_KEYS, SCORE_KEYS, Joined, Side, differences_in, join
+from cgpt.report.samples import read_samples
 
 # Columns that should be the same on both sides for a difference to be of what is compared alone.
 OF_SCORES = ("task_version", "n_shot", "documents", "n_samples", "n_prompts_cut", "chance", "higher_is_better")
@@ -104,7 +105,7 @@ def compare(a: Side, b: Side) -> Comparison:
     tables = {"scores": scores, "losses": runs, "costs": machines}
     alone = [Alone(side, table, names) for table, joined in tables.items() for side, names, _ in joined.alone]
     apart = {key: values for joined in tables.values() for key, values in joined.apart.items()}
-    read = lru_cache(FILES_AT_ONCE)(read_samples)
+    read = lru_cache(FILES_AT_ONCE)(lambda path: tuple(read_samples(path)))
     return Comparison(
         a, b, [_score(names, of_a, of_b, (a, b), read) for names, of_a, of_b in scores.pairs],
         [pair for loss in LOSSES for pair in _losses(loss, runs)], _costs(machines), alone, apart,
@@ -128,7 +129,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 def _score(names: Row, of_a: Sequence[Row], of_b: Sequence[Row], sides: tuple[Side, Side], read: Callable) -> Pair:
     def paired() -> Difference | None:
-        a, b = (read_scored(rows, side.runs_folder, read) for rows, side in zip((of_a, of_b), sides))
+        a, b = (read_scored(rows, side.results, read) for rows, side in zip((of_a, of_b), sides))
         if a is None or b is None or not same_documents(a, b):
             return None
         return over_paired_documents(a.values, b.values)

@@ -1,6 +1,5 @@
 """The contribution of each document of a task to a score, from the samples.jsonl of its run."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from cgpt.errors import UserError
 from cgpt.report.columns import Row
+from cgpt.report.samples import Sample, samples_path
 
 AS_GIVEN = 1e-9  # relative: how near the mean over documents comes to the score that it is
-Samples = tuple[dict[str, Any], ...]
+Samples = Sequence[Sample]
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,13 @@ class Scored:
     values: tuple[float, ...]
 
 
-def read_scored(rows: Sequence[Row], runs_folder: Path, read: Callable[[Path], Samples]) -> Scored | None:
-    """The values behind a score, a row per seed; `read` is `read_samples`, or remembers what it has read.
+def read_scored(rows: Sequence[Row], results: Path, read: Callable[[Path], Samples]) -> Scored | None:
+    """The values behind a score, a row per seed; `read` gives the samples of a file, which it may remember.
 
     None where samples are not at hand, where seeds were scored on different documents, or where the metric is no mean
     over documents. Raises UserError where a samples.jsonl cannot be read.
     """
-    of_seeds = [_scored(row, runs_folder, read) for row in rows]
+    of_seeds = [_scored(row, results, read) for row in rows]
     scored = [each for each in of_seeds if each is not None]
     if len(scored) < len(rows) or not all(same_documents(scored[0], other) for other in scored[1:]):
         return None
@@ -54,9 +53,9 @@ def _is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     )
 
 
-def _scored(row: Row, runs_folder: Path, read: Callable[[Path], Samples]) -> Scored | None:
+def _scored(row: Row, results: Path, read: Callable[[Path], Samples]) -> Scored | None:
     run = row.get("evaluate_run")
-    path = runs_folder / "evaluate" / str(run) / "samples.jsonl"
+    path = samples_path(results, "evaluate", str(run))
     if not run or not path.is_file():
         return None
     samples = [sample for sample in read(path) if sample.get("filter") == row.get("filter")]
@@ -66,13 +65,3 @@ def _scored(row: Row, runs_folder: Path, read: Callable[[Path], Samples]) -> Sco
     if not math.isclose(fmean(values), row["value"], rel_tol=AS_GIVEN, abs_tol=AS_GIVEN):
         return None
     return Scored(tuple(samples), tuple(map(float, values)))
-
-
-def read_samples(path: Path) -> Samples:
-    """The lines of a samples.jsonl, with the keys that are used here. Raises UserError where it cannot be read."""
-    kept = ("doc_id", "filter", "prompt", "choices", "target", "metrics")
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return tuple({key: sample.get(key) for key in kept} for sample in map(json.loads, lines))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete its folder, so that the run is done again") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.files.csv_file import read_csv
+from cgpt.files.layers import ENDINGS, FOLDERS, layers_of
 from cgpt.report.columns import Row, grouped, is_baseline
 
 SCORE_KEYS = ("task", "condition", "n_labels", "metric", "filter", "model", "data", "setting", "hardware")
@@ -29,8 +30,7 @@ NEEDED = {
 class Side:
     """The rows of one side's scores.csv, of its pretraining runs in runs.csv, and of its hardware.csv.
 
-    Cells are texts, None where empty, and numbers in the columns NUMBERS. `runs_folder` is where the runs' files are,
-    if they are at hand.
+    Cells are texts, None where empty, and numbers in the columns NUMBERS.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Side:
     machines: list[Row]
 
     @property
-    def runs_folder(self) -> Path:
-        """The folder `runs` beside the tables' folder."""
-        return self.folder.parent / "runs"
+    def results(self) -> Path:
+        """The folder that holds the tables' folder, and `runs` where the runs' files are at hand."""
+        return self.folder.parent
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,15 @@ def _folder(name: str, results: Path) -> Path:
             return folder
     there = [path.parent.relative_to(results).as_posix() for path in results.glob("**/runs.csv")
              if "runs" not in path.relative_to(results).parts[:-1]]  # fmt: skip
-    if name in there or ("/" not in name and (Path("workflows/experiments") / f"{name}.yaml").is_file()):
+    if name in there or _is_experiment(name):
         raise UserError(f"{folders[0]}: has no tables yet; run `snakemake --cores 2 {folders[0]}/table.md`")
     raise UserError(f"{name}: is no folder with scores.csv or runs.csv; {did_you_mean(name, there)}")
+
+
+def _is_experiment(name: str) -> bool:
+    """Whether the study, or cgpt, has an experiment of this name."""
+    paths = (layer.root / FOLDERS["experiments"] / f"{name}.{end}" for layer in layers_of(Path()) for end in ENDINGS)
+    return "/" not in name and any(path.is_file() for path in paths)
 
 
 def _read(path: Path, table: str) -> list[Row]:

@@ -130,11 +130,11 @@ def _outcome(first: str, second: str, comparisons: Sequence[Comparison]) -> str:
 def _single_outcome(first: str, second: str, comparison: Comparison) -> str:
     only, by, task = comparison.difference, _by([comparison]), comparison.row["task"]
     known = interval(only.low, only.high)
-    if known and not only.is_clear:
-        apart = f"they are {number(only.value)} of {comparison.unit} apart ({known})"
-        return f"{first} and {second} cannot be told apart on {task}: {apart}."
     if only.value < 0 and only.low is not None and only.high is not None:
         known = interval(-only.high, -only.low)
+    if known and not only.is_clear:
+        ahead = f"{first.lower()} is {'behind' if only.value < 0 else 'ahead'} {by}"
+        return f"{first} and {second} cannot be told apart on {task}: {ahead} ({known})."
     verb = "beats" if only.value > 0 else "does worse than" if only.value < 0 else "scores the same as"
     text = f"{first} {verb} {second}{f' {by}' if only.value else ''} on {task}"
     return f"{text} ({known or 'how uncertain that is, is not known'})."
@@ -199,7 +199,8 @@ def _growth(comparisons: Sequence[Comparison]) -> str:
 
 
 def _legend(first: str, second: str) -> str:
-    return f"The score of {first} less that of {second}, with its 95 % interval; the upright line is no difference."
+    return (f"By how much {first} scores better than {second}, with the 95 % interval; the upright line is no "
+            "difference.")  # fmt: skip
 
 
 def _bar(comparison: Comparison) -> Bar:
@@ -219,7 +220,7 @@ def _evidence(first: str, comparisons: Mapping[str, Sequence[Comparison]]) -> Ta
             sign = "+" if each.difference.value > 0 else ""
             shown = [score(_mean(ones)), second, score(_mean(others)), sign + number(each.difference.value), ends]
             lines.setdefault(each.row["task"] + labels, []).append([each.model, *shown])
-    header = ["task", "model", first, "against", "its score", "difference", "95 % interval"]
+    header = ["task", "model", first, "against", "its score", "better by", "95 % interval"]
     rows = [[task, *line] for task, of_task in lines.items() for line in of_task]
     return table_of(
         f"{first.capitalize()} against {listed(list(filter(comparisons.get, comparisons)))}",
@@ -241,14 +242,15 @@ def _basis(comparisons: Sequence[Comparison]) -> list[str]:
         count = "all" if len(of_errors) == len(comparisons) else f"{len(of_errors)} of {len(comparisons)}"
         sentences.append(f"For {count} the score is no mean over known documents of both: the error is "
                          "the root of the sum of the two squared standard errors.")  # fmt: skip
-    seeds = [max(len(each.difference.first), len(each.difference.second)) for each in comparisons]
+    seeds = [len(side) for each in comparisons for side in (each.difference.first, each.difference.second)]
     if max(seeds) == 1:
         sentences.append(
             "One seed, so the error is of the test set alone: how far another seed would lie is not known."
         )
     else:
-        sentences.append(f"The variance between {max(seeds)} training seeds is part of the interval"
-                         + (", where there are several" if min(seeds) == 1 else "") + ".")  # fmt: skip
+        sentences.append(f"The variance between {'' if min(seeds) == max(seeds) else 'up to '}{max(seeds)} training "
+                         "seeds is part of the interval"
+                         + (", of a side that has several" if min(seeds) == 1 else "") + ".")  # fmt: skip
     if len(comparisons) > 1:
         sentences.append(f"Of {len(comparisons)} such intervals one in twenty misses the truth by chance.")
     return sentences

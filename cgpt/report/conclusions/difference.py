@@ -56,7 +56,7 @@ def difference(first: Sequence[Result], second: Sequence[Result], span: float | 
         shift, parts = centre - value, [*parts, (variance, max(1, len(documents) - 1))]
     elif errors := [error for side in (first, second) for error in _standard_error(side)]:
         parts.append((sum(error**2 for error in errors), math.inf))
-    low, high = _ends(value + shift, parts)
+    low, high = _ends(value, value + shift, parts, span)
     return Difference(value, low, high, documents, tuple(values[0]), tuple(values[1]), span)
 
 
@@ -83,15 +83,20 @@ def combined(terms: Mapping[str, Sequence[tuple[float, Difference]]]) -> Differe
         documents = _summed(of_task)
         if documents is None or len(n_seeds) > 1:
             return None
-        size = sum(abs(weight) for weight, _ in of_task)
-        spans = [each.span for _, each in of_task if each.span is not None]
-        mean, variance = _of_documents(documents, max(spans) * size if len(spans) == len(of_task) else None)
+        mean, variance = _of_documents(documents, _span(of_task))
         parts.append((variance, max(1, len(documents) - 1)))
         centre += mean
     first = _by_seed([(weight, each.first) for weight, each in weighted])
     second = _by_seed([(weight, each.second) for weight, each in weighted])
-    low, high = _ends(centre, [*parts, _between_seeds(first), _between_seeds(second)])
-    return Difference(sum(weight * each.value for weight, each in weighted), low, high, None, first, second)
+    value, span = sum(weight * each.value for weight, each in weighted), _span(weighted)
+    low, high = _ends(value, centre, [*parts, _between_seeds(first), _between_seeds(second)], span)
+    return Difference(value, low, high, None, first, second)
+
+
+def _span(terms: Sequence[tuple[float, Difference]]) -> float | None:
+    """The range of a weighted sum of scores; None where that of one is not known."""
+    spans = [abs(weight) * each.span for weight, each in terms if each.span is not None]
+    return sum(spans) if len(spans) == len(terms) else None
 
 
 def _by_seed(terms: Sequence[tuple[float, Sequence[float]]]) -> tuple[float, ...]:
@@ -136,8 +141,12 @@ def _standard_error(side: Sequence[Result]) -> list[float]:
     return [_mean(errors)] if errors else []
 
 
-def _ends(centre: float, parts: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
-    """Student's t interval from (variance, degrees of freedom) of each source of error, by Welch and Satterthwaite."""
+def _ends(value: float, centre: float, parts: Sequence[tuple[float, float]], span: float | None
+          ) -> tuple[float | None, float | None]:  # fmt: skip
+    """Student's t interval from (variance, degrees of freedom) of each source of error, by Welch and Satterthwaite.
+
+    It holds the value, and nothing beyond the `span` that differences of scores can have.
+    """
     from scipy.stats import t
 
     total = sum(variance for variance, _ in parts)
@@ -146,7 +155,8 @@ def _ends(centre: float, parts: Sequence[tuple[float, float]]) -> tuple[float | 
     weight = sum(variance**2 / freedom for variance, freedom in parts)
     freedom = total**2 / weight if weight else 1e9
     half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
-    return centre - half, centre + half
+    most = math.inf if span is None else max(span, abs(value))
+    return min(value, max(-most, centre - half)), max(value, min(most, centre + half))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """The laws of an experiment's `fit:`, in a sentence: exponents with their intervals, and whether a law fits at all."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -121,8 +122,9 @@ def _hardware(study: Fit) -> str:
 
 
 def _way(way: Fit) -> str:
+    """`~446 (95 % interval 322 to inf)`; fits.json has no number for what is infinite."""
     mark = "~" if way["timing"] == "modeled" else ""
-    value, low, high = (short_amount(steps) for steps in way["steps"])
+    value, low, high = (short_amount(math.inf if steps is None else steps) for steps in way["steps"])
     besides = f", and {mark}{short_amount(way['job_overhead'])} besides" if way["job_overhead"] else ""
     return f"{mark}{value} (95 % interval {low} to {high}{besides})"
 

@@ -37,7 +37,9 @@ def cheapest_machines(rows: Rows) -> Conclusion | None:
     least = [_least(cost, of_models, names) for cost in _COSTS]
     named = [row for rows_named, _ in least for row in rows_named]
     if not named:
-        return Conclusion("Which machine is best cannot be told: of none is a time known.")
+        return Conclusion(
+            "Which machine is best cannot be told: no two have a known time, energy or price of the same model."
+        )
     counted = plural(len({row["hardware"] for row in machines}), "machine")
     beyond = dict.fromkeys(row["hardware"] for row in named if row["extrapolated"])
     basis = [BASIS, *([f"Extrapolated: {listed(list(beyond))}. {EXTRAPOLATED}"] if beyond else [])]

@@ -138,9 +138,10 @@ def _best(axis: Axis, lines: Sequence[tuple[str, Mapping[Any, SeedResults], bool
 def _one_line(axis: Axis, ranking: Ranking, of: str) -> str:
     values = ranking.settings[ranking.value].values
     known = interval(ranking.best.low, ranking.best.high)
-    best = f"Of {plural(len(ranking.settings), 'value')} of {axis.name}, {value_text(ranking.value)} is best"
-    sentence = (f"{best}: {of} {at_seeds(values)}{f', {known}' if known else ''}, {number(ranking.gap)} ahead of "
-                f"{value_text(ranking.runner_up)}, the next")  # fmt: skip
+    counted, best = f"Of {plural(len(ranking.settings), 'value')} of {axis.name}", value_text(ranking.value)
+    reached, other = f"{of} {at_seeds(values)}{f', {known}' if known else ''}", value_text(ranking.runner_up)
+    sentence = (f"{counted}, {best} is best: {reached}, {number(ranking.gap)} ahead of {other}, the next"
+                if ranking.gap else f"{counted}, {best} is no better than {other}: both {reached}")  # fmt: skip
     if ranking.is_clear is None:
         return f"{sentence}; {ONE_SEED}, so whether that is more than noise cannot be told."
     return sentence + ("; that is more than seeds explain." if ranking.is_clear else
