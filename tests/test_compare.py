@@ -327,8 +327,8 @@ def test_the_page_is_written_as_markdown_and_as_html(results, capsys):
 
 def test_what_cannot_be_compared_is_refused_in_one_line(results, capsys):
     assert refused(capsys, "on", "two") == "on: is no folder with scores.csv or runs.csv; did you mean 'one'?"
-    assert refused(capsys, "one").endswith("name two, or one and `--hardware A B`")
-    assert refused(capsys, "one", "two", "three").startswith("compare: 3 results are named")
+    assert refused(capsys, "one") == "compare: 1 is named; name two experiments, or one and `--hardware A B`"
+    assert refused(capsys, "one", "two", "three").startswith("compare: 3 are named")
     assert refused(capsys, "one", "results/one").startswith("compare: both sides are results/one; name another")
     assert refused(capsys, "one", "two", "--out", "x.txt").startswith("--out: 'x.txt' ends in neither")
     line = refused(capsys, "one", "--hardware", "cpu", "cqu")

@@ -262,6 +262,14 @@ def test_modeled_machines_are_ranked_with_a_tilde_and_without_an_interval(tmp_pa
     assert "no interval" in first.basis[0]
 
 
+def test_machines_and_fine_tuning_in_one_experiment_are_answered_together(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    (fine_tuned, *_) = conclusions(tmp_path, experiment, plan)
+    first, second, *_ = conclusions(tmp_path, experiment, made.add_metered(tmp_path, plan, "fast", seconds=2.5))
+    assert first.sentence.startswith("Of 2 machines, fast is the fastest")
+    assert list(first.more) == [fine_tuned.sentence] and second == fine_tuned
+
+
 @pytest.mark.parametrize("name", ["scaling", "isoflop", "lr-transfer", "overtraining", "scaling-rates"])
 def test_the_laws_of_our_kept_studies_are_told_as_their_fits_have_them(name) -> None:
     fits = json.loads((REFERENCE / name / "fits.json").read_text())

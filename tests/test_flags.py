@@ -86,6 +86,15 @@ def test_a_pretraining_loss_of_3_27_beside_1_52_is_flagged(tmp_path) -> None:
     assert "† gpt-1m: seed apart: seed 0 at 1.520, seed 1 at 3.270." in text
 
 
+def test_seeds_apart_that_three_decimals_would_make_equal_are_given_with_three_digits(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path)
+    for seed, loss in ((0, 0.0000123), (1, 0.0000387)):
+        change(tmp_path / f"runs/pretrain/gpt-1m.world.s{seed}/run.json", validation_loss=loss)
+    tabulate(experiment, plan, tmp_path)
+    text = (tmp_path / "made-up" / "table.md").read_text()
+    assert "† gpt-1m: seed apart: seed 0 at 1.23e-05, seed 1 at 3.87e-05." in text
+
+
 def test_a_loss_that_is_not_known_is_said_to_be_so(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path)
     change(tmp_path / "runs/pretrain/gpt-1m.world.s0/run.json", validation_loss=None)

@@ -218,6 +218,18 @@ def test_a_vocabulary_or_a_sequence_that_a_small_corpus_cannot_fill_stops_the_pl
     assert " train tokens of this corpus; write " in train and " validation tokens " in validation
 
 
+def test_what_is_wrong_in_a_text_names_its_entry_and_the_users_file_not_a_copy_of_it(root, capsys):
+    edit(root, QUICKSTART, "{corpus: [world], vocab_size: 512}", "{corpus: [notes], vocab_size: 512}")
+    edit(root, "workflows/data.yaml", "path: notes.txt", 'path: my notes, documents: "jsonl:txt"')
+    (root / "my notes").mkdir()
+    write_rows(root / "my notes/first.jsonl", [{"txt": f"A note of {i} words."} for i in range(9)])
+    write_rows(root / "my notes/second.jsonl", [{"text": f"A note of {i} words."} for i in range(9)])
+    wrong = "workflows/data.yaml: notes: my notes/second.jsonl: line 1: "
+    assert refused(capsys) == [f"{wrong}has no text field 'txt'; did you mean 'text'?"]
+    (root / "my notes/second.jsonl").write_text("{\n")
+    assert refused(capsys)[0].startswith(f"{wrong}is not JSON (")
+
+
 def test_a_folder_that_cannot_be_written_costs_the_memory_of_a_check_alone(root, capsys, monkeypatch):
     monkeypatch.setattr(kept_checks, "CHECKS", root / "notes.txt" / "checks")  # no folder can be made below a file
     assert "task topic: 30 documents" in printed(capsys)

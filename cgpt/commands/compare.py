@@ -30,7 +30,8 @@ def run(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     names, profiles = arguments.results, arguments.hardware or (None, None)
     if len(names) > MOST_SIDES or (len(names) == 1 and arguments.hardware is None):
-        raise UserError(f"compare: {len(names)} results are named; name two, or one and `--hardware A B`")
+        n_named = "1 is" if len(names) == 1 else f"{len(names)} are"
+        raise UserError(f"compare: {n_named} named; name two experiments, or one and `--hardware A B`")
     writers = {".md": markdown, ".html": html}
     if arguments.out is not None and arguments.out.suffix not in writers:
         raise UserError(f"--out: '{arguments.out}' ends in neither .md nor .html; write one of the two")

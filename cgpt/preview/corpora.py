@@ -36,7 +36,7 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
             try:
                 counted[run.id] = _count_tokens(run, workflow)
             except UserError as error:
-                problems += [f"{file_of('experiments', experiment)}: {problem}" for problem in error.problems]
+                problems += [_with_its_file(problem, experiment, run, workflow) for problem in error.problems]
     for run in runs:
         if run.stage != "pretrain":
             continue
@@ -51,6 +51,15 @@ def refuse_too_small(experiment: str, runs: Iterable[Run], workflow: Workflow) -
                 problems.append(problem)
     if problems:
         raise UserError(*problems)
+
+
+def _with_its_file(problem: str, experiment: str, run: Run, workflow: Workflow) -> str:
+    """A problem of a text behind its entry of data.yaml, any other behind the experiment."""
+    for name in run.spec["corpus"]:
+        sources = find_files(workflow.datasets[name]) or {}
+        if any(problem.startswith(f"{source}: ") for source in sources.values()):
+            return f"{file_of('datasets', name)}: {name}: {problem}"
+    return f"{file_of('experiments', experiment)}: {problem}"
 
 
 def _count_tokens(run: Run, workflow: Workflow) -> dict[str, int]:
@@ -79,5 +88,16 @@ def _tokenize_on_trial(spec: dict[str, Any], datasets: list[Dataset]) -> dict[st
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):  # progress is of the real stages
         for dataset in datasets:
             fetch_dataset(dataset, Path(folder) / dataset.name)
-        record = tokenize(Job(spec, Path(folder) / "tokens", data=Path(folder)))
+        try:
+            record = tokenize(Job(spec, Path(folder) / "tokens", data=Path(folder)))
+        except UserError as error:
+            raise UserError(*(_of_sources(problem, Path(folder), datasets) for problem in error.problems)) from None
     return {split: record[split]["n_tokens"] for split in SPLITS}
+
+
+def _of_sources(problem: str, folder: Path, datasets: list[Dataset]) -> str:
+    """A problem that names the files of the data sets instead of their copies in a folder of the trial."""
+    for dataset in datasets:
+        for name, source in (find_files(dataset) or {}).items():
+            problem = problem.replace(f"{folder / dataset.name / name}: ", f"{source}: ")
+    return problem

@@ -58,8 +58,9 @@ def _apart(rows: Sequence[Row], key: str, span: float | None, stderr: float | No
     if not strange:
         return []
     others = [value for n, value in enumerate(values) if n not in strange]
-    each = ", ".join(f"seed {rows[n]['seed']} at {score(values[n])}" for n in strange)
-    rest = f", the others at {score(min(others))} to {score(max(others))}" if len(others) > 1 else ""
+    text = score if len(set(map(score, values))) == len(set(values)) else "{:.3g}".format
+    each = ", ".join(f"seed {rows[n]['seed']} at {text(values[n])}" for n in strange)
+    rest = f", the others at {text(min(others))} to {text(max(others))}" if len(others) > 1 else ""
     return [f"seed apart: {each}{rest}"]
 
 

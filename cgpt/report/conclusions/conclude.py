@@ -1,6 +1,7 @@
 """The answer to an experiment's question: the conclusion that what it asks calls for first, then the others."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ def conclude(experiment: Experiment, rows: Rows, results: Path, fits: Mapping[st
     """
     pretrained = [row for row in rows.runs if row["stage"] == "pretrain"]
     diverged = [row for row in rows.diverged if row["stage"] == "pretrain"]
+    machines, fine_tuned = cheapest_machines(rows), fine_tuned_against_others(rows.scores, groups, results)
+    if machines and fine_tuned:  # which of the two the question is about no key of an experiment says
+        machines = replace(machines, more=(*machines.more, fine_tuned.sentence))
     conclusions = [
         fitted_laws(fits) if fits else None,
         best_setting(experiment, pretrained, diverged, rows.scores, groups) if experiment.vary else None,
-        cheapest_machines(rows),
-        fine_tuned_against_others(rows.scores, groups, results),
+        machines,
+        fine_tuned,
         *(against_chance(condition, rows.scores, groups, results) for condition in PRETRAINED),
     ]
     return [each for each in conclusions if each] or [least_loss(pretrained)]
