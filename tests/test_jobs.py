@@ -85,12 +85,16 @@ def test_a_signal_to_snakemake_alone_lets_a_training_save_and_stop(tokenized, tm
     log = root / "snakemake.log"
     with log.open("w") as output:
         workflow = subprocess.Popen(snakemake("pretrain"), cwd=root, env=ENVIRONMENT, stdout=output, stderr=output)
-    wait_for(lambda: ": step 1/100000000" in log.read_text())
+    wait_for(lambda: ": step 1/100000000" in logs_of_training(root))
     assert not list(root.glob("results/runs/state/*/state.safetensors"))
     workflow.send_signal(number)
-    wait_for(lambda: "stopped; the same command goes on from the last checkpoint" in log.read_text())
+    wait_for(lambda: "stopped; the same command goes on from the last checkpoint" in logs_of_training(root))
     assert len(list(root.glob("results/runs/state/*/state.safetensors"))) == 1
     assert workflow.wait(60) != 0
+
+
+def logs_of_training(root: Path) -> str:
+    return "".join(path.read_text() for path in root.glob("results/runs/logs/pretrain/*.log"))
 
 
 def wait_for(condition) -> None:
