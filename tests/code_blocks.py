@@ -5,7 +5,8 @@ A block's language says what is done with it:
 - any language with a title, as ```yaml title="workflows/tasks/mine.yaml", is written to that file, whole
 - ```bash is run (`bash -euo pipefail`), ```python too, each a program of its own; one that fails fails the page, and
   the next block is in the folder that a `cd` went to
-- ```console right below a block that was run is its standard output, letter for letter; `...` stands for anything
+- ```console right below a block that was run is its standard output, letter for letter; `...` stands for anything,
+  with the blanks around it
 - ```output is the same, for what another machine computes otherwise: numbers, their flags and blanks may be others
 - ```text and the other languages of SHOWN are read by people alone
 """
@@ -100,7 +101,7 @@ def run_page(page: str, text: str, folder: Path, environment: Mapping[str, str])
 def agrees(expected: str, printed: str, language: str) -> bool:
     """Whether a page's console or output block is what was printed."""
     expected, printed = (_plain(text, language) for text in (expected, printed))
-    pattern = ".*".join(re.escape(part) for part in expected.split("..."))
+    pattern = ".*".join(re.escape(part.strip(" ")) for part in expected.split("..."))
     return re.fullmatch(pattern, printed, flags=re.DOTALL) is not None
 
 

@@ -105,6 +105,7 @@ def test_a_console_block_is_compared_to_the_letter_and_an_output_block_without_i
     assert not agrees("loss 1.5\n", "loss 1.5 (diverged)\n", "output")
     assert agrees("gpt.s0-... 1 K", "gpt.s0-71a2 2 K", "output") and agrees("by -1.5", "by 0.5", "output")
     assert agrees("first\n...\nlast 3\n", "first\n1\n2\nlast 4\n", "output")
+    assert agrees("run  ...  3 MiB\n", "run       3 MiB\n", "output") and agrees("run ... 3\n", "run 4.5 3\n", "output")
 
 
 def test_a_block_in_a_list_loses_the_lists_indent():

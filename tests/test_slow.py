@@ -66,7 +66,7 @@ def test_the_report_of_snakemake_shows_its_table_and_every_figure_in_a_browser(c
     before, end = report.read_text().rsplit("</body>", 1)
     page.write_text(f"{before}{TOUR}</body>{end}")
 
-    dom = browse(page, "--dump-dom")
+    dom = browse(page, "--dump-dom", may_log=True)
     shown = re.search(r'<pre id="seen"[^>]*>(.*?)</pre>', dom, flags=re.DOTALL)
     assert shown, "the report did not open all of its results"
     seen = json.loads(unescape(shown[1]))
@@ -76,7 +76,7 @@ def test_the_report_of_snakemake_shows_its_table_and_every_figure_in_a_browser(c
     assert all(word in table for word in ("gpt-tiny", "world_topic", "chance", "validation bits per byte"))
     assert all(width > 100 for width in seen.values()), seen
 
-    browse(page, f"--screenshot={picture}")
+    browse(page, f"--screenshot={picture}", may_log=True)
     right = imread(picture)[:, 400:, :3]  # beside the menu, where the table stands
     assert 0.003 < (right.min(axis=2) < 0.5).mean() < 0.5, "the page is blank, or black"
 
