@@ -19,6 +19,7 @@ from cgpt.experiment.run import (
     Key,
     last_file,
 )
+from cgpt.files.layers import ENDINGS, FOLDERS
 from cgpt.files.whole import PART, is_locked, lock
 
 TABLES = "tables and figures"  # the kind of an experiment's folder
@@ -117,7 +118,7 @@ def refuse_at_work(leftovers: Iterable[Leftover]) -> None:
 
 def _counts(experiment: str) -> bool:
     """Whether an experiment keeps what it needs: one that comes with the package does so once it has results here."""
-    written = any((Path("workflows/experiments") / f"{experiment}.{end}").exists() for end in ("yaml", "yml"))
+    written = any((Path(FOLDERS["experiments"]) / f"{experiment}.{end}").exists() for end in ENDINGS)
     return written or (RESULTS / experiment).exists()
 
 

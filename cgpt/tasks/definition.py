@@ -6,7 +6,7 @@ from typing import Any
 
 from cgpt.bounds import Documents
 from cgpt.errors import UserError, did_you_mean
-from cgpt.files.layers import FOLDERS, Layer
+from cgpt.files.layers import ENDINGS, FOLDERS, Layer
 from cgpt.files.yaml_file import Keys, YamlFile, as_list
 from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_DATASET, HUB_SPLIT
 from cgpt.tasks import decoding, functions, scoring
@@ -63,7 +63,7 @@ def _included(
     if not target.is_relative_to(root):
         file.problem(keys, f"'{name}' leads out of the study's folder; copy the file there")
         return None
-    if not target.is_relative_to(root / FOLDERS["tasks"]) or not target.name.endswith(("yaml", "yml")):
+    if not target.is_relative_to(root / FOLDERS["tasks"]) or not target.name.endswith(ENDINGS):
         file.problem(keys, f"'{name}' is no YAML file of workflows/tasks; keep it there, with an ending such as .yaml")
         return None
     inside = target.relative_to(root)
