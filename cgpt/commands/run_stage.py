@@ -1,22 +1,25 @@
 """The verbs that are stages: one table of them, and all that stands between a run's id and its stage's call."""
 
 import argparse
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from cgpt.commands.plan import read_workflow
-from cgpt.errors import UserError
+from cgpt.errors import UserError, first_line
 from cgpt.experiment import shared_steps
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans, make_plans
-from cgpt.experiment.run import LOCKS, RUNS_FOLDER, STATES, Key, Run, last_file
+from cgpt.experiment.run import EARLY, LOCKS, RUNS_FOLDER, STATES, Key, Run, early_folders, last_file
 from cgpt.files.whole import lock
 from cgpt.jobs import Job
 from cgpt.kernels import backend
+from cgpt.provenance import code_sha256
 
 
 class Stage(NamedTuple):
@@ -59,10 +62,14 @@ def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], di
         backend.open_devices(workflow.hardware[run.spec["hardware"]["name"]])
     with lock(LOCKS / name / run.id):
         _refuse_upstream(run, plans.runs)
-        job = _job(run, plans, workflow)
+        job, scoring = _job(run, plans, workflow), plans.scoring(run)
+        _forget_early_scores([run, *scoring])
         yield getattr(import_module(f"cgpt.stages.{name}"), name), job
         if name == "fetch":
             _warn_of_tasks(run.id, plans.runs, workflow)
+        if name == "finetune":
+            for each in scoring:
+                _score_early(_job(each, plans, workflow))
 
 
 def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
@@ -120,3 +127,25 @@ def _warn_of_tasks(data: str, runs: Mapping[Key, Run], workflow: Workflow) -> No
         tasks.preview([run for run in runs.values() if run.spec.get("task", {}).get("data") == data], runs, workflow)
     except UserError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
+
+
+def _forget_early_scores(runs: Iterable[Run]) -> None:
+    """Remove what was scored early for these runs: its model is about to change, or it is about to be scored."""
+    for folder in (folder for run in runs for folder in early_folders(run.id)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _score_early(job: Job) -> None:
+    """Do a run's scoring in the process that has just trained its model, which spares it a start; rule evaluate takes
+    it from EARLY. What stops it is no loss of the training, and the run's own job says it when it tries again."""
+    from cgpt.stages.evaluate import evaluate
+
+    try:
+        evaluate(replace(job, folder=EARLY / code_sha256("stages.evaluate") / job.id))
+    except KeyboardInterrupt:
+        print("finetune: is finished; its scoring was stopped, and is left to `cgpt evaluate`", file=sys.stderr)
+    except Exception as error:
+        print(
+            f"finetune: is finished; its scoring stopped ({first_line(error)}), and is left to `cgpt evaluate`",
+            file=sys.stderr,
+        )

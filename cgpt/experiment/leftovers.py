@@ -9,6 +9,7 @@ from cgpt.errors import UserError
 from cgpt.experiment.plans import Plans
 from cgpt.experiment.run import (
     BENCHMARKS,
+    EARLY,
     LAST_FILE,
     LOCKS,
     LOGS,
@@ -17,6 +18,7 @@ from cgpt.experiment.run import (
     STAGES,
     STATES,
     Key,
+    early_folders,
     last_file,
 )
 from cgpt.files.layers import ENDINGS, FOLDERS
@@ -63,6 +65,7 @@ class Leftover:
 def of_run(stage: str, run_id: str) -> Leftover:
     """The files of a run."""
     states = tuple(STATES / f"{run_id}{end}" for end in ("", ".shared")) if stage == "pretrain" else ()
+    states += tuple(early_folders(run_id)) if stage == "evaluate" else ()
     notes = (LOGS / stage / f"{run_id}.log", BENCHMARKS / stage / f"{run_id}.tsv")
     record = last_file(stage, run_id)
     return Leftover(stage, run_id, record, LOCKS / stage / run_id,
@@ -136,13 +139,14 @@ def _there(leftovers: Collection[Leftover]) -> list[Leftover]:
 
 
 def _keys_there() -> Iterator[Key]:
-    """Stage and id of every run that has left a folder, a state, a log, a benchmark or a lock."""
+    """Stage and id of every run that has left a folder, a state, early scores, a log, a benchmark or a lock."""
     for stage in STAGES:
         folder = RUNS_FOLDER / Path(LAST_FILE[stage]).parts[0]
         yield from ((stage, path.name) for path in folder.glob("*") if path.is_dir() and not PART.search(path.name))
         for root, end in ((LOGS, ".log"), (BENCHMARKS, ".tsv"), (LOCKS, "")):
             yield from ((stage, path.name.removesuffix(end)) for path in (root / stage).glob(f"*{end}"))
     yield from (("pretrain", path.name.removesuffix(".shared")) for path in STATES.glob("*"))
+    yield from (("evaluate", path.name) for path in EARLY.glob("*/*"))
 
 
 def _size(path: Path) -> int:

@@ -26,6 +26,10 @@ class Plans:
         left_out = [f"left out: {lines[0]}" for lines in self.broken.values()]
         raise UserError(f"{stage}: no experiment has a run '{run_id}'; {did_you_mean(run_id, ids)}", *left_out)
 
+    def scoring(self, trained: Run) -> list[Run]:
+        """The evaluations of the model that a run trains."""
+        return [run for run in self.runs.values() if run.stage == "evaluate" and trained.key in run.needs.items()]
+
     def is_awaited(self, run: Run) -> bool:
         """Whether a longer run, which is not finished, can go on from this one."""
         longer = (other for other in self.runs.values() if run.id in other.execution.shorter)

@@ -11,6 +11,7 @@ from cgpt.tasks.groups import TaskGroup
 RESULTS = Path("results")
 RUNS_FOLDER = RESULTS / "runs"
 LOGS, BENCHMARKS, LOCKS, STATES = (RUNS_FOLDER / name for name in ("logs", "benchmarks", "locks", "state"))
+EARLY = RUNS_FOLDER / "early"  # scores by the hash of the code that made them and by the run that will take them
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
     "tokenize": "tokens/{}/tokens.json",
@@ -96,3 +97,8 @@ class Plan:
 def last_file(stage: str, run_id: str) -> Path:
     """The file that shows a run is finished; it stands in the run's folder."""
     return RUNS_FOLDER / LAST_FILE[stage].format(run_id)
+
+
+def early_folders(run_id: str) -> list[Path]:
+    """Where the process that trained a model may have left its scores for an evaluation to take, as EARLY has them."""
+    return [of_code / run_id for of_code in EARLY.glob("*")]

@@ -8,8 +8,6 @@ rule baseline:
         "results/runs/logs/baseline/{run}.log",
     benchmark:
         "results/runs/benchmarks/baseline/{run}.tsv"
-    wildcard_constraints:
-        run=ids("baseline"),
     threads: 1
     params:
         spec=spec("baseline"),

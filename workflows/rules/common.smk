@@ -41,14 +41,17 @@ WITH_VARY = [name for name, (experiment, _) in EXPERIMENTS.items() if experiment
 WITH_HARDWARE_LAWS = [name for name, (experiment, _) in EXPERIMENTS.items() if "hardware" in experiment.fit]
 
 
-def ids(stage):
-    """Wildcard constraint: the ids of the stage's runs."""
-    return any_of(run_id for kind, run_id in PLANS.runs if kind == stage)
+def known_run(stage, run_id):
+    """The run of an id that a file's path holds; where no experiment has it, that is said and all stops."""
+    try:
+        return PLANS.find_run(stage, run_id)
+    except UserError as error:
+        stop(error)
 
 
 def of_run(value):
     """A value of the run that the wildcards name, to a rule of the stage."""
-    return lambda stage: lambda wildcards: value(PLANS.runs[stage, wildcards.run])
+    return lambda stage: lambda wildcards: value(known_run(stage, wildcards.run))
 
 
 upstream, spec, code = map(of_run, (rule_values.upstream_files, rule_values.spec, rule_values.code))
@@ -59,7 +62,7 @@ shortest_first = of_run(rule_values.priority)("pretrain")
 
 def of_dataset(value):
     """A value of the data set that the wildcards name."""
-    return lambda wildcards: value(WORKFLOW.datasets[wildcards.run])
+    return lambda wildcards: value(WORKFLOW.datasets[known_run("fetch", wildcards.run).id])
 
 
 def of_plan(value):
@@ -131,5 +134,7 @@ def end_progress(log=None):
         line.end()
 
 
+# A run's id is looked up by `known_run`: a pattern that names all of them is slow to compile, once for each output.
 wildcard_constraints:
+    run="[^/]+",
     experiment=any_of(EXPERIMENTS),

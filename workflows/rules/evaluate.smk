@@ -1,4 +1,4 @@
-# The scores of a model on a task.
+# The scores of a model on a task: those that the process of its fine-tuning made with the same code, else its own.
 rule evaluate:
     input:
         upstream("evaluate"),
@@ -8,8 +8,6 @@ rule evaluate:
         "results/runs/logs/evaluate/{run}.log",
     benchmark:
         "results/runs/benchmarks/evaluate/{run}.tsv"
-    wildcard_constraints:
-        run=ids("evaluate"),
     threads: threads("evaluate")
     resources:
         mem_mb=mem_mb("evaluate"),
@@ -19,4 +17,7 @@ rule evaluate:
         spec=spec("evaluate"),
         code=code_sha256("stages.evaluate"),
     shell:
-        "python -m cgpt evaluate {wildcards.run} --threads {threads} > {log} 2>&1"
+        "early=results/runs/early/{params.code}/{wildcards.run}; "
+        "if [ -f $early/scores.json ]; "
+        "then mv $early/* results/runs/evaluate/{wildcards.run}/ && rmdir $early && echo scored by its fine-tuning > {log}; "
+        "else python -m cgpt evaluate {wildcards.run} --threads {threads} > {log} 2>&1; fi"

@@ -8,8 +8,6 @@ rule fetch:
         "results/runs/logs/fetch/{run}.log",
     benchmark:
         "results/runs/benchmarks/fetch/{run}.tsv"
-    wildcard_constraints:
-        run=ids("fetch"),
     threads: 1
     params:
         spec=spec("fetch"),

@@ -15,8 +15,6 @@ rule finetune:
         "results/runs/logs/finetune/{run}.log",
     benchmark:
         "results/runs/benchmarks/finetune/{run}.tsv"
-    wildcard_constraints:
-        run=ids("finetune"),
     threads: threads("finetune")
     resources:
         mem_mb=mem_mb("finetune"),

@@ -8,8 +8,6 @@ rule meter:
         "results/runs/logs/meter/{run}.log",
     benchmark:
         "results/runs/benchmarks/meter/{run}.tsv"
-    wildcard_constraints:
-        run=ids("meter"),
     threads: 1
     params:
         spec=spec("meter"),

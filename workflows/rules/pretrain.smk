@@ -15,8 +15,6 @@ rule pretrain:
         "results/runs/logs/pretrain/{run}.log",
     benchmark:
         "results/runs/benchmarks/pretrain/{run}.tsv"
-    wildcard_constraints:
-        run=ids("pretrain"),
     priority: shortest_first
     threads: threads("pretrain")
     resources:

@@ -8,8 +8,6 @@ rule tokenize:
         "results/runs/logs/tokenize/{run}.log",
     benchmark:
         "results/runs/benchmarks/tokenize/{run}.tsv"
-    wildcard_constraints:
-        run=ids("tokenize"),
     threads: 8
     params:
         spec=spec("tokenize"),
