@@ -172,14 +172,15 @@ def test_runs_of_earlier_versions_go_as_unused_and_no_others(project, capsys):
         edit(project, f"workflows/experiments/{experiment}.yaml", "steps: 10", "steps: 20")
     gone -= folders_of("quickstart")
     states = [f"results/runs/state/{folder}/state.safetensors" for folder in ("gone-1", "gone-2.shared")]
-    for name in (*states, "results/runs/logs/evaluate/gone-3.log", "results/runs/checks/topic-1.json"):
+    states += ["results/runs/early/0f/gone-4/scores.json", "results/runs/logs/evaluate/gone-3.log"]
+    for name in (*states, "results/runs/checks/topic-1.json"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("old")
     assert main(["clean", "--unused", "--dry-run"]) == 0
     listed = capsys.readouterr().out
     assert main(["clean", "--unused", "--yes", "--json"]) == 0
     ids = {run["run"] for run in json.loads(capsys.readouterr().out)["runs"]}
-    assert {Path(folder).name for folder in gone} | {"gone-1", "gone-2", "gone-3"} <= ids
+    assert {Path(folder).name for folder in gone} | {"gone-1", "gone-2", "gone-3", "gone-4"} <= ids
     assert all(f" {id}: " in listed for id in ids)
     assert not [file for file in files_below("results/runs") if any(id in file for id in ids)]
     assert {file for file in before if not any(id in file for id in ids)} <= files_below()

@@ -180,8 +180,8 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
 
 def _pretrain_run(training: _Training, seed: int) -> Run:
     not_identity = ("tokens_per_parameter", "flops", *Train.EXECUTION)  # lengths that `steps` and `tokens` stand for
-    train = {key: value for key, value in asdict(training.setting.train).items() if key not in not_identity}
-    spec = {"model": asdict(training.setting.model), "train": train, "seed": seed,
+    train = {key: value for key, value in vars(training.setting.train).items() if key not in not_identity}
+    spec = {"model": dict(vars(training.setting.model)), "train": train, "seed": seed,
             "hardware": hardware_identity(training.hardware), "tokenize": training.tokenize.id}  # fmt: skip
     return _run("pretrain", training.name(seed), spec, {"tokenize": training.tokenize.id}, training.pretraining)
 
@@ -200,7 +200,7 @@ def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
 def _finetune_run(training: _Training, task: _UsedTask, tuning: Finetune, start: str, n_labels: int | None,
                   pretrain: Run) -> Run:  # fmt: skip
     """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
-    keys = {key: value for key, value in asdict(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
+    keys = {key: value for key, value in vars(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
     spec = {
         "model": pretrain.spec["model"],
         "task": task.task,
@@ -251,9 +251,10 @@ def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str,
 def hardware_identity(hardware: Hardware) -> dict[str, Any]:
     """The part of a profile that decides a result; where it is modeled also what the cost model reads, as records
     hold times."""
+    if hardware.timing == "measured":
+        return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
     profile = asdict(hardware)
-    keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
-    return {key: profile[key] for key in keys}
+    return {key: profile[key] for key in HARDWARE_IDENTITY + HARDWARE_COST}
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:
