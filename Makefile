@@ -5,11 +5,13 @@ INSTALLED := .venv/.installed
 FOR_TESTS := .venv/.installed-dev
 IN_VENV := . .venv/bin/activate &&
 # With uv where there is one that finds the packages, else with pip; both show how far they are. Modules are compiled
-# when they are first imported, which most never are, but where Python is told to keep nothing it would do so each time.
+# when they are first imported, which most never are; where Python is told to keep nothing, which would have it do so
+# each time, all but the packages' own tests are compiled now.
 UV := $(shell uv --version 2>/dev/null)
-WITH_UV := uv pip install --python .venv/bin/python $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
-WITH_PIP := .venv/bin/pip install $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
-install = $(if $(UV),$(WITH_UV) $(1) ||) $(WITH_PIP) $(1)
+WITH_UV := uv pip install --python .venv/bin/python
+WITH_PIP := .venv/bin/pip install --no-compile
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),.venv/bin/python -m compileall -q -j 0 -x /tests/ .venv/lib,true)
+install = { $(if $(UV),$(WITH_UV) $(1) ||) $(WITH_PIP) $(1); } && $(COMPILE)
 
 .PHONY: setup reproduce test bench lint docs
 

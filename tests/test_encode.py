@@ -53,9 +53,13 @@ def as_wholes(tokenizer: Tokenizer, texts: list[str], end_of_text: int) -> list[
 
 
 @pytest.mark.parametrize("name", LIKE_GPT2)
-@pytest.mark.parametrize("kept_chars", [0, 2000, encode.KEPT_CHARS])
-def test_the_tokens_of_words_are_those_of_the_whole_text(name, kept_chars, monkeypatch):
+@pytest.mark.parametrize(
+    ("kept_chars", "new_share"), [(0, 1), (2000, 1), (encode.KEPT_CHARS, 1), (2000, 0.5), (2000, 0.1)]
+)
+def test_the_tokens_of_words_are_those_of_the_whole_text(name, kept_chars, new_share, monkeypatch):
     monkeypatch.setattr(encode, "KEPT_CHARS", kept_chars)
+    monkeypatch.setattr(encode, "NEW_SHARE", new_share)
+    monkeypatch.setattr(encode, "UNSPLIT_BATCHES", 2)
     monkeypatch.setattr(encode, "JOINED_WORDS", 7)
     tokenizer, random = LIKE_GPT2[name](), np.random.RandomState(kept_chars)
     encoder = Encoder(tokenizer, 5, np.dtype("<u4"))
@@ -104,8 +108,19 @@ def test_a_tokenizer_that_may_join_words_is_refused(kind):
 
 def test_words_that_never_come_again_are_forgotten(monkeypatch):
     monkeypatch.setattr(encode, "KEPT_CHARS", 10_000)
+    monkeypatch.setattr(encode, "NEW_SHARE", 1)  # they are learned all the same
     encoder, most = Encoder(KINDS["bytes"](), 0, np.dtype("<u2")), 0
     for n in range(50):
         encoder.encode([Piece(" ".join(f"{n}x{m}" for m in range(100)), True, False)])
         most = max(most, len(encoder._tokens))
     assert 200 < most < 500
+
+
+def test_a_text_of_new_words_is_encoded_as_it_stands_until_its_words_come_again(monkeypatch):
+    monkeypatch.setattr(encode, "UNSPLIT_BATCHES", 2)
+    encoder, kept = Encoder(KINDS["bytes"](), 5, np.dtype("<u2")), []
+    different, alike = " ".join(f"w{n}" for n in range(50)), " ".join(["alike"] * 50)
+    for text in (different, alike, alike, alike, alike):
+        encoder.encode([Piece(text, True, False)])
+        kept.append(len(encoder._tokens) - 1)
+    assert kept == [0, 0, 0, 2, 2]  # "alike" and " alike"

@@ -1,5 +1,7 @@
 """From text to tokens: each different word is encoded once, and kept with its tokens as a shard has them.
 
+Where most of a text is new words, as in one without blanks, keeping them does not pay, and it is encoded as it stands.
+
 Byte-level BPE, as GPT-2 has it, first cuts a text into parts, and no part holds a visible character and white space
 after it. So the tokens of a text are those of its words, where a word is white space with the visible characters that
 follow; and most words of a text were met before. New words are joined, many to a text, and their tokens told apart by
@@ -16,10 +18,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from cgpt.data.documents import Piece
 from cgpt.data.shards import ShardWriter
 
-BATCH_CHARS = 1 << 18  # text encoded at once: enough new words for every core, and few enough for the caches
+BATCH_CHARS = 1 << 20  # text encoded at once: enough for every core, and little memory
 JOINED_WORDS = 512
 KEPT_CHARS = 1 << 23  # of words that are kept; with their tokens some 60 MB of English
 CHARS_OF_A_WORD = 32  # that a kept word counts beside its own
+NEW_SHARE = 0.5  # of a batch's characters, above which learning its new words does not pay
+UNSPLIT_BATCHES = 15  # that follow such a batch, before words are tried again
 # Python takes four control characters for white space that the tokenizers library does not.
 WORD = re.compile(r"\s*[\S\x1c-\x1f]+|\s+")
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()  # a character for each byte
@@ -66,11 +70,15 @@ class Encoder:
         vocabulary = tokenizer.get_vocab()
         self._n_bytes = np.zeros(max(vocabulary.values()) + 1, np.int64)  # of each token
         self._n_bytes[[*vocabulary.values()]] = [*map(len, vocabulary)]  # as ALPHABET spells them
-        self._end_of_text = np.array([end_of_text], dtype).tobytes()
+        self._end_of_text, self._n_unsplit = end_of_text, 0
         self._forget()
 
     def encode(self, pieces: Iterable[Piece]) -> np.ndarray:
         """The tokens of the pieces, (n_tokens,), with end-of-text where a document ends."""
+        pieces = list(pieces)
+        if self._n_unsplit:
+            self._n_unsplit -= 1
+            return self._encode_unsplit(pieces)
         if self._n_chars > KEPT_CHARS:
             self._forget()
         words: list[str | None] = []
@@ -78,12 +86,24 @@ class Encoder:
             words += WORD.findall(piece.text)
             if piece.ends_document:
                 words.append(None)
-        if new := set(words).difference(self._tokens):
-            self._learn([word for word in new if word is not None])
+        if new := [word for word in set(words).difference(self._tokens) if word is not None]:
+            if sum(map(len, new)) > NEW_SHARE * sum(len(piece.text) for piece in pieces):
+                self._n_unsplit = UNSPLIT_BATCHES
+                return self._encode_unsplit(pieces)
+            self._learn(new)
         return np.frombuffer(b"".join(map(self._tokens.__getitem__, words)), self.dtype)
 
+    def _encode_unsplit(self, pieces: list[Piece]) -> np.ndarray:
+        encodings = self.tokenizer.encode_batch_fast([piece.text for piece in pieces], add_special_tokens=False)
+        ends = ([self._end_of_text] if piece.ends_document else [] for piece in pieces)
+        return np.fromiter(
+            chain.from_iterable(encoding.ids + end for encoding, end in zip(encodings, ends)), self.dtype
+        )
+
     def _forget(self) -> None:
-        self._tokens: dict[str | None, bytes] = {None: self._end_of_text}  # None stands for the end of a document
+        self._tokens: dict[str | None, bytes] = {
+            None: np.array([self._end_of_text], self.dtype).tobytes()
+        }  # None: a document ends
         self._n_chars = 0
 
     def _learn(self, words: list[str]) -> None:
