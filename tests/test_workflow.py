@@ -267,6 +267,7 @@ def test_a_finished_run_stays_finished_when_a_shorter_one_is_added(root):
 
 def test_the_shorter_of_runs_that_share_steps_goes_first(root):
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]\n", "")
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2\nvary: {train.steps: [40, 10, 20]}")
     edit(
         root,
