@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import os
 import re
 import shutil
@@ -92,6 +93,7 @@ def write_stages(root: Path) -> None:
         path = root / f"cgpt/{module}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    compileall.compile_dir(root / "cgpt", quiet=1)  # once for all jobs, also where Python is told to keep nothing
 
 
 def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
