@@ -191,7 +191,9 @@ class _Reach:
     def _module(self, name: str) -> _Module | None:
         if name not in self._modules:
             path = None if name in UNCOUNTED else _source(name, self.package)
-            self._modules[name] = _module(_tree(path), path, name, self.package) if path else None
+            self._modules[name] = (
+                _module(_tree(path.read_text(encoding="utf-8")), path, name, self.package) if path else None
+            )
         return self._modules[name]
 
     def _at(self, name: str) -> _Module:
@@ -243,9 +245,9 @@ def _defined(statement: ast.stmt) -> list[str]:
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
+def _tree(text: str) -> ast.Module:
     """A file's statements as far as they compute."""
-    return _Computing().visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+    return _Computing().visit(ast.parse(text))
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import json
 import os
@@ -15,17 +17,31 @@ import pytest
 
 from cgpt import host
 from cgpt.__main__ import main
-from cgpt.experiment import rates
+from cgpt.experiment import load, rates
 from cgpt.kernels import compiler
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = itertools.count()  # of the tests of a process
+READ_ONCE = functools.cache(load.read_workflow)
+
+
+def pytest_collection_finish():
+    """The garbage collector looks no more at the thousands of tests, which stay, and looks less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture
-def forecast(capsys, monkeypatch):
-    """Calls the verb forecast in the project and returns its JSON."""
+def checkout(monkeypatch):
+    """Commands run in the checkout, whose YAML files are read once for all tests that ask for this: none writes one."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(load, "read_workflow", READ_ONCE)
+
+
+@pytest.fixture
+def forecast(capsys, checkout):
+    """Calls the verb forecast in the project and returns its JSON."""
 
     def call(*arguments: str) -> dict:
         assert main(["forecast", *arguments, "--json"]) == 0

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from project import EXPERIMENT, edit, write_project
+from test_workflow import snakemake
 
 from cgpt.__main__ import main
 from cgpt.experiment import leftovers, load
@@ -62,16 +62,25 @@ def folders_of(experiment: str) -> set[str]:
     return {str(last_file(*run.key).parent) for run in plans_here().by_experiment[experiment].runs}
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
     """A project with two finished experiments: they share all runs of `small` that need no task."""
-    write_project(tmp_path)
-    (tmp_path / "workflows/experiments/other.yaml").write_text(OTHER)
-    monkeypatch.chdir(tmp_path)
-    make_files("quickstart", "other")
-    reference = Path("results/reference/quickstart/table.md")
+    root = write_project(tmp_path_factory.mktemp("finished"))
+    (root / "workflows/experiments/other.yaml").write_text(OTHER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        make_files("quickstart", "other")
+    reference = root / "results/reference/quickstart/table.md"
     reference.parent.mkdir(parents=True)
     reference.write_text("kept")
+    return root
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch) -> Path:
+    """A copy of that project, with its times, in which commands run."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -125,10 +134,9 @@ def test_afterwards_snakemake_does_again_exactly_what_was_removed(project, capsy
     for folder in ("workflows/rules", "workflows/report", "profiles"):
         shutil.copytree(ROOT / folder, project / folder)
     shutil.copy(ROOT / "Snakefile", project)
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "results/quickstart/table.md", "results/other/table.md"]
 
     def jobs() -> set[str]:
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        done = snakemake(project, "--dry-run", "results/quickstart/table.md", "results/other/table.md")
         assert done.returncode == 0, done.stdout + done.stderr
         return set(re.findall(r"wildcards: (?:run|experiment)=(\S+)", done.stdout + done.stderr))
 

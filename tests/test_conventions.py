@@ -72,6 +72,7 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Dotted names that a file imports anywhere, also within functions; those for the type checker alone left out."""
     tree = ast.parse(path.read_text())

@@ -217,7 +217,7 @@ def numbers(tree: object, path: tuple = ()) -> dict[tuple, object]:
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(path.parent.name, marks=[pytest.mark.slow] * (path.parent.name == "scaling"))
+    pytest.param(path.parent.name, marks=[pytest.mark.slow] * (path.parent.name in ("scaling", "overtraining")))
     for path in sorted(REFERENCE.glob("*/fits.json"))
 ])  # fmt: skip
 def test_the_fits_that_are_kept_are_those_of_the_runs_that_are_kept(tmp_path, monkeypatch, name):

@@ -24,9 +24,7 @@ KEYS = {"step_s", "samples_per_s", "tokens_per_s", "utilisation", "energy_j_per_
 
 
 @pytest.fixture
-def refused(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-
+def refused(capsys, checkout):
     def call(*arguments: str) -> list[str]:
         assert main(["forecast", *arguments]) == 1
         return capsys.readouterr().err.splitlines()
@@ -206,9 +204,7 @@ def test_every_flag_of_forecast_has_a_value_here():
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=" ".join)
-def test_every_flag_changes_the_answer_or_is_refused_by_its_name(capsys, monkeypatch, asked):
-    monkeypatch.chdir(ROOT)
-
+def test_every_flag_changes_the_answer_or_is_refused_by_its_name(capsys, checkout, asked):
     def answer(*more: str) -> tuple[int, str, list[str]]:
         try:
             code = main(["forecast", *asked, *more, "--json"])
@@ -231,8 +227,7 @@ def test_every_flag_changes_the_answer_or_is_refused_by_its_name(capsys, monkeyp
             assert out == "" and flag in lines[-1], (flag, lines)
 
 
-def test_several_profiles_make_one_table_of_steps_start_up_energy_and_price(capsys, monkeypatch, forecast):
-    monkeypatch.chdir(ROOT)
+def test_several_profiles_make_one_table_of_steps_start_up_energy_and_price(capsys, forecast):
     asked = ("--model", "cerebras-gpt-13b", "--tokens", "20B", "--hardware")
     assert main(["forecast", *asked, "cs2", "h100", "h100-8", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()

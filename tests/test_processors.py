@@ -240,7 +240,7 @@ def test_every_cpu_device_takes_our_renderer_also_one_that_was_open_before():
         assert Device[name].renderer.type_map[dtypes.bfloat16] == "unsigned short"
 
 
-def test_what_the_compiler_refuses_is_said_in_one_line(fresh, tmp_path):
+def test_what_the_compiler_refuses_is_said_in_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"compiler: .*: could not build the kernels \(.*error: .*\); try `cgpt doctor`$"
     ):

@@ -75,8 +75,7 @@ def test_a_budget_buys_the_loss_whose_training_fills_it(forecast):
     assert less["within_budget"] is False and less["budget_loss"][0] > 2.0
 
 
-def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_each_profile_named_gets_its_answer_and_people_get_the_intervals(capsys, checkout):
     assert main(["forecast", "--target-loss", "2.2", "--hardware", "cs2", "cpu", "--budget-kwh", "10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "for its text and vocabulary only" in lines[0]
@@ -118,8 +117,7 @@ def test_sizes_grow_in_cerebras_gpts_proportions():
     (["--target-loss", "2", "--hardware", "cs2", "--series", "Cerebras-GPT SPP"],
      "did you mean 'Cerebras-GPT SP'?"),
 ])  # fmt: skip
-def test_a_mistake_gets_one_line(capsys, monkeypatch, arguments, expected):
-    monkeypatch.chdir(ROOT)
+def test_a_mistake_gets_one_line(capsys, checkout, arguments, expected):
     assert main(["forecast", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
@@ -148,8 +146,7 @@ def test_by_the_law_of_own_runs_models_and_batch_are_like_theirs(forecast, tmp_p
         assert (training["energy_kwh"][0] is None) == (training["hardware"] == "cpu")
 
 
-def test_by_a_law_of_compute_no_answer_is_far_from_the_laws_tokens_per_parameter(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
+def test_by_a_law_of_compute_no_answer_is_far_from_the_laws_tokens_per_parameter(capsys, checkout, tmp_path):
     answered = 0
     for law_file in (FITS, write_fits(tmp_path / "fits.json")):
         for loss in np.arange(0.9, 6.2, 0.3):
@@ -199,8 +196,7 @@ def test_what_lies_beyond_the_laws_runs_is_said_in_words(forecast, capsys, tmp_p
     ({"tokens_per_parameter_range": [5.0, 80.0]},
      "SP: its L(C) is of runs of 5 to 80 tokens per parameter, not of one ratio, and chooses no model size"),
 ])  # fmt: skip
-def test_a_law_that_says_nothing_of_size_is_refused(capsys, monkeypatch, tmp_path, changes, expected):
-    monkeypatch.chdir(ROOT)
+def test_a_law_that_says_nothing_of_size_is_refused(capsys, checkout, tmp_path, changes, expected):
     fits = write_fits(tmp_path / "fits.json", **changes)
     assert main(["forecast", "--target-loss", "4", "--law", str(fits), "--hardware", "cpu"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -270,8 +266,7 @@ def test_the_ends_of_an_interval_are_those_of_the_draws_in_tokens_and_what_they_
         assert training["energy_kwh"][end] == pytest.approx(plain["energy_kwh"])
 
 
-def test_a_loss_is_held_against_the_irreducible_one_of_the_law_that_is_asked(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
+def test_a_loss_is_held_against_the_irreducible_one_of_the_law_that_is_asked(capsys, checkout, tmp_path):
     fits = json.loads(write_fits(tmp_path / "fits.json").read_text())
     for fit in fits["series"]["SP"]["compute"]:
         if fit["form"] == "offset":

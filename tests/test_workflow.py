@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import compileall
 import os
 import re
 import shutil
@@ -92,6 +93,7 @@ def write_stages(root: Path) -> None:
         path = root / f"cgpt/{module}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    compileall.compile_dir(root / "cgpt", quiet=1)  # once for all jobs, also where Python is told to keep nothing
 
 
 def snakemake(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -295,6 +297,7 @@ def test_a_finished_run_stays_finished_when_a_shorter_one_is_added(root):
 
 def test_the_shorter_of_runs_that_share_steps_goes_first(root):
     edit(root, QUICKSTART, "steps: 10", "schedule: wsd, warmup_tokens: 64, steps: 10")
+    edit(root, QUICKSTART, "finetune: {start: [pretrained, scratch]}\ntasks: [topic]\n", "")
     edit(root, QUICKSTART, "threads_per_run: 1", "threads_per_run: 2\nvary: {train.steps: [40, 10, 20]}")
     steps = "    print('STEPS', job.spec['train']['steps'])\n    stub"
     edit(root, "cgpt/stages/pretrain.py", "    stub", steps)

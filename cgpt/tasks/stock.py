@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,9 +36,9 @@ def entry(name: str, where: str) -> Entry:
     """The task, group or tag of a name of lm-evaluation-harness. Raises UserError, which begins with `where`, for no
     such name, and for a task that is a Python class."""
     names = index()
-    if name not in names or not _is_there(names[name]):
+    if (name not in names or not _is_there(names[name])) and not _is_current():
         with contextlib.suppress(OSError):
-            _index_file().unlink()  # it may be of another state of the package
+            _index_file().unlink()
         index.cache_clear()
         names = index()
     if name not in names:
@@ -73,14 +74,33 @@ def config(name: str, where: str) -> dict[str, Any]:
 @functools.cache
 def index() -> dict[str, Entry]:
     """Every name that lm-evaluation-harness knows: tasks, groups and tags."""
-    path = _index_file()
     try:
-        return {name: Entry(*kept) for name, kept in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        names = _read_folder()
+        return {name: Entry(*entry) for name, entry in _kept()["names"].items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        state, names = _state(), _read_folder()
     with contextlib.suppress(OSError, UserError):  # without it the next process reads the folder again
-        write_whole(path, json.dumps(names).encode())
+        write_whole(_index_file(), json.dumps({"state": state, "names": names}).encode())
     return names
+
+
+def _kept() -> dict[str, Any]:
+    """The kept index: its names, and the state of the folder that they were read from."""
+    return json.loads(_index_file().read_text(encoding="utf-8"))
+
+
+def _is_current() -> bool:
+    """Whether the kept index is of the files that there are now."""
+    try:
+        return _kept()["state"] == _state()
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _state() -> str:
+    """A hash of the names, sizes and times of lm-evaluation-harness's files of tasks."""
+    paths = (Path(folder, name) for folder, _, names in os.walk(_folder()) for name in names if name.endswith(".yaml"))
+    files = sorted((str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths)
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
 def _read_folder() -> dict[str, Entry]:
