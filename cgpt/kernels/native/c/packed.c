@@ -112,7 +112,7 @@ static inline __attribute__((always_inline)) WIDE void multiply_panels(const flo
     __builtin_prefetch(c + r * ldc, 1), __builtin_prefetch(c + r * ldc + PANEL_COLS - 1, 1);
     sum[r][0] = sum[r][1] = (Vector){0};
   }
-#pragma clang loop unroll_count(2)
+#pragma clang loop unroll_count(4)
   for (int64_t k = 0; k < depth; k++, a += PANEL_ROWS, b += PANEL_COLS) {
     Vector left = *(const Vector *)b, right = *(const Vector *)(b + VECTOR);
 #pragma clang loop unroll(full)
