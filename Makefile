@@ -38,11 +38,13 @@ reproduce: setup
 test: $(FOR_TESTS)
 	$(IN_VENV) pytest -m "not slow" -n $(CORES) --dist loadfile
 
-# Against PyTorch and the others, with all cores; leave the machine alone meanwhile.
+# Against PyTorch and the others, with all cores; leave the machine alone meanwhile. `make bench LEVELS="native x86-64-v3"`
+# does all a second time with every program held to an older level, as a column of its own.
+LEVELS ?= $(or $(CGPT_CPU),native)
 bench: setup
 	$(call install,--editable '.[peer]')
-	$(IN_VENV) snakemake --cores all results/bench/table.md
-	@cat results/bench/table.md
+	$(IN_VENV) snakemake --cores all $(LEVELS:%=results/bench/%/table.md)
+	@$(IN_VENV) python workflows/bench/processors.py $(LEVELS:%=results/bench/%/table.csv)
 
 lint: $(FOR_TESTS)
 	$(IN_VENV) ruff check && ruff format --check

@@ -67,6 +67,7 @@ def unforced(monkeypatch):
     """No level is forced, also where these tests are run as on an older processor."""
     monkeypatch.delenv("CGPT_CPU", raising=False)
     monkeypatch.delenv("CGPT_BLAS_CORE", raising=False)
+    monkeypatch.delenv("CGPT_BLAS", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import tiny
 from project import edit, write_project
 
 from cgpt import __main__ as command_line
+from cgpt import host
 from cgpt.bench import inputs
 from cgpt.bench.measure import WARMUP_STEPS, Steps
 from cgpt.files.csv_file import write_csv
@@ -29,6 +30,7 @@ sys.path.insert(0, str(SCRIPTS))
 import columns  # noqa: E402
 import compare  # noqa: E402
 import plot_scaling  # noqa: E402
+import processors  # noqa: E402
 import sides  # noqa: E402
 import startup  # noqa: E402
 import table  # noqa: E402
@@ -211,7 +213,8 @@ def test_more_layers_may_take_half_as_long_again_to_start():
     assert [startup.target_s(row, rows) for row in rows] == [15.0, 3.0, None, 3.0]
 
 
-MADE_BY = {"host_cpu": "a CPU", "n_cores": 2, "versions": {"torch": "2"}, "date": "2026-01-02T03:04:05"}
+MADE_BY = {"host_cpu": "a CPU", "level": "native", "n_cores": 2, "versions": {"torch": "2"},
+           "date": "2026-01-02T03:04:05"}  # fmt: skip
 
 
 def comparison(side: str, ratio: float, **cells) -> dict:
@@ -248,6 +251,25 @@ def test_the_table_has_every_side_and_says_whether_targets_are_met_unless_the_ma
     assert "| cgpt | 4 | 14.0 (target 15.0, met) | 3.5 (target 3.0, not met) |" in page
     assert "| 9.00 (8.90 to 9.10) | 1.2 (not known, machine busy) |" in page
     assert len(columns.read_rows(tmp_path / "out/table.csv", columns.COMPARISON)) == 6
+
+
+def test_one_table_has_a_column_per_processor_and_per_level_that_all_are_held_to():
+    rows = [comparison("cgpt", 1.25), comparison("PyTorch eager", 1.25), comparison("cgpt", 1.5, level="x86-64-v3"),
+            comparison("cgpt", 3.0, level="x86-64-v3", batch_size=4)]  # fmt: skip
+    assert processors.as_text(rows).splitlines() == [
+        "| tokens/s: against the best of the others | a CPU | a CPU held to x86-64-v3 |",
+        "| --- | --- | --- |",
+        "| pretrain tiny batch 2 | 100: 1.25 (1.15 to 1.35) | 100: 1.50 (1.40 to 1.60) |",
+        "| pretrain tiny batch 4 | - | 100: 3.00 (2.90 to 3.10) |",
+    ]
+
+
+def test_peers_are_held_to_the_level_that_ours_is_held_to(monkeypatch):
+    monkeypatch.setenv("CGPT_CPU", "x86-64-v2")
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    environment = sides.run_alone([sys.executable, "-c", code])
+    assert (environment["ATEN_CPU_CAPABILITY"], environment["MKL_ENABLE_INSTRUCTIONS"]) == ("default", "SSE4_2")
+    assert sides.HELD.keys() == {"native", *host.LEVELS} and not sides.HELD["native"]
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path):

@@ -94,7 +94,7 @@ def test_snakemakes_own_report_has_the_tables_and_figures_with_their_captions(in
 def test_experiments_of_cgpt_can_be_asked_for_and_what_is_not_installed_says_so(installed, study):
     assert "rule pretrain:" in succeed(installed, study, "snakemake", "--dry-run", "results/smoke/table.md")
     assert "rule forecast_family:" in succeed(installed, study, "snakemake", "-n", "results/devices/cerebras-gpt.md")
-    done = run(installed, study, "snakemake", "--dry-run", "results/bench/table.md")
+    done = run(installed, study, "snakemake", "--dry-run", "results/bench/native/table.md")
     assert done.returncode == 1 and done.stderr.rstrip().endswith(
         "workflows/bench/table.py: is of cgpt's own repository and not installed with it; ask for it there"
     )

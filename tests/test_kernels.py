@@ -220,8 +220,9 @@ print(bits.hexdigest(), losses)
 """
 
 
-def test_training_gives_the_same_bits_with_one_thread_and_with_two():
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+@pytest.mark.parametrize("engine", ["openblas", "packed"])
+def test_training_gives_the_same_bits_with_one_thread_and_with_two(engine):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "CGPT_BLAS": engine}
     runs = [
         subprocess.Popen([sys.executable, "-c", TRAIN, n], env=environment, stdout=subprocess.PIPE, text=True)
         for n in "12"

@@ -20,7 +20,7 @@ from cgpt.__main__ import main
 from cgpt.commands import doctor
 from cgpt.errors import UserError
 from cgpt.kernels import compiler
-from cgpt.kernels.native import blas
+from cgpt.kernels.native import blas, engine
 from cgpt.kernels.plain import renderer
 
 HERE = Path(__file__).parent
@@ -120,6 +120,7 @@ def test_doctor_names_levels_compiler_openblas_and_cores(monkeypatch):
     report = doctor.examine()
     assert report["cpu_level"] == host.machine_level() and report["cores"] == host.granted_cores()
     assert report["cpu_level_in_use"] == host.level_in_use() and report["openblas"] == blas.blas_core()
+    assert report["products"] == engine.engine() and report["packed_speed_up"] == engine.speed_up()
     assert report["compiler"]["version"] == compiler.find_compiler().version
     lines = doctor.as_text(report).splitlines()
     assert any(line.startswith("level") and host.machine_level() in line for line in lines)

@@ -18,6 +18,7 @@ from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.kernels.compiler import build_library, find_compiler
 from cgpt.kernels.native.blas import blas_core
+from cgpt.kernels.native.engine import engine, speed_up
 from cgpt.provenance import installed_version
 
 LIBRARIES = ("tinygrad", "scipy-openblas32", "snakemake", "lm-eval", "tokenizers", "safetensors")
@@ -78,6 +79,8 @@ def examine() -> dict[str, Any]:
         "disk_free_bytes": free,
         "compiler": compiler and {"name": compiler.name, "command": compiler.command[0], "version": compiler.version},
         "openblas": _or_none(blas_core),
+        "products": _or_none(engine),
+        "packed_speed_up": _or_none(speed_up),
         "cache": str(cache_folder()),
         "libraries": libraries,
         "data_mirror": mirror,
@@ -101,7 +104,7 @@ def why_not(hardware: Hardware) -> str | None:
             host.level()
             if hardware.kernels == "native":
                 build_library()
-                blas_core()
+                engine()
     except UserError as error:
         return error.problems[0]
     return None
@@ -118,6 +121,7 @@ def as_text(machine: dict[str, Any]) -> str:
         f"disk       {machine['disk_free_bytes'] / 2**30:.1f} GiB free",
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
+        f"products   {_products(machine)}",
         f"cache      {machine['cache']}",
         f"mirror     {machine['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
         "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine["libraries"].items()),
@@ -131,6 +135,12 @@ def _can_run(hardware: dict[str, Any]) -> str:
         return "can run here"
     systems = f"{hardware['systems']} systems, " if hardware["systems"] > 1 else ""
     return f"can run here ({systems}computed by the processor, seconds and joules modeled)"
+
+
+def _products(machine: dict[str, Any]) -> str:
+    if not machine["products"]:
+        return "none"
+    return f"{machine['products']}; one thread of packed is {machine['packed_speed_up']:.2f} times as fast as OpenBLAS"
 
 
 def _level(machine: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from cgpt.hardware import Hardware, unsupported
 from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
 from cgpt.kernels.native.blas import blas_core
+from cgpt.kernels.native.engine import engine
 
 CPU = Hardware("cpu", "", device="CPU", kernels="native")  # where no profile is named
 
@@ -85,10 +86,10 @@ def _remedy(hardware: Hardware) -> str:
 
 
 def describe_kernels(hardware: Hardware) -> str | None:
-    """Compiler, forced level and OpenBLAS core of the kernels, for a run's record; None off the host."""
+    """Compiler, forced level, OpenBLAS core and own products of the kernels, for a run's record; None off the host."""
     if not hardware.runs_on_host:
         return None
     compiler = find_compiler().version + ("" if level() == "native" else f" for {level()}")
     if hardware.kernels != "native":
         return compiler
-    return f"{compiler}, OpenBLAS {blas_core()}"
+    return f"{compiler}, OpenBLAS {blas_core()}" + (", packed products" if engine() == "packed" else "")

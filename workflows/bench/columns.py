@@ -6,7 +6,7 @@ from typing import Any
 
 from cgpt.files.csv_file import read_numbers
 
-PROVENANCE = ("host_cpu", "n_cores", "versions", "code_sha256", "commit", "date")
+PROVENANCE = ("host_cpu", "level", "n_cores", "versions", "code_sha256", "commit", "date")
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...
 MEASURED = ("first_step_s", "compile_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s", "shard_read_share")
 COMPARISON = (

@@ -13,10 +13,20 @@ from typing import Any
 from columns import PROVENANCE
 
 from cgpt import provenance
-from cgpt.host import granted_cores
+from cgpt.host import granted_cores, level
 
 PEER_PACKAGES = ("torch", "transformers", "ctranslate2", "tokenizers")
 OURS = "cgpt"
+# What holds the peers' libraries to a level, as CGPT_CPU holds ours: PyTorch, its oneDNN and MKL, and CTranslate2.
+HELD = {
+    "native": {},
+    "x86-64-v2": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+                  "CT2_FORCE_CPU_ISA": "GENERIC"},
+    "x86-64-v3": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+                  "CT2_FORCE_CPU_ISA": "AVX2"},
+    "x86-64-v4": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+                  "MKL_ENABLE_INSTRUCTIONS": "AVX512", "CT2_FORCE_CPU_ISA": "AVX512"},
+}  # fmt: skip
 
 
 def ours(benchmark: str, *arguments: object) -> list[str]:
@@ -57,7 +67,8 @@ class Side:
     def _ask(self, word: str) -> dict[str, Any]:
         if not self._process:
             pipe = subprocess.PIPE
-            self._process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True)
+            held = os.environ | HELD[level()]
+            self._process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, text=True, env=held)
         assert self._process.stdin and self._process.stdout
         try:
             print(word, file=self._process.stdin, flush=True)
@@ -70,7 +81,8 @@ class Side:
 
 def run_alone(command: Sequence[str], **environment: str) -> dict[str, Any]:
     """The record of a program that is run to its end, with more in its environment."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | HELD[level()] | environment,
+                          check=False)  # fmt: skip
     if done.returncode:
         sys.exit(f"{' '.join(command)}: ended with exit code {done.returncode}; its message is above")
     return json.loads(done.stdout)
@@ -78,7 +90,7 @@ def run_alone(command: Sequence[str], **environment: str) -> dict[str, Any]:
 
 def made_by() -> dict[str, Any]:
     """The columns PROVENANCE."""
-    record = provenance.record("bench.benchmarks") | {"n_cores": granted_cores()}
+    record = provenance.record("bench.benchmarks") | {"level": level(), "n_cores": granted_cores()}
     record["versions"] |= {name: provenance.installed_version(name) for name in PEER_PACKAGES}
     return {key: record[key] for key in PROVENANCE}
 

@@ -48,7 +48,7 @@ def facts(rows: list[Row], starts: list[Row]) -> list[tuple[str, str]]:
     """Where and with what it was measured, and what the columns mean."""
     every = rows + starts
     seen = [
-        ("Machine", {f"{row['host_cpu']}, {row['n_cores']} cores, {row['threads']:.0f} threads" for row in every}),
+        ("Machine", {f"{machine(row)}, {row['n_cores']} cores, {row['threads']:.0f} threads" for row in every}),
         ("Versions", {row["versions"] for row in every}),
         ("Commit", {row["commit"] or "not recorded" for row in every}),
         ("Date", {row["date"][:10] for row in every}),
@@ -61,6 +61,11 @@ def facts(rows: list[Row], starts: list[Row]) -> list[tuple[str, str]]:
     return measured + FACTS
 
 
+def machine(row: Row) -> str:
+    """The processor, and the level that all programs are held to, if any."""
+    return row["host_cpu"] if row["level"] == "native" else f"{row['host_cpu']} held to {row['level']}"
+
+
 def comparison_table(rows: list[Row]) -> Table:
     """A row per side, those of a comparison together."""
     header = [Cell(text) for text in ("benchmark", "side", "tokens/s", "cgpt / side", "target", "difference")]
@@ -68,13 +73,17 @@ def comparison_table(rows: list[Row]) -> Table:
     return Table("Speed", header, [_comparison_cells(row) for row in rows], in_groups=True)
 
 
+def words(row: Row) -> str:
+    """The benchmark, its model and batch."""
+    batch = f"batch {row['batch_size']:.0f}" if row["batch_size"] and row["benchmark"] != "evaluate" else ""
+    return " ".join(filter(None, (row["benchmark"], row["model"], batch)))
+
+
 def _comparison_cells(row: Row) -> list[Cell]:
     mine = row["side"] == OURS
-    batch = f"batch {row['batch_size']:.0f}" if row["batch_size"] and row["benchmark"] != "evaluate" else ""
-    words = [row["benchmark"], row["model"] or "", batch]
     limit = f"{row['sgemm_tokens_per_s']:,.0f} tokens/s" if row["sgemm_tokens_per_s"] else ""
     return [
-        Cell(" ".join(filter(None, words))),
+        Cell(words(row)),
         Cell(row["side"]),
         Cell(f"{row['tokens_per_s']:,.0f}"),
         Cell(f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"),

@@ -1,5 +1,5 @@
-# Benchmarks: results/bench/table.md asks for all, results/bench/<name>.csv for one. Each takes all of Snakemake's cores,
-# so that it has the machine for itself.
+# Benchmarks: results/bench/<level>/table.md asks for all, results/bench/<level>/<name>.csv for one. The level is native,
+# or an older one that all programs are held to. Each takes all of Snakemake's cores, to have the machine for itself.
 BENCHMARKS = {
     "pretrain-2m": "compare.py pretrain --model bench-2m --batch-size 32",
     "pretrain-7m": "compare.py pretrain --model bench-7m --batch-size 8",
@@ -19,40 +19,45 @@ rule bench:
     input:
         lambda wildcards: only_in_checkout(f"workflows/bench/{BENCHMARKS[wildcards.name].split()[0]}")(wildcards),
     output:
-        "results/bench/{name}.csv",
+        "results/bench/{level}/{name}.csv",
     log:
-        "results/bench/logs/{name}.log",
+        "results/bench/{level}/logs/{name}.log",
     wildcard_constraints:
         name="|".join(BENCHMARKS),
+        level="native|x86-64-v[234]",
     threads: 1000  # Snakemake gives no more than it has
     params:
         command=lambda wildcards: BENCHMARKS[wildcards.name],
         code=code_sha256("bench.benchmarks"),
     shell:
-        "python workflows/bench/{params.command} --threads {threads} --out {output} 2>&1 | tee -i {log} >&2"
+        "CGPT_CPU={wildcards.level} python workflows/bench/{params.command} --threads {threads} --out {output} 2>&1"
+        " | tee -i {log} >&2"
 
 
 rule plot_scaling:
     input:
-        csv="results/bench/scaling.csv",
+        csv="results/bench/{level}/scaling.csv",
         script=only_in_checkout("workflows/bench/plot_scaling.py"),
     output:
-        multiext("results/bench/scaling", ".svg", ".png"),
+        multiext("results/bench/{level}/scaling", ".svg", ".png"),
     log:
-        "results/bench/logs/plot_scaling.log",
+        "results/bench/{level}/logs/plot_scaling.log",
     shell:
-        "python {input.script} {input.csv} --out results/bench/scaling 2>&1 | tee -i {log} >&2"
+        "python {input.script} {input.csv} --out results/bench/{wildcards.level}/scaling 2>&1 | tee -i {log} >&2"
 
 
 rule bench_table:
     input:
-        comparisons=[f"results/bench/{name}.csv" for name, command in BENCHMARKS.items() if "compare" in command],
-        startup="results/bench/startup.csv",
-        figure="results/bench/scaling.svg",
+        comparisons=[
+            f"results/bench/{{level}}/{name}.csv" for name, command in BENCHMARKS.items() if "compare" in command
+        ],
+        startup="results/bench/{level}/startup.csv",
+        figure="results/bench/{level}/scaling.svg",
         script=only_in_checkout("workflows/bench/table.py"),
     output:
-        multiext("results/bench/", "table.md", "table.csv"),
+        multiext("results/bench/{level}/", "table.md", "table.csv"),
     log:
-        "results/bench/logs/table.log",
+        "results/bench/{level}/logs/table.log",
     shell:
-        "python {input.script} {input.comparisons} --startup {input.startup} --out results/bench 2>&1 | tee -i {log} >&2"
+        "python {input.script} {input.comparisons} --startup {input.startup} --out results/bench/{wildcards.level} 2>&1"
+        " | tee -i {log} >&2"

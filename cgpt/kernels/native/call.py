@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from tinygrad import Device, Tensor, dtypes
@@ -22,8 +22,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 
 from cgpt.errors import UserError
 from cgpt.host import check_threads
-from cgpt.kernels.compiler import build_library
-from cgpt.kernels.native import blas
+from cgpt.kernels.native.engine import library, start_threads
 from cgpt.kernels.work import Work, label, labelled
 
 MAGIC = b"cgpt-kernel:"
@@ -43,19 +42,12 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
             f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one"
         )
     if n_threads is None:
-        sgemm = ctypes.cast(blas.openblas().scipy_cblas_sgemm, ctypes.c_void_p)
-        n_threads = library().start(sgemm, check_threads(threads))
+        n_threads = start_threads(check_threads(threads))
         if n_threads != threads:
             raise UserError(f"kernels: threads: {threads} threads could not be started; ask for {n_threads} or fewer")
     for device in map(Device.__getitem__, devices):
         if not isinstance(device.runtime.func, type) or not issubclass(device.runtime.func, NativeProgram):
             device.runtime = partial(NativeProgram, device)
-
-
-@cache
-def library() -> ctypes.CDLL:
-    """The compiled kernels of native/c/gpt.c."""
-    return ctypes.CDLL(str(build_library()))
 
 
 def check_memory() -> None:

@@ -107,14 +107,18 @@ static double now_s(void) {
   return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-static void timed_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
-                        const float *b, int ldb, float beta, float *c, int ldc) {
-  double start = now_s();
-  untimed_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+static void count_gemm(double start) {
   double took = now_s() - start;
   pthread_mutex_lock(&gemm_mutex);
   gemm_seconds += took;
   pthread_mutex_unlock(&gemm_mutex);
+}
+
+static void timed_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                        const float *b, int ldb, float beta, float *c, int ldc) {
+  double start = now_s();
+  untimed_sgemm(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  count_gemm(start);
 }
 
 // Count the time in matrix products from 0, or stop counting it.
@@ -123,6 +127,9 @@ void time_gemm(int on) {
   blas_sgemm = on ? timed_sgemm : untimed_sgemm;
   gemm_seconds = 0.0;
 }
+
+// Whether it is counted.
+static int gemm_timed(void) { return blas_sgemm == timed_sgemm; }
 
 // Seconds in matrix products since they are counted, the mean over the threads.
 double gemm_s(void) { return gemm_seconds / pool.n_threads; }
@@ -256,6 +263,18 @@ static int64_t piece_size(const Gemm *g) {
 
 static int64_t n_pieces(const Gemm *g) { return div_up(longer_side(g), piece_size(g)); }
 
+// c += bias, and then its activation, for some rows and columns, from column `col` on.
+static void add_bias(const Gemm *g, float *c, int64_t col, int64_t rows, int64_t cols) {
+  if (!g->bias) return;
+  for (int64_t i = 0; i < rows; i++) {
+    float *restrict out = c + i * g->n;
+    for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
+    if (!g->activated) continue;
+    float *restrict act = g->activated + (out - g->c);
+    activate(g->activation, out, act, cols);
+  }
+}
+
 // One piece of one group's product.
 static void gemm_item(int64_t item, int, const void *arg) {
   const Gemm *g = arg;
@@ -269,17 +288,17 @@ static void gemm_item(int64_t item, int, const void *arg) {
   float *c = g->c + (group * g->m + row) * g->n + col;
   blas_sgemm(ROW_MAJOR, g->a_transposed ? YES : NO, g->b_transposed ? YES : NO, rows, cols, g->k, 1.0f, a, lda, b, ldb,
              g->beta, c, g->n);
-  if (!g->bias) return;
-  for (int64_t i = 0; i < rows; i++) {
-    float *restrict out = c + i * g->n;
-    for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
-    if (!g->activated) continue;
-    float *restrict act = g->activated + (out - g->c);
-    activate(g->activation, out, act, cols);
-  }
+  add_bias(g, c, col, rows, cols);
 }
+
+static int is_packed;                    // whether the engine is our own
+static void packed_gemm(const Gemm *g);  // of packed.c
+
+// Have our own engine compute all later products (1), or OpenBLAS (0).
+void set_engine(int packed) { is_packed = packed; }
 
 static void gemm(Gemm g) {
   if (!g.n_groups) g.n_groups = 1;
+  if (is_packed) return packed_gemm(&g);
   parallel(g.n_groups * n_pieces(&g), gemm_item, &g);
 }
