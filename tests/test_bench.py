@@ -179,11 +179,12 @@ def test_the_ratio_is_the_median_over_rounds_of_ours_to_the_best_peer_of_each_ro
     assert [made[name]["difference"] for name in made] == [None, 0, 0]
 
 
-def test_a_peer_that_rounds_more_gives_no_answers_and_has_no_part_in_our_own_row():
-    rates = [{"cgpt": 6.0, "float": 3.0, "int8": 12.0}]
-    results = {name: {} if name == "int8" else {"tokens": [[1, 2]]} for name in rates[0]}
+def test_a_peer_that_rounds_is_compared_with_our_side_that_does_and_has_no_answers():
+    rates = [{"cgpt": 6.0, "cgpt int8": 9.0, "CTranslate2": 3.0, "CTranslate2 int8": 12.0}]
+    results = {name: {"tokens": [[1, 3]] if "int8" in name else [[1, 2]]} for name in rates[0]}
     made = {row["side"]: row for row in compare.rows("generate", rates, results)}
-    assert [(made[name]["ratio"], made[name]["difference"]) for name in made] == [(2, None), (2, 0), (0.5, None)]
+    ratios = [(made[name]["ratio"], made[name]["difference"], made[name]["target"]) for name in made]
+    assert ratios == [(2, None, 1.5), (0.75, None, 1.0), (2, 0, 1.5), (0.75, None, 1.0)]
 
 
 @pytest.mark.parametrize(("benchmark", "theirs", "mine"), [

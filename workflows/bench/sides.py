@@ -16,7 +16,7 @@ from cgpt import provenance
 from cgpt.host import granted_cores
 
 PEER_PACKAGES = ("torch", "transformers", "ctranslate2", "tokenizers")
-OURS = "cgpt"
+OURS, OURS_INT8 = OUR_SIDES = ("cgpt", "cgpt int8")
 
 
 def ours(benchmark: str, *arguments: object) -> list[str]:

@@ -6,6 +6,7 @@
 #include "head.c"
 #include "layers.c"
 #include "optimizer.c"
+#include "rounded.c"
 
 typedef struct {
   void (*kernel)(const void *call);
