@@ -9,6 +9,7 @@ from cgpt.spec import PositiveFloat, PositiveInt, Threads
 
 Device = Annotated[str, Pattern("[A-Z]+(:[A-Z0-9]+)*", "is no device of tinygrad; write e.g. CPU, CUDA or CUDA:1")]
 Dtype = Annotated[str, Choice("float32", "bfloat16", "float16")]
+WeightsDtype = Annotated[str, Choice("float32", "bfloat16", "int8")]
 Efficiency = Annotated[float, Positive(1)]  # a share of the peak
 Measured = Annotated[int, Range(0)]
 Measures = Annotated[tuple[PositiveInt, ...], Ends()]
@@ -136,6 +137,8 @@ class Hardware:
     """tinygrad's device: CPU, CUDA, AMD, METAL, or WSE, which computes on the processor."""
     dtype: Dtype = "float32"
     """Of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
+    weights_dtype: WeightsDtype = "float32"
+    """What matrices of products are rounded to; int8 has a scale for each output. Such models only score and write."""
     kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"
     """native: C and OpenBLAS on the processor (cgpt/kernels); tinygrad: its own, on any device."""
     timing: Annotated[str, Choice("measured", "modeled")] = "measured"
@@ -195,7 +198,7 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
     if profile.dtype == "float16":
         return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
     if profile.kernels != "native":
-        return None
+        return _of_tinygrad(profile)
     if profile.dtype != "float32":
         return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
     if profile.n_devices > 1:
@@ -205,6 +208,15 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
     if not profile.runs_on_host:
         return "kernels", f"native ones run on the processor, not on {profile.device}; write `kernels: tinygrad`"
     return None
+
+
+def _of_tinygrad(profile: Hardware) -> tuple[str, str] | None:
+    if profile.weights_dtype == "float32":
+        return None
+    return (
+        "weights_dtype",
+        f"{profile.weights_dtype} is what native kernels alone keep; write float32, or `kernels: native`",
+    )
 
 
 def uneven(n_sequences: int, profile: Hardware, n_systems: int | None = None) -> str | None:

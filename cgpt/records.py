@@ -204,6 +204,8 @@ class ScoresRecord:
     """The share of the documents that it gave it to, 0 to 1."""
     documents: str = "all"
     """Which of the split were scored: all, `first 100 of 3,270`, or `random 100 of 3,270`."""
+    weights_dtype: str = "float32"
+    """What the matrices of products were rounded to before they scored: float32 (not at all), bfloat16 or int8."""
 
 
 @dataclass(frozen=True)

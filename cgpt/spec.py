@@ -285,7 +285,8 @@ class Experiment:
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Keys of model, data, train or finetune with the values to compare, as `train.lr: [0.001, 0.002]`."""
     weights_from: str | None = None
-    """The profile of `hardware:` that trains; the modeled ones then say what that training would have taken there."""
+    """The profile of `hardware:` that trains; modeled ones then say what that training would have taken there, and
+    those with another `weights_dtype` than float32 score what it trained."""
     threads_per_run: Threads | None = None
     """Threads of each run; left out: the hardware profile's."""
     fit: Annotated[tuple[Annotated[str, Choice(*LAWS)], ...], Distinct()] = ()

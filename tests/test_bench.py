@@ -36,7 +36,8 @@ import startup  # noqa: E402
 import table  # noqa: E402
 
 CONFIG = Model("tiny", n_layer=2, d_model=24, n_head=3, seq_len=48, vocab_size=61)
-STEPS = {"benchmark", "threads", "n_steps", "step_s", "tokens_per_s", "first_step_s", "compile_s", "peak_memory_bytes"}
+STEPS = {"benchmark", "threads", "n_steps", "step_s", "tokens_per_s", "first_step_s", "compile_s", "cpu_step_s",
+         "peak_memory_bytes"}  # fmt: skip
 OF_MODEL = {"model", "n_parameters", "n_layer", "vocab_size", "seq_len", "tie_embeddings", "hardware", "timing"} | STEPS
 KEYS = {
     "pretrain": OF_MODEL | {"batch_size", "flops_per_token", "losses", "shard_read_share", "gemm_share",
@@ -181,11 +182,12 @@ def test_the_ratio_is_the_median_over_rounds_of_ours_to_the_best_peer_of_each_ro
     assert [made[name]["difference"] for name in made] == [None, 0, 0]
 
 
-def test_a_peer_that_rounds_more_gives_no_answers_and_has_no_part_in_our_own_row():
-    rates = [{"cgpt": 6.0, "float": 3.0, "int8": 12.0}]
-    results = {name: {} if name == "int8" else {"tokens": [[1, 2]]} for name in rates[0]}
+def test_a_peer_that_rounds_is_compared_with_our_side_that_does_and_has_no_answers():
+    rates = [{"cgpt": 6.0, "cgpt int8": 9.0, "CTranslate2": 3.0, "CTranslate2 int8": 12.0}]
+    results = {name: {"tokens": [[1, 3]] if "int8" in name else [[1, 2]]} for name in rates[0]}
     made = {row["side"]: row for row in compare.rows("generate", rates, results)}
-    assert [(made[name]["ratio"], made[name]["difference"]) for name in made] == [(2, None), (2, 0), (0.5, None)]
+    ratios = [(made[name]["ratio"], made[name]["difference"], made[name]["target"]) for name in made]
+    assert ratios == [(2, None, 1.5), (0.75, None, 1.0), (2, 0, 1.5), (0.75, None, 1.0)]
 
 
 @pytest.mark.parametrize(("benchmark", "theirs", "mine"), [
@@ -222,7 +224,7 @@ def comparison(side: str, ratio: float, **cells) -> dict:
     known = MADE_BY | {
         "benchmark": "pretrain", "model": "tiny", "batch_size": 2, "threads": 2, "side": side, "tokens_per_s": 100.0,
         "ratio": ratio, "ratio_min": ratio - 0.1, "ratio_max": ratio + 0.1, "target": 1.2, "rounds": 5,
-        "first_step_s": 2.5, "peak_memory_bytes": 300 << 20, "busy_elsewhere_share": 0.02,
+        "first_step_s": 2.5, "cpu_step_s": 0.1, "peak_memory_bytes": 300 << 20, "busy_elsewhere_share": 0.02,
     }  # fmt: skip
     return {key: (known | cells).get(key) for key in columns.COMPARISON}
 

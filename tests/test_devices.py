@@ -31,6 +31,7 @@ from cgpt.spec import Model
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART, ONE = "workflows/experiments/quickstart.yaml", "hardware_profiles/one.yaml"
+INT8 = "base: cpu\nkernels: native\nweights_dtype: int8\n"
 GPU = """\
 description: a GPU
 device: CUDA
@@ -47,7 +48,7 @@ KERNELS = [("linear", 0, "forward", 1, 4e6, 3000, 1000), ("linear", 1, "forward"
 def root(tmp_path: Path) -> Path:
     """A project with a processor, one wafer, sixteen of them, and a modeled GPU."""
     root = write_project(tmp_path)
-    for name, text in (("one", WAFER), ("sixteen", "base: one\nsystems: 16\n"), ("gpu", GPU)):
+    for name, text in (("one", WAFER), ("sixteen", "base: one\nsystems: 16\n"), ("gpu", GPU), ("int8", INT8)):
         (root / f"hardware_profiles/{name}.yaml").write_text(text)
     edit(root, QUICKSTART, "batch_size: 4", "batch_size: 16")
     return root
@@ -72,6 +73,23 @@ def test_with_weights_from_the_modeled_machines_only_meter_what_was_trained_once
     assert {run.spec["hardware"]["name"] for run in plan.of("evaluate")} == {"cpu"}
 
 
+def test_a_profile_that_rounds_weights_scores_what_another_one_trains_under_ids_of_its_name(root):
+    named = "hardware: [cpu, int8]\nweights_from: cpu"
+    plan = with_hardware(root, named)
+    edit(root, QUICKSTART, named, "hardware: [cpu]")
+    workflow = load.load_workflow(root)
+    full = make_plan(workflow.experiments["quickstart"], workflow)
+    more = [run for run in plan.runs if run.id not in {other.id for other in full.runs}]
+    assert {run.stage for run in more} == {"evaluate"} and len(more) == len(full.of("evaluate"))
+    assert {run.spec["hardware"]["weights_dtype"] for run in more} == {"int8"}
+    assert all(".int8." in run.id for run in more)
+    assert sorted(sorted(run.needs.items()) for run in more) == sorted(
+        sorted(run.needs.items()) for run in full.of("evaluate")
+    )
+    assert "weights_dtype" not in full.of("evaluate")[0].spec["hardware"]
+    assert all(run.execution.memory_bytes < full.of("evaluate")[0].execution.memory_bytes for run in more)
+
+
 def test_without_it_a_modeled_wafer_trains_by_itself_and_is_metered_too(root):
     plan = with_hardware(root, "hardware: [one]")
     (pretrain,), (meter,) = plan.of("pretrain"), plan.of("meter")
@@ -81,9 +99,14 @@ def test_without_it_a_modeled_wafer_trains_by_itself_and_is_metered_too(root):
 
 @pytest.mark.parametrize(("hardware", "expected"), [
     ("hardware: [cpu, one]\nweights_from: gpu",
-     "5: weights_from: 'gpu' is no measured profile of `hardware`; write one of cpu"),
+     "5: weights_from: 'gpu' is no profile of `hardware` that trains; write one of cpu"),
     ("hardware: [one]\nweights_from: cpu",
-     "5: weights_from: 'cpu' is no measured profile of `hardware`; write one of them there first"),
+     "5: weights_from: 'cpu' is no profile of `hardware` that trains; write one of them there first"),
+    ("hardware: [cpu, int8]",
+     "4: hardware: 'int8' rounds weights to int8 and trains none; write `weights_from: <profile>` with one of "
+     "`hardware` that trains"),
+    ("hardware: [cpu, int8]\nweights_from: int8",
+     "5: weights_from: 'int8' is no profile of `hardware` that trains; write one of cpu"),
     ("hardware: [cpu, gpu]",
      "4: hardware: 'gpu' is modeled and computes nothing; write `weights_from: <profile>` with one of `hardware` that "
      "trains"),

@@ -12,8 +12,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from cgpt.data.tokenizer import token_ids, unknown_id
-from cgpt.errors import UserError
+from cgpt.errors import UserError, did_you_mean
+from cgpt.experiment import load as load_files
 from cgpt.files.encoding import REPLACEMENT, check_argument, read_text
+from cgpt.hardware import Hardware
 from cgpt.inference.stop_strings import StopStrings, text_after
 from cgpt.recipe.generation_config import GenerationConfig
 
@@ -48,6 +50,7 @@ def add_verbs(add_verb: Any) -> None:
     add("--seed", type=int, default=0, help="what is drawn is the same for the same seed (default 0)")
     add("--stream", action="store_true", help="print the text of one continuation as it comes")
     add("--no-verify", action="store_true", help="open a checkpoint whose files are not those that its run wrote")
+    add("--hardware", default="cpu", help="a file of hardware_profiles: cpu-int8 rounds the weights")
     add("--threads", type=int, help="default: one per core")
 
 
@@ -62,7 +65,8 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.checkpoint.folder import load
     from cgpt.inference.generate import Generator, check_prompts  # loads kernels, for which no wrong argument waits
 
-    model, tokenizer = load(arguments.checkpoint, threads=arguments.threads, verify=not arguments.no_verify)
+    hardware = _profile(arguments.hardware)
+    model, tokenizer = load(arguments.checkpoint, hardware, arguments.threads, not arguments.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
     check_prompts(prompts, model.config)
     limits = [min(_max_new_tokens(arguments, len(prompt)), context - len(prompt)) for prompt in prompts]
@@ -86,6 +90,8 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     print(f"generate: {n_new:,} new tokens in {seconds:.1f} s, {n_new / seconds:,.0f} tokens/s", file=sys.stderr)
     result = {
         "checkpoint": str(arguments.checkpoint),
+        "hardware": hardware.name,
+        "weights_dtype": hardware.weights_dtype,
         "continuations": continuations,
         "n_new_tokens": n_new,
         "seconds": seconds,
@@ -107,6 +113,13 @@ def _config(arguments: argparse.Namespace) -> GenerationConfig:
     if arguments.early_stopping in ("true", "false"):
         given["early_stopping"] = arguments.early_stopping == "true"
     return GenerationConfig(do_sample, **{name: value for name, value in given.items() if value is not None})
+
+
+def _profile(name: str) -> Hardware:
+    profiles = load_files.read_workflow(Path.cwd()).hardware
+    if name not in profiles:
+        raise UserError(f"hardware_profiles: there is no hardware profile '{name}'; {did_you_mean(name, profiles)}")
+    return profiles[name]
 
 
 def _prompts(arguments: argparse.Namespace) -> list[str]:

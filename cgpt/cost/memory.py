@@ -9,6 +9,7 @@ from cgpt.recipe import flops
 from cgpt.spec import Model, Train
 
 FLOAT_BYTES = 4
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of products
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
 PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
@@ -39,10 +40,12 @@ def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: s
     return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), kernels), kernels)
 
 
-def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") -> int:
-    """Peak of an evaluation, whose weights exist twice while they are read, without the task's documents."""
+def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native", weights_dtype: str = "float32") -> int:
+    """Peak of an evaluation, without the task's documents: the weights as they are read, and as they are kept."""
     scoring = _scoring(model, _scored_at_once(model), kernels)
-    return _bytes("evaluate", 2 * flops.n_parameters(model) + scoring, kernels)
+    n_rounded = flops.n_multiplied(model)
+    kept = flops.n_parameters(model) - n_rounded * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
+    return _bytes("evaluate", flops.n_parameters(model) + kept + scoring, kernels)
 
 
 def _bytes(stage: str, floats: float, kernels: str) -> int:

@@ -27,7 +27,16 @@ EVIDENCE = {
     "gpu": _NOTHING | {"measured_inference_systems": 0},
     "wafer": _NOTHING | {"decode_grid": [], "prefill_grid": []},
 }
-COMPUTES = ("device", "dtype", "kernels", "systems", "beam", "peak_flops_per_s", "resources")  # decide how fast it is
+COMPUTES = (
+    "device",
+    "dtype",
+    "weights_dtype",
+    "kernels",
+    "systems",
+    "beam",
+    "peak_flops_per_s",
+    "resources",
+)  # decide how fast it is
 
 
 def extended_experiment(base: dict[str, Any], written: dict[str, Any]) -> dict[str, Any]:

@@ -171,20 +171,26 @@ def _note_alike(settings: Sequence[Setting], file: YamlFile) -> None:
 
 
 def _note_weights_from(experiment: Experiment, profiles: Mapping[str, Hardware | None], file: YamlFile) -> None:
-    """Who trains the models is a profile that computes."""
+    """Who trains the models is a profile that computes, with weights that are not rounded."""
     named, trainer = experiment.hardware, experiment.weights_from
-    modeled = [profile for name in named if (profile := profiles.get(name)) and profile.timing == "modeled"]
-    measured = [name for name in named if name not in {profile.name for profile in modeled}]
+    known = [profile for name in named if (profile := profiles.get(name))]
+    modeled = [profile for profile in known if profile.timing == "modeled"]
+    rounding = [profile for profile in known if profile.weights_dtype != "float32"]
+    training = [name for name in named if name not in {profile.name for profile in (*modeled, *rounding)}]
     if trainer is None:
+        for profile in rounding:
+            file.problem(("hardware",), f"'{profile.name}' rounds weights to {profile.weights_dtype} and trains none; "
+                         "write `weights_from: <profile>` with one of `hardware` that trains")  # fmt: skip
         for profile in modeled:
             if profile.device.split(":")[0] != "WSE":
                 file.problem(("hardware",), f"'{profile.name}' is modeled and computes nothing; write `weights_from: "
                              "<profile>` with one of `hardware` that trains")  # fmt: skip
-    elif trainer not in measured:
-        file.problem(("weights_from",), f"'{trainer}' is no measured profile of `hardware`; write one of "
-                     f"{', '.join(measured) or 'them there first'}")  # fmt: skip
-    elif not modeled and None not in map(profiles.get, named):
-        file.problem(("weights_from",), "says who trains for modeled profiles, and `hardware` names none; leave it out")
+    elif trainer not in training:
+        file.problem(("weights_from",), f"'{trainer}' is no profile of `hardware` that trains; write one of "
+                     f"{', '.join(training) or 'them there first'}")  # fmt: skip
+    elif not modeled and not rounding and None not in map(profiles.get, named):
+        file.problem(("weights_from",), "says who trains for profiles that are modeled or round weights, and "
+                     "`hardware` names none; leave it out")  # fmt: skip
 
 
 def _note_per_model(experiment: Experiment, file: YamlFile) -> None:

@@ -114,12 +114,19 @@ def _runs(setting: Setting, hardware: Hardware, experiment: Experiment, workflow
           tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
-    A modeled profile meters what was pretrained; where another one trains, it does nothing else.
+    A modeled profile meters what was pretrained; where another one trains, it does nothing else. One that rounds
+    weights scores what another one trains.
     """
     tokenize = _tokenize_run(setting.data, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
         training = _prepare_training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
         yield from (_meter_run(hardware, _pretrain_run(training, seed)) for seed in setting.seeds)
+        return
+    if experiment.weights_from and hardware.weights_dtype != "float32":
+        training = _prepare_training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
+        for seed, task in itertools.product(setting.seeds, tasks):
+            scored = _task_runs(task, training, _pretrain_run(training, seed), experiment.name)
+            yield from (_rescored_run(run, task, hardware) for run in scored if run.stage == "evaluate")
         return
     training = _prepare_training(setting, hardware, experiment, tokenize)
     yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
@@ -241,6 +248,16 @@ def _evaluate_run(training: _Training, checkpoint: Run, task: _UsedTask, scored:
     return _run("evaluate", [checkpoint.id, task.name], spec, {checkpoint.stage: checkpoint.id} | task.needs, execution)
 
 
+def _rescored_run(run: Run, task: _UsedTask, hardware: Hardware) -> Run:
+    """An evaluation as it is on another profile."""
+    cost = run.execution
+    assert cost.model
+    needed = memory.evaluation_bytes(cost.model, cost.threads, hardware.kernels, hardware.weights_dtype)
+    spec, checkpoint = run.spec | {"hardware": hardware_identity(hardware)}, run.needs[run.spec["checkpoint_stage"]]
+    execution = replace(cost, hardware=hardware, memory_bytes=needed)
+    return _run("evaluate", [checkpoint, hardware.name, task.name], spec, run.needs, execution)
+
+
 def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str, str],
          execution: Execution = UNKNOWN) -> Run:  # fmt: skip
     identity = json.dumps({"spec": spec, "needs": needs}, sort_keys=True, separators=(",", ":"))
@@ -251,10 +268,12 @@ def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str,
 def hardware_identity(hardware: Hardware) -> dict[str, Any]:
     """The part of a profile that decides a result; where it is modeled also what the cost model reads, as records
     hold times."""
+    rounding = {} if hardware.weights_dtype == "float32" else {"weights_dtype": hardware.weights_dtype}
     if hardware.timing == "measured":
-        return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY}
+        return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY} | rounding
     profile = asdict(hardware)
-    return {key: profile[key] for key in HARDWARE_IDENTITY + HARDWARE_COST}
+    keys = HARDWARE_IDENTITY + HARDWARE_COST
+    return {key: profile[key] for key in keys} | rounding
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:

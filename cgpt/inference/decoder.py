@@ -34,7 +34,7 @@ class Decoder:
         self.caches = [realized(np.zeros(shape, np.float32), model.device) for _ in range(c.n_layer)]
         self.positions = np.zeros((rows, 1), np.int32)  # where the next token of each sequence goes
         self.slots = np.zeros((rows, length), np.int32)
-        state = [*model.params.values(), *self.caches]
+        state = [*model.state, *self.caches]
         self.captured = model.ops.Captured(model.device, state, asdict(model.config))
 
     def start(self, rows: slice, tokens: Sequence[int]) -> None:

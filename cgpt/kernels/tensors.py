@@ -1,14 +1,18 @@
 """Arrays into tinygrad's buffers and back into the same ones, without a graph: building it costs 3 ms a tensor."""
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 import numpy as np
-from tinygrad import Tensor
+from tinygrad import Device, Tensor
 from tinygrad.device import Buffer, MultiBuffer
 from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.engine.realize import capturing
+from tinygrad.runtime.ops_cpu import CPUAllocator
+
+from cgpt.kernels.native.arena import LARGE_PAGE, aligned
 
 Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
 
@@ -35,7 +39,7 @@ def realized(array: np.ndarray, device: Placement) -> Tensor:
     tensor = unwritten(array, device)
     if not _without_memory.get():
         for buffer in _buffers(tensor):
-            buffer.allocate()
+            _allocate(buffer)
         write(tensor, array)
     return tensor
 
@@ -70,6 +74,16 @@ def split(batch: Tensor) -> Tensor:
     if isinstance(devices, str) or batch.shape[0] % len(devices):
         return batch
     return Tensor(batch.uop._shard(0, len(devices)).multi(0))
+
+
+def _allocate(buffer: Buffer) -> None:
+    """Give a buffer memory: on large pages where it is a large one of the processor, since tinygrad's have none."""
+    if buffer.nbytes < LARGE_PAGE or not isinstance(Device[buffer.device].allocator, CPUAllocator):
+        buffer.allocate()
+        return
+    memory = aligned(buffer.nbytes)
+    buffer.allocate(external_ptr=memory.ctypes.data)
+    weakref.finalize(buffer, lambda _: None, memory)  # which lives as long as the buffer
 
 
 def _buffers(tensor: Tensor) -> list[Buffer]:

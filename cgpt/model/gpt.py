@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tinygrad import Tensor
 
     from cgpt.data.end_tokens import EndTokens
+    from cgpt.kernels.rounded import Rounded
     from cgpt.kernels.tensors import Placement
 
 
@@ -49,6 +50,13 @@ def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
         shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
     shapes |= {"transformer.ln_f.weight": (C,), "transformer.ln_f.bias": (C,)}
     return shapes if config.tie_embeddings else shapes | {HEAD: (V, C)}
+
+
+def is_multiplied(config: Model, name: str) -> bool:
+    """Whether a parameter is a matrix of products: a layer's, or the head's, which may be the token embedding too."""
+    return name.endswith(("attn.c_attn.weight", "c_proj.weight", "mlp.c_fc.weight")) or (
+        name == (WTE if config.tie_embeddings else HEAD)
+    )
 
 
 def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
@@ -97,7 +105,8 @@ class GPT:
     """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
     `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in; `ends` are the
-    tokens that begin and end its texts, where a checkpoint names them.
+    tokens that begin and end its texts, where a checkpoint names them. With another `weights_dtype` than float32 the
+    matrices of products are in `rounded` instead, and the model cannot be trained.
     """
 
     def __init__(
@@ -108,7 +117,9 @@ class GPT:
         device: Placement = None,
         dtype: str = "float32",
         ends: EndTokens | None = None,
+        weights_dtype: str = "float32",
     ):
+        from cgpt.kernels.rounded import rounded
         from cgpt.kernels.tensors import realized
 
         shapes = {name: tuple(value.shape) for name, value in params.items()}
@@ -116,8 +127,15 @@ class GPT:
             wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
             raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
         self.config, self.ops, self.device, self.dtype, self.ends = config, ops, device, dtype, ends
-        self.params: dict[str, Tensor] = {name: realized(value, device) for name, value in params.items()}
-        self.captured = ops.Captured(device, list(self.params.values()), asdict(config))
+        self.weights_dtype = weights_dtype
+        self.params: dict[str, Tensor] = {}
+        self.rounded: dict[str, Rounded] = {}
+        for name, value in params.items():
+            if weights_dtype != "float32" and is_multiplied(config, name):
+                self.rounded[name] = rounded(value, weights_dtype, name not in (WTE, HEAD), device)
+            else:
+                self.params[name] = realized(value, device)
+        self.captured = ops.Captured(device, self.state, asdict(config))
 
     @classmethod
     def on(
@@ -129,10 +147,18 @@ class GPT:
         ends: EndTokens | None = None,
     ) -> GPT:
         """A model on the devices of a hardware profile, with its kernels and type. Raises UserError, as `prepare`."""
-        return cls(config, params, backend.prepare(hardware, threads), hardware.placement, hardware.dtype, ends)
+        ops = backend.prepare(hardware, threads)
+        return cls(config, params, ops, hardware.placement, hardware.dtype, ends, hardware.weights_dtype)
 
-    def weight(self, name: str) -> Tensor:
+    @property
+    def state(self) -> list[Tensor]:
+        """All tensors that hold its parameters."""
+        return [*self.params.values(), *(t for w in self.rounded.values() for t in (w.values, w.scales))]
+
+    def weight(self, name: str) -> Tensor | Rounded:
         """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
+        if name in self.rounded:
+            return self.rounded[name]
         w = self.params[name]
         return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
 
@@ -142,7 +168,8 @@ class GPT:
         Raises ValueError for ids or lengths that the model has not.
         """
         check_tokens(tokens, self.config)
-        wte, wpe, scale = self.params[WTE], self.params[WPE], parametrization.embedding_scale(self.config)
+        wte, wpe = self.rounded.get(WTE) or self.params[WTE], self.params[WPE]
+        scale = parametrization.embedding_scale(self.config)
         if positions is not None:
             check_positions(positions, tokens, self.config)
         return self.ops.embedding(tokens, wte, wpe, scale, positions)
@@ -153,7 +180,7 @@ class GPT:
         return self.ops.head_logits(hidden, self.head_weight)
 
     @property
-    def head_weight(self) -> Tensor:
+    def head_weight(self) -> Tensor | Rounded:
         """The head's weights (V, C): the token embedding's where they are tied."""
         return self.weight(WTE if self.config.tie_embeddings else HEAD)
 
@@ -189,7 +216,11 @@ class GPT:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
         ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
         prefix = f"transformer.h.{i}."
-        w = {name.removeprefix(prefix): self.weight(name) for name in self.params if name.startswith(prefix)}
+        w = {
+            name.removeprefix(prefix): self.weight(name)
+            for name in (*self.params, *self.rounded)
+            if name.startswith(prefix)
+        }
         x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
         qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
         y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
@@ -224,7 +255,8 @@ class GPT:
         return self.head(self.hidden(self.embedding(ids), independent=True))
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """The parameters as NumPy arrays."""
+        """The parameters that it computes with as NumPy arrays, float32."""
         from cgpt.kernels.tensors import read
 
-        return {name: read(value) for name, value in self.params.items()}
+        return {name: self.rounded[name].numpy() if name in self.rounded else read(self.params[name])
+                for name in parameter_shapes(self.config)}  # fmt: skip

@@ -28,6 +28,12 @@ def n_parameters_non_embedding(model: Model) -> int:
     return model.n_layer * (attention + feed_forward + layer_norms) + 2 * d
 
 
+def n_multiplied(model: Model) -> int:
+    """Weights of the matrices of products, the head's included: V d + L (4 d^2 + 2 d F)."""
+    d = model.d_model
+    return vocabulary(model) * d + model.n_layer * (4 * d * d + 2 * d * ffn_width(model))
+
+
 def flops_per_token(model: Model, convention: str = "palm") -> float:
     """Training FLOPs (forward and backward) per token, under one of CONVENTIONS."""
     return float(CONVENTIONS[convention](model))

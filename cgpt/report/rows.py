@@ -234,9 +234,7 @@ def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: 
     of_model = {key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")}
     stages = ("evaluate", "finetune", "pretrain")
     ids = {f"{stage}_run": chain[stage].id if stage in chain else None for stage in stages}
-    shared = asdict(record) | common | of_model | ids | {
-        "hardware": trained.get("hardware", record.hardware), "condition": _condition(record, trained),
-    }  # fmt: skip
+    shared = asdict(record) | common | of_model | ids | {"condition": _condition(record, trained)}
     return [
         shared | asdict(score) | {
             "primary": score is primary, "scale": scale_of(score.metric, aggregations.get(score.metric)),

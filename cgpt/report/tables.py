@@ -25,10 +25,10 @@ from cgpt.spec import Experiment
 if TYPE_CHECKING:
     from cgpt.experiment.run import Plan
 
-SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
-                 "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
-                 "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
-                 "finetune_run", "pretrain_run")  # fmt: skip
+SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing",
+                 "weights_dtype", "stage", "condition", "n_labels", "task", "task_version", "n_shot", "metric",
+                 "filter", "primary", "value", "stderr", "higher_is_better", "chance", "n_samples", "documents",
+                 "n_prompts_cut", "evaluate_run", "finetune_run", "pretrain_run")  # fmt: skip
 
 # The columns of the pretraining table after the model.
 _PRETRAINING = (

@@ -57,6 +57,7 @@ def evaluate(job: Job) -> dict[str, Any]:
         n_samples=len({sample["doc_id"] for sample in samples}),
         n_prompts_cut=len({sample["doc_id"] for sample in samples if sample["n_tokens_cut"]}),
         hardware=hardware.name,
+        weights_dtype=hardware.weights_dtype,
         prompt_example=prompt if isinstance(prompt, str) else prompt[0],
         seconds=seconds if hardware.timing == "measured" else None,
         samples_sha256=hashlib.sha256(lines).hexdigest(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cgpt.errors import UserError
 from cgpt.model.gpt import GPT
 from cgpt.model.ids import check_targets, check_tokens
 from cgpt.recipe import parametrization
@@ -34,6 +35,9 @@ class Trainer:
     """A model with its AdamW moments. `step` makes one update and returns loss and gradient norm."""
 
     def __init__(self, model: GPT, settings: AdamW):
+        if model.weights_dtype != "float32":
+            raise UserError(f"hardware profile: weights_dtype: {model.weights_dtype} is not what is trained; write "
+                            "float32, and round the weights where the model is scored or writes")  # fmt: skip
         self.model, self.settings = model, settings
         self.n_updates = 0
         self.params = list(model.params.values())

@@ -8,7 +8,8 @@ from cgpt.files.csv_file import read_numbers
 
 PROVENANCE = ("host_cpu", "level", "n_cores", "versions", "code_sha256", "commit", "date")
 # Of one program: seconds from its start to the end of its first step, what that step took longer than the median, ...
-MEASURED = ("first_step_s", "compile_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s", "shard_read_share")
+MEASURED = ("first_step_s", "compile_s", "cpu_step_s", "peak_memory_bytes", "gemm_share", "sgemm_tokens_per_s",
+            "shard_read_share")  # fmt: skip
 COMPARISON = (
     "benchmark", "model", "n_parameters", "vocab_size", "seq_len", "batch_size", "hardware", "threads", "side",
     "tokens_per_s", "ratio", "ratio_min", "ratio_max", "target", "difference", *MEASURED, "rounds",

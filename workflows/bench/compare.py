@@ -5,6 +5,7 @@ Writes a CSV with a row per side. Ends with a message, and writes nothing, where
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from columns import COMPARISON, MEASURED
-from sides import OURS, Elsewhere, Side, made_by, ours, peer
+from sides import OUR_SIDES, OURS, OURS_INT8, Elsewhere, Side, made_by, ours, peer
 
 from cgpt.bench import inputs
 from cgpt.commands.bench import BATCH_SIZE, MAX_NEW_TOKENS, MODEL, N_BYTES
@@ -35,8 +36,10 @@ PEERS: dict[str, dict[str, list[str]]] = {  # by their names in the table: a pro
     },
     "tokenize": {"tokenizers": ["tokenize"]},
 }
+LIKE = {"CTranslate2 int8": OURS_INT8}  # which of our sides a peer is compared with, where it is not OURS
 OPTIONS = ("threads", "burst_s", "batch_size", "n_requests", "max_new_tokens", "n_bytes")  # each side takes its own
 TARGETS = {"pretrain": 1.2, "evaluate": 1.2, "generate": 1.5, "tokenize": 1.2}  # least ratio that is aimed at
+TARGET_OF_INT8 = 1.0
 # What both sides must agree in, and how far apart they may be: nats, nats, token ids, tokens.
 ANSWERS = {"pretrain": "losses", "evaluate": "loglikelihoods", "generate": "tokens", "tokenize": "n_tokens"}
 TOLERANCES = {"pretrain": 1e-3, "evaluate": 1e-3, "generate": 0, "tokenize": 0}
@@ -111,14 +114,14 @@ def prepare(arguments: argparse.Namespace, hardware: Hardware, folder: Path) -> 
         shared += ["--checkpoint", inputs.write_checkpoint(folder / arguments.model, replace(config, init_std=std))]
     out = ["--out", folder / LOGLIKELIHOODS] if arguments.benchmark == "evaluate" else []
     device = ["--device", TORCH_DEVICES[hardware.device.split(":")[0]], "--dtype", hardware.dtype]
+    peers = {name: command for name, command in PEERS[arguments.benchmark].items()
+             if name in (arguments.peer or PEERS[arguments.benchmark])}  # fmt: skip
+    profiles = {OURS: hardware.name} | {LIKE[name]: "cpu-int8" for name in peers if name in LIKE}
     return [
-        Side(OURS, ours(arguments.benchmark, "--hardware", hardware.name, "--bursts", *shared, *out)),
-        *(
-            Side(name, peer(program, *device, *shared, *options))
-            for name, (program, *options) in PEERS[arguments.benchmark].items()
-            if name in (arguments.peer or PEERS[arguments.benchmark])
-        ),
-    ]
+        *(Side(name, ours(arguments.benchmark, "--hardware", profile, "--bursts", *shared, *out))
+          for name, profile in profiles.items()),
+        *(Side(name, peer(program, *device, *shared, *options)) for name, (program, *options) in peers.items()),
+    ]  # fmt: skip
 
 
 def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
@@ -136,22 +139,24 @@ def alternate(sides: Sequence[Side], rounds: int) -> list[dict[str, float]]:
 def rows(
     benchmark: str, rates: list[dict[str, float]], results: dict[str, dict[str, Any]], dtype: str = "float32"
 ) -> list[dict[str, Any]]:
-    """A row per side. `ratio` is the median over rounds of our speed to this side's, in our own row to the best peer's
-    of each round; `difference` is the largest one between this side's answers and ours. A peer that rounds more than
-    we do gives no answers, and has no part in our own row where another does."""
-    made, mine, key = [], results[OURS], ANSWERS[benchmark]
-    alike = [name for name, result in results.items() if name != OURS and key in result]
+    """A row per side. `ratio` is the median over rounds of our speed to this side's, in our own rows to the best peer's
+    of each round; `difference` is the largest one between this side's answers and ours. A peer that rounds is compared
+    with our side that does, and gives no answers, as rounding may give others."""
+    made, mine = [], results[OURS]
+    peers = [name for name in results if name not in OUR_SIDES]
+    alike = [name for name in peers if name not in LIKE]
     for name, result in results.items():
-        others = (alike or [*results.keys() - {OURS}]) if name == OURS else [name]
-        against = [max(round_[other] for other in others) for round_ in rates]
-        ratios = [round_[OURS] / rate for round_, rate in zip(rates, against)]
+        side = name if name in OUR_SIDES else LIKE.get(name, OURS)
+        others = [each for each in peers if LIKE.get(each, OURS) == side] if name in OUR_SIDES else [name]
+        against = [max((round_[other] for other in others), default=math.nan) for round_ in rates]
+        ratios = [round_[side] / rate for round_, rate in zip(rates, against)]
         made.append({
             **{key: mine.get(key) for key in ("model", "n_parameters", "vocab_size", "seq_len")},
             "batch_size": result.get("batch_size", mine.get("batch_size")),
             "side": name,
             "tokens_per_s": statistics.median(round_[name] for round_ in rates),
             "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios),
-            "target": TARGETS[benchmark], "rounds": len(rates),
+            "target": TARGET_OF_INT8 if side == OURS_INT8 else TARGETS[benchmark], "rounds": len(rates),
             "difference": difference(benchmark, name, result, mine, dtype) if name in alike else None,
             **{key: result.get(key) for key in MEASURED},
         })  # fmt: skip

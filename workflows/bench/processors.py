@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from columns import COMPARISON, read_rows
-from sides import OURS
+from sides import OUR_SIDES, OURS
 from table import machine, words
 
 Row = dict[str, Any]
@@ -20,12 +20,16 @@ def main() -> None:
 
 def as_text(rows: list[Row]) -> str:
     """A row per benchmark, a column per processor and level; "-" where it was not measured there."""
-    ours = [row for row in rows if row["side"] == OURS]
+    ours = [row for row in rows if row["side"] in OUR_SIDES]
     processors = list(dict.fromkeys(machine(row) for row in ours))
-    cells = {(words(row), machine(row)): _cell(row) for row in ours}
+    cells = {(_name(row), machine(row)): _cell(row) for row in ours}
     lines = [["tokens/s: against the best of the others", *processors], ["---"] * (1 + len(processors))]
-    lines += [[name, *(cells.get((name, one), "-") for one in processors)] for name in dict.fromkeys(map(words, ours))]
+    lines += [[name, *(cells.get((name, one), "-") for one in processors)] for name in dict.fromkeys(map(_name, ours))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _name(row: Row) -> str:
+    return words(row) + row["side"].removeprefix(OURS)
 
 
 def _cell(row: Row) -> str:

@@ -16,7 +16,6 @@ from cgpt import provenance
 from cgpt.host import granted_cores, level
 
 PEER_PACKAGES = ("torch", "transformers", "ctranslate2", "tokenizers")
-OURS = "cgpt"
 # What holds the peers' libraries to a level, as CGPT_CPU holds ours: PyTorch, its oneDNN and MKL, and CTranslate2.
 HELD = {
     "native": {},
@@ -27,6 +26,7 @@ HELD = {
     "x86-64-v4": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
                   "MKL_ENABLE_INSTRUCTIONS": "AVX512", "CT2_FORCE_CPU_ISA": "AVX512"},
 }  # fmt: skip
+OURS, OURS_INT8 = OUR_SIDES = ("cgpt", "cgpt int8")
 
 
 def ours(benchmark: str, *arguments: object) -> list[str]:

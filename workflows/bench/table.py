@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from columns import COMPARISON, STARTUP, read_rows
-from sides import OURS
+from sides import OUR_SIDES
 from startup import EMPTY
 
 from cgpt.files.csv_file import write_csv
@@ -22,8 +22,8 @@ FACTS = [
     ("cgpt / side", "median (least to greatest) of the rounds' ratios; for cgpt itself, to the best peer of a round"),
     ("difference", "largest difference from cgpt in the first ten losses (nats), in any log-likelihood (nats), or in "
                    "any token; above 1e-3 nats, or one token, there would be no table"),
-    ("CTranslate2 int8", "rounds weights and inputs of products to 8 bits, where all others compute in float32: its "
-                         "tokens may be others, and cgpt's own row leaves it out"),
+    ("int8", "cgpt int8 keeps weights in 8 bits and computes in float32, CTranslate2 int8 also rounds the inputs of "
+             "products; they are compared with each other, and their tokens may be others"),
     ("first step", "from the start of the program to the end of its first step, imports and compiling included"),
     ("peak memory", "largest resident size of the program"),
     ("GEMM", "share of a step in matrix products, and the speed if a step were these alone"),
@@ -80,7 +80,7 @@ def words(row: Row) -> str:
 
 
 def _comparison_cells(row: Row) -> list[Cell]:
-    mine = row["side"] == OURS
+    mine = row["side"] in OUR_SIDES
     limit = f"{row['sgemm_tokens_per_s']:,.0f} tokens/s" if row["sgemm_tokens_per_s"] else ""
     return [
         Cell(words(row)),

@@ -5,15 +5,17 @@ import weakref
 
 import numpy as np
 
-PAGE = 4096
+PAGE, LARGE_PAGE = 4096, 1 << 21
 
 
 def aligned(n_bytes: int) -> np.ndarray:
     """Uninitialised memory (n_bytes,) uint8 that starts on a page, on large pages where the system has them."""
-    memory = mmap.mmap(-1, max(n_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= 1 << 21:
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8, n_bytes)
+    if n_bytes < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.frombuffer(mmap.mmap(-1, max(n_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8, n_bytes)
+    memory = mmap.mmap(-1, n_bytes + LARGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % LARGE_PAGE
+    memory.madvise(mmap.MADV_HUGEPAGE, start, n_bytes - n_bytes % LARGE_PAGE)  # the rest would take a whole one too
+    return np.frombuffer(memory, np.uint8, n_bytes, start)
 
 
 class Arena:

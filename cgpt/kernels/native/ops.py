@@ -9,6 +9,7 @@ from tinygrad import Tensor, dtypes
 
 from cgpt.kernels.native.call import empty, native_call, scaled
 from cgpt.kernels.native.capture import Captured as Captured
+from cgpt.kernels.rounded import TYPES, Rounded
 from cgpt.kernels.work import labelled
 
 # Elementary operations per element, as common.h and attention.c write them, an exponential or a root counted as one.
@@ -16,12 +17,16 @@ ACTIVATION_FLOPS = {None: 0, "gelu": 28, "gelu_new": 12, "relu": 1}  # in the or
 SOFTMAX_FLOPS = 5
 
 
-def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0, positions: Tensor | None = None) -> Tensor:
-    """As `plain.ops.embedding`."""
+def embedding(
+    tokens: Tensor, wte: Tensor | Rounded, wpe: Tensor, scale: float = 1.0, positions: Tensor | None = None
+) -> Tensor:
+    """As `plain.ops.embedding`; wte may be rounded."""
     (B, T), C = tokens.shape, wte.shape[1]
-    ins = [tokens, wte, wpe] if positions is None else [tokens, wte, wpe, positions]
-    dims, flops = [B, T, C, int(positions is not None)], 2 * B * T * C
-    return native_call("embedding", [empty(B, T, C, like=wte)], ins, dims, [scale], flops)[0]
+    rows = [wte.values, wte.scales] if isinstance(wte, Rounded) else [wte]
+    name, dims = ("embedding_rounded", [TYPES.index(wte.dtype)]) if isinstance(wte, Rounded) else ("embedding", [])
+    ins, flops = [tokens, *rows, wpe, *([] if positions is None else [positions])], 2 * B * T * C
+    dims = [B, T, C, *dims, int(positions is not None)]
+    return native_call(name, [empty(B, T, C, like=wpe)], ins, dims, [scale], flops)[0]
 
 
 def embedding_grads(
@@ -59,8 +64,13 @@ def add_layer_norm(
     return r, y
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
-    """As `plain.ops.linear`; `independent` gives each of the B sequences the same bits whatever the others are."""
+def linear(
+    x: Tensor, w: Tensor | Rounded, b: Tensor, activation: str | None = None, independent: bool = False
+) -> Tensor:
+    """As `plain.ops.linear`; `independent` gives each of the B sequences the same bits whatever the others are, and so
+    does a rounded w, which has no gradient."""
+    if isinstance(w, Rounded):
+        return _linear_rounded(x, w, b, activation)
     n_in, n_out = w.shape
     rows = x.numel() // n_in
     number = list(ACTIVATION_FLOPS).index(activation)
@@ -75,6 +85,16 @@ def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, indep
 
     outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
     return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
+
+
+def _linear_rounded(x: Tensor, w: Rounded, b: Tensor | None = None, activation: str | None = None) -> Tensor:
+    """x (B, T, n_in) w^T + b, w (n_out, n_in), each token on its own."""
+    (B, T, n_in), n_out = x.shape, w.values.shape[0]
+    rows = B * T
+    ins = [x, w.values, w.scales, *([] if b is None else [b])]
+    dims = [rows, n_in, n_out, TYPES.index(w.dtype), list(ACTIVATION_FLOPS).index(activation), int(b is not None)]
+    flops = 2 * rows * n_in * n_out + rows * n_out * (1 + ACTIVATION_FLOPS[activation])
+    return native_call("linear_rounded", [empty(B, T, n_out, like=x)], ins, dims, flops=flops)[0]
 
 
 def attention(qkv: Tensor, n_head: int, scale: float) -> Tensor:
@@ -120,16 +140,21 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
     return native_call("cross_entropy_head", outs, ins, [rows, C, V], flops=flops, grad=grad)[0].reshape(())
 
 
-def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """As `plain.ops.token_logprobs`, each sequence on its own."""
+def token_logprobs(x: Tensor, w: Tensor | Rounded, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """As `plain.ops.token_logprobs`, each sequence on its own; a rounded w is restored, once a call."""
+    if isinstance(w, Rounded):
+        dims = [w.shape[1], w.shape[0], TYPES.index(w.dtype)]
+        w = native_call("restore", [empty(*w.shape, like=x)], [w.values, w.scales], dims)[0]
     (B, T, C), (V, K) = x.shape, (w.shape[0], targets.shape[-1])
     outs = [empty(B, T, K, like=x), empty(B, T, K, like=x, dtype=dtypes.int32)]
     logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], [B, T, C, V, K], flops=2 * B * T * C * V)
     return logprob, greedy
 
 
-def head_logits(x: Tensor, w: Tensor) -> Tensor:
+def head_logits(x: Tensor, w: Tensor | Rounded) -> Tensor:
     """As `plain.ops.head_logits`, each sequence on its own."""
+    if isinstance(w, Rounded):
+        return _linear_rounded(x, w)
     (B, T, C), V = x.shape, w.shape[0]
     name, dims = ("logits_few_rows", [B, C, V]) if T == 1 else ("head_logits", [B, T, C, V])
     return native_call(name, [empty(B, T, V, like=x)], [x, w], dims, flops=2 * B * T * C * V)[0]

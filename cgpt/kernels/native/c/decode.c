@@ -21,9 +21,31 @@ static void parallel_if_worth_it(int64_t n_numbers, int64_t n_items, item_fn fn,
 
 INLINED Lanes load(const float *from) { return *(const Lanes *)from; }
 
+enum { FLOAT32, BFLOAT16, INT8, CACHE_LINE = 64 };  // types of weights, as numbered in native/ops.py
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t)), aligned(2)));
+typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
+
+INLINED int64_t bytes_of(int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
+
+// Weights i to i + LANES - 1, before their scale.
+INLINED Lanes load_weights(const void *w, int64_t i, int type) {
+  if (type == FLOAT32) return load((const float *)w + i);
+  if (type == INT8) return __builtin_convertvector(*(const Bytes *)((const int8_t *)w + i), Lanes);
+  return (Lanes)(__builtin_convertvector(*(const Halves *)((const uint16_t *)w + i), Words) << 16);
+}
+
+INLINED float load_weight(const void *w, int64_t i, int type) {
+  if (type == FLOAT32) return ((const float *)w)[i];
+  if (type == INT8) return ((const int8_t *)w)[i];
+  union { uint32_t bits; float value; } half = {.bits = (uint32_t)((const uint16_t *)w)[i] << 16};
+  return half.value;
+}
+
 typedef struct {
-  const float *x, *w, *bias;  // w (n_in, n_out) of a linear layer, (n_out, n_in) of the head
-  float *y, *partial;         // partial: of each item (rows, n_out), what its rows of w add to y
+  const float *x, *bias, *scales;  // scales (n_out) of rounded weights
+  const void *w;                   // (n_in, n_out) of a linear layer, (n_out, n_in) of the head and of rounded weights
+  float *y, *partial;              // partial: of each item (rows, n_out), what its rows of w add to y
   int64_t rows, n_in, n_out, per_item, n_items, activation;
 } FewRows;
 
@@ -71,7 +93,7 @@ static void add_last_columns(const FewRows *s, const float *x, const float *w, f
 
 // y (rows, n_out) += x w over `depth` rows of w.
 INLINED void add_rows(const FewRows *s, const float *x, float *y, int64_t from, int64_t depth, int rows) {
-  const float *w = s->w + from * s->n_out;
+  const float *w = (const float *)s->w + from * s->n_out;
   int64_t col = 0;
   x += from;
   for (; col + TILE_COLS <= s->n_out; col += TILE_COLS) add_tile(s, x, w + col, y + col, depth, rows);
@@ -126,40 +148,52 @@ INLINED float sum_of(Lanes v) {
   return v[0];
 }
 
-// Logits of `words` words: their rows of w, side by side, with `rows` rows of x.
-INLINED void dot_rows(const FewRows *s, const float *x, const float *w, float *y, int rows, int words) {
+// Outputs `first` to first + words - 1: their rows of w, side by side, with `rows` rows of x, while the rows of w after
+// them are fetched.
+INLINED void dot_rows(const FewRows *s, const float *x, float *y, int64_t first, int rows, int words, int type) {
 #pragma clang fp reassociate(off)
+  const char *w = (const char *)s->w + first * s->n_in * bytes_of(type), *next = w + TILE * s->n_in * bytes_of(type);
   Lanes sum[ROW_BLOCK][TILE] = {0};
   int64_t j = 0;
   for (; j + LANES <= s->n_in; j += LANES) {
     Lanes weight[TILE];
-    for (int v = 0; v < words; v++) {
-      __builtin_prefetch(w + (v + TILE) * s->n_in + j);
-      weight[v] = load(w + v * s->n_in + j);
-    }
+    for (int64_t line = 0; line < TILE * LANES * bytes_of(type); line += CACHE_LINE)
+      __builtin_prefetch(next + TILE * j * bytes_of(type) + line);
+    for (int v = 0; v < words; v++) weight[v] = load_weights(w, v * s->n_in + j, type);
     for (int r = 0; r < rows; r++)
       for (int v = 0; v < words; v++) sum[r][v] += weight[v] * load(x + r * s->n_in + j);
   }
   for (int r = 0; r < rows; r++)
     for (int v = 0; v < words; v++) {
       float total = sum_of(sum[r][v]);
-      for (int64_t i = j; i < s->n_in; i++) total += w[v * s->n_in + i] * x[r * s->n_in + i];
-      y[r * s->n_out + v] = total;
+      for (int64_t i = j; i < s->n_in; i++) total += load_weight(w, v * s->n_in + i, type) * x[r * s->n_in + i];
+      if (s->scales) total *= s->scales[first + v];
+      y[r * s->n_out + first + v] = s->bias ? total + s->bias[first + v] : total;
     }
 }
 
-// Logits of n words for `rows` rows of x.
-INLINED void dot_words(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows) {
+// n outputs from the row `from` of w on, for `rows` rows of x.
+INLINED void dot_words(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows, int type) {
   int64_t v = from, to = from + n;
-  for (; v + TILE <= to; v += TILE) dot_rows(s, x, s->w + v * s->n_in, y + v, rows, TILE);
-  for (; v < to; v++) dot_rows(s, x, s->w + v * s->n_in, y + v, rows, 1);
+  for (; v + TILE <= to; v += TILE) dot_rows(s, x, y, v, rows, TILE, type);
+  for (; v < to; v++) dot_rows(s, x, y, v, rows, 1, type);
+}
+
+INLINED void dot_float32(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows) {
+  dot_words(s, x, y, from, n, rows, FLOAT32);
+}
+INLINED void dot_bfloat16(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows) {
+  dot_words(s, x, y, from, n, rows, BFLOAT16);
+}
+INLINED void dot_int8(const FewRows *s, const float *x, float *y, int64_t from, int64_t n, int rows) {
+  dot_words(s, x, y, from, n, rows, INT8);
 }
 
 // Logits of some words for all rows.
 static void logits_item(int64_t item, int, const void *arg) {
   const FewRows *s = arg;
   int64_t from = item * s->per_item;
-  in_blocks(dot_words, s, s->y, from, min64(s->per_item, s->n_out - from));
+  in_blocks(dot_float32, s, s->y, from, min64(s->per_item, s->n_out - from));
 }
 
 // logits (rows, V) = x (rows, C) w^T, w (V, C).
@@ -218,6 +252,7 @@ static void cached_attention_item(int64_t item, int thread, const void *arg) {
   for (int64_t t = 0; t < n; t++) {
     const float *k = entry(d, cache, 0, slots[t], h, t);
     float dot = 0.0f;
+    for (int64_t j = 0; j < D; j += CACHE_LINE / 4) __builtin_prefetch(entry(d, cache, 1, slots[t], h, t) + j);
     for (int64_t j = 0; j < D; j++) dot += q[j] * k[j];
     score[t] = dot * scale;
     top = score[t] > top ? score[t] : top;

@@ -7,6 +7,7 @@
 #include "layers.c"
 #include "optimizer.c"
 #include "packed.c"
+#include "rounded.c"
 
 typedef struct {
   void (*kernel)(const void *call);
