@@ -24,7 +24,7 @@ from cgpt.tasks.lm_eval_tasks import is_classification
 LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
 HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
                  "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
-HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
+HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing", "weights_dtype")
 ID_DIGITS = 12  # of a run id's hash: two of 10,000 runs are alike once in five million studies
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 UNKNOWN = Execution()
@@ -270,8 +270,8 @@ def hardware_identity(hardware: Hardware) -> dict[str, Any]:
     hold times."""
     profile = asdict(hardware)
     keys = HARDWARE_IDENTITY + (HARDWARE_COST if hardware.timing == "modeled" else ())
-    rounding = {} if hardware.weights_dtype == "float32" else {"weights_dtype": hardware.weights_dtype}
-    return {key: profile[key] for key in keys} | rounding
+    without = {"weights_dtype"} if hardware.weights_dtype == "float32" else set()  # as older ids have it
+    return {key: profile[key] for key in keys if key not in without}
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:
