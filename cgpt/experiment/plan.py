@@ -24,7 +24,7 @@ from cgpt.tasks.lm_eval_tasks import is_classification
 LONGEST_ID = 230  # bytes; file systems take 255, some of which are for `.log` and temporary names
 HARDWARE_COST = ("systems", "peak_flops_per_s", "sustained_flops_per_s", "memory_bytes", "bandwidth_bytes_per_s",
                  "power_w", "price_per_hour_usd", "wafer", "gpu")  # fmt: skip
-HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing")
+HARDWARE_IDENTITY = ("name", "device", "dtype", "kernels", "timing", "weights_dtype")
 ID_DIGITS = 12  # of a run id's hash: two of 10,000 runs are alike once in five million studies
 DEFAULT_HARDWARE = "cpu"  # not spelled out in run ids
 UNKNOWN = Execution()
@@ -268,12 +268,12 @@ def _run(stage: str, name: Iterable[str], spec: dict[str, Any], needs: dict[str,
 def hardware_identity(hardware: Hardware) -> dict[str, Any]:
     """The part of a profile that decides a result; where it is modeled also what the cost model reads, as records
     hold times."""
-    rounding = {} if hardware.weights_dtype == "float32" else {"weights_dtype": hardware.weights_dtype}
+    without = {"weights_dtype"} if hardware.weights_dtype == "float32" else set()  # as older ids have it
+    keys = [key for key in HARDWARE_IDENTITY if key not in without]
     if hardware.timing == "measured":
-        return {key: getattr(hardware, key) for key in HARDWARE_IDENTITY} | rounding
+        return {key: getattr(hardware, key) for key in keys}
     profile = asdict(hardware)
-    keys = HARDWARE_IDENTITY + HARDWARE_COST
-    return {key: profile[key] for key in keys} | rounding
+    return {key: profile[key] for key in [*keys, *HARDWARE_COST]}
 
 
 def dataset_identity(dataset: Dataset) -> dict[str, Any]:

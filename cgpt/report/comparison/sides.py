@@ -71,7 +71,7 @@ def read_side(name: str, results: Path, hardware: str | None = None) -> Side:
     machines = [row | (hosts.get(row["run"], {}) if row["timing"] == "measured" else {}) for row in machines or runs]
     if hardware is None:
         return Side(name, folder, scores, runs, machines)
-    known = {row["hardware"] for rows in (runs, machines) for row in rows}
+    known = {row["hardware"] for rows in (scores, runs, machines) for row in rows}
     if hardware not in known:
         raise UserError(f"--hardware: {folder} has no results of '{hardware}'; {did_you_mean(hardware, known)}")
     of_profile = [[row for row in rows if row["hardware"] == hardware and not is_baseline(row)]
