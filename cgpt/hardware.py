@@ -135,7 +135,7 @@ class Hardware:
     device: Device
     """tinygrad's device: CPU, CUDA, AMD, METAL, or WSE, which computes on the processor."""
     dtype: Dtype = "float32"
-    """Of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
+    """Of the operands of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
     kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"
     """native: C and OpenBLAS on the processor (cgpt/kernels); tinygrad: its own, on any device."""
     timing: Annotated[str, Choice("measured", "modeled")] = "measured"
@@ -196,8 +196,6 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
         return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
     if profile.kernels != "native":
         return None
-    if profile.dtype != "float32":
-        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
     if profile.n_devices > 1:
         return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
     if profile.beam > 0:

@@ -23,7 +23,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 from cgpt.errors import UserError
 from cgpt.host import check_threads
 from cgpt.kernels.compiler import build_library
-from cgpt.kernels.native import blas
+from cgpt.kernels.native import bfloat16, blas
 from cgpt.kernels.work import Work, label, labelled
 
 MAGIC = b"cgpt-kernel:"
@@ -43,6 +43,7 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
             f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one"
         )
     if n_threads is None:
+        bfloat16.instructions()
         sgemm = ctypes.cast(blas.openblas().scipy_cblas_sgemm, ctypes.c_void_p)
         n_threads = library().start(sgemm, check_threads(threads))
         if n_threads != threads:

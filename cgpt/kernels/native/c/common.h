@@ -138,7 +138,7 @@ int take_out_of_memory(void) {
 
 // One growing scratch area per use; kernels run one at a time. NULL where there is no such memory.
 static float *scratch(int slot, int64_t n_floats) {
-  enum { N_SLOTS = 4 };
+  enum { N_SLOTS = 5 };
   static float *area[N_SLOTS];
   static int64_t size[N_SLOTS];
   const int64_t most = (int64_t)1 << 44;
@@ -244,7 +244,11 @@ typedef struct {
   const float *bias;   // (n), added to every row of c if set
   float *activated;    // activation(c) if set, as c
   int64_t activation;
+  int64_t bfloat16;    // whether a and b are rounded to bfloat16 first
+  const float *b_packed;  // then b as `pack` leaves it, if that was done before
 } Gemm;
+
+static void gemm_bfloat16(Gemm g);
 
 static int64_t longer_side(const Gemm *g) { return g->m > g->n ? g->m : g->n; }
 
@@ -255,6 +259,18 @@ static int64_t piece_size(const Gemm *g) {
 }
 
 static int64_t n_pieces(const Gemm *g) { return div_up(longer_side(g), piece_size(g)); }
+
+// c += bias, and then its activation, for some rows and columns, from column `col` on.
+static void add_bias(const Gemm *g, float *c, int64_t col, int64_t rows, int64_t cols) {
+  if (!g->bias) return;
+  for (int64_t i = 0; i < rows; i++) {
+    float *restrict out = c + i * g->n;
+    for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
+    if (!g->activated) continue;
+    float *restrict act = g->activated + (out - g->c);
+    activate(g->activation, out, act, cols);
+  }
+}
 
 // One piece of one group's product.
 static void gemm_item(int64_t item, int, const void *arg) {
@@ -269,17 +285,11 @@ static void gemm_item(int64_t item, int, const void *arg) {
   float *c = g->c + (group * g->m + row) * g->n + col;
   blas_sgemm(ROW_MAJOR, g->a_transposed ? YES : NO, g->b_transposed ? YES : NO, rows, cols, g->k, 1.0f, a, lda, b, ldb,
              g->beta, c, g->n);
-  if (!g->bias) return;
-  for (int64_t i = 0; i < rows; i++) {
-    float *restrict out = c + i * g->n;
-    for (int64_t j = 0; j < cols; j++) out[j] += g->bias[col + j];
-    if (!g->activated) continue;
-    float *restrict act = g->activated + (out - g->c);
-    activate(g->activation, out, act, cols);
-  }
+  add_bias(g, c, col, rows, cols);
 }
 
 static void gemm(Gemm g) {
+  if (g.bfloat16) return gemm_bfloat16(g);
   if (!g.n_groups) g.n_groups = 1;
   parallel(g.n_groups * n_pieces(&g), gemm_item, &g);
 }

@@ -1,0 +1,20 @@
+"""Whether, and by which instructions, the processor multiplies matrices in bfloat16 faster than in float32."""
+
+import ctypes
+from functools import cache
+
+from cgpt import host
+from cgpt.kernels.compiler import build_library
+
+INSTRUCTIONS = (None, "AVX512-BF16", "AMX")  # as numbered in native/c/bfloat16.c; without any, operands are rounded
+
+
+@cache
+def instructions() -> str | None:
+    """What products in bfloat16 are computed with from now on in this process; None where float32's are faster.
+
+    Intel's processors multiply by AVX512-BF16 at half of float32's rate, AMD's (Zen 4 on) at twice it. AMX is there
+    where the processor has it and the system grants its registers.
+    """
+    is_amd = host.cpu_info().get("vendor_id") == "AuthenticAMD"
+    return INSTRUCTIONS[ctypes.CDLL(str(build_library())).take_bfloat16(int(is_amd))]
