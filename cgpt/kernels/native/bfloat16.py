@@ -11,10 +11,10 @@ INSTRUCTIONS = (None, "AVX512-BF16", "AMX")  # as numbered in native/c/bfloat16.
 
 @cache
 def instructions() -> str | None:
-    """What products in bfloat16 are computed with from now on in this process; None where float32's are faster.
+    """The instructions that multiply in bfloat16 from now on in this process; None where float32 is faster.
 
-    Intel's processors multiply by AVX512-BF16 at half of float32's rate, AMD's (Zen 4 on) at twice it. AMX is there
-    where the processor has it and the system grants its registers.
+    Intel's processors multiply by AVX512-BF16 at half of float32's rate, so it is taken on AMD's alone (Zen 4 on), of
+    which others report up to twice that rate. AMX is there where the system grants its registers.
     """
     is_amd = host.cpu_info().get("vendor_id") == "AuthenticAMD"
     return INSTRUCTIONS[ctypes.CDLL(str(build_library())).take_bfloat16(int(is_amd))]

@@ -2,7 +2,7 @@
 
 // ---- the head: logits = x w^T, and what is wanted of them, a chunk of rows at a time ----
 
-enum { HEAD_ROWS = 256, HEAD_ROWS_BFLOAT16 = 1024 };  // of a chunk
+enum { HEAD_ROWS = 256 };
 
 typedef struct {
   float *logits, *losses, weight;  // logits (rows, V), losses (rows)
@@ -38,13 +38,12 @@ void cross_entropy_head(const void *arg) {
     const struct { int64_t rows, C, V, bfloat16; } *dims;
   } *call = arg;
   int64_t all_rows = call->dims->rows, C = call->dims->C, V = call->dims->V, bfloat16 = call->dims->bfloat16;
-  int64_t most_rows = min64(all_rows, bfloat16 ? HEAD_ROWS_BFLOAT16 : HEAD_ROWS);
   float *dx = call->bufs->dx, *dw = call->bufs->dw;
   const float *x = call->bufs->x, *w = call->bufs->w;
   int64_t *at = allocate(all_rows, sizeof(int64_t));
   int32_t *targets = allocate(all_rows, sizeof(int32_t));
-  float *xs = scratch(0, most_rows * C), *dxs = scratch(1, most_rows * C);
-  float *logits = scratch(2, most_rows * V), losses[HEAD_ROWS_BFLOAT16];
+  float *xs = scratch(0, HEAD_ROWS * C), *dxs = scratch(1, HEAD_ROWS * C);
+  float *logits = scratch(2, HEAD_ROWS * V), losses[HEAD_ROWS];
   Gemm of_logits = {.n = V, .k = C, .a = xs, .b = w, .b_transposed = 1, .c = logits, .bfloat16 = bfloat16};
   Gemm of_dx = {.n = C, .k = V, .a = logits, .b = w, .c = dxs, .bfloat16 = bfloat16};
   Gemm of_dw = {.m = V, .n = C, .a = logits, .a_transposed = 1, .b = xs, .c = dw, .bfloat16 = bfloat16};
@@ -57,8 +56,8 @@ void cross_entropy_head(const void *arg) {
   double total = 0.0;
   memset(dx, 0, all_rows * C * sizeof(float));
   if (!n) memset(dw, 0, V * C * sizeof(float));
-  for (int64_t from = 0; from < n; from += most_rows) {
-    int64_t rows = min64(most_rows, n - from);
+  for (int64_t from = 0; from < n; from += HEAD_ROWS) {
+    int64_t rows = min64(HEAD_ROWS, n - from);
     of_logits.m = of_dx.m = of_dw.k = rows, of_dw.beta = from ? 1.0f : 0.0f;
     for (int64_t i = 0; i < rows; i++) memcpy(xs + i * C, x + at[from + i] * C, C * sizeof(float));
     gemm(of_logits);
