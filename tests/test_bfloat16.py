@@ -172,7 +172,8 @@ def test_a_model_in_bfloat16_shares_no_recording_with_one_in_float32():
 def test_a_processor_on_which_bfloat16_is_slower_refuses_it_in_one_line_and_says_what_to_write(monkeypatch):
     monkeypatch.setattr(bfloat16, "instructions", lambda: None)
     expected = ("hardware_profiles/mine.yaml: dtype: bfloat16 is slower here than float32, as {} has no fast "
-                "instructions for it (AMX, or AVX512-BF16 on AMD); write float32")  # fmt: skip
+                "instructions for it (AMX, or AVX512-BF16 on AMD); write float32, or name another profile under "
+                "`hardware:`")  # fmt: skip
     for level, what in (("", "this processor"), ("x86-64-v2", "CGPT_CPU=x86-64-v2")):
         monkeypatch.setenv("CGPT_CPU", level)
         with pytest.raises(UserError) as caught:

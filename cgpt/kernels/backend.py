@@ -62,8 +62,10 @@ def open_devices(hardware: Hardware) -> None:
     where = file_of("hardware", hardware.name)
     if hardware.runs_on_host:
         if _multiplies_in_bfloat16(hardware) and not bfloat16.instructions():
-            raise UserError(f"{where}: dtype: bfloat16 is slower here than float32, as {_what_lacks()} has no fast "
-                            "instructions for it (AMX, or AVX512-BF16 on AMD); write float32")  # fmt: skip
+            raise UserError(
+                f"{where}: dtype: bfloat16 is slower here than float32, as {_what_lacks()} has no fast instructions "
+                "for it (AMX, or AVX512-BF16 on AMD); write float32, or name another profile under `hardware:`"
+            )
         return
     os.environ["DEV"] = hardware.device.split(":")[0]
     from tinygrad import Device, dtypes

@@ -223,8 +223,6 @@ static void multiply(const Pairs *a, const Pairs *b, int64_t steps, float *sums,
   multiply_by_avx512(a, b, steps, sums, add);
 }
 
-typedef struct { Gemm g; const Pairs *a, *b; int64_t steps, rows, blocks_wide; } Product;
-
 // c = sums (+ c), then bias and activation, for a block whose sums are complete.
 static void finish_block(const Gemm *g, const float *sums, int64_t row, int64_t col, int64_t rows, int64_t cols) {
   float *c = g->c + row * g->n + col;
@@ -235,21 +233,32 @@ static void finish_block(const Gemm *g, const float *sums, int64_t row, int64_t 
   add_bias(g, c, col, rows, cols);
 }
 
+typedef struct { const Gemm *g; int64_t rows, steps, blocks_wide; } Product;
+
 // One block of c, in parts of the depth that caches hold.
 static void multiply_item(int64_t item, int, const void *arg) {
   const Product *s = arg;
   int64_t row = item / s->blocks_wide * BLOCK, col = item % s->blocks_wide * BLOCK;
-  int64_t rows = min64(BLOCK, s->rows - row), cols = min64(BLOCK, s->g.n - col);
+  int64_t rows = min64(BLOCK, s->rows - row), cols = min64(BLOCK, s->g->n - col);
+  const Pairs *a = (const Pairs *)s->g->a, *b = (const Pairs *)s->g->b;
   _Alignas(sizeof(Pairs)) float sums[BLOCK * BLOCK];
   start_tiles();
   for (int64_t from = 0; from < s->steps; from += STEPS_AT_ONCE)
     for (int64_t j = 0; j < cols; j += PANEL)
       for (int64_t i = 0; i < rows; i += PANEL)
-        multiply(s->a + ((row + i) / PANEL * s->steps + from) * 2 * TILE_SIDE,
-                 s->b + ((col + j) / PANEL * s->steps + from) * 2 * TILE_SIDE, min64(STEPS_AT_ONCE, s->steps - from),
+        multiply(a + ((row + i) / PANEL * s->steps + from) * 2 * TILE_SIDE,
+                 b + ((col + j) / PANEL * s->steps + from) * 2 * TILE_SIDE, min64(STEPS_AT_ONCE, s->steps - from),
                  sums + i * BLOCK + j, from > 0);
   end_tiles();
-  finish_block(&s->g, sums, row, col, rows, cols);
+  finish_block(s->g, sums, row, col, rows, cols);
+}
+
+// c of `rows` rows from packed a and b.
+static void multiply_packed(const Gemm *g, int64_t rows) {
+  double start = now_s();
+  Product s = {.g = g, .rows = rows, .steps = div_up(g->k, TILE_DEPTH), .blocks_wide = div_up(g->n, BLOCK)};
+  parallel(div_up(rows, BLOCK) * s.blocks_wide, multiply_item, &s);
+  if (blas_sgemm == timed_sgemm) gemm_seconds += pool.n_threads * (now_s() - start);
 }
 #endif
 
@@ -275,22 +284,15 @@ static int pack_shared(Gemm *const *products, int n) {
 
 // As `gemm`, with a and b in bfloat16.
 static void gemm_bfloat16(Gemm g) {
-  double start = now_s();
   Operand a = operand_a(&g), b = operand_b(&g);
   int64_t of_a = packed_floats(a), of_b = g.b_packed ? 0 : packed_floats(b);
   float *packed = scratch(3, of_a + of_b);
   if (!packed) return;
   pack(a, packed);
   if (!g.b_packed) pack(b, packed + of_a), g.b_packed = packed + of_a;
-#ifdef __AVX512BF16__
-  if (bfloat16_by != ROUNDING) {
-    Product s = {.g = g, .a = (const Pairs *)packed, .b = (const Pairs *)g.b_packed, .steps = tiles_deep(&a), .rows = a.n,
-                 .blocks_wide = div_up(g.n, BLOCK)};
-    parallel(div_up(s.rows, BLOCK) * s.blocks_wide, multiply_item, &s);
-    if (blas_sgemm == timed_sgemm) gemm_seconds += pool.n_threads * (now_s() - start);
-    return;
-  }
-#endif
   g.a = packed, g.b = g.b_packed, g.bfloat16 = 0;
+#ifdef __AVX512BF16__
+  if (bfloat16_by != ROUNDING) return multiply_packed(&g, a.n);
+#endif
   gemm(g);
 }
