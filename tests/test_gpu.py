@@ -146,7 +146,8 @@ def test_bfloat16_on_two_devices_rounds_after_the_sum_over_devices():
 
 
 @pytest.mark.slow
-def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path):
+@pytest.mark.parametrize("kind", ["tinygrad", "native"])
+def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path, kind):
     torch = pytest.importorskip("torch")
     sys.path.insert(0, str(ROOT / "workflows/bench"))
     import peer_pretrain
@@ -167,7 +168,7 @@ def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path):
         update.step()
         losses.append(loss.item())
     params = inputs.init_parameters(config, inputs.SEED)
-    ours = Trainer(GPT(config, params, tiny.operations("tinygrad"), ONE, "bfloat16"), AdamW())
+    ours = Trainer(GPT(config, params, tiny.operations(kind), ONE, "bfloat16"), AdamW())
     our_losses = [ours.step([(tokens, targets)], inputs.LR)[0] for tokens, targets in batches]
     np.testing.assert_allclose(our_losses, losses, rtol=2 * ROUNDING)
 

@@ -133,11 +133,10 @@ static void pack_tile(const Operand *o, int64_t at, int64_t deep, Pairs *tile) {
   int64_t stride = o->along_depth ? o->depth : o->n;
   const float *from = o->from + (o->along_depth ? at * stride + deep : deep * stride + at);
   if (n < TILE_SIDE || depth < TILE_DEPTH) {
-    int64_t rows = o->along_depth ? n : depth, cols = o->along_depth ? depth : n;
-    memset(padded, 0, sizeof padded);
+    int64_t rows = o->along_depth ? n : depth, cols = o->along_depth ? depth : n;  // below 1 beyond the matrix
     int64_t wide = o->along_depth ? TILE_DEPTH : TILE_SIDE;
-    for (int64_t i = 0; i < rows; i++)
-      if (cols > 0) memcpy(padded + i * wide, from + i * stride, cols * sizeof(float));
+    memset(padded, 0, sizeof padded);
+    for (int64_t i = 0; cols > 0 && i < rows; i++) memcpy(padded + i * wide, from + i * stride, cols * sizeof(float));
     from = padded, stride = wide;
   }
   Pairs packed[TILE_SIDE];
