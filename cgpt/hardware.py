@@ -136,7 +136,7 @@ class Hardware:
     device: Device
     """tinygrad's device: CPU, CUDA, AMD, METAL, or WSE, which computes on the processor."""
     dtype: Dtype = "float32"
-    """Of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
+    """Of the operands of matrix products; weights, sums, losses and what AdamW does are float32 with any."""
     weights_dtype: WeightsDtype = "float32"
     """What matrices of products are rounded to; int8 has a scale for each output. Such models only score and write."""
     kernels: Annotated[str, Choice("tinygrad", "native")] = "tinygrad"
@@ -199,8 +199,11 @@ def unsupported(profile: Hardware) -> tuple[str, str] | None:
         return "dtype", "float16 needs its losses scaled, which training here does not do; write bfloat16 or float32"
     if profile.kernels != "native":
         return _of_tinygrad(profile)
-    if profile.dtype != "float32":
-        return "dtype", f"{profile.dtype} is not what native kernels compute in; write float32, or `kernels: tinygrad`"
+    if profile.dtype != "float32" and profile.weights_dtype != "float32":
+        return (
+            "dtype",
+            f"rounded weights (`weights_dtype`) are multiplied in float32, not {profile.dtype}; write float32",
+        )
     if profile.n_devices > 1:
         return "systems", f"{profile.systems} cannot share native kernels' work; write 1, or `kernels: tinygrad`"
     if profile.beam > 0:

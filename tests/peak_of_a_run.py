@@ -29,7 +29,7 @@ def main(folder: Path, asked: dict) -> int:
     (tokens / "tokens.json").write_text(json.dumps({"corpus": ["noise"]}))
     settings = asdict(train)
     del settings["checkpoint_every_steps"]
-    hardware = Hardware("cpu", "", device="CPU", kernels=asked["kernels"])
+    hardware = Hardware("cpu", "", device="CPU", dtype=asked["dtype"], kernels=asked["kernels"])
     spec = {"model": asdict(model), "train": settings, "seed": 0, "hardware": {"name": "cpu"}, "tokenize": "noise"}
     pretrain(Job(spec, folder / "runs" / "pretrain" / "run", {"tokenize": tokens}, hardware=hardware,
                  checkpoint_every_steps=train.checkpoint_every_steps))  # fmt: skip

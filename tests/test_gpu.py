@@ -146,7 +146,8 @@ def test_bfloat16_on_two_devices_rounds_after_the_sum_over_devices():
 
 
 @pytest.mark.slow
-def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path):
+@pytest.mark.parametrize("kind", ["tinygrad", "native"])
+def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path, kind):
     torch = pytest.importorskip("torch")
     sys.path.insert(0, str(ROOT / "workflows/bench"))
     import peer_pretrain
@@ -167,7 +168,7 @@ def test_ten_losses_in_bfloat16_are_those_of_pytorch_under_autocast(tmp_path):
         update.step()
         losses.append(loss.item())
     params = inputs.init_parameters(config, inputs.SEED)
-    ours = Trainer(GPT(config, params, tiny.operations("tinygrad"), ONE, "bfloat16"), AdamW())
+    ours = Trainer(GPT(config, params, tiny.operations(kind), ONE, "bfloat16"), AdamW())
     our_losses = [ours.step([(tokens, targets)], inputs.LR)[0] for tokens, targets in batches]
     np.testing.assert_allclose(our_losses, losses, rtol=2 * ROUNDING)
 
@@ -197,8 +198,8 @@ def test_every_matrix_product_of_a_bfloat16_step_is_one_for_tensor_cores(monkeyp
 @pytest.mark.parametrize(("changes", "expected"), [
     ({"dtype: bfloat16": "dtype: float16"}, "dtype: float16 needs its losses scaled, which training here does not do; "
      "write bfloat16 or float32"),
-    ({"kernels: tinygrad": "kernels: native"}, "dtype: bfloat16 is not what native kernels compute in; "
-     "write float32, or `kernels: tinygrad`"),
+    ({"kernels: tinygrad": "kernels: native"}, "kernels: native ones run on the processor, not on CUDA; "
+     "write `kernels: tinygrad`"),
     ({"kernels: tinygrad": "kernels: native", "dtype: bfloat16": "dtype: float32", "systems: 1": "systems: 2"},
      "systems: 2 cannot share native kernels' work; write 1, or `kernels: tinygrad`"),
     ({"kernels: tinygrad": "kernels: native", "dtype: bfloat16": "dtype: float32", "beam: 0": "beam: 2"},
@@ -217,8 +218,8 @@ def test_a_profile_that_asks_for_what_its_kernels_have_not_is_refused(tmp_path, 
 
 
 def test_what_the_loader_refuses_is_refused_for_a_profile_made_in_code_too():
-    with pytest.raises(UserError, match=r"hardware_profiles/mine.yaml: dtype: bfloat16 is not what native kernels"):
-        backend.prepare(Hardware("mine", "", device="CPU", dtype="bfloat16", kernels="native"))
+    with pytest.raises(UserError, match=r"hardware_profiles/mine.yaml: dtype: float16 needs its losses scaled"):
+        backend.prepare(Hardware("mine", "", device="CPU", dtype="float16", kernels="native"))
 
 
 def project(folder: Path, **keys: str) -> Path:

@@ -12,6 +12,7 @@ import pytest
 
 from cgpt.cost import memory
 from cgpt.experiment import load
+from cgpt.kernels.native import bfloat16
 from cgpt.recipe import flops
 from cgpt.spec import Model, Train
 
@@ -27,8 +28,8 @@ def models():
     return load.load_workflow(TESTS.parent).models
 
 
-def peak_bytes(folder: Path, model: Model, train: Train, kernels: str) -> int:
-    asked = json.dumps({"model": asdict(model), "train": asdict(train), "kernels": kernels})
+def peak_bytes(folder: Path, model: Model, train: Train, kernels: str, dtype: str = "float32") -> int:
+    asked = json.dumps({"model": asdict(model), "train": asdict(train), "kernels": kernels, "dtype": dtype})
     done = subprocess.run([sys.executable, str(TESTS / "peak_of_a_run.py"), str(folder), asked], cwd=TESTS.parent,
                           capture_output=True, text=True, check=True)  # fmt: skip
     return int(done.stdout)
@@ -44,6 +45,15 @@ def peak_bytes(folder: Path, model: Model, train: Train, kernels: str) -> int:
 def test_the_memory_of_a_plan_is_within_20_percent_of_what_the_run_takes(tmp_path, model, train, kernels):
     measured = peak_bytes(tmp_path, model, train, kernels)
     assert memory.pretraining_bytes(model, train, 1, kernels) == pytest.approx(measured, rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bfloat16.instructions() is None, reason="this processor refuses bfloat16")
+@pytest.mark.parametrize("model", [WIDE, replace(SMALL, d_model=256, vocab_size=50257)], ids=["wide", "vocabulary"])
+def test_the_memory_of_a_plan_in_bfloat16_holds_packed_operands(tmp_path, model):
+    measured = peak_bytes(tmp_path, model, STEPS, "native", "bfloat16")
+    planned = [memory.pretraining_bytes(model, STEPS, 1, "native", dtype) for dtype in ("float32", "bfloat16")]
+    assert planned[0] < planned[1] == pytest.approx(measured, rel=0.2)
 
 
 # Peaks of whole pretraining runs of 3 steps, 1 thread, in megabytes: layers, width, heads, context, vocabulary, batch,

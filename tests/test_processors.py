@@ -165,7 +165,9 @@ def needs_zig() -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [
     ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v2"], ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v3"],
-    ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v4"], ["-target", "aarch64-linux-gnu"], ["-target", "aarch64-macos"],
+    ["-target", "x86_64-linux-gnu", "-mcpu=x86_64_v4"], ["-target", "x86_64-linux-gnu", "-mcpu=znver4"],
+    ["-target", "x86_64-linux-gnu", "-mcpu=sapphirerapids"], ["-target", "aarch64-linux-gnu"],
+    ["-target", "aarch64-macos"],
 ], ids=lambda arguments: arguments[-1])  # fmt: skip
 def test_the_kernels_compile_for_every_processor_without_a_warning(monkeypatch, tmp_path, arguments):
     source, out = HERE.parent / "cgpt/kernels/native/c/gpt.c", tmp_path / "kernels.so"

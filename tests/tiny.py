@@ -58,7 +58,7 @@ def batch(seed: int, rows: int = 3, length: int = 13, vocab: int = 50) -> tuple[
 def loss_and_grads(model: GPT, tokens: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Loss and the gradient of every parameter, as a step of training has them."""
     x = model.embedding(tokens).detach()
-    loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets)
+    loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets, model.dtype)
     return loss, model.gradients(loss, x, tokens)
 
 

@@ -17,6 +17,7 @@ from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware
 from cgpt.kernels import backend
 from cgpt.kernels.compiler import build_library, find_compiler
+from cgpt.kernels.native import bfloat16
 from cgpt.kernels.native.blas import blas_core
 from cgpt.kernels.native.engine import engine, speed_up
 from cgpt.provenance import installed_version
@@ -81,6 +82,7 @@ def examine() -> dict[str, Any]:
         "openblas": _or_none(blas_core),
         "products": _or_none(engine),
         "packed_speed_up": _or_none(speed_up),
+        "bfloat16": _or_none(bfloat16.instructions),
         "cache": str(cache_folder()),
         "libraries": libraries,
         "data_mirror": mirror,
@@ -122,6 +124,7 @@ def as_text(machine: dict[str, Any]) -> str:
         "compiler   " + (f"{compiler['name']}: {compiler['version']} ({compiler['command']})" if compiler else "none"),
         "openblas   " + (f"kernels for {openblas}" if openblas else "none"),
         f"products   {_products(machine)}",
+        "bfloat16   " + (f"products by {machine['bfloat16']}" if machine["bfloat16"] else "slower than float32"),
         f"cache      {machine['cache']}",
         f"mirror     {machine['data_mirror'] or 'none (CGPT_DATA_MIRROR is not set)'}",
         "libraries  " + ", ".join(f"{name} {version or 'missing'}" for name, version in machine["libraries"].items()),

@@ -22,27 +22,33 @@ SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to re
 COMPARING = 3  # of the best epoch's weights, this one's, and those being written
 
 
-def pretraining_bytes(model: Model, train: Train, threads: int = 1, kernels: str = "native") -> int:
+def pretraining_bytes(
+    model: Model, train: Train, threads: int = 1, kernels: str = "native", dtype: str = "float32"
+) -> int:
     """Peak of a pretraining run whose `steps` are known. A run that is not shorter than its first checkpoint saves."""
     micro = train.micro_batch_size or train.batch_size
     state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
     state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
     windows = min(train.eval_batches * train.batch_size, _scored_at_once(model))
     floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
+    floats += _packed(model, micro * model.seq_len, kernels, dtype)
     return _bytes("pretrain", floats + _scoring(model, windows, kernels), kernels)
 
 
 def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: str = "native",
-                     longest: int | None = None) -> int:  # fmt: skip
+                     longest: int | None = None, dtype: str = "float32") -> int:  # fmt: skip
     """Peak of fine-tuning on examples of at most `longest` tokens; None: as long as the model's context."""
     state, length = STATE + INITIAL + COMPARING, min(longest or model.seq_len, model.seq_len)
     floats = state * flops.n_parameters(model) + _step(model, batch_size, threads, kernels, length)
+    floats += _packed(model, batch_size * length, kernels, dtype)
     return _bytes("finetune", floats + _scoring(model, _scored_at_once(model), kernels), kernels)
 
 
-def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native", weights_dtype: str = "float32") -> int:
+def evaluation_bytes(
+    model: Model, threads: int = 1, kernels: str = "native", dtype: str = "float32", weights_dtype: str = "float32"
+) -> int:
     """Peak of an evaluation, without the task's documents: the weights as they are read, and as they are kept."""
-    scoring = _scoring(model, _scored_at_once(model), kernels)
+    scoring = _scoring(model, _scored_at_once(model), kernels) + _packed(model, SCORED_TOKENS, kernels, dtype)
     n_rounded = flops.n_multiplied(model)
     kept = flops.n_parameters(model) - n_rounded * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
     return _bytes("evaluate", flops.n_parameters(model) + kept + scoring, kernels)
@@ -82,3 +88,13 @@ def _scoring(model: Model, n_sequences: int, kernels: str) -> float:
     if kernels != "native":
         return tokens * max(6 * d + 2 * model.n_head * model.seq_len, d + flops.vocabulary(model))
     return tokens * max(3 * f, 6 * d)
+
+
+def _packed(model: Model, tokens: int, kernels: str, dtype: str) -> float:
+    """Floats in which the native kernels keep operands in bfloat16, of two bytes: those of the largest product, and the
+    head's weights in two orders, for logits and for gradients."""
+    if kernels != "native" or dtype != "bfloat16":
+        return 0
+    d, f, vocab = model.d_model, flops.ffn_width(model), flops.vocabulary(model)
+    largest = max(tokens * (d + f), (tokens + d) * f, HEAD_ROWS * (vocab + d))
+    return largest / 2 + vocab * d

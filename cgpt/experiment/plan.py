@@ -97,9 +97,9 @@ def _prepare_training(setting: Setting, hardware: Hardware, experiment: Experime
     scoring = Execution(
         hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model),
         flops.flops_per_token(model, "palm"), label=", ".join(setting.label("model", "data", "train")),
-        memory_bytes=memory.evaluation_bytes(model, threads, hardware.kernels),
+        memory_bytes=memory.evaluation_bytes(model, threads, hardware.kernels, hardware.dtype, hardware.weights_dtype),
     )  # fmt: skip
-    needed = memory.pretraining_bytes(model, train, threads, hardware.kernels)
+    needed = memory.pretraining_bytes(model, train, threads, hardware.kernels, hardware.dtype)
     pretraining = replace(scoring, memory_bytes=needed, **_count_work(model, train.tokens or 0))
     return _Training(setting, hardware, tokenize, pretraining, scoring)
 
@@ -225,7 +225,8 @@ def _finetune_run(training: _Training, task: _UsedTask, tuning: Finetune, start:
     most_tokens = (n_labels or 0) * tuning.epochs * model.seq_len  # full-length examples
     work = _count_work(model, most_tokens) if n_labels else {}
     blocks = ("model", "data", "train", "finetune") if pretrained else ("model", "data", "finetune")
-    needed = memory.finetuning_bytes(model, tuning.batch_size, cost.threads, training.hardware.kernels)
+    hardware = training.hardware
+    needed = memory.finetuning_bytes(model, tuning.batch_size, cost.threads, hardware.kernels, dtype=hardware.dtype)
     execution = replace(cost, label=", ".join(training.setting.label(*blocks)), memory_bytes=needed, **work)
     name = [*training.name(spec["seed"]), task.name, start, *_labels_name(n_labels)]
     return _run("finetune", name, spec, needs, execution)
@@ -252,7 +253,7 @@ def _rescored_run(run: Run, task: _UsedTask, hardware: Hardware) -> Run:
     """An evaluation as it is on another profile."""
     cost = run.execution
     assert cost.model
-    needed = memory.evaluation_bytes(cost.model, cost.threads, hardware.kernels, hardware.weights_dtype)
+    needed = memory.evaluation_bytes(cost.model, cost.threads, hardware.kernels, hardware.dtype, hardware.weights_dtype)
     spec, checkpoint = run.spec | {"hardware": hardware_identity(hardware)}, run.needs[run.spec["checkpoint_stage"]]
     execution = replace(cost, hardware=hardware, memory_bytes=needed)
     return _run("evaluate", [checkpoint, hardware.name, task.name], spec, run.needs, execution)

@@ -154,7 +154,7 @@ def _memory_bytes(run: Run) -> int | None:
         return cost.memory_bytes
     longest = -(-math.ceil(size.longest) // SHORTEST_PADDING) * SHORTEST_PADDING
     return memory.finetuning_bytes(cost.model, run.spec["finetune"]["batch_size"], cost.threads, cost.hardware.kernels,
-                                   longest)  # fmt: skip
+                                   longest, cost.hardware.dtype)  # fmt: skip
 
 
 class _Size(NamedTuple):

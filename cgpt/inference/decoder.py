@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +34,7 @@ class Decoder:
         self.positions = np.zeros((rows, 1), np.int32)  # where the next token of each sequence goes
         self.slots = np.zeros((rows, length), np.int32)
         state = [*model.state, *self.caches]
-        self.captured = model.ops.Captured(model.device, state, asdict(model.config))
+        self.captured = model.ops.Captured(model.device, state, model.identity)
 
     def start(self, rows: slice, tokens: Sequence[int]) -> None:
         """Begin sequences with the same tokens, at most length - 1, in some rows; they are read once."""

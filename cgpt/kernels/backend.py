@@ -6,8 +6,10 @@ from types import ModuleType
 from cgpt.errors import UserError, first_line
 from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware, unsupported
+from cgpt.host import CPU as CPU_LEVEL
 from cgpt.host import check_threads, granted_cores, level
 from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.native import bfloat16
 from cgpt.kernels.native.blas import blas_core
 from cgpt.kernels.native.engine import engine
 
@@ -58,7 +60,13 @@ def open_devices(hardware: Hardware) -> None:
 
     Raises UserError, one line, where one cannot be opened or does not have the profile's type.
     """
+    where = file_of("hardware", hardware.name)
     if hardware.runs_on_host:
+        if _multiplies_in_bfloat16(hardware) and not bfloat16.instructions():
+            raise UserError(
+                f"{where}: dtype: bfloat16 is slower here than float32, as {_what_lacks()} has no fast instructions "
+                "for it (AMX, or AVX512-BF16 on AMD); write float32, or name another profile under `hardware:`"
+            )
         return
     os.environ["DEV"] = hardware.device.split(":")[0]
     from tinygrad import Device, dtypes
@@ -66,7 +74,6 @@ def open_devices(hardware: Hardware) -> None:
     from cgpt.kernels.plain.renderer import set_cache
 
     set_cache()
-    where = file_of("hardware", hardware.name)
     for device in [hardware.placement] if isinstance(hardware.placement, str) else hardware.placement:
         try:
             has_type = getattr(dtypes, hardware.dtype) in Device[device].renderer.supported_dtypes()
@@ -78,6 +85,14 @@ def open_devices(hardware: Hardware) -> None:
                             "write float32, or install one that can (for CUDA: NVRTC)")  # fmt: skip
 
 
+def _multiplies_in_bfloat16(hardware: Hardware) -> bool:
+    return hardware.kernels == "native" and hardware.dtype == "bfloat16"
+
+
+def _what_lacks() -> str:
+    return "this processor" if level() == "native" else f"{CPU_LEVEL}={level()}"
+
+
 def _remedy(hardware: Hardware) -> str:
     if hardware.timing == "modeled":
         return f"for its modeled times run `cgpt forecast --hardware {hardware.name}`"
@@ -86,10 +101,14 @@ def _remedy(hardware: Hardware) -> str:
 
 
 def describe_kernels(hardware: Hardware) -> str | None:
-    """Compiler, forced level, OpenBLAS core and own products of the kernels, for a run's record; None off the host."""
+    """Compiler, forced level, OpenBLAS core, own products, and with bfloat16 the instructions for it, of the kernels,
+    for a run's record; None off the host."""
     if not hardware.runs_on_host:
         return None
     compiler = find_compiler().version + ("" if level() == "native" else f" for {level()}")
     if hardware.kernels != "native":
         return compiler
-    return f"{compiler}, OpenBLAS {blas_core()}" + (", packed products" if engine() == "packed" else "")
+    products = ", packed products" if engine() == "packed" else ""
+    if _multiplies_in_bfloat16(hardware):
+        products += f", bfloat16 by {bfloat16.instructions()}"
+    return f"{compiler}, OpenBLAS {blas_core()}{products}"

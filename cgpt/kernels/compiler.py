@@ -18,8 +18,8 @@ from cgpt.files.cache import cache_folder
 from cgpt.files.whole import write_whole
 from cgpt.host import cpu_flags, cpu_model
 
-SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "decode.c", "head.c", "optimizer.c", "packed.c",
-           "rounded.c")  # fmt: skip
+SOURCES = ("gpt.c", "common.h", "layers.c", "attention.c", "bfloat16.c", "decode.c", "head.c", "optimizer.c",
+           "packed.c", "rounded.c")  # fmt: skip
 FLAGS = (
     "-std=gnu2x", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-g0",
     # Sums may be reordered so that they vectorise; NaN and infinity keep their meaning, so divergence is seen.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -135,7 +136,9 @@ class GPT:
                 self.rounded[name] = rounded(value, weights_dtype, name not in (WTE, HEAD), device)
             else:
                 self.params[name] = realized(value, device)
-        self.captured = ops.Captured(device, self.state, asdict(config))
+        # What decides, beside its parameters, what its functions compute.
+        self.identity = [asdict(config), dtype, weights_dtype]
+        self.captured = ops.Captured(device, self.state, self.identity)
 
     @classmethod
     def on(
@@ -156,11 +159,8 @@ class GPT:
         return [*self.params.values(), *(t for w in self.rounded.values() for t in (w.values, w.scales))]
 
     def weight(self, name: str) -> Tensor | Rounded:
-        """A parameter as products take it: a matrix is cast once for all that a captured call does with it."""
-        if name in self.rounded:
-            return self.rounded[name]
-        w = self.params[name]
-        return w if self.dtype == "float32" or w.ndim < 2 else w.cast(self.dtype).contiguous()
+        """A parameter as products take it."""
+        return self.rounded[name] if name in self.rounded else self.params[name]
 
     def embedding(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
         """Token ids (B, T) int32, at positions 0 to T - 1 or, with T = 1, at those given -> first layer's input.
@@ -177,7 +177,7 @@ class GPT:
     def head(self, hidden: Tensor) -> Tensor:
         """Last layer's activations (B, T, C) -> logits (B, T, V) float32."""
         self._check_activations(hidden)
-        return self.ops.head_logits(hidden, self.head_weight)
+        return self.ops.head_logits(hidden, self.head_weight, self.dtype)
 
     @property
     def head_weight(self) -> Tensor | Rounded:
@@ -216,18 +216,16 @@ class GPT:
         """One block: the residual stream and what is still to be added to it, before and after, all (B, T, C)."""
         ops, c, epsilon = self.ops, self.config, self.config.layer_norm_epsilon
         prefix = f"transformer.h.{i}."
-        w = {
-            name.removeprefix(prefix): self.weight(name)
-            for name in (*self.params, *self.rounded)
-            if name.startswith(prefix)
-        }
+        names = [name for name in (*self.params, *self.rounded) if name.startswith(prefix)]
+        w = {name.removeprefix(prefix): self.weight(name) for name in names}
+        linear = partial(ops.linear, independent=independent, dtype=self.dtype)
         x, y = ops.add_layer_norm(x, f, w["ln_1.weight"], w["ln_1.bias"], epsilon)
-        qkv = ops.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"], independent=independent)  # (B, T, 3C)
+        qkv = linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"])  # (B, T, 3C)
         y = attention(i, qkv) if attention else ops.attention(qkv, c.n_head, self.attention_scale(i))
-        f = ops.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"], independent=independent)
+        f = linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"])
         x, y = ops.add_layer_norm(x, f, w["ln_2.weight"], w["ln_2.bias"], epsilon)
-        y = ops.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], activation=c.activation, independent=independent)
-        return x, ops.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"], independent=independent)
+        y = linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"], activation=c.activation)
+        return x, linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"])
 
     def gradients(self, loss: Tensor, x: Tensor, tokens: Tensor) -> list[Tensor]:
         """Gradients of a loss in every parameter, float32: x (B, T, C), detached, is the embedding of the tokens (B, T)
@@ -236,7 +234,7 @@ class GPT:
         tied = [wte] if self.config.tie_embeddings else []
         dx, *grads = loss.gradient(x, *tied, *others)
         dhead, scale = grads.pop(0) if tied else None, parametrization.embedding_scale(self.config)
-        return [*self.ops.embedding_grads(dx.cast(self.dtype), tokens, wte, wpe, dhead, scale), *grads]
+        return [*self.ops.embedding_grads(dx, tokens, wte, wpe, dhead, scale, self.dtype), *grads]
 
     def token_logprobs(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """log p of targets (B, T, K) and whether each is the most likely token; no sequence depends on another."""
@@ -245,7 +243,7 @@ class GPT:
         check_tokens(tokens, self.config)
         check_targets(targets, tokens, self.config)
         hidden = self.hidden(self.embedding(split(tokens)), independent=True)
-        return self.ops.token_logprobs(hidden, self.head_weight, split(targets))
+        return self.ops.token_logprobs(hidden, self.head_weight, split(targets), self.dtype)
 
     def __call__(self, tokens: Tensor | np.ndarray | Sequence[Sequence[int]]) -> Tensor:
         """Token ids (B, T), lists or int32 -> logits (B, T, V) float32. Raises ValueError as `read_tokens`."""

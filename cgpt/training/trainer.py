@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Trainer:
         model = self.model
         tokens, targets = split(tokens), split(targets)
         x = model.embedding(tokens).detach()
-        loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets)
+        loss = model.ops.cross_entropy_head(model.hidden(x), model.head_weight, targets, model.dtype)
         grads = model.gradients(loss, x, tokens)
         # Before the update writes to the parameters: a loss realised later would be that of the new ones.
         loss.realize(*grads)
@@ -133,7 +133,7 @@ class Trainer:
 
     def _capture(self) -> Any:
         state = [*self.params, *self.first, *self.second, *self.totals]
-        identity = [asdict(self.model.config), self.scales]
+        identity = [*self.model.identity, self.scales]
         return self.model.ops.Captured(self.model.device, state, identity)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from tinygrad.uop.ops import KernelInfo, Ops, ProgramInfo, UOp
 
 from cgpt.errors import UserError
 from cgpt.host import check_threads
+from cgpt.kernels.native import bfloat16
 from cgpt.kernels.native.engine import library, start_threads
 from cgpt.kernels.work import Work, label, labelled
 
@@ -42,6 +43,7 @@ def start(threads: int, devices: Sequence[str] = ("CPU",)) -> None:
             f"kernels: threads: this process already runs {n_threads} threads, not {threads}; start a new one"
         )
     if n_threads is None:
+        bfloat16.instructions()
         n_threads = start_threads(check_threads(threads))
         if n_threads != threads:
             raise UserError(f"kernels: threads: {threads} threads could not be started; ask for {n_threads} or fewer")

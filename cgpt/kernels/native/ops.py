@@ -1,6 +1,8 @@
-"""The operations of a GPT on the C kernels, float32: each as the function of its name in `cgpt.kernels.plain.ops`.
+"""The operations of a GPT on the C kernels: each as the function of its name in `cgpt.kernels.plain.ops`.
 
 A docstring here says what differs. `dims` are the sizes in the order of the struct in which the C function sees them.
+With `dtype` bfloat16 both operands of a weight's products are rounded to it; what lies in memory is float32, and so are
+the products of attention and those of one new token a sequence.
 """
 
 from collections.abc import Sequence
@@ -30,9 +32,15 @@ def embedding(
 
 
 def embedding_grads(
-    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+    dx: Tensor,
+    tokens: Tensor,
+    wte: Tensor,
+    wpe: Tensor,
+    dhead: Tensor | None,
+    scale: float = 1.0,
+    dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """As `plain.ops.embedding_grads`; `dhead` is added to in place."""
+    """As `plain.ops.embedding_grads`, a sum with any `dtype`; `dhead` is added to in place."""
     (B, T, C), V, S = dx.shape, wte.shape[0], wpe.shape[0]
     outs = [empty(V, C, like=wte) if dhead is None else dhead, empty(S, C, like=wpe)]
     dims = [B, T, C, S, V if dhead is None else 0]
@@ -65,7 +73,12 @@ def add_layer_norm(
 
 
 def linear(
-    x: Tensor, w: Tensor | Rounded, b: Tensor, activation: str | None = None, independent: bool = False
+    x: Tensor,
+    w: Tensor | Rounded,
+    b: Tensor,
+    activation: str | None = None,
+    independent: bool = False,
+    dtype: str = "float32",
 ) -> Tensor:
     """As `plain.ops.linear`; `independent` gives each of the B sequences the same bits whatever the others are, and so
     does a rounded w, which has no gradient."""
@@ -74,7 +87,8 @@ def linear(
     n_in, n_out = w.shape
     rows = x.numel() // n_in
     number = list(ACTIVATION_FLOPS).index(activation)
-    dims, shape = [rows, n_in, n_out, x.shape[-2] if independent else rows, number], (*x.shape[:-1], n_out)
+    dims = [rows, n_in, n_out, x.shape[-2] if independent else rows, number, _is_bfloat16(dtype)]
+    shape = (*x.shape[:-1], n_out)
     flops, more = 2 * rows * n_in * n_out, rows * n_out * (1 + ACTIVATION_FLOPS[activation])
     if independent and x.shape[-2] == 1:
         return native_call("linear_few_rows", [empty(*shape, like=x)], [x, w, b], [*dims[:3], number], (), flops)[0]
@@ -85,6 +99,10 @@ def linear(
 
     outs = [empty(*shape, like=x) for _ in range(2 if activation else 1)]
     return native_call("linear", outs, [x, w, b], dims, flops=flops + more, grad=grad)[0]
+
+
+def _is_bfloat16(dtype: str) -> int:
+    return int(dtype == "bfloat16")
 
 
 def _linear_rounded(x: Tensor, w: Rounded, b: Tensor | None = None, activation: str | None = None) -> Tensor:
@@ -126,7 +144,7 @@ def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tenso
     return native_call("cached_attention", outs, ins, [B, S, H, D], [scale], 4 * B * S * H * D)[0]
 
 
-def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor, dtype: str = "float32") -> Tensor:
     """As `plain.ops.cross_entropy_head`; the gradients are computed in the same pass."""
     V, C = w.shape
     rows = x.numel() // C
@@ -137,26 +155,28 @@ def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
 
     outs = [empty(1, like=x), empty(*x.shape, like=x), empty(V, C, like=x)]
     ins, flops = [x, w, targets], 6 * rows * C * V + SOFTMAX_FLOPS * rows * V
-    return native_call("cross_entropy_head", outs, ins, [rows, C, V], flops=flops, grad=grad)[0].reshape(())
+    dims = [rows, C, V, _is_bfloat16(dtype)]
+    return native_call("cross_entropy_head", outs, ins, dims, flops=flops, grad=grad)[0].reshape(())
 
 
-def token_logprobs(x: Tensor, w: Tensor | Rounded, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_logprobs(x: Tensor, w: Tensor | Rounded, targets: Tensor, dtype: str = "float32") -> tuple[Tensor, Tensor]:
     """As `plain.ops.token_logprobs`, each sequence on its own; a rounded w is restored, once a call."""
     if isinstance(w, Rounded):
         dims = [w.shape[1], w.shape[0], TYPES.index(w.dtype)]
         w = native_call("restore", [empty(*w.shape, like=x)], [w.values, w.scales], dims)[0]
     (B, T, C), (V, K) = x.shape, (w.shape[0], targets.shape[-1])
     outs = [empty(B, T, K, like=x), empty(B, T, K, like=x, dtype=dtypes.int32)]
-    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], [B, T, C, V, K], flops=2 * B * T * C * V)
+    dims, flops = [B, T, C, V, K, _is_bfloat16(dtype)], 2 * B * T * C * V
+    logprob, greedy = native_call("token_logprobs", outs, [x, w, targets], dims, flops=flops)
     return logprob, greedy
 
 
-def head_logits(x: Tensor, w: Tensor | Rounded) -> Tensor:
+def head_logits(x: Tensor, w: Tensor | Rounded, dtype: str = "float32") -> Tensor:
     """As `plain.ops.head_logits`, each sequence on its own."""
     if isinstance(w, Rounded):
         return _linear_rounded(x, w)
     (B, T, C), V = x.shape, w.shape[0]
-    name, dims = ("logits_few_rows", [B, C, V]) if T == 1 else ("head_logits", [B, T, C, V])
+    name, dims = ("logits_few_rows", [B, C, V]) if T == 1 else ("head_logits", [B, T, C, V, _is_bfloat16(dtype)])
     return native_call(name, [empty(B, T, V, like=x)], [x, w], dims, flops=2 * B * T * C * V)[0]
 
 

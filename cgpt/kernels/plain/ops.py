@@ -1,7 +1,7 @@
 """The operations of a GPT in plain tinygrad: what every device can run, and what the C kernels are tested against.
 
-Matrix products are of the type of their weights, float32 or bfloat16, with sums in float32; activations between them
-have that type too. The residual stream, LayerNorm, softmax, losses and AdamW are float32, as under torch.autocast.
+Matrix products are of the type `dtype`, float32 or bfloat16, with sums in float32; activations between them have that
+type too. The residual stream, LayerNorm, softmax, losses and AdamW are float32, as under torch.autocast.
 `contiguous`, and `contiguous_backward` for the gradient, end a kernel where tinygrad would else compute one product
 inside of another, which neither tensor cores nor caches can follow.
 """
@@ -25,16 +25,22 @@ def embedding(tokens: Tensor, wte: Tensor, wpe: Tensor, scale: float = 1.0, posi
 
 
 def embedding_grads(
-    dx: Tensor, tokens: Tensor, wte: Tensor, wpe: Tensor, dhead: Tensor | None, scale: float = 1.0
+    dx: Tensor,
+    tokens: Tensor,
+    wte: Tensor,
+    wpe: Tensor,
+    dhead: Tensor | None,
+    scale: float = 1.0,
+    dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Gradients (V, C) and (S, C) in wte and wpe of `embedding` at positions 0 to T - 1, from dx (B, T, C).
 
     `dhead` (V, C) is the gradient that a tied wte has as the head; it is added, and may be overwritten. The gradient in
-    wte is a product in the type of dx: rows of 0 and one 1, by token, times dx. Adding up each token's rows is less
+    wte is a product: rows of 0 and one 1, by token, times dx. Adding up each token's rows is less
     work, but in an order that is another one each time.
     """
     V, C = wte.shape
-    dx = dx * scale
+    dx = dx.cast(dtype) * scale
     vocabulary = Tensor.arange(V + -V % VOCABULARY_MULTIPLE, device=dx.device)
     one_hot = (tokens.reshape(-1, 1) == vocabulary).cast(dx.dtype)  # (B T, V), never in memory
     dwte = _product(one_hot.T, dx.contiguous().reshape(-1, C)).contiguous()[:V]
@@ -50,13 +56,26 @@ def add_layer_norm(
     return r, (r.layernorm(eps=epsilon) * w + b) * scale
 
 
-def linear(x: Tensor, w: Tensor, b: Tensor, activation: str | None = None, independent: bool = False) -> Tensor:
+def linear(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor,
+    activation: str | None = None,
+    independent: bool = False,
+    dtype: str = "float32",
+) -> Tensor:
     """activation(x @ w + b): (B, T, in), (in, out), (out) -> (B, T, out). `activation` as in cgpt.spec.Model.
 
     `independent` is for the native kernels, which then compute each of the B sequences on its own.
     """
+    w = _operand(w, dtype)
     y = (_product(x.cast(w.dtype).contiguous(), w) + b).cast(w.dtype).contiguous().contiguous_backward()
     return ACTIVATIONS[activation](y.float()).cast(w.dtype) if activation else y
+
+
+def _operand(w: Tensor, dtype: str) -> Tensor:
+    """Weights as products take them."""
+    return w if dtype == "float32" else w.cast(dtype).contiguous()
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -110,29 +129,30 @@ def cached_attention(qkv: Tensor, cache: Tensor, positions: Tensor, slots: Tenso
     return _product(score.softmax(), v).reshape(B, 1, H * D)
 
 
-def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy_head(x: Tensor, w: Tensor, targets: Tensor, dtype: str = "float32") -> Tensor:
     """Mean cross-entropy, nats, of logits x @ w.T over the targets that are not negative, 0 if there are none.
 
     x (B, T, C), w (V, C), targets (B, T) int32 -> ().
     """
-    logprob, _ = token_logprobs(x, w, targets.unsqueeze(-1))
+    logprob, _ = token_logprobs(x, w, targets.unsqueeze(-1), dtype)
     return -logprob.sum() / (targets >= 0).sum().maximum(1)
 
 
-def token_logprobs(x: Tensor, w: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def token_logprobs(x: Tensor, w: Tensor, targets: Tensor, dtype: str = "float32") -> tuple[Tensor, Tensor]:
     """log p, nats, of K targets of each position, and whether each is the most likely token; 0 for a negative target.
 
     x (B, T, C), w (V, C), targets (B, T, K) int32 -> (B, T, K) float32, (B, T, K) int32.
     """
-    logits, wanted = head_logits(x, w), targets >= 0
+    logits, wanted = head_logits(x, w, dtype), targets >= 0
     of_target, top = logits.gather(-1, wanted.where(targets, 0)), logits.max(-1, keepdim=True).detach()
     logsumexp = (logits - top).exp().sum(-1, keepdim=True).log() + top
     return wanted.where(of_target - logsumexp, 0.0), (wanted & (of_target == top)).cast(dtypes.int32)
 
 
-def head_logits(x: Tensor, w: Tensor) -> Tensor:
+def head_logits(x: Tensor, w: Tensor, dtype: str = "float32") -> Tensor:
     """x @ w.T: (B, T, C), (V, C) -> (B, T, V) float32."""
     V = w.shape[0]
+    w = _operand(w, dtype)
     w = w.pad(((0, -V % VOCABULARY_MULTIPLE), None)).contiguous().contiguous_backward()
     return _product(x.cast(w.dtype).contiguous(), w.T).contiguous().contiguous_backward()[..., :V]
 

@@ -145,7 +145,7 @@ int take_out_of_memory(void) {
 
 // One growing scratch area per use; kernels run one at a time. NULL where there is no such memory.
 static float *scratch(int slot, int64_t n_floats) {
-  enum { N_SLOTS = 4 };
+  enum { N_SLOTS = 5 };
   static float *area[N_SLOTS];
   static int64_t size[N_SLOTS];
   const int64_t most = (int64_t)1 << 44;
@@ -251,7 +251,11 @@ typedef struct {
   const float *bias;   // (n), added to every row of c if set
   float *activated;    // activation(c) if set, as c
   int64_t activation;
+  int64_t bfloat16;    // whether a and b are rounded to bfloat16 first
+  const float *b_packed;  // then b as `pack` leaves it, if that was done before
 } Gemm;
+
+static void gemm_bfloat16(Gemm g);
 
 static int64_t longer_side(const Gemm *g) { return g->m > g->n ? g->m : g->n; }
 
@@ -298,6 +302,7 @@ static void packed_gemm(const Gemm *g);  // of packed.c
 void set_engine(int packed) { is_packed = packed; }
 
 static void gemm(Gemm g) {
+  if (g.bfloat16) return gemm_bfloat16(g);
   if (!g.n_groups) g.n_groups = 1;
   if (is_packed) return packed_gemm(&g);
   parallel(g.n_groups * n_pieces(&g), gemm_item, &g);

@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include "attention.c"
+#include "bfloat16.c"
 #include "decode.c"
 #include "head.c"
 #include "layers.c"

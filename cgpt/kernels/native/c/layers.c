@@ -4,7 +4,7 @@ enum { BIAS_COLS = 128, SLOPES = 16384, NORM_ROWS = 32, NORM_BWD_ITEMS = 16, TAB
 
 // ---- linear: y = x w + b, w (n_in, n_out) as in GPT-2; optionally followed by an activation ----
 
-typedef struct { int64_t rows, n_in, n_out, group_rows, activation; } LinearDims;
+typedef struct { int64_t rows, n_in, n_out, group_rows, activation, bfloat16; } LinearDims;
 
 // y (rows, n_out) = activation(x (rows, n_in) w + b (n_out)), groups of rows on their own.
 // Where there is an activation, its argument is an output too, after y.
@@ -15,7 +15,7 @@ void linear(const void *arg) {
   void *const *bufs = call->bufs + active;
   gemm((Gemm){.m = d->group_rows, .n = d->n_out, .k = d->n_in, .n_groups = d->rows / d->group_rows, .c = bufs[0],
               .a = bufs[1], .b = bufs[2], .bias = bufs[3], .activated = active ? call->bufs[0] : NULL,
-              .activation = d->activation});
+              .activation = d->activation, .bfloat16 = d->bfloat16});
 }
 
 typedef struct { float *out; const float *dy, *before; int64_t rows, n_out, activation; } LinearBwd;
@@ -50,8 +50,10 @@ void linear_bwd(const void *arg) {
     parallel(div_up(rows * n_out, SLOPES), activation_gradient_item, &s);
     s.dy = s.out;
   }
-  gemm((Gemm){.m = rows, .n = n_in, .k = n_out, .a = s.dy, .b = call->bufs->w, .b_transposed = 1, .c = call->bufs->dx});
-  gemm((Gemm){.m = n_in, .n = n_out, .k = rows, .a = call->bufs->x, .a_transposed = 1, .b = s.dy, .c = call->bufs->dw});
+  gemm((Gemm){.m = rows, .n = n_in, .k = n_out, .a = s.dy, .b = call->bufs->w, .b_transposed = 1, .c = call->bufs->dx,
+              .bfloat16 = call->dims->bfloat16});
+  gemm((Gemm){.m = n_in, .n = n_out, .k = rows, .a = call->bufs->x, .a_transposed = 1, .b = s.dy, .c = call->bufs->dw,
+              .bfloat16 = call->dims->bfloat16});
   s.out = call->bufs->db;
   parallel(div_up(n_out, BIAS_COLS), bias_gradient_item, &s);
 }
