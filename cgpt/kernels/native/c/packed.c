@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void pack_columns(const float *x, i
 }
 
 // Pack ITEM_ROWS of a, or ITEM_COLS of b.
-static void pack_item(int64_t item, int, const void *arg) {
+static void pack_operands_item(int64_t item, int, const void *arg) {
   const Part *p = arg;
   const Gemm *g = p->g;
   double start = gemm_timed() ? now_s() : 0.0;
@@ -138,7 +138,7 @@ WIDE static void multiply_at_the_edge(const float *a, const float *b, int64_t de
 }
 
 // ITEM_ROWS x ITEM_COLS of c, for this part's depth; after the last the bias and the activation.
-WIDE static void multiply_item(int64_t item, int, const void *arg) {
+WIDE static void multiply_packed_item(int64_t item, int, const void *arg) {
   const Part *p = arg;
   const Gemm *g = p->g;
   double start = gemm_timed() ? now_s() : 0.0;
@@ -175,7 +175,7 @@ static void packed_gemm(const Gemm *g) {
         p.depth = min64(step, g->k - p.k);
         p.rows = min64(PART_ROWS, all_rows - p.row), p.cols = min64(PART_COLS, g->n - p.col);
         int64_t n_down = div_up(p.rows, ITEM_ROWS), n_across = div_up(p.cols, ITEM_COLS);
-        parallel(n_down + n_across, pack_item, &p);
-        parallel(n_down * n_across, multiply_item, &p);
+        parallel(n_down + n_across, pack_operands_item, &p);
+        parallel(n_down * n_across, multiply_packed_item, &p);
       }
 }
