@@ -3,15 +3,21 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from tinygrad import Tensor
+from tinygrad import Device, Tensor
 from tinygrad.device import Buffer, MultiBuffer
 from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.engine.realize import capturing
+from tinygrad.runtime.ops_cpu import CPUAllocator
+
+from cgpt.files.mapped import ALIGNMENT, PrivateMapping
 
 Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
 
+_mapped: WeakKeyDictionary[Buffer, np.ndarray] = WeakKeyDictionary()  # what is not tinygrad's memory stays with its use
 _without_memory: ContextVar[bool] = ContextVar("without memory", default=False)
 
 
@@ -38,6 +44,30 @@ def realized(array: np.ndarray, device: Placement) -> Tensor:
             buffer.allocate()
         write(tensor, array)
     return tensor
+
+
+def held(array: np.ndarray, device: Placement) -> Tensor:
+    """As `realized`; on the processor an aligned array that is mapped from a file is the tensor's memory itself.
+
+    What is written to the tensor is then in the array too, and not in the file.
+    """
+    tensor = unwritten(array, device)
+    buffer, *others = _buffers(tensor)
+    reads_it = not others and isinstance(Device[buffer.device].allocator, CPUAllocator)
+    if _without_memory.get() or not reads_it or not _is_mapped(array):
+        return realized(array, device)
+    buffer.allocate(external_ptr=array.ctypes.data)
+    _mapped[buffer] = array
+    return tensor
+
+
+def _is_mapped(array: np.ndarray) -> bool:
+    """Whether an array lies aligned and without gaps in the pages of a private mapping."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    in_file = isinstance(base, memoryview) and isinstance(base.obj, PrivateMapping)
+    return in_file and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
 
 
 def at_hand(values: Tensor | np.ndarray) -> np.ndarray | None:
