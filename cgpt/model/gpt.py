@@ -96,7 +96,7 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
 class GPT:
     """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
-    `params` are float32 and stay so: copies of what is given, but arrays that are mapped from a file are used where they
+    `params` are float32 and stay so: copies of what is given, but arrays mapped from a file are used where they
     are. `dtype` is the type that their matrix products are computed in; `ends` are the tokens that begin and end its
     texts, where a checkpoint names them.
     """
