@@ -87,7 +87,8 @@ def test_an_evaluation_takes_less_than_fine_tuning_and_grows_with_the_model(mode
     for row in (small, large):
         assert memory.evaluation_bytes(row) < memory.finetuning_bytes(row, 32)
     grown = memory.evaluation_bytes(large) - memory.evaluation_bytes(small)
-    assert grown > 2 * 4 * (flops.n_parameters(large) - flops.n_parameters(small))
+    weights = 4 * (flops.n_parameters(large) - flops.n_parameters(small))
+    assert weights < grown < 2 * weights  # they are never held twice
 
 
 # Peaks, in megabytes, of 6 layers of 384 with 6 heads, context 256, vocabulary 512: fine-tuned on 150 short examples in
@@ -97,5 +98,5 @@ MID = Model("mid", n_layer=6, d_model=384, n_head=6, seq_len=256, vocab_size=512
 
 def test_the_memory_of_fine_tuning_and_evaluation_was_met():
     assert memory.finetuning_bytes(MID, 16, longest=64) == pytest.approx(796.2e6, rel=0.2)
-    assert memory.evaluation_bytes(MID) == pytest.approx(439.8e6, rel=0.2)
+    assert memory.evaluation_bytes(MID) == pytest.approx(277.8e6, rel=0.2)
     assert memory.finetuning_bytes(MID, 16, longest=1000) == memory.finetuning_bytes(MID, 16)

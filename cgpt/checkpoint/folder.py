@@ -15,6 +15,7 @@ from cgpt.checkpoint.model_card import model_card
 from cgpt.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from cgpt.checkpoint.stored import Weights
 from cgpt.checkpoint.weights import weights_of
+from cgpt.cost import memory
 from cgpt.data.content import verified
 from cgpt.data.end_tokens import end_of_text_tokens
 from cgpt.data.special_tokens import end_tokens
@@ -23,6 +24,7 @@ from cgpt.errors import UserError
 from cgpt.files.json_object import read_object
 from cgpt.files.whole import whole_file, write_whole
 from cgpt.hardware import Hardware
+from cgpt.host import check_memory
 from cgpt.kernels.backend import CPU
 from cgpt.model.gpt import GPT, parameter_shapes
 from cgpt.recipe import flops
@@ -83,13 +85,15 @@ def load(
     """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
 
     With `verify` its files must be those that the record in the folder, where there is one, names by their SHA-256.
-    `model.ends` says which tokens end its texts. Raises UserError for a missing, truncated, changed or foreign
-    checkpoint.
+    The model's weights are the pages of their file. `model.ends` says which tokens end its texts. Raises UserError for
+    a missing, truncated, changed or foreign checkpoint, and for one that is larger than the memory here.
     """
     folder, hardware = Path(folder), hardware or CPU
-    if verify:
+    if verify and (folder / "run.json").is_file():  # else there is nothing to compare gigabytes of hashes with
         verified(folder)
     config = read_config(folder)
+    if hardware.runs_on_host:
+        check_memory(memory.loading_bytes(config), str(folder), "take a smaller model, or a machine with more")
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)
     return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads, ends), tokenizer
