@@ -223,8 +223,8 @@ def test_a_run_that_takes_more_memory_than_there_is_is_refused_in_one_line_befor
     assert main(["evaluate", run.id]) == 1
     assert capsys.readouterr().err == (
         f"{run.id}: takes about {run.execution.memory_bytes / 2**20:.0f} MiB of memory, and there are 150 here; "
-        "write a smaller model, batch_size or seq_len, or, if you know that it takes less, `resources: {mem_mb: ...}` in "
-        "hardware_profiles/cpu.yaml\n"
+        "write a smaller model, batch_size or seq_len, or, if you know that it takes less, `resources: {mem_mb: ...}` "
+        "in hardware_profiles/cpu.yaml\n"
     )
     known = replace(workflow.hardware["cpu"], resources=Resources(mem_mb=140))
     run_stage._refuse_too_large(run, known)

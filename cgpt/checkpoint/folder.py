@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.checkpoint.safetensors_file import read_safetensors, write_safetensors
-from cgpt.checkpoint.stored import Weights
+from cgpt.checkpoint.stored import Stored, Weights
 from cgpt.checkpoint.weights import weights_of
 from cgpt.cost import memory
 from cgpt.data.content import verified
@@ -50,6 +51,14 @@ def save(folder: Path, config: Model, params: Mapping[str, np.ndarray], tokenize
     with whole_file(folder / WEIGHTS) as part:
         hashes[WEIGHTS] = write_safetensors(part, parameter_shapes(config), params)
     return hashes
+
+
+def weights_in(model: GPT) -> Weights:
+    """A model's parameters, each copied from its device when it is asked for."""
+    from cgpt.kernels.tensors import read
+
+    return Weights({name: Stored(tuple(value.shape), "float32", partial(read, value))
+                    for name, value in model.params.items()})  # fmt: skip
 
 
 def read_config(folder: Path) -> Model:
@@ -120,4 +129,4 @@ def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | 
     left out, that says what the model itself tells. Raises UserError for a folder that holds something.
     """
     ends = model.ends or end_of_text_tokens(tokenizer)
-    hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))
+    hf_folder.write(Path(folder), model.config, weights_in(model), tokenizer, ends, card or model_card(model.config))

@@ -1,5 +1,5 @@
 """The most memory that a run takes on the processor, from what is allocated: the process with its libraries, weights
-and moments, what a step keeps, what scoring takes, and the copies that saving makes.
+and moments, what a step keeps, what scoring takes, and the copies that saving a state makes.
 
 Shapes: B sequences a forward pass, T tokens, d = d_model, F = width of the feed-forward layer, H heads, V = vocabulary,
 N parameters. Numbers are 32-bit. Bytes of libraries, and what an allocator keeps of what is freed, were measured.
@@ -17,15 +17,15 @@ HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
 STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
 INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values
-SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to resume from, and a checkpoint, make
-COMPARING = 3  # of the best epoch's weights, this one's, and those being written
+SAVING = 8  # floats of a parameter in the copies that a state to resume from makes; a checkpoint's are written alone
+COMPARING = 2  # of the best epoch's weights, and this one's
 
 
 def pretraining_bytes(model: Model, train: Train, threads: int = 1, kernels: str = "native") -> int:
     """Peak of a pretraining run whose `steps` are known. A run that is not shorter than its first checkpoint saves."""
     micro = train.micro_batch_size or train.batch_size
     state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
-    state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
+    state += SAVING * ((train.steps or 0) >= train.checkpoint_every_steps)
     windows = min(train.eval_batches * train.batch_size, _scored_at_once(model))
     floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
     return _bytes("pretrain", floats + _scoring(model, windows, kernels), kernels)
@@ -46,7 +46,7 @@ def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") ->
 
 
 def loading_bytes(model: Model) -> int:
-    """What a process takes that has opened a checkpoint and read all of its weights once."""
+    """Peak of a process that has opened a checkpoint and read all of its weights once."""
     return _bytes("generate", flops.n_parameters(model), "native")
 
 
