@@ -11,7 +11,7 @@ from cgpt.spec import Model, Train
 FLOAT_BYTES = 4
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
-PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 180 * 10**6, "generate": 140 * 10**6}
+PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 180 * 10**6, "evaluate": 180 * 10**6, "generate": 140 * 10**6}
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
