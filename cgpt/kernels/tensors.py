@@ -51,10 +51,11 @@ def held(array: np.ndarray, device: Placement) -> Tensor:
 
     What is written to the tensor is then in the array too, and not in the file.
     """
+    if _without_memory.get() or not _is_mapped(array):
+        return realized(array, device)
     tensor = unwritten(array, device)
     buffer, *others = _buffers(tensor)
-    reads_it = not others and isinstance(Device[buffer.device].allocator, CPUAllocator)
-    if _without_memory.get() or not reads_it or not _is_mapped(array):
+    if others or not isinstance(Device[buffer.device].allocator, CPUAllocator):
         return realized(array, device)
     buffer.allocate(external_ptr=array.ctypes.data)
     _mapped[buffer] = array
@@ -85,7 +86,7 @@ def dtype_of(values: Tensor | np.ndarray) -> np.dtype:
 def write(tensor: Tensor, array: np.ndarray) -> None:
     """Overwrite a realised tensor in place, also under functions that have captured it."""
     for buffer in _buffers(tensor):
-        buffer.copyin(np.ascontiguousarray(array).data.cast("B"))
+        buffer.copyin(np.require(array, requirements=["C", "W"]).data.cast("B"))  # tinygrad reads no read-only memory
 
 
 def read(tensor: Tensor) -> np.ndarray:
