@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import cache
 from numbers import Integral
 from pathlib import Path
@@ -121,19 +122,24 @@ def granted_cores() -> int:
 
 def _quotas() -> list[float]:
     """Limits, in cores, that this process's control group and those around it set."""
+    limits = []
+    for folder, is_unified in _control_groups("cpu"):
+        names = ("cpu.max",) if is_unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        limits.append(_quota(*itertools.chain.from_iterable(_words(folder / name) for name in names)))
+    return [limit for limit in limits if limit is not None]
+
+
+def _control_groups(controller: str) -> Iterator[tuple[Path, bool]]:
+    """Folders of the groups that limit this process, its own and those around it, and whether they are of version 2."""
     try:
         entries = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return []
-    limits = []
+        return
     for entry in entries:
         _, controllers, group = entry.split(":", 2)
-        if controllers == "":
-            limits += [_quota(*_words(folder / "cpu.max")) for folder in _folders(CGROUPS, group)]
-        elif "cpu" in controllers.split(","):
-            for folder in _folders(CGROUPS / "cpu", group):
-                limits.append(_quota(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
-    return [limit for limit in limits if limit is not None]
+        if controllers == "" or controller in controllers.split(","):
+            root = CGROUPS if controllers == "" else CGROUPS / controller
+            yield from ((folder, controllers == "") for folder in _folders(root, group))
 
 
 def _folders(root: Path, group: str) -> list[Path]:
@@ -168,11 +174,22 @@ def check_threads(threads: int) -> int:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory; None where it does not say."""
+    """The machine's memory, at most what its control groups grant this process; None where it does not say."""
+    names = ("memory.limit_in_bytes", "memory.max")
+    words = [_words(folder / names[is_unified]) for folder, is_unified in _control_groups("memory")]
+    limits = [int(each[0]) for each in words if each and each[0].isdigit()]  # `max` is none
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def check_memory(needed_bytes: int, what: str, instead: str) -> None:
+    """Raise UserError where `what`, which begins the line, takes more memory than there is; `instead` ends it."""
+    there = memory_bytes()
+    if there and needed_bytes > there:
+        raise UserError(f"{what}: takes about {needed_bytes / 2**20:,.0f} MiB of memory, and there are "
+                        f"{there / 2**20:,.0f} here; {instead}")  # fmt: skip
 
 
 def peak_memory_bytes() -> int:

@@ -15,6 +15,7 @@ from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.torch_file import read_torch_file
 from cgpt.errors import UserError
+from cgpt.kernels import tensors
 
 NO_MAP = "has no `weight_map` of tensors to files"
 
@@ -64,6 +65,12 @@ def test_an_index_of_shards_that_is_none_is_refused(folder, content, says):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
     assert problems(folder) == [f"model.safetensors.index.json: {says}; get the file again"]
+
+
+def test_weights_of_a_torch_file_are_copied_to_a_device_though_they_are_read_only(tmp_path):
+    values = read_torch_file(zipped(tmp_path / "pytorch_model.bin", pickled_view(8, 1)))["a"]
+    assert not values.flags.writeable
+    assert tensors.held(values, "CPU").tolist() == [0] * 8
 
 
 def test_weights_of_nothing_but_zeros_are_refused_before_they_are_read(folder, monkeypatch):

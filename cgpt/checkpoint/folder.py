@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +13,33 @@ from tokenizers import Tokenizer
 from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
+from cgpt.checkpoint.safetensors_file import read_safetensors, write_safetensors
+from cgpt.checkpoint.stored import Stored, Weights
+from cgpt.checkpoint.weights import weights_of
+from cgpt.cost import memory
 from cgpt.data.content import verified
 from cgpt.data.end_tokens import end_of_text_tokens
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import REMEDY, read_tokenizer, remedy
 from cgpt.errors import UserError
 from cgpt.files.json_object import read_object
-from cgpt.files.whole import write_whole
+from cgpt.files.whole import whole_file, write_whole
 from cgpt.hardware import Hardware
+from cgpt.host import check_memory
 from cgpt.kernels.backend import CPU
-from cgpt.model.gpt import GPT, check_parameters
+from cgpt.model.gpt import GPT, parameter_shapes
 from cgpt.recipe import flops
 from cgpt.spec import Model
 
+WEIGHTS = "model.safetensors"
 
-def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Path) -> dict[str, str]:
+
+def save(folder: Path, config: Model, params: Mapping[str, np.ndarray], tokenizer: Path) -> dict[str, str]:
     """Write a checkpoint that `load` opens, and transformers too where it has no multiplier of muP.
 
-    `tokenizer` is a tokenizer.json to copy. Returns the SHA-256 of each file written.
+    `tokenizer` is a tokenizer.json to copy. Each of `params` is asked for once, when it is written. Returns the SHA-256
+    of each file written.
     """
-    from safetensors.numpy import save as to_bytes
-
     hashes = {}
 
     def put(name: str, content: bytes) -> None:
@@ -40,8 +48,17 @@ def save(folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: 
 
     put("config.json", (json.dumps(hf_config.to_json(config), indent=2, ensure_ascii=False) + "\n").encode())
     put("tokenizer.json", tokenizer.read_bytes())
-    put("model.safetensors", to_bytes(params, metadata={"format": "pt"}))
+    with whole_file(folder / WEIGHTS) as part:
+        hashes[WEIGHTS] = write_safetensors(part, parameter_shapes(config), params)
     return hashes
+
+
+def weights_in(model: GPT) -> Weights:
+    """A model's parameters, each copied from its device when it is asked for."""
+    from cgpt.kernels.tensors import read
+
+    return Weights({name: Stored(tuple(value.shape), "float32", partial(read, value))
+                    for name, value in model.params.items()})  # fmt: skip
 
 
 def read_config(folder: Path) -> Model:
@@ -60,22 +77,15 @@ def read_config(folder: Path) -> Model:
     return config
 
 
-def read_params(folder: Path, config: Model) -> dict[str, np.ndarray]:
-    """The weights, float32, with exactly the names and shapes of `config`. Raises UserError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    path = folder / "model.safetensors"
+def read_params(folder: Path, config: Model) -> Weights:
+    """The weights, float32, with exactly the names and shapes of `config`, mapped from their file: an array is its
+    pages, and what is written to it is not in the file. Raises UserError."""
+    path = folder / WEIGHTS
     try:
-        params = load_file(path)
+        stored = read_safetensors(path, remedy(folder), mapped=True).stored
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run its stage first") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {remedy(folder)}") from None
-    except TypeError as error:  # a format that NumPy does not have
-        raise UserError(f"{path}: {error}; convert the weights to float32") from None
-    params = check_parameters(params, config, path, remedy(folder))
-    return {name: value.astype(np.float32, copy=False) for name, value in params.items()}
+    return weights_of(stored, config, path, remedy(folder))
 
 
 def load(
@@ -84,13 +94,15 @@ def load(
     """Open a checkpoint folder: `model(tokens) -> logits` and its tokenizer. Default: all cores of this CPU.
 
     With `verify` its files must be those that the record in the folder, where there is one, names by their SHA-256.
-    `model.ends` says which tokens end its texts. Raises UserError for a missing, truncated, changed or foreign
-    checkpoint.
+    The model's weights are the pages of their file. `model.ends` says which tokens end its texts. Raises UserError for
+    a missing, truncated, changed or foreign checkpoint, and for one that is larger than the memory here.
     """
     folder, hardware = Path(folder), hardware or CPU
-    if verify:
+    if verify and (folder / "run.json").is_file():  # else there is nothing to compare gigabytes of hashes with
         verified(folder)
     config = read_config(folder)
+    if hardware.runs_on_host:
+        check_memory(memory.loading_bytes(config), str(folder), "take a smaller model, or a machine with more")
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)
     return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads, ends), tokenizer
@@ -117,4 +129,4 @@ def export_hf(model: GPT, tokenizer: Tokenizer, folder: str | Path, card: str | 
     left out, that says what the model itself tells. Raises UserError for a folder that holds something.
     """
     ends = model.ends or end_of_text_tokens(tokenizer)
-    hf_folder.write(Path(folder), model.config, model.numpy(), tokenizer, ends, card or model_card(model.config))
+    hf_folder.write(Path(folder), model.config, weights_in(model), tokenizer, ends, card or model_card(model.config))

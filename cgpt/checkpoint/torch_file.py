@@ -4,17 +4,21 @@ Such a file is a pickle, a program for a small machine that may call any functio
 the few that make up a tensor, and these are our own; the first other name refuses the file.
 """
 
+import contextlib
 import math
+import os
 import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from cgpt.checkpoint.stored import Stored, Weights, as_float32
 from cgpt.errors import UserError
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch before 1.6, whose files are no zip archives
@@ -35,6 +39,13 @@ class Storage(NamedTuple):
     size: int
 
 
+class Part(NamedTuple):
+    """A storage's bytes: how many there are, and what reads them from the file of a path."""
+
+    n_bytes: int
+    read: Callable[[Path], bytes]
+
+
 class View(NamedTuple):
     """A tensor: where it begins in its storage, its shape, and its strides, in numbers."""
 
@@ -44,40 +55,52 @@ class View(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name; bfloat16 comes as float32. Raises UserError for what is no state dict, or would run code."""
+def read_torch_file(path: Path) -> Weights:
+    """The tensors, float16 and bfloat16 as float32. Raises UserError for what is no state dict, or would run code."""
+    with _reading(path), path.open("rb") as file:
+        views, starts = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, str(path))
+        if not isinstance(views, dict) or not all(isinstance(view, View) for view in views.values()):
+            raise UserError(f"{path}: holds other things than tensors by name; save the model's state_dict() alone")
+        return Weights({str(name): _stored(path, view, starts[view.storage.key]) for name, view in views.items()})
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            views, storage = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file, str(path))
-            if not isinstance(views, dict) or not all(isinstance(view, View) for view in views.values()):
-                raise UserError(f"{path}: holds other things than tensors by name; save the model's state_dict() alone")
-            return {str(name): _array(view, storage(view.storage)) for name, view in views.items()}
+        yield
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
             AttributeError, MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
         raise UserError(f"{path}: is truncated or no PyTorch file ({error}); get the file again") from None
 
 
-def as_float32(values: np.ndarray, dtype: str) -> np.ndarray:
-    """bfloat16, which is the upper half of a float32, as such; other types as they are."""
-    if dtype != BFLOAT16:
-        return values
-    return (values.astype(np.uint32) << 16).view(np.float32)
+def _storage_dtype(dtype: str) -> np.dtype:
+    return np.dtype("<u2" if dtype == BFLOAT16 else dtype)
 
 
-def _storage_dtype(dtype: str) -> str:
-    return "<u2" if dtype == BFLOAT16 else dtype
-
-
-def _array(view: View, numbers: np.ndarray) -> np.ndarray:
+def _stored(path: Path, view: View, part: Part) -> Stored:
+    """A tensor of a file, of which it is checked that it lies in its storage."""
+    n_numbers = part.n_bytes // _storage_dtype(view.storage.dtype).itemsize
     last = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides))
     negative = min((view.offset, *view.shape, *view.strides)) < 0
-    if negative or len(view.shape) != len(view.strides) or (math.prod(view.shape) > 0 and last >= len(numbers)):
+    if negative or len(view.shape) != len(view.strides) or (math.prod(view.shape) > 0 and last >= n_numbers):
         raise ValueError("a tensor reaches beyond its storage")
-    if math.prod(view.shape) > len(numbers):  # with strides of 0, which may fill the memory
+    if math.prod(view.shape) > n_numbers:  # with strides of 0, which may fill the memory
         raise ValueError("a tensor repeats its storage")
-    strides = [stride * numbers.itemsize for stride in view.strides]
-    values = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, strides, writeable=False)
-    return as_float32(np.array(values, order="C"), view.storage.dtype)  # a copy that may be written to
+    dtype = view.storage.dtype if view.storage.dtype == BFLOAT16 else np.dtype(view.storage.dtype).name
+    return Stored(view.shape, dtype, partial(_read, path, view, part))
+
+
+def _read(path: Path, view: View, part: Part) -> np.ndarray:
+    """The values of a tensor. Raises UserError where its storage is not what the file says of it."""
+    with _reading(path):
+        content = part.read(path)
+        if len(content) != part.n_bytes:  # the file was another one when it was opened
+            raise EOFError("a storage ends early")
+        numbers = np.frombuffer(content, _storage_dtype(view.storage.dtype))
+        strides = [stride * numbers.itemsize for stride in view.strides]
+        values = np.lib.stride_tricks.as_strided(numbers[view.offset :], view.shape, strides, writeable=False)
+        dtype = BFLOAT16 if view.storage.dtype == BFLOAT16 else numbers.dtype.name
+        return as_float32(np.ascontiguousarray(values), dtype)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -127,7 +150,7 @@ _ALLOWED: dict[tuple[str, str], Callable] = {
     ("torch._utils", "_rebuild_parameter"): lambda view, *_: view,
 }
 
-Read = tuple[Any, Callable[[Storage], np.ndarray]]
+Read = tuple[Any, dict[str, Part]]
 
 
 def _read_zip(file: BinaryIO, where: str) -> Read:
@@ -141,17 +164,18 @@ def _read_zip(file: BinaryIO, where: str) -> Read:
     packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
     if packed:  # torch never does that, and unpacked they might fill the memory
         raise ValueError(f"{packed[0]} is compressed")
+    unpickler: Any
     with archive.open(pickled) as content:
-        views = _unpickled(content, _Unpickler(content, where))  # type: ignore[arg-type]
-    kept: dict[Storage, np.ndarray] = {}  # tied weights are two views of one storage
+        unpickler = _Unpickler(content, where)  # type: ignore[arg-type]
+        views = _unpickled(content, unpickler)  # type: ignore[arg-type]
+    names = {key: f"{folder}data/{key}" for key in unpickler.storages}
+    return views, {key: Part(archive.getinfo(name).file_size, partial(_read_entry, name=name))
+                   for key, name in names.items()}  # fmt: skip
 
-    def storage(wanted: Storage) -> np.ndarray:
-        if wanted not in kept:
-            kept.clear()
-            kept[wanted] = np.frombuffer(archive.read(f"{folder}data/{wanted.key}"), _storage_dtype(wanted.dtype))
-        return kept[wanted]
 
-    return views, storage
+def _read_entry(path: Path, name: str) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
 
 
 def _read_legacy(file: BinaryIO, where: str) -> Read:
@@ -163,12 +187,19 @@ def _read_legacy(file: BinaryIO, where: str) -> Read:
         raise ValueError("it does not begin as one")
     unpickler = _Unpickler(file, where)
     views, keys = _unpickled(file, unpickler), _unpickled(file, _Unpickler(file, where))
-    numbers: dict[str, np.ndarray] = {}
+    end, parts = os.fstat(file.fileno()).st_size, dict[str, Part]()
     for key in keys:
-        dtype = np.dtype(_storage_dtype(unpickler.storages[key].dtype))
         size = int.from_bytes(file.read(8), "little", signed=True)
-        content = file.read(size * dtype.itemsize)
-        if size < 0 or len(content) < size * dtype.itemsize:
+        n_bytes = size * _storage_dtype(unpickler.storages[key].dtype).itemsize
+        at = file.tell()
+        if size < 0 or at + n_bytes > end:
             raise EOFError("a storage ends early")
-        numbers[key] = np.frombuffer(content, dtype)
-    return views, lambda wanted: numbers[wanted.key]
+        parts[key] = Part(n_bytes, partial(_read_bytes, at=at, n_bytes=n_bytes))
+        file.seek(at + n_bytes)
+    return views, parts
+
+
+def _read_bytes(path: Path, at: int, n_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(n_bytes)

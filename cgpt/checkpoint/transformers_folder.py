@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from cgpt.checkpoint.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
+from cgpt.checkpoint.safetensors_file import write_safetensors
+from cgpt.checkpoint.stored import Weights
 from cgpt.checkpoint.weights import folded, read_weights
 from cgpt.data import special_tokens
 from cgpt.data.end_tokens import EndTokens
@@ -16,11 +19,12 @@ from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
 from cgpt.files.whole import whole_folder
+from cgpt.model.gpt import parameter_shapes
 from cgpt.spec import Model
 
 
-def read(folder: Path) -> tuple[Model, dict[str, np.ndarray], Tokenizer]:
-    """Configuration, parameters (float32) and tokenizer. Raises UserError."""
+def read(folder: Path) -> tuple[Model, Weights, Tokenizer]:
+    """Configuration, parameters (float32, each read when it is asked for) and tokenizer. Raises UserError."""
     raw = read_object(folder / "config.json", AGAIN, NO_CHECKPOINT)
     config = from_json(raw, folder.resolve().name, str(folder / "config.json"))
     dropped = ", ".join(f"{key} {raw[key]:g}" for key in DROPOUTS if raw.get(key))
@@ -54,14 +58,12 @@ def _of_two_files(folder: Path) -> Tokenizer:
 
 
 def write(
-    folder: Path, config: Model, params: dict[str, np.ndarray], tokenizer: Tokenizer, ends: EndTokens, card: str
+    folder: Path, config: Model, params: Mapping[str, np.ndarray], tokenizer: Tokenizer, ends: EndTokens, card: str
 ) -> None:
     """Write a new folder that transformers opens, whole or not at all.
 
     Raises UserError for a folder that holds something.
     """
-    from safetensors.numpy import save
-
     plain, plain_params = folded(config, params)
     generation, _ = special_tokens.to_json(ends, tokenizer)
     ids = {key: generation.get(key) for key in ("bos_token_id", "eos_token_id")}
@@ -69,7 +71,7 @@ def write(
         _write_json(part / "config.json", to_json(plain) | ids | {"torch_dtype": "float32"})
         write_tokenizer(part, tokenizer, ends, config.seq_len)
         (part / "README.md").write_text(card, encoding="utf-8")
-        (part / "model.safetensors").write_bytes(save(plain_params, metadata={"format": "pt"}))
+        write_safetensors(part / "model.safetensors", parameter_shapes(plain), plain_params)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, ends: EndTokens, seq_len: int) -> None:

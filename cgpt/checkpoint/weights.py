@@ -4,69 +4,54 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cgpt.checkpoint.torch_file import BFLOAT16, as_float32, read_torch_file
+from cgpt.checkpoint.safetensors_file import read_safetensors
+from cgpt.checkpoint.stored import FLOATS, Stored, Weights
+from cgpt.checkpoint.torch_file import read_torch_file
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
-from cgpt.model.gpt import HEAD, WPE, WTE, check_parameters
+from cgpt.model.gpt import HEAD, WPE, WTE, check_shapes, parameter_shapes
 from cgpt.recipe import parametrization
 from cgpt.spec import Model
 
-SAFETENSORS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "BOOL": "?", "U8": "u1", "I64": "<i8"}
 MASK = re.compile(r"h\.\d+\.(attn|crossattention)\.(bias|masked_bias)")  # buffers of transformers before 4.30
-KEPT_TYPES = (np.float32, np.float16)
-MOST_HEADER_BYTES = 100_000_000  # the limit of the format
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name; bfloat16 comes as float32. Raises UserError."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        with path.open("rb") as file:
-            n_header = int.from_bytes(file.read(8), "little")
-        if not 0 < n_header <= min(MOST_HEADER_BYTES, path.stat().st_size - 8):  # before the whole file is read
-            raise UserError(f"{path}: is truncated or no safetensors file (its header would take {n_header:,} bytes); "
-                            f"{AGAIN}")  # fmt: skip
-        entries = deserialize(path.read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: is truncated or no safetensors file ({error}); {AGAIN}") from None
-    unknown = [f"{path}: {name}: has the type {entry['dtype']}; convert the weights to float32, float16 or bfloat16"
-               for name, entry in entries if entry["dtype"] not in SAFETENSORS]  # fmt: skip
-    if unknown:
-        raise UserError(*unknown)
-    tensors = {}
-    for name, entry in entries:
-        values = np.frombuffer(entry["data"], SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
-        tensors[name] = as_float32(values, BFLOAT16 if entry["dtype"] == "BF16" else entry["dtype"])
-    return tensors
-
-
-FILES: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {  # in the order that transformers looks for them in
+FILES: dict[str, Callable[[Path], Weights]] = {  # in the order that transformers looks for them in
     "model.safetensors": read_safetensors,
     "pytorch_model.bin": read_torch_file,
 }
 
 
-def read_weights(folder: Path, config: Model) -> dict[str, np.ndarray]:
+def read_weights(folder: Path, config: Model) -> Weights:
     """The parameters of `config`, float32, from model.safetensors or pytorch_model.bin, either in shards with an index.
+    Each is read when it is asked for.
 
     Raises UserError, one line for each parameter that is missing, unknown or of another shape.
     """
     for name, read in FILES.items():
         whole, index = folder / name, folder / f"{name}.index.json"
         if whole.is_file():
-            return check_parameters(_renamed(read(whole), config, whole), config, whole, AGAIN)
+            return weights_of(_renamed(read(whole).stored, config, whole), config, whole)
         if index.is_file():
-            return check_parameters(_renamed(_read_shards(index, read), config, index), config, index, AGAIN)
+            return weights_of(_renamed(_read_shards(index, read), config, index), config, index)
     raise UserError(f"{folder}: has neither {' nor '.join(FILES)}, nor an index of their shards; put the weights there")
 
 
-def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def weights_of(stored: Mapping[str, Stored], config: Model, path: Path, remedy: str = AGAIN) -> Weights:
+    """Exactly the parameters of `config`, in their order. Raises UserError, one line for each that is wrong."""
+    wrong = [f"{path}: {name}: has the type {tensor.dtype}; convert the weights to float32"
+             for name, tensor in stored.items() if tensor.dtype not in FLOATS]  # fmt: skip
+    if wrong:
+        raise UserError(*wrong)
+    check_shapes({name: tensor.shape for name, tensor in stored.items()}, config, path, remedy)
+    return Weights({name: stored[name] for name in parameter_shapes(config)})
+
+
+def _read_shards(index: Path, read: Callable[[Path], Weights]) -> dict[str, Stored]:
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{index}: has no `weight_map` of tensors to files; {AGAIN}")
@@ -75,9 +60,9 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
                 for name in names if Path(name).name != name or not (index.parent / name).is_file()]  # fmt: skip
     if problems:
         raise UserError(*problems)
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Stored] = {}
     for name in names:
-        shard = read(index.parent / name)
+        shard = read(index.parent / name).stored
         missing = [tensor for tensor, where in weight_map.items() if where == name and tensor not in shard]
         if missing:
             raise UserError(*(f"{index.parent / name}: {tensor}: is missing; {AGAIN}" for tensor in missing))
@@ -85,25 +70,22 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> 
     return tensors
 
 
-def _renamed(tensors: Mapping[str, np.ndarray], config: Model, path: Path) -> dict[str, np.ndarray]:
-    """Names with `transformer.`, without masks and without a head that is the token embedding; values in float32."""
-    params: dict[str, np.ndarray] = {}
-    for theirs, value in tensors.items():
+def _renamed(tensors: Mapping[str, Stored], config: Model, path: Path) -> dict[str, Stored]:
+    """Names with `transformer.`, without masks and without a head that is the token embedding."""
+    params: dict[str, Stored] = {}
+    for theirs, tensor in tensors.items():
         bare = theirs.removeprefix("transformer.")
-        if MASK.fullmatch(bare):
-            continue
-        if value.dtype not in KEPT_TYPES:
-            raise UserError(f"{path}: {theirs}: has the type {value.dtype}; convert the weights to float32")
-        params[bare if bare == HEAD else f"transformer.{bare}"] = value.astype(np.float32, copy=False)
+        if not MASK.fullmatch(bare):
+            params[bare if bare == HEAD else f"transformer.{bare}"] = tensor
     if config.tie_embeddings and HEAD in params:
         head = params.pop(HEAD)
-        if WTE in params and not np.array_equal(head, params[WTE]):
+        if WTE in params and not np.array_equal(head.read(), params[WTE].read()):
             raise UserError(f"{path}: {HEAD}: is not {WTE}, though tie_word_embeddings of config.json is true; "
                             "write false there if the head is its own")  # fmt: skip
     return params
 
 
-def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, dict[str, np.ndarray]]:
+def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, Mapping[str, np.ndarray]]:
     """A model with the same logits without muP's multipliers: they go into embeddings, queries and the last LayerNorm.
 
     Exact but for one rounding to float32 of each weight that is touched. What is lost is how to train on: deviations
@@ -111,7 +93,7 @@ def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, dict
     """
     plain = replace(config, parametrization="sp", init_std=parametrization.base_init_std(config))
     if config.parametrization == "sp":
-        return config, dict(params)
+        return config, params
     embedding, logit = parametrization.embedding_scale(config), parametrization.logit_scale(config)
     query = parametrization.attention_scale(config, 0) / parametrization.attention_scale(plain, 0)
     factors: dict[str, Any] = {WTE: embedding, WPE: embedding}
@@ -121,7 +103,10 @@ def folded(config: Model, params: Mapping[str, np.ndarray]) -> tuple[Model, dict
     of_qkv = np.repeat([query, 1.0, 1.0], config.d_model)
     for i in range(config.n_layer if not math.isclose(query, 1.0) else 0):
         factors |= dict.fromkeys((f"transformer.h.{i}.attn.c_attn.{kind}" for kind in ("weight", "bias")), of_qkv)
-    return plain, {
-        name: (value.astype(np.float64) * factors[name]).astype(np.float32) if name in factors else value
-        for name, value in params.items()
-    }
+
+    def read(name: str) -> np.ndarray:
+        values = params[name]
+        return (values.astype(np.float64) * factors[name]).astype(np.float32) if name in factors else values
+
+    shapes = parameter_shapes(config)
+    return plain, Weights({name: Stored(shape, "float32", partial(read, name)) for name, shape in shapes.items()})

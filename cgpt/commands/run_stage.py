@@ -16,7 +16,10 @@ from cgpt.experiment.chain import Chain
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans, make_plans
 from cgpt.experiment.run import EARLY, LOCKS, RUNS_FOLDER, STATES, Key, Run, early_folders, last_file
+from cgpt.files.layers import file_of
 from cgpt.files.whole import lock
+from cgpt.hardware import Hardware
+from cgpt.host import check_memory
 from cgpt.jobs import Job
 from cgpt.kernels import backend
 from cgpt.provenance import code_sha256
@@ -59,7 +62,9 @@ def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], di
     run = plans.find_run(name, arguments.id)
     _refuse_fewer_threads(arguments.threads, run)
     if STAGES[name].computes:
-        backend.open_devices(workflow.hardware[run.spec["hardware"]["name"]])
+        hardware = workflow.hardware[run.spec["hardware"]["name"]]
+        _refuse_too_large(run, hardware)
+        backend.open_devices(hardware)
     with lock(LOCKS / name / run.id):
         _refuse_upstream(run, plans.runs)
         job, scoring = _job(run, plans, workflow), plans.scoring(run)
@@ -106,6 +111,16 @@ def _refuse_fewer_threads(granted: int | None, run: Run) -> None:
             f"{run.id}: the plan names {named} threads, {granted} granted; run snakemake with --cores {named}, "
             f"or write `threads_per_run: {granted}` in the experiment"
         )
+
+
+def _refuse_too_large(run: Run, hardware: Hardware) -> None:
+    """Raise UserError where a run on this machine's cores takes more memory than it has, by its profile or the plan."""
+    asked = hardware.resources.mem_mb
+    needed = asked * 10**6 if asked else run.execution.memory_bytes
+    if hardware.runs_on_host and needed:
+        where = file_of("hardware", hardware.name)
+        check_memory(needed, run.id, "write a smaller model, batch_size or seq_len, or, if you know that it takes "
+                                     f"less, `resources: {{mem_mb: ...}}` in {where}")  # fmt: skip
 
 
 def _refuse_upstream(run: Run, runs: Mapping[Key, Run]) -> None:

@@ -1,5 +1,5 @@
 """The most memory that a run takes on the processor, from what is allocated: the process with its libraries, weights
-and moments, what a step keeps, what scoring takes, and the copies that saving makes.
+and moments, what a step keeps, what scoring takes, and the copies that saving a state makes.
 
 Shapes: B sequences a forward pass, T tokens, d = d_model, F = width of the feed-forward layer, H heads, V = vocabulary,
 N parameters. Numbers are 32-bit. Bytes of libraries, and what an allocator keeps of what is freed, were measured.
@@ -12,14 +12,14 @@ FLOAT_BYTES = 4
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of products
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
-PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
+PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 180 * 10**6, "evaluate": 180 * 10**6, "generate": 140 * 10**6}
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
 STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
 INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values
-SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to resume from, and a checkpoint, make
-COMPARING = 3  # of the best epoch's weights, this one's, and those being written
+SAVING = 8  # floats of a parameter in the copies that a state to resume from makes; a checkpoint's are written alone
+COMPARING = 2  # of the best epoch's weights, and this one's
 
 
 def pretraining_bytes(
@@ -28,7 +28,7 @@ def pretraining_bytes(
     """Peak of a pretraining run whose `steps` are known. A run that is not shorter than its first checkpoint saves."""
     micro = train.micro_batch_size or train.batch_size
     state = STATE + INITIAL + (micro < train.batch_size)  # sums of gradients, over micro-batches
-    state += SAVING if (train.steps or 0) >= train.checkpoint_every_steps else WRITING
+    state += SAVING * ((train.steps or 0) >= train.checkpoint_every_steps)
     windows = min(train.eval_batches * train.batch_size, _scored_at_once(model))
     floats = state * flops.n_parameters(model) + _step(model, micro, threads, kernels, model.seq_len)
     floats += _packed(model, micro * model.seq_len, kernels, dtype)
@@ -47,11 +47,16 @@ def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: s
 def evaluation_bytes(
     model: Model, threads: int = 1, kernels: str = "native", dtype: str = "float32", weights_dtype: str = "float32"
 ) -> int:
-    """Peak of an evaluation, without the task's documents: the weights as they are read, and as they are kept."""
+    """Peak of an evaluation, without the task's documents: the weights are the pages of their file, beside which those
+    are that are rounded."""
     scoring = _scoring(model, _scored_at_once(model), kernels) + _packed(model, SCORED_TOKENS, kernels, dtype)
-    n_rounded = flops.n_multiplied(model)
-    kept = flops.n_parameters(model) - n_rounded * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
-    return _bytes("evaluate", flops.n_parameters(model) + kept + scoring, kernels)
+    rounded = WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES * flops.n_multiplied(model) if weights_dtype != "float32" else 0
+    return _bytes("evaluate", flops.n_parameters(model) + rounded + scoring, kernels)
+
+
+def loading_bytes(model: Model) -> int:
+    """Peak of a process that has opened a checkpoint and read all of its weights once."""
+    return _bytes("generate", flops.n_parameters(model), "native")
 
 
 def _bytes(stage: str, floats: float, kernels: str) -> int:

@@ -1,9 +1,10 @@
 """Arrays into tinygrad's buffers and back into the same ones, without a graph: building it costs 3 ms a tensor."""
 
 import contextlib
-import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from tinygrad import Device, Tensor
@@ -12,10 +13,12 @@ from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.engine.realize import capturing
 from tinygrad.runtime.ops_cpu import CPUAllocator
 
+from cgpt.files.mapped import ALIGNMENT, PrivateMapping
 from cgpt.kernels.native.arena import LARGE_PAGE, aligned
 
 Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
 
+_memory: WeakKeyDictionary[Buffer, np.ndarray] = WeakKeyDictionary()  # what is not tinygrad's, as long as its buffer
 _without_memory: ContextVar[bool] = ContextVar("without memory", default=False)
 
 
@@ -44,6 +47,30 @@ def realized(array: np.ndarray, device: Placement) -> Tensor:
     return tensor
 
 
+def held(array: np.ndarray, device: Placement) -> Tensor:
+    """As `realized`; on the processor an aligned array that is mapped from a file is the tensor's memory itself.
+
+    What is written to the tensor is then in the array too, and not in the file.
+    """
+    if _without_memory.get() or not _is_mapped(array):
+        return realized(array, device)
+    tensor = unwritten(array, device)
+    buffer, *others = _buffers(tensor)
+    if others or not isinstance(Device[buffer.device].allocator, CPUAllocator):
+        return realized(array, device)
+    _use(buffer, array)
+    return tensor
+
+
+def _is_mapped(array: np.ndarray) -> bool:
+    """Whether an array lies aligned and without gaps in the pages of a private mapping."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    in_file = isinstance(base, memoryview) and isinstance(base.obj, PrivateMapping)
+    return in_file and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
+
+
 def at_hand(values: Tensor | np.ndarray) -> np.ndarray | None:
     """The values of a tensor or an array; None while a function of the tensor is captured, when it has none yet."""
     if isinstance(values, np.ndarray):
@@ -59,7 +86,7 @@ def dtype_of(values: Tensor | np.ndarray) -> np.dtype:
 def write(tensor: Tensor, array: np.ndarray) -> None:
     """Overwrite a realised tensor in place, also under functions that have captured it."""
     for buffer in _buffers(tensor):
-        buffer.copyin(np.ascontiguousarray(array).data.cast("B"))
+        buffer.copyin(np.require(array, requirements=["C", "W"]).data.cast("B"))  # tinygrad reads no read-only memory
 
 
 def read(tensor: Tensor) -> np.ndarray:
@@ -81,9 +108,13 @@ def _allocate(buffer: Buffer) -> None:
     if buffer.nbytes < LARGE_PAGE or not isinstance(Device[buffer.device].allocator, CPUAllocator):
         buffer.allocate()
         return
-    memory = aligned(buffer.nbytes)
+    _use(buffer, aligned(buffer.nbytes))
+
+
+def _use(buffer: Buffer, memory: np.ndarray) -> None:
+    """Make an array the memory of a buffer."""
     buffer.allocate(external_ptr=memory.ctypes.data)
-    weakref.finalize(buffer, lambda _: None, memory)  # which lives as long as the buffer
+    _memory[buffer] = memory
 
 
 def _buffers(tensor: Tensor) -> list[Buffer]:

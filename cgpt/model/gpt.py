@@ -60,21 +60,21 @@ def is_multiplied(config: Model, name: str) -> bool:
     )
 
 
-def check_parameters(params: Mapping[str, np.ndarray], config: Model, path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Exactly the parameters of `config`, in their order. Raises UserError, which `remedy` ends each line of."""
-    shapes = parameter_shapes(config)
-    problems = [f"{path}: {name}: is missing; {remedy}" for name in shapes if name not in params]
-    problems += [f"{path}: {name}: is no parameter of this model; {remedy}" for name in params if name not in shapes]
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], config: Model, path: Path, remedy: str) -> None:
+    """Raise UserError where names and shapes are not exactly those of the parameters of `config`; `remedy` ends each
+    line."""
+    wanted = parameter_shapes(config)
+    problems = [f"{path}: {name}: is missing; {remedy}" for name in wanted if name not in shapes]
+    problems += [f"{path}: {name}: is no parameter of this model; {remedy}" for name in shapes if name not in wanted]
     problems += [
-        f"{path}: {name}: has shape {params[name].shape}, the configuration says {shape}; {remedy}"
-        for name, shape in shapes.items()
-        if name in params and params[name].shape != shape
+        f"{path}: {name}: has shape {shapes[name]}, the configuration says {shape}; {remedy}"
+        for name, shape in wanted.items()
+        if name in shapes and shapes[name] != shape
     ]
     if problems:
         n_more = len(problems) - MOST_SHOWN
         more = [f"{path}: {n_more:,} more parameters are wrong; {remedy}"] if n_more > 0 else []
         raise UserError(*problems[:MOST_SHOWN], *more)
-    return {name: params[name] for name in shapes}
 
 
 def init_parameters(config: Model, seed: int) -> dict[str, np.ndarray]:
@@ -105,15 +105,16 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
 class GPT:
     """`model(tokens)` gives logits; `hidden` is the body, shared by the loss, the scores and the logits.
 
-    `params` are float32 and stay so; `dtype` is the type that their matrix products are computed in; `ends` are the
-    tokens that begin and end its texts, where a checkpoint names them. With another `weights_dtype` than float32 the
-    matrices of products are in `rounded` instead, and the model cannot be trained.
+    `params` are float32 and stay so: copies of what is given, but arrays mapped from a file are used where they
+    are. `dtype` is the type that their matrix products are computed in; `ends` are the tokens that begin and end its
+    texts, where a checkpoint names them. With another `weights_dtype` than float32 the matrices of products are in
+    `rounded` instead, and the model cannot be trained.
     """
 
     def __init__(
         self,
         config: Model,
-        params: dict[str, np.ndarray],
+        params: Mapping[str, np.ndarray],
         ops: ModuleType,
         device: Placement = None,
         dtype: str = "float32",
@@ -121,21 +122,22 @@ class GPT:
         weights_dtype: str = "float32",
     ):
         from cgpt.kernels.rounded import rounded
-        from cgpt.kernels.tensors import realized
+        from cgpt.kernels.tensors import held
 
-        shapes = {name: tuple(value.shape) for name, value in params.items()}
-        if shapes != parameter_shapes(config):
-            wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
-            raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
         self.config, self.ops, self.device, self.dtype, self.ends = config, ops, device, dtype, ends
         self.weights_dtype = weights_dtype
         self.params: dict[str, Tensor] = {}
         self.rounded: dict[str, Rounded] = {}
+        shapes = {}
         for name, value in params.items():
+            shapes[name] = tuple(value.shape)
             if weights_dtype != "float32" and is_multiplied(config, name):
                 self.rounded[name] = rounded(value, weights_dtype, name not in (WTE, HEAD), device)
             else:
-                self.params[name] = realized(value, device)
+                self.params[name] = held(value, device)
+        if shapes != parameter_shapes(config):
+            wrong = sorted(dict(shapes.items() ^ parameter_shapes(config).items()))
+            raise ValueError(f"params: {wrong[0]}: is not of the shape, or not of the model, that the config describes")
         # What decides, beside its parameters, what its functions compute.
         self.identity = [asdict(config), dtype, weights_dtype]
         self.captured = ops.Captured(device, self.state, self.identity)
@@ -145,7 +147,7 @@ class GPT:
         cls,
         hardware: Hardware,
         config: Model,
-        params: dict[str, np.ndarray],
+        params: Mapping[str, np.ndarray],
         threads: int | None = None,
         ends: EndTokens | None = None,
     ) -> GPT:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -123,7 +123,7 @@ class FinetuneRun:
         self.log.start()
 
 
-def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> dict[str, np.ndarray]:
+def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> Mapping[str, np.ndarray]:
     """The parameters of a checkpoint. Raises UserError where its model or its tokenizer is not the run's."""
     content.verified(checkpoint)
     saved = asdict(checkpoints.read_config(checkpoint))

@@ -162,7 +162,8 @@ def _refuse_divergence(run: PretrainRun, step: int, loss: float, grad_norm: floa
 def _finish(run: PretrainRun) -> dict[str, Any]:
     """Write the checkpoint folder, run.json last, and drop the state; return the record."""
     job, config, folder = run.job, run.config, run.job.folder
-    outputs = checkpoint.save(folder, config, run.trainer.model.numpy(), job.upstream["tokenize"] / "tokenizer.json")
+    params = checkpoint.weights_in(run.trainer.model)
+    outputs = checkpoint.save(folder, config, params, job.upstream["tokenize"] / "tokenizer.json")
     losses = run.log.text().encode()
     write_whole(folder / "loss.csv", losses)
     batches = {(run.settings.batch_size, config.seq_len): run.n_steps}
