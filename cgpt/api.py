@@ -46,7 +46,8 @@ class LoadedExperiment(NamedTuple):
         return "\n".join([
             f"{experiment.name}: {experiment.question}",
             f"models: {', '.join(experiment.models)}",
-            f"data: {', '.join(experiment.data.corpus)}; tasks: {', '.join(experiment.tasks) or 'none'}",
+            f"data: {', '.join(experiment.data.corpus) if experiment.data else 'none'}; "
+            f"tasks: {', '.join(experiment.tasks) or 'none'}",
             f"hardware: {', '.join(experiment.hardware)}; seeds: {', '.join(map(str, experiment.seeds))}",
             f"{len(self.plan.runs)} runs: {runs}",
         ])  # fmt: skip

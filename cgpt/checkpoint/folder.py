@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.data.content import verified
@@ -20,6 +19,7 @@ from cgpt.files.json_object import read_object
 from cgpt.files.whole import write_whole
 from cgpt.hardware import Hardware
 from cgpt.kernels.backend import CPU
+from cgpt.model import config as hf_config
 from cgpt.model.gpt import GPT, check_parameters
 from cgpt.recipe import flops
 from cgpt.spec import Model

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
 from cgpt.checkpoint.weights import folded, read_weights
 from cgpt.data import special_tokens
 from cgpt.data.end_tokens import EndTokens
@@ -16,6 +15,7 @@ from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
 from cgpt.files.whole import whole_folder
+from cgpt.model.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
 from cgpt.spec import Model
 
 

@@ -11,13 +11,14 @@ from cgpt.spec import Model, Train
 FLOAT_BYTES = 4
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
-PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6}
+PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6, "import": 100 * 10**6}
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
 STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
 INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values
 SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to resume from, and a checkpoint, make
+CONVERTING = 4  # the same while a checkpoint is imported: the file, its tensors, and the bytes that are written
 COMPARING = 3  # of the best epoch's weights, this one's, and those being written
 
 
@@ -43,6 +44,11 @@ def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") ->
     """Peak of an evaluation, whose weights exist twice while they are read, without the task's documents."""
     scoring = _scoring(model, _scored_at_once(model), kernels)
     return _bytes("evaluate", 2 * flops.n_parameters(model) + scoring, kernels)
+
+
+def import_bytes(model: Model) -> int:
+    """Peak of an import."""
+    return _bytes("import", CONVERTING * flops.n_parameters(model), "native")
 
 
 def _bytes(stage: str, floats: float, kernels: str) -> int:

@@ -13,6 +13,7 @@ RUNS_FOLDER = RESULTS / "runs"
 LOGS, BENCHMARKS, LOCKS, STATES = (RUNS_FOLDER / name for name in ("logs", "benchmarks", "locks", "state"))
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
+    "import": "import/{}/run.json",
     "tokenize": "tokens/{}/tokens.json",
     "pretrain": "pretrain/{}/run.json",
     "finetune": "finetune/{}/run.json",
