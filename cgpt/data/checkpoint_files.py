@@ -89,7 +89,7 @@ def needed(names: Iterable[str]) -> list[str]:
 def source_of(checkpoint: Checkpoint) -> str:
     """A checkpoint in a few words: `cerebras/Cerebras-GPT-111M@<8 digits>`, or its folder's or first file's name."""
     if checkpoint.hub is not None:
-        return f"{checkpoint.hub}@{(checkpoint.revision or '')[:8]}"
+        return f"{checkpoint.hub}@{checkpoint.revision[:8]}" if checkpoint.revision else checkpoint.hub
     return Path(checkpoint.path).name if checkpoint.path else checkpoint.files[0].url.rpartition("/")[0]
 
 

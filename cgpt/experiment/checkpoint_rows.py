@@ -7,16 +7,18 @@ from pathlib import Path
 import yaml
 
 from cgpt.data import checkpoint_files
-from cgpt.errors import UserError
+from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.entries import Workflow
+from cgpt.files.csv_file import read_csv
 from cgpt.files.json_object import read_object
-from cgpt.files.layers import Layer
+from cgpt.files.layers import Layer, file_of, shipped_file
 from cgpt.files.whole import write_whole
 from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.model.config import from_json
 from cgpt.spec import CHECKPOINT_COMMIT, HUB_NAME, Model, PublishedModel
 
 PINS = "workflows/pins.yaml"
+PUBLISHED = "results/reference/published.csv"
 ABOUT_PINS = "# Commits of models of the hub, by name; `cgpt pin <row of models.yaml>` writes them.\n"
 KEY = "checkpoint"
 ORIGINS = ("hub", "files", "path")
@@ -76,6 +78,20 @@ def fetch_configs(workflow: Workflow, experiments: Iterable[str], root: Path) ->
     return bool(known)
 
 
+def published_names(rows: Iterable[PublishedModel]) -> dict[str, str]:
+    """By the names of rows, those of the models in published.csv whose printed scores are theirs. Raises UserError for
+    one that nothing was printed of."""
+    names = {row.name: row.published_as for row in rows if row.published_as is not None}
+    if names:
+        lines = read_csv(shipped_file(PUBLISHED))
+        known = {name for line in lines for name in (line["model"], f"{line['model']}, {line['variant']}")}
+        wrong = {row: name for row, name in names.items() if name not in known}
+        if wrong:
+            raise UserError(*(f"{file_of('models', row)}: models.{row}.published_as: {PUBLISHED} has no '{name}'; "
+                              f"{did_you_mean(name, known)}" for row, name in wrong.items()))  # fmt: skip
+    return names
+
+
 def read_pins(layer: Layer) -> dict[str, str]:
     """The commits of the study's pins.yaml, by name of the hub. Raises UserError where it is none."""
     if not (layer.root / PINS).is_file():
@@ -91,7 +107,12 @@ def read_pins(layer: Layer) -> dict[str, str]:
     return dict(file.value)
 
 
+def pins_of(root: Path) -> dict[str, str]:
+    """The commits of the pins.yaml of the study at `root`."""
+    return read_pins(Layer(root))
+
+
 def write_pin(hub: str, commit: str, root: Path) -> None:
     """Write the commit of a model of the hub into the study's pins.yaml, in the place of another."""
-    pins = read_pins(Layer(root)) | {hub: commit}
+    pins = pins_of(root) | {hub: commit}
     write_whole(root / PINS, (ABOUT_PINS + yaml.safe_dump(pins)).encode())

@@ -12,6 +12,7 @@ from cgpt.data import checkpoint_files
 from cgpt.data.content import GPT2_DATASET
 from cgpt.errors import UserError
 from cgpt.experiment import shared_steps
+from cgpt.experiment.checkpoint_rows import published_names
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
 from cgpt.experiment.vary import ScoredSetting, Setting, complete, make_scored_settings, make_settings
@@ -44,7 +45,9 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
         raise UserError(f"{file_of('experiments', experiment.name)}: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
-    return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
+    rows = [workflow.published[name] for name in experiment.models if name in workflow.published]
+    return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), published_names(rows),
+                tuple(not_tuned))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A plan's runs: each one's identity, the runs that it needs, and how it is carried out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class Plan:
     experiment: str
     runs: tuple[Run, ...]
     groups: tuple[TaskGroup, ...] = ()  # of its tasks, whose scores are computed of theirs
+    published_as: Mapping[str, str] = field(default_factory=dict)  # by model, its name in published.csv
     not_tuned: tuple[str, ...] = ()  # tasks with a `finetune:` block, where the experiment has none
 
     def of(self, stage: str) -> tuple[Run, ...]:

@@ -14,6 +14,7 @@ from cgpt.files.csv_file import read_csv
 from cgpt.records import DIVERGED_FILE, Score, ScoresRecord, read_diverged, read_import, read_run, read_scores
 from cgpt.report.axes import as_value
 from cgpt.report.columns import BASELINE, Row
+from cgpt.report.printed import add_printed
 from cgpt.report.scales import scale_of
 from cgpt.scaling.points import RUN_COLUMNS
 from cgpt.spec import LENGTHS, SCRATCH, Experiment
@@ -83,6 +84,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
         raise UserError(*problems)
     rows.runs.extend(runs.values())
     rows.scores.extend(group_rows(plan.groups, rows.scores))
+    add_printed(rows.scores, plan.published_as)
     for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
         kind.sort(key=_size_order)
     return rows

@@ -15,6 +15,7 @@ from cgpt.report.columns import COLUMN_KEYS, CONDITIONS, Row, column_key, column
 from cgpt.report.labels import LABELS
 from cgpt.report.machines.table import finetuning_table, hardware_rows, hardware_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
+from cgpt.report.printed import printed_table
 from cgpt.report.rows import Rows, collect, output_folder
 from cgpt.report.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
 from cgpt.scaling.machines import HARDWARE_COLUMNS
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing", "stage",
                  "condition", "n_labels", "task", "task_version", "n_shot", "metric", "filter", "primary", "value",
                  "stderr", "higher_is_better", "chance", "n_samples", "documents", "n_prompts_cut", "evaluate_run",
-                 "finetune_run", "pretrain_run")  # fmt: skip
+                 "finetune_run", "pretrain_run", "published", "published_z", "reproduced")  # fmt: skip
 
 # The columns of the pretraining table after the model.
 _PRETRAINING = (
@@ -71,6 +72,7 @@ def make_page(experiment: Experiment, rows: Rows) -> Page:
     axis = next(iter(axes_of(experiment, rows.scores)), None)
     tables += [score_table("Scores", primary, experiment.tasks, axis)] if primary else []
     tables += [score_table(ANSWERS, bits, experiment.tasks, axis)] if bits else []
+    tables += [table for table in [printed_table(primary)] if table]
     tables += [hardware_table(rows, experiment.tasks)] if any(not row["task"] for row in rows.metered) else []
     tables += [table for table in [finetuning_table(rows)] if table]
     tables += [pretraining_table(pretrained, flagged=not axes)] if pretrained else []
