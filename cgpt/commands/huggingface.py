@@ -1,4 +1,4 @@
-"""The verbs `import-hf`, `export-hf` and `pin`: checkpoints from and to folders of transformers, and commits of its hub."""
+"""The verbs `import-hf`, `export-hf` and `pin`: checkpoints from and to folders of transformers, commits of the hub."""
 
 from __future__ import annotations
 

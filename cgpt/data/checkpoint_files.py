@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cgpt.data.download import download
 from cgpt.data.mirror import MIRROR, find_in_mirror
 from cgpt.errors import UserError, first_line
 from cgpt.files.cache import cache_folder
@@ -170,6 +169,8 @@ def _get(row: PublishedModel, name: str, listed: Mapping[str, Any], folder: Path
     """Fetch one file, going on after what is there of it."""
     where, remedy = f"{_named(row)}: {name}", f"connect to the network, or {_at_mirror(row)}"
     if "url" in listed:
+        from cgpt.data.download import download
+
         part = folder / f"{name}.download"
         download(listed["url"], part, LARGEST_CONFIG if name == CONFIG else MAX_BYTES, where, remedy, go_on=True)
         part.rename(folder / name)

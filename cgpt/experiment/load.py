@@ -255,7 +255,7 @@ def _check_checkpoints(parts: Mapping[str, Any], entered: Entered, file: YamlFil
 
 def _note_missing(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> None:
     """Note blocks that are missing though a model is pretrained."""
-    trained = [name for name in parts.get("models", ()) if name in entered.models and name not in entered.published]
+    trained = [name for name in parts.get("models", ()) if entered.models.get(name) and name not in entered.published]
     for key in ("data", "train") if trained else ():
         if key not in parts and not any(keys[:1] == (key,) for keys in file.problem_keys):
             file.problem((key,), f"is missing, and {trained[0]} is pretrained; write `{key}: <block>`")
