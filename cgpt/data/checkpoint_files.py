@@ -6,6 +6,7 @@ folder, or in the mirror: below `<owner>/<name>/<commit>/` and below `<the row's
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -157,30 +158,53 @@ def _list_hub(row: PublishedModel, folder: Path) -> Listing:
 
 
 def _ask_hub(hub: str, revision: str, where: str, remedy: str) -> Any:
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import HfApi
 
     try:
         return HfApi().model_info(hub, revision=revision, files_metadata=True)
     except Exception as error:  # not there, not reached, not allowed: each in a form of some library's own
-        raise UserError(f"{where}: {hub} at {revision[:12]} cannot be had ({first_line(error)}); {remedy}") from None
+        raise UserError(f"{where}: {hub} at {revision[:12]} cannot be had ({_reason(error)}); {remedy}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Why the hub gave no answer, in the words of a person where it is one of the usual reasons."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner gives it to those who accept the terms on its page, with a token of theirs in HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such commit"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such model, or it is private and needs a token in HF_TOKEN"
+    return first_line(error)
 
 
 def _get(row: PublishedModel, name: str, listed: Mapping[str, Any], folder: Path) -> None:
     """Fetch one file, going on after what is there of it."""
-    where, remedy = f"{_named(row)}: {name}", f"connect to the network, or {_at_mirror(row)}"
-    if "url" in listed:
-        from cgpt.data.download import download
+    from cgpt.data.download import download
 
-        part = folder / f"{name}.download"
-        download(listed["url"], part, LARGEST_CONFIG if name == CONFIG else MAX_BYTES, where, remedy, go_on=True)
-        part.rename(folder / name)
-        return
-    from huggingface_hub import hf_hub_download
+    where, part = f"{_named(row)}: {name}", folder / f"{name}.part"
+    remedy = f"connect to the network, or {_at_mirror(row)}"
+    token, url = None, listed.get("url")
+    if url is None:
+        from huggingface_hub import get_token, hf_hub_url
+
+        token, url = get_token(), hf_hub_url(str(row.checkpoint.hub), name, revision=row.checkpoint.revision)
+        if name == CONFIG:
+            _refuse_gated(url, where, remedy)
+    download(url, part, LARGEST_CONFIG if name == CONFIG else MAX_BYTES, where, remedy, go_on=True, token=token)
+    part.rename(folder / name)
+
+
+def _refuse_gated(url: str, where: str, remedy: str) -> None:
+    """Raise UserError where the hub lists a file and does not give it."""
+    from huggingface_hub import get_hf_file_metadata
 
     try:
-        hf_hub_download(str(row.checkpoint.hub), name, revision=row.checkpoint.revision, local_dir=folder)
+        get_hf_file_metadata(url)
     except Exception as error:  # as of `_ask_hub`
-        raise UserError(f"{where}: cannot be had ({first_line(error)}); {remedy}") from None
+        raise UserError(f"{where}: cannot be had ({_reason(error)}); {remedy}") from None
 
 
 def _verify(path: Path, listed: Mapping[str, Any], row: PublishedModel, keep: bool = False) -> None:

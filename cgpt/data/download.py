@@ -15,12 +15,14 @@ BLOCK_BYTES = 1 << 20
 PARTIAL_CONTENT = 206  # HTTP: the bytes that were asked for, not all
 
 
-def download(url: str, target: Path, max_bytes: int, where: str, remedy: str, go_on: bool = False) -> None:
+def download(
+    url: str, target: Path, max_bytes: int, where: str, remedy: str, go_on: bool = False, token: str | None = None
+) -> None:
     """Write what is at `url` to `target`, with a progress bar, trying again when the connection breaks.
 
-    `go_on`: after the bytes that are there, which the caller checks by a hash; else from the beginning. Raises
-    UserError, which begins with `where` and ends with `remedy`, where that fails or takes too long, and where there are
-    more than `max_bytes`.
+    `go_on`: after the bytes that are there, which the caller checks by a hash; else from the beginning. `token` is
+    shown to the host of `url`, and to none that it leads to. Raises UserError, which begins with `where` and ends with
+    `remedy`, where that fails or takes too long, and where there are more than `max_bytes`.
     """
     import requests
 
@@ -28,7 +30,7 @@ def download(url: str, target: Path, max_bytes: int, where: str, remedy: str, go
     for attempt in range(TRIES):
         n_there = target.stat().st_size if go_on and target.is_file() else 0
         try:
-            return _download(url, target, max_bytes, n_there)
+            return _download(url, target, max_bytes, n_there, {"Authorization": f"Bearer {token}"} if token else {})
         except requests.HTTPError as error:
             problem = f"is refused ({error})"
             if error.response is not None and error.response.status_code < 500:
@@ -47,15 +49,15 @@ class _Unfit(Exception):
     """The answer is no file that was asked for; to try again changes nothing."""
 
 
-def _download(url: str, target: Path, max_bytes: int, n_there: int) -> None:
+def _download(url: str, target: Path, max_bytes: int, n_there: int, headers: dict[str, str]) -> None:
     import requests
     import urllib3
 
     rest = {"Range": f"bytes={n_there}-"} if n_there else {}
-    with requests.get(url, stream=True, timeout=SILENCE_S, headers=rest) as response:
+    with requests.get(url, stream=True, timeout=SILENCE_S, headers=headers | rest) as response:
         if n_there and response.status_code != PARTIAL_CONTENT:  # no part is given, or there is none after these bytes
             target.unlink()
-            return _download(url, target, max_bytes, 0)
+            return _download(url, target, max_bytes, 0, headers)
         response.raise_for_status()
         length = _length(response.headers.get("Content-Length"))
         if n_there + (length or 0) > max_bytes:
