@@ -174,16 +174,16 @@ def test_the_mirror_serves_a_checkpoint_without_a_network_with_the_same_checksum
 
 
 def test_the_hub_is_asked_for_the_commit_and_every_file_has_the_hash_that_it_lists(theirs, server):
-    said_of = call(server, HF_TOKEN="hf_secret")
-    folder = Path(said_of.split()[-1])
-    assert said_of.startswith("config ") and folder.name == COMMIT and same(folder, theirs)
+    printed = call(server, HF_TOKEN="hf_secret")
+    folder = Path(printed.split()[-1])
+    assert printed.startswith("config ") and folder.name == COMMIT and same(folder, theirs)
     asked = {path.partition("?")[0].rpartition("/")[2] for path, _, _ in Server.asked if "/resolve/" in path}
     assert asked == set(checkpoint_files.needed(path.name for path in theirs.iterdir()))
     assert all(COMMIT in path for path, _, _ in Server.asked)
     assert [each for _, each, _ in Server.asked if each]  # model.safetensors went on where it broke
     assert {token for _, _, token in Server.asked} == {"Bearer hf_secret"}
     Server.asked.clear()
-    assert call(server) == said_of and not Server.asked
+    assert call(server) == printed and not Server.asked
 
 
 def test_what_the_hub_has_not_or_gives_nobody_is_one_line_with_the_remedy(server):

@@ -203,7 +203,7 @@ def _by_model(group: TaskGroup, rows: list[Row]) -> Iterable[list[Row]]:
 
 
 def _of_model(row: Row) -> tuple:
-    """What two scores of one model in one condition have in common."""
+    """The values of a row that two scores of one model in one condition share."""
     return (*(row[key] for key in SAME), None if row["condition"] in LABELS_APART else row["condition"])
 
 
