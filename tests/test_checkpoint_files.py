@@ -32,7 +32,7 @@ from cgpt.spec import Checkpoint, PublishedModel
 row = PublishedModel("theirs", Checkpoint(hub="some/model", revision=sys.argv[1]))
 try:
     checkpoint_files.fetch_config(row, Path())
-    print("config", checkpoint_files.find_config(row, Path()))
+    print("config", checkpoint_files.find_config(row, Path(), ""))
     print("folder", checkpoint_files.fetch_checkpoint(row, Path()))
 except UserError as error:
     print(error)

@@ -13,6 +13,7 @@ from project import edit
 from published_fixture import CONFIG, write_hf, write_study, write_texts
 from safetensors.numpy import load_file
 
+import cgpt
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import checkpoint_rows, load, plan
@@ -171,6 +172,8 @@ def test_own_and_published_models_stand_in_one_table_with_shots_fine_tuning_and_
     z = (float(beside["value"]) - 0.5) / float(beside["stderr"])
     assert beside["condition"] == "zero-shot" and float(beside["published_z"]) == pytest.approx(z)
     assert beside["reproduced"] == str(abs(z) <= 2).lower()
+    frame = cgpt.results("both").scores
+    assert frame.published.dtype == "float64" and frame.reproduced.dtype == "boolean" and frame.reproduced.count() == 1
     table = (root / "results/both/table.md").read_text()
     assert "## Beside what was published" in table and "printed in a paper." in table
     _, _, tuning = table.partition("## Machines, fine-tuning")

@@ -114,7 +114,7 @@ def _models(
             models[name] = None if rows[name].problems else _model(name, rows)
             continue
         try:
-            models[name] = checkpoint_rows.model_of(published[name], root)
+            models[name] = checkpoint_rows.model_of(published[name], root, rows[name].file.path)
         except UserError as error:
             models[name], absent[name] = None, error.problems
     return models, absent
