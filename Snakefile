@@ -23,6 +23,7 @@ rule experiments:
 
 
 include: "workflows/rules/fetch.smk"
+include: "workflows/rules/import.smk"
 include: "workflows/rules/tokenize.smk"
 include: "workflows/rules/pretrain.smk"
 include: "workflows/rules/finetune.smk"

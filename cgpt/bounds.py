@@ -151,6 +151,17 @@ class NotEmpty:
 
 
 @dataclass(frozen=True)
+class OrOne:
+    """A list, or a single value that stands for a list of it; the reader of YAML makes it one."""
+
+    def wrong(self, items: Sequence[Any]) -> str | None:
+        return None
+
+    def allowed(self) -> str:
+        return "one, or a list"
+
+
+@dataclass(frozen=True)
 class Distinct:
     """A list without equal items; words that differ in case alone are equal, as some file systems have it."""
 

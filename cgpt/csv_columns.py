@@ -65,6 +65,12 @@ class OfTables:
     """The id of the fine-tuning; empty where there was none."""
     pretrain_run: str | None
     """The id of the pretraining; empty where there was none."""
+    published: float | None
+    """The value that a paper printed of this model, task, metric and number of shots; empty where it printed none."""
+    published_z: float | None
+    """How many standard errors the value is above it."""
+    reproduced: bool | None
+    """Whether the two are no farther apart than 2 standard errors and half of the last printed digit."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 from cgpt.errors import UserError
 from cgpt.hardware import Hardware
 from cgpt.host import is_alive
-from cgpt.spec import Dataset, Model, Train
+from cgpt.spec import Dataset, Model, PublishedModel, Train
 
 WORKFLOW_PID = "CGPT_WORKFLOW_PID"
 """Set by a workflow for its jobs: the process that started them, with which they end."""
@@ -46,6 +46,7 @@ class Job:
     hardware: Hardware = HOST  # that the stage computes on, where it trains or scores
     threads: int = 1
     dataset: Dataset | None = None  # that `fetch` brings
+    published: PublishedModel | None = None  # whose checkpoint `import` brings
     checkpoint_every_steps: int = Train.checkpoint_every_steps
     shares_with: str | None = None  # a shorter run, whose state at the end of the stable phase this one can go on from
     is_shared: bool = False  # whether a longer run may go on from this one's

@@ -110,13 +110,17 @@ class FinetuneRecord(PretrainRecord):
     """The epoch whose weights were kept."""
     validation_accuracy: float | None
     """Share of validation examples answered right after that epoch, 0 to 1."""
+    batches: list | None = None
+    """Sequences and padded tokens of each shape of batch, and the number of its steps; what modeled machines are asked
+    of. A file may leave it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeterRecord(PretrainRecord):
-    """run.json of a modeled profile: what the pretraining of `weights_from` would take there, by the cost model.
+    """run.json of a modeled profile: what a training of `weights_from` would take there, by the cost model.
 
-    The work metered is of the kernels of one optimizer step, which compute that profile's weights bit for bit.
+    It is pretraining, or the fine-tuning of an imported model, of whose batches the commonest shape is a step's. The
+    work metered is of the kernels of one optimizer step, which compute that profile's weights bit for bit.
     """
 
     weights_from: str
@@ -143,6 +147,39 @@ class MeterRecord(PretrainRecord):
     """What a job takes beside its steps: compiling, loading, sending weights, a checkpoint."""
     price_usd: float | None
     """Price of the whole run, by the profile's public price."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRecord:
+    """run.json of a checkpoint that was imported, whose training nobody here knows. Keys that a PretrainRecord has too
+    mean the same."""
+
+    run: str
+    """The run's id."""
+    stage: str
+    """import."""
+    model: str
+    """The model's row of workflows/models.yaml."""
+    data: str
+    """Where the checkpoint is from, in place of a corpus."""
+    n_parameters: int
+    """All weights of the model."""
+    n_parameters_non_embedding: int
+    """Weights without token and position embeddings and an untied head."""
+    host_cpu: str | None
+    """The processor of the machine."""
+    versions: dict
+    """Versions of Python and of the libraries that results depend on."""
+    code_sha256: str
+    """Hash of the code that decides the result, without comments and messages."""
+    commit: str | None
+    """The git commit, with -dirty where files differed from it; empty outside a checkout."""
+    date: str
+    """When the run ended, UTC."""
+    inputs: dict
+    """`checkpoint/<file>` and its SHA-256, of all files that were read."""
+    outputs: dict
+    """Name and SHA-256 of each file written beside this one."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +213,7 @@ class ScoresRecord:
     checkpoint: str | None
     """The run whose model was scored."""
     stage: str
-    """The checkpoint's stage: pretrain, finetune, or baseline (no language model)."""
+    """The checkpoint's stage: pretrain, import, finetune, or baseline (no language model)."""
     n_shot: int
     """Solved examples before each question."""
     n_samples: int
@@ -233,6 +270,11 @@ BOUNDS = {
 
 # The metric that tells models apart which all guess at a task; `evaluate` gives it where answers have a likelihood.
 ANSWER_BITS = "bits_per_byte_of_answer"
+
+
+def read_import(path: Path) -> ImportRecord:
+    """Read the run.json of an import. Raises UserError."""
+    return fill(ImportRecord, _read_sealed(path), str(path))
 
 
 def read_run(path: Path) -> PretrainRecord:
@@ -295,7 +337,7 @@ def read_diverged(path: Path) -> DivergedRecord | None:
     return fill(DivergedRecord, _read_sealed(path), str(path)) if path.is_file() else None
 
 
-def write_record(path: Path, record: PretrainRecord | ScoresRecord | DivergedRecord) -> None:
+def write_record(path: Path, record: PretrainRecord | ImportRecord | ScoresRecord | DivergedRecord) -> None:
     """Write a record as JSON, whole or not at all, with a hash of what it says as its last key."""
     content = asdict(record)
     sealed = content | {SEAL: _sealing(content)}

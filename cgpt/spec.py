@@ -9,10 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from cgpt.bounds import Choice, Distinct, Documents, Fraction, KeysOf, NotEmpty, Pattern, Positive, Range, RelativePath
+from cgpt.bounds import (
+    Choice,
+    Distinct,
+    Documents,
+    Fraction,
+    KeysOf,
+    NotEmpty,
+    OrOne,
+    Pattern,
+    Positive,
+    Range,
+    RelativePath,
+)
 from cgpt.host import MAX_THREADS
 
 PARAMETRIZATIONS = {"sp": "SP", "mup": "muP"}  # as people write them
+SCRATCH = "scratch"  # random weights, where a training may start
+TOKENIZERS = ("bpe", "gpt2")  # beside those of checkpoints
 LENGTHS = ("steps", "tokens", "tokens_per_parameter", "flops")  # keys of `train:`, of which one is given
 LAWS = ("compute", "parametric", "isoflop", "hardware", "learning_rate")
 GPT2_VOCABULARY = 50257
@@ -21,6 +35,7 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 Names = Annotated[tuple[str, ...], NotEmpty(), Distinct()]
 Limit = Annotated[Any, Documents()]
 Shots = Annotated[int, Range(0)]
+ShotCounts = Annotated[tuple[Shots, ...], OrOne(), Distinct()]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Seeds = Annotated[tuple[Seed, ...], NotEmpty(), Distinct()]
 Share = Annotated[float, Fraction()]
@@ -99,8 +114,8 @@ class DataFile:
 
 
 # Names of the Hugging Face hub, which become parts of paths; the configuration's is as the `datasets` library has it.
-HUB_DATASET = Pattern(r"(?a)(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}",
-                      "is no name of the hub; write `<owner>/<name>`")  # fmt: skip
+HUB_NAME = Pattern(r"(?a)(?!.*\.\.)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}",
+                   "is no name of the hub; write `<owner>/<name>`")  # fmt: skip
 HUB_COMMIT = Pattern("[0-9a-f]{40}", "is no commit; write 40 hexadecimal digits")
 HUB_CONFIG = Pattern(r"(?!\.)[^\x00-\x1f<>:/\\|?*]{1,100}",
                      "cannot be a configuration's name; write it as the hub does")  # fmt: skip
@@ -111,7 +126,7 @@ HUB_SPLIT = Pattern(r"\w[\w.+%:\[\]-]{0,99}", "cannot be a split's name; write i
 class Hub:
     """A data set of the Hugging Face hub; each split becomes a file `<split>.jsonl`, one row a line."""
 
-    dataset: Annotated[str, HUB_DATASET]
+    dataset: Annotated[str, HUB_NAME]
     """The data set's name there: owner/name."""
     revision: Annotated[str, HUB_COMMIT]
     """The commit, 40 hexadecimal digits, so that it stays the same."""
@@ -151,16 +166,59 @@ class Dataset:
     """The data in one line."""
 
 
+CHECKPOINT_COMMIT = Pattern("[0-9a-f]{40}", "is no commit, and what it stands for may change; write 40 hexadecimal "
+                            "digits, or leave it out and run `cgpt pin` with the row's name")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One file of a checkpoint on the web."""
+
+    url: Url
+    """Where it is; the last part of the path is its name, as config.json."""
+    sha256: Sha256
+    """Checksum of the content."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The `checkpoint:` block of a model's row: weights that are there; exactly one of `hub`, `files` and `path`."""
+
+    hub: Annotated[str, HUB_NAME] | None = None
+    """A model of the Hugging Face hub: owner/name."""
+    revision: Annotated[str, CHECKPOINT_COMMIT] | None = None
+    """The commit there, 40 hexadecimal digits, so that it stays the same; left out: what `cgpt pin` wrote into
+    workflows/pins.yaml."""
+    files: tuple[CheckpointFile, ...] = ()
+    """Files with checksums: config.json, weights, and the tokenizer's."""
+    path: str | None = None
+    """A folder of yours, as transformers or cgpt writes it, relative to the study; what its files hold is what it is,
+    not where it lies."""
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """One row of workflows/models.yaml whose weights are there; its shape and tokenizer are those of the weights."""
+
+    name: str
+    """The row's key: how experiments and commands name the model."""
+    checkpoint: Checkpoint
+    """Where the weights are."""
+    published_as: str | None = None
+    """The model in results/reference/published.csv whose printed scores stand beside those that are measured."""
+
+
 @dataclass(frozen=True)
 class Data:
     """The `data:` block of an experiment: corpora in order, and the tokenizer."""
 
     corpus: Names
     """Data sets of workflows/data.yaml, in the order they are trained on."""
-    tokenizer: Annotated[str, Choice("bpe", "gpt2")] = "bpe"
-    """bpe is trained on the corpus; gpt2 is the published vocabulary."""
+    tokenizer: str = "bpe"
+    """bpe is trained on the corpus; gpt2 is the published vocabulary; a row of models.yaml with a `checkpoint:` stands
+    for that one's tokenizer."""
     vocab_size: Annotated[int, Range(SMALLEST_VOCABULARY, 10**7, " (256 bytes and the end of text)")] = 4096
-    """Tokens of the vocabulary; of gpt2 always 50257."""
+    """Tokens of the vocabulary; of gpt2 always 50257; left out beside a checkpoint's tokenizer."""
     validation_fraction: Annotated[float, Positive(why=" (validation loss needs text)"), Fraction()] = 0.02
     """The last part of each training file, kept for validation where a data set has no validation file."""
 
@@ -173,6 +231,9 @@ class Train:
     """The learning rate's peak."""
     batch_size: Sequences
     """Sequences of an optimizer step."""
+    start: str = SCRATCH
+    """Where training begins: scratch, that is random weights, or a row of models.yaml with a `checkpoint:` of the same
+    shape, whose tokenizer the text has; the optimizer begins anew."""
     steps: Steps | None = None
     """Length: optimizer steps."""
     tokens: Tokens | None = None
@@ -212,7 +273,7 @@ class Train:
     EXECUTION: ClassVar[tuple[str, ...]] = ("checkpoint_every_steps",)
 
 
-STARTS = ("pretrained", "scratch")
+STARTS = ("pretrained", SCRATCH)
 Start = Annotated[str, Choice(*STARTS)]
 
 
@@ -262,12 +323,12 @@ class Experiment:
     """The file's name without its ending."""
     question: str
     """What the experiment is to answer, in a sentence; table and report begin with it."""
-    data: Data
-    """The text, and its tokenizer."""
     models: Names
-    """Rows of workflows/models.yaml."""
-    train: Train
-    """How each model is pretrained."""
+    """Rows of workflows/models.yaml; those with a `checkpoint:` are not pretrained."""
+    data: Data | None = None
+    """The text, and its tokenizer; left out where no model is pretrained."""
+    train: Train | None = None
+    """How each model is pretrained; left out where none is."""
     hardware: Names = ("cpu",)
     """Files of hardware_profiles/ to run on, or to model."""
     seeds: Seeds = (0,)
@@ -278,8 +339,9 @@ class Experiment:
     """Fine-tune on each task that has a `finetune:` block; `{}` takes the tasks' own keys."""
     tasks: Annotated[tuple[str, ...], Distinct()] = ()
     """Files of workflows/tasks to score each model on."""
-    num_fewshot: Shots | None = None
-    """Solved examples before each question, instead of what the tasks say."""
+    num_fewshot: ShotCounts = ()
+    """Solved examples before each question, instead of what the tasks say: a number, or several to compare, as
+    `[0, 5]`."""
     limit: Limit = None
     """The first documents of each task, or a share of them, instead of what the tasks say."""
     vary: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)

@@ -11,11 +11,11 @@ from test_hf import edit_config, exported, problems, written
 
 from cgpt import checkpoint
 from cgpt.__main__ import main
-from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.torch_file import read_torch_file
 from cgpt.errors import UserError
 from cgpt.kernels import tensors
+from cgpt.model import config as hf_config
 
 NO_MAP = "has no `weight_map` of tensors to files"
 

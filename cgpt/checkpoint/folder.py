@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint import config as hf_config
 from cgpt.checkpoint import transformers_folder as hf_folder
 from cgpt.checkpoint.model_card import model_card
 from cgpt.checkpoint.safetensors_file import read_safetensors, write_safetensors
@@ -27,6 +26,7 @@ from cgpt.files.whole import whole_file, write_whole
 from cgpt.hardware import Hardware
 from cgpt.host import check_memory
 from cgpt.kernels.backend import CPU
+from cgpt.model import config as hf_config
 from cgpt.model.gpt import GPT, parameter_shapes
 from cgpt.recipe import flops
 from cgpt.spec import Model

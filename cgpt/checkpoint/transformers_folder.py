@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from cgpt.checkpoint.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
 from cgpt.checkpoint.safetensors_file import write_safetensors
 from cgpt.checkpoint.stored import Weights
 from cgpt.checkpoint.weights import folded, read_weights
@@ -19,6 +18,7 @@ from cgpt.data.tokenizer import byte_level_bpe, check_ids, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.files.json_object import AGAIN, read_object
 from cgpt.files.whole import whole_folder
+from cgpt.model.config import DROPOUTS, NO_CHECKPOINT, from_json, to_json
 from cgpt.model.gpt import parameter_shapes
 from cgpt.spec import Model
 

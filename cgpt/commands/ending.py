@@ -14,6 +14,7 @@ from cgpt.errors import UserError, one_line
 # After `stopped`; of the other verbs nothing is kept, and nothing is missed.
 GOES_ON = {
     "fetch": "the same command gets what is still missing",
+    "import": "the same command gets what is still missing, and converts it",
     "pretrain": "the same command goes on from the last checkpoint",
     "clean": "the same command removes the rest",
 } | dict.fromkeys(("tokenize", "finetune", "meter", "baseline", "evaluate"), "the same command starts it again")

@@ -1,4 +1,4 @@
-"""The verbs `import-hf` and `export-hf`: checkpoints from and to folders of Hugging Face transformers."""
+"""The verbs `import-hf`, `export-hf` and `pin`: checkpoints from and to folders of transformers, commits of the hub."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgpt.data.checkpoint_files import resolve_commit
 from cgpt.data.content import verified
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import read_tokenizer
-from cgpt.errors import UserError
-from cgpt.experiment import load, plans
+from cgpt.errors import UserError, did_you_mean
+from cgpt.experiment import checkpoint_rows, load, plans
+from cgpt.files.layers import file_of
 from cgpt.files.whole import whole_folder
 from cgpt.recipe import flops
 from cgpt.records import PretrainRecord, read_run, read_scores
@@ -32,6 +34,26 @@ def add_verbs(add_verb: Any) -> None:
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     verb.add_argument("--no-verify", action="store_true",
                       help="export files that are not those that the checkpoint's run wrote")  # fmt: skip
+    verb = add_verb("pin", pin, "write the commit that a model of the hub is at into workflows/pins.yaml",
+                    group="models", example="cerebras-gpt-111m-published")  # fmt: skip
+    verb.add_argument("row", help="a row of models.yaml whose `checkpoint:` names a model of the hub")
+    verb.add_argument("--revision", default="main", metavar="BRANCH", help="a branch or a tag there; default: main")
+
+
+def pin(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """The hub's name of a row's model and its commit, which is written. Raises UserError."""
+    workflow, name = load.read_workflow(Path.cwd()), arguments.row
+    row = workflow.published.get(name)
+    if row is None or row.checkpoint.hub is None:
+        names = [each for each, known in workflow.published.items() if known.checkpoint.hub]
+        raise UserError(f"pin: '{name}' is no row of models.yaml with a model of the hub; {did_you_mean(name, names)}")
+    hub, written = row.checkpoint.hub, checkpoint_rows.pins_of(workflow.root).get(row.checkpoint.hub)
+    if row.checkpoint.revision not in (None, written):
+        raise UserError(f"{file_of('models', name)}: models.{name}.checkpoint.revision: is {row.checkpoint.revision} "
+                        "already; write another there, or remove it first")  # fmt: skip
+    commit = resolve_commit(hub, arguments.revision, f"{file_of('models', name)}: models.{name}.checkpoint.hub")
+    checkpoint_rows.write_pin(hub, commit, workflow.root)
+    return {"hub": hub, "revision": commit}, f"{checkpoint_rows.PINS}: {hub}: {commit}"
 
 
 def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

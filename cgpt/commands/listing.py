@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt.commands.plan import read_workflow
+from cgpt.data.checkpoint_files import source_of
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.plans import Plans, make_plans
 from cgpt.experiment.run import RUNS_FOLDER, last_file
@@ -42,9 +43,11 @@ def _entries(kind: str, workflow: Workflow) -> list[Row]:
     field, phrase = PHRASES[kind]
     entries = getattr(workflow, field)
     rows = []
-    for name in [*entries, *entries.broken]:
-        is_wrong = name in entries.broken
-        says = f"wrong: {entries.broken[name][0]}" if is_wrong else phrase(entries[name])
+    for name in [*entries, *entries.broken, *entries.absent]:
+        if name in entries.absent:
+            says = f"of {source_of(workflow.published[name].checkpoint)}, which is not here yet"
+        else:
+            says = f"wrong: {entries.broken[name][0]}" if name in entries.broken else phrase(entries[name])
         rows.append({"name": name, "from": "cgpt" if workflow.is_shipped(field, name) else "study", "about": says})
     return sorted(rows, key=lambda row: row["from"] == "cgpt")
 

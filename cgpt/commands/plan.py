@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cgpt import jobs
-from cgpt.experiment import load, plan, plans
+from cgpt.experiment import checkpoint_rows, load, plan, plans
 from cgpt.experiment.run import Plan
 from cgpt.files.declarations import folder_of
 from cgpt.spec import Experiment
@@ -45,6 +45,8 @@ def show(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.preview import corpora, tasks
 
     workflow = read_workflow()
+    if checkpoint_rows.fetch_configs(workflow, [arguments.experiment], Path.cwd()):
+        workflow = read_workflow()
     experiment, planned = make_plan(arguments.experiment, workflow)
     corpora.refuse_too_small(experiment.name, planned.runs, workflow)
     previews = tasks.preview(planned.runs, {run.key: run for run in planned.runs}, workflow)

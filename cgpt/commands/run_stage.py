@@ -26,14 +26,16 @@ from cgpt.provenance import code_sha256
 
 
 class Stage(NamedTuple):
-    """A stage, whose function has its name and stands in the module of its name, and takes a job."""
+    """A stage, whose function takes a job and stands in the module of its name."""
 
     help: str
     computes: bool = False  # on the devices of a hardware profile
+    function: str = ""  # the function's name, and the module's, where a stage's is a word of Python
 
 
 STAGES = {
     "fetch": Stage("download or copy a data set, or make the builtin one, and verify it"),
+    "import": Stage("fetch the checkpoint of a row of models.yaml and convert it", function="import_checkpoint"),
     "tokenize": Stage("train the tokenizer and write the token shards"),
     "pretrain": Stage("train a model on token shards; continues where it was stopped", computes=True),
     "finetune": Stage("train on a task's training split, from a pretrained model or from scratch", computes=True),
@@ -69,7 +71,8 @@ def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], di
         _refuse_upstream(run, plans.runs)
         job, scoring = _job(run, plans, workflow), plans.scoring(run)
         _forget_early_scores([run, *scoring])
-        yield getattr(import_module(f"cgpt.stages.{name}"), name), job
+        function = STAGES[name].function or name
+        yield getattr(import_module(f"cgpt.stages.{function}"), function), job
         if name == "fetch":
             _warn_of_tasks(run.id, plans.runs, workflow)
         if name == "finetune":
@@ -87,6 +90,8 @@ def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
             given["cost"] = job_cost
     if run.stage == "fetch":
         given["dataset"] = workflow.datasets[run.id]
+    if run.stage == "import":
+        given["published"] = workflow.published[run.spec["model"]["name"]]
     if run.stage == "pretrain":
         given["is_shared"] = plans.is_awaited(run)
         if given["is_shared"]:  # seen by a longer run that starts at the same time, which then waits

@@ -12,7 +12,8 @@ FLOAT_BYTES = 4
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}  # of a weight of products
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
-PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 180 * 10**6, "evaluate": 180 * 10**6, "generate": 140 * 10**6}
+PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 180 * 10**6, "evaluate": 180 * 10**6, "generate": 140 * 10**6,
+                 "import": 100 * 10**6}  # fmt: skip
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
@@ -57,6 +58,12 @@ def evaluation_bytes(
 def loading_bytes(model: Model) -> int:
     """Peak of a process that has opened a checkpoint and read all of its weights once."""
     return _bytes("generate", flops.n_parameters(model), "native")
+
+
+def import_bytes(model: Model) -> int:
+    """Peak of an import, which reads, casts and writes one tensor after the other: at most three of the largest."""
+    largest = max(flops.vocabulary(model) * model.d_model, model.d_model * flops.ffn_width(model))
+    return _bytes("import", 3 * largest, "native")
 
 
 def _bytes(stage: str, floats: float, kernels: str) -> int:

@@ -62,6 +62,21 @@ def check_ids(tokenizer: Tokenizer, path: Path, vocab_size: int | None) -> None:
         )
 
 
+def give_the_same_tokens(one: Path, other: Path) -> bool:
+    """Whether two tokenizer.json, of byte-level BPE as GPT-2 has it, give every text the same tokens."""
+    if one.read_bytes() == other.read_bytes():
+        return True
+    whole = [Tokenizer.from_file(str(path)) for path in (one, other)]
+    raw = [json.loads(tokenizer.to_str()) for tokenizer in whole]
+    cuts = [
+        {key: value for key, value in (each["pre_tokenizer"] or {}).items() if key != "trim_offsets"} for each in raw
+    ]
+    merges = [each["model"].get("merges") for each in raw]
+    normalizers = [each["normalizer"] for each in raw]
+    vocabularies = [tokenizer.get_vocab() for tokenizer in whole]
+    return all(first == second for first, second in (cuts, merges, normalizers, vocabularies))
+
+
 def token_ids(tokenizer: Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
     """The tokens of a text, with those that the tokenizer adds at its ends or without. Raises UserError."""
     # Of a vocabulary that lacks a word, or the token for such words.

@@ -12,31 +12,37 @@ from typing import Any
 from cgpt.errors import did_you_mean
 from cgpt.experiment.entries import Entered
 from cgpt.experiment.rules import uneven_heads
-from cgpt.experiment.vary import Setting, make_settings
+from cgpt.experiment.vary import Setting, complete, make_settings
 from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.hardware import Hardware, uneven
-from cgpt.spec import GPT2_VOCABULARY, LENGTHS, Dataset, Experiment, Model, PerModel
+from cgpt.spec import GPT2_VOCABULARY, LENGTHS, SCRATCH, TOKENIZERS, Dataset, Experiment, Model, PerModel
 
 MOST_RUNS = 100_000
 LEAST_RATES = 3  # learning rates through which a parabola goes
 LEAST_SIZES = 4  # sizes that a budget of FLOPs needs for one
 MUP_DEFAULTS = {f"model.{f.name}": f.default for f in fields(Model) if f.name.startswith("mup_")}
-CONDITIONAL = ("train.decay_fraction", "train.warmup_fraction", "data.validation_fraction", *MUP_DEFAULTS)
+CONDITIONAL = ("train.decay_fraction", "train.warmup_fraction", "data.validation_fraction", "data.vocab_size",
+               *MUP_DEFAULTS)  # fmt: skip
+OF_INITIAL_WEIGHTS = ("init_std", "residual_init_std")  # keys of a model that say nothing of weights that are there
 
 
 def note(experiment: Experiment, entered: Entered, file: YamlFile) -> None:
     """Note in `file` every contradiction of an experiment whose values are right one by one."""
-    _note_weights_from(experiment, entered.hardware, file)
+    published = [name for name in experiment.models if name in entered.published]
+    if experiment.finetune is not None or len(published) < len(experiment.models):
+        _note_weights_from(experiment, entered.hardware, file)
     _note_per_model(experiment, file)
     _note_finetune(experiment, entered.tasks, file)
-    rows = [entered.models[name] for name in experiment.models]
-    if _are_too_many(experiment, file) or None in rows:
+    _note_published(experiment, published, entered.hardware, file)
+    rows = [entered.models[name] for name in experiment.models if name not in published]
+    if _are_too_many(experiment, file) or None in rows or not rows:
         return
-    settings = [setting for row in rows if row for setting in make_settings(experiment, row)]
+    settings = [setting for row in rows if row for setting in make_settings(experiment, row, entered.models)]
     profiles = [profile for name in experiment.hardware if (profile := entered.hardware[name])]
     wrong: dict[Keys, str] = {}
     for setting in settings:
-        for contradictions in (of(setting), *(unshared(setting, profile) for profile in profiles)):
+        starting = of_start(setting, entered.models)
+        for contradictions in (of(setting), starting, *(unshared(setting, profile) for profile in profiles)):
             for keys, problem in contradictions.items():
                 wrong.setdefault(_blamed(keys, experiment, setting.model.name, file), problem)
     wrong |= _written_in_vain(experiment, settings, entered.datasets, file)
@@ -84,6 +90,29 @@ def of(setting: Setting) -> dict[tuple[str, ...], str]:
     return wrong
 
 
+def of_start(setting: Setting, models: Mapping[str, Model | None]) -> dict[tuple[str, ...], str]:
+    """Problems of a training that starts from a checkpoint: another shape, or text in another one's tokens."""
+    start, tokenizer = setting.train.start, setting.data.tokenizer
+    whose = models.get(start) if start != SCRATCH else None
+    if whose is None:
+        return {}
+    wanted, model = complete(whose), setting.model
+    differ = {f.name: getattr(wanted, f.name) for f in fields(Model) if f.name not in ("name", *OF_INITIAL_WEIGHTS)
+              and getattr(wanted, f.name) != getattr(model, f.name)}  # fmt: skip
+    wrong: dict[tuple[str, ...], str] = {}
+    if tokenizer != start and (tokenizer != "gpt2" or wanted.vocab_size != GPT2_VOCABULARY):
+        wrong["train.start", "data.tokenizer"] = (
+            f"'{start}' has a tokenizer of its own, which is not {tokenizer}; write `tokenizer: {start}` in `data:`"
+        )
+    elif differ:
+        row = ", ".join(f"{key}: {str(value).lower() if isinstance(value, bool) else value}"
+                        for key, value in differ.items())  # fmt: skip
+        wrong["train.start", "model.d_model"] = (
+            f"'{start}' has not the shape of '{model.name}'; write in that one's row: {row}"
+        )
+    return wrong
+
+
 def unshared(setting: Setting, profile: Hardware) -> dict[tuple[str, ...], str]:
     """The problem of a batch that the systems of a profile cannot share evenly, by its keys: those that train take
     their part of each forward pass, modeled ones of each step."""
@@ -120,6 +149,8 @@ def without_effect(setting: Setting, datasets: Mapping[str, Dataset | None]) -> 
         )
     if setting.train.warmup_tokens is not None:
         idle["train.warmup_fraction"] = "has no effect beside `warmup_tokens`; leave one of the two out"
+    if setting.data.tokenizer not in TOKENIZERS:
+        idle["data.vocab_size"] = f"is that of {setting.data.tokenizer}'s tokenizer; leave it out"
     if all((dataset := datasets.get(name)) and _has_validation(dataset) for name in setting.data.corpus):
         idle["data.validation_fraction"] = (
             "is of no use: every data set of the corpus has a validation file of its own; leave it out"
@@ -191,6 +222,40 @@ def _note_weights_from(experiment: Experiment, profiles: Mapping[str, Hardware |
     elif not modeled and not rounding and None not in map(profiles.get, named):
         file.problem(("weights_from",), "says who trains for profiles that are modeled or round weights, and "
                      "`hardware` names none; leave it out")  # fmt: skip
+
+
+def _note_published(
+    experiment: Experiment, published: Sequence[str], profiles: Mapping[str, Hardware | None], file: YamlFile
+) -> None:
+    """Nothing is written that models whose weights are there, or an experiment of them alone, have no use for."""
+    for name in published:
+        if experiment.per_model.get(name, PerModel()).train:
+            file.problem(
+                ("per_model", name, "train"), f"'{name}' has a `checkpoint:` and is not pretrained; leave it out"
+            )
+    for axis in (axis for axis in experiment.vary if published and axis.startswith("model.")):
+        file.problem(
+            ("vary", axis), f"'{published[0]}' has the shape of its `checkpoint:`; remove the axis or the model"
+        )
+    if len(published) < len(experiment.models):
+        return
+    no_use = "is of no use: each of `models` has a `checkpoint:`, and nothing is pretrained; leave it out"
+    blocks = {"data": experiment.data, "train": experiment.train, "fit": experiment.fit}
+    axes = [axis for axis in experiment.vary if axis.partition(".")[0] in ("data", "train")]
+    for keys in [*((key,) for key, value in blocks.items() if value), *(("vary", axis) for axis in axes)]:
+        file.problem(keys, no_use)
+    if experiment.finetune is None:
+        if experiment.weights_from:
+            file.problem(
+                ("weights_from",), "says who trains, and nothing is trained; leave it out, or write `finetune:`"
+            )
+        known = [profile for name in experiment.hardware if (profile := profiles.get(name))]
+        modeled = [each.name for each in known if each.timing == "modeled" and each.device.split(":")[0] != "WSE"]
+        for name in modeled[:1]:
+            file.problem(("hardware",), f"'{name}' is modeled: it says what training takes, and nothing is trained; "
+                         "write a `finetune:` block, or leave it out")  # fmt: skip
+        if len(experiment.seeds) > 1:
+            file.problem(("seeds",), "changes nothing where nothing is trained; leave it out, or write `finetune:`")
 
 
 def _note_per_model(experiment: Experiment, file: YamlFile) -> None:

@@ -3,34 +3,47 @@
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cgpt.errors import UserError, did_you_mean
 from cgpt.hardware import Hardware
-from cgpt.spec import Dataset, Experiment, Model
+from cgpt.spec import Dataset, Experiment, Model, PublishedModel
 
 T = TypeVar("T")
+NONE_ABSENT: Mapping[str, tuple[str, ...]] = {}
 
 
 class Entries(dict[str, T]):
-    """The entries of one kind that are right. A wrong one is a name too, and to look it up raises what is wrong."""
+    """The entries of one kind that are right. A wrong one is a name too, and to look it up raises what is wrong; so is
+    one that is absent, as a checkpoint that was not fetched: nothing is wrong with it until it is asked for."""
 
-    def __init__(self, entries: Mapping[str, T | None], broken: Mapping[str, tuple[str, ...]]):
+    def __init__(
+        self,
+        entries: Mapping[str, T | None],
+        broken: Mapping[str, tuple[str, ...]],
+        absent: Mapping[str, tuple[str, ...]] = NONE_ABSENT,
+    ):
         super().__init__({name: entry for name, entry in entries.items() if entry is not None and name not in broken})
         self.broken = broken  # the problems of each wrong entry
+        self.absent = {name: lines for name, lines in absent.items() if name not in broken}
+
+    def problems(self, name: str) -> tuple[str, ...]:
+        """Why there is no entry to look up under a name; nothing where there is one, or no such name."""
+        return self.broken.get(name) or self.absent.get(name, ())
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self.broken
+        return super().__contains__(name) or name in self.broken or name in self.absent
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The entry, or `default` where there is none of that name. Raises UserError where it is wrong."""
-        if name in self.broken:
-            raise UserError(*self.broken[name])
+        """The entry, or `default` where there is none of that name. Raises UserError where it is wrong or absent."""
+        if problems := self.problems(name):
+            raise UserError(*problems)
         return super().get(name, default)
 
     def __missing__(self, name: str) -> T:
-        if name in self.broken:
-            raise UserError(*self.broken[name])
+        if problems := self.problems(name):
+            raise UserError(*problems)
         raise KeyError(name)
 
 
@@ -42,6 +55,7 @@ class Entered:
     datasets: Mapping[str, Dataset | None]
     tasks: Mapping[str, dict[str, Any] | None]
     hardware: Mapping[str, Hardware | None]
+    published: Mapping[str, PublishedModel]  # rows of models that name a checkpoint
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class Workflow:
     tasks: Entries[dict[str, Any]]
     hardware: Entries[Hardware]
     experiments: Entries[Experiment]
+    published: Mapping[str, PublishedModel] = field(default_factory=dict)  # rows of models that name a checkpoint
+    root: Path = Path()  # the study, from which paths in its files are relative
     named: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)  # by experiments, of each kind
     shipped: Mapping[str, frozenset[str]] = field(
         default_factory=dict
@@ -94,5 +110,5 @@ class Workflow:
     def _broken_of(self, experiment: str) -> dict[tuple[str, str], tuple[str, ...]]:
         """The problems of an experiment and of what it names, by kind and name."""
         parts = [(kind, name) for kind, names in self.named.get(experiment, {}).items() for name in names]
-        return {(kind, name): getattr(self, kind).broken[name] for kind, name in [*parts, ("experiments", experiment)]
-                if name in getattr(self, kind).broken}  # fmt: skip
+        return {(kind, name): problems for kind, name in [*parts, ("experiments", experiment)]
+                if (problems := getattr(self, kind).problems(name))}  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from cgpt.bounds import KeysOf, field_types, wrong
+from cgpt.bounds import KeysOf, OrOne, field_types, wrong
 from cgpt.errors import did_you_mean, one_line
 from cgpt.files.yaml_file import MOST_SHOWN, NUMBER_READ_AS_TEXT, REFUSED, Keys, YamlFile
 
@@ -92,6 +92,8 @@ def convert(value: Any, hint: Any, keys: Keys, file: YamlFile) -> Any:
 def _convert_constrained(value: Any, hint: Any, constraints: Sequence[Any], keys: Keys, file: YamlFile) -> Any:
     if isinstance(constraints[0], KeysOf):
         return fill_given(constraints[0].cls, value, keys, file)
+    if isinstance(constraints[0], OrOne) and value is not None and not isinstance(value, list):
+        return (convert(value, get_args(hint)[0], keys, file),)
     typed = convert(value, hint, keys, file)
     problem = None if typed is None else wrong(constraints, typed)
     if problem:

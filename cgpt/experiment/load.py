@@ -9,14 +9,14 @@ from typing import Annotated, Any, TypeVar
 from cgpt.bounds import Distinct, NotEmpty, field_types
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
-from cgpt.experiment import bases, contradictions, rules
+from cgpt.experiment import bases, checkpoint_rows, contradictions, rules
 from cgpt.experiment.entries import Entered, Entries, Workflow
 from cgpt.experiment.from_yaml import Mismatch, convert, fill, fill_fields, fill_given
 from cgpt.experiment.written import Names, read_files, read_rows
 from cgpt.files.layers import Layer, layers_of
 from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.hardware import Hardware
-from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
+from cgpt.spec import SCRATCH, TOKENIZERS, Data, Dataset, Experiment, Finetune, Model, PublishedModel, Train
 from cgpt.tasks.definition import check_group, check_scoring, hub_task, is_group, mistyped
 from cgpt.tasks.keys import TASK_KEYS
 
@@ -53,11 +53,13 @@ def _read(root: Path, layer: Layer) -> Workflow:
                         "`cgpt init <folder>`")  # fmt: skip
     rows, data = read_rows(layer, "models"), read_rows(layer, "datasets")
     profiles, task_files, files = (read_files(layer, kind) for kind in ("hardware", "tasks", "experiments"))
-    models = {name: _model(name, rows) for name in rows}
+    pins = checkpoint_rows.read_pins(layer)
+    published = {name: row for name in rows if (row := _published(name, rows, pins, root))}
+    models, absent = _models(rows, published, root)
     datasets = {name: _dataset(name, data, root) for name in data}
     hardware = {name: _hardware(name, profiles) for name in profiles}
     tasks = {name: _task(name, each.file, datasets, root) for name, each in task_files.items()}
-    entered = Entered(models, datasets, tasks, hardware)
+    entered = Entered(models, datasets, tasks, hardware, published)
     experiments, named_parts = {}, {}
     for name in files:
         experiments[name], named_parts[name] = _experiment(name, files, entered)
@@ -67,9 +69,11 @@ def _read(root: Path, layer: Layer) -> Workflow:
     made: dict[str, Mapping[str, Any]] = {
         "models": models, "datasets": datasets, "tasks": tasks, "hardware": hardware, "experiments": experiments
     }  # fmt: skip
-    entries = {kind: Entries(made[kind], {name: each.problems for name, each in names.items() if each.problems})
+    entries = {kind: Entries(made[kind], {name: each.problems for name, each in names.items() if each.problems},
+                             absent if kind == "models" else {})
                for kind, names in of_kinds.items()}  # fmt: skip
-    return Workflow(**entries, named=named_parts, shipped={kind: names.shipped for kind, names in of_kinds.items()})
+    return Workflow(**entries, published=published, root=root, named=named_parts,
+                    shipped={kind: names.shipped for kind, names in of_kinds.items()})  # fmt: skip
 
 
 def _refuse_rows(names: Names) -> None:
@@ -84,6 +88,36 @@ def _row(cls: type[T], name: str, rows: Names) -> T | None:
     if whole is None and written.value is not None:
         return None  # its base is wrong, which is noted
     return fill(cls, whole, written.keys, written.file, name=name)
+
+
+def _published(name: str, rows: Names, pins: Mapping[str, str], root: Path) -> PublishedModel | None:
+    """A row that names a checkpoint, with the commit that is pinned for it; None for one of a shape, or wrong."""
+    written, whole = rows[name], rows.whole(name, bases.extended)
+    if not isinstance(whole, dict) or checkpoint_rows.KEY not in whole:
+        return None
+    checkpoint_rows.note_shape(whole, written.keys, written.file)
+    shapeless = {key: value for key, value in whole.items() if key not in checkpoint_rows.SHAPE}
+    row = fill(PublishedModel, shapeless, written.keys, written.file, name=name)
+    if row:
+        checkpoint_rows.check(row, root, written.keys, written.file)
+    return None if row is None or written.problems else checkpoint_rows.pinned(row, pins)
+
+
+def _models(
+    rows: Names, published: Mapping[str, PublishedModel], root: Path
+) -> tuple[dict[str, Model | None], dict[str, tuple[str, ...]]]:
+    """The model of each row, None where there is none, and why a checkpoint's is not here."""
+    models: dict[str, Model | None] = {}
+    absent = {}
+    for name in rows:
+        if name not in published:
+            models[name] = None if rows[name].problems else _model(name, rows)
+            continue
+        try:
+            models[name] = checkpoint_rows.model_of(published[name], root, rows[name].file.path)
+        except UserError as error:
+            models[name], absent[name] = None, error.problems
+    return models, absent
 
 
 def _model(name: str, rows: Names) -> Model | None:
@@ -177,6 +211,7 @@ def _experiment(name: str, files: Names, entered: Entered) -> tuple[Experiment |
     parts = fill_fields(Experiment, whole, (), file, hidden=("name",))
     parts["vary"] = _axes(parts.get("vary", {}), file)
     used = _check_names(parts, entered, file)
+    _note_missing(parts, entered, file)
     if file.problems:
         return None, used
     experiment = Experiment(name=name, **parts)
@@ -186,7 +221,7 @@ def _experiment(name: str, files: Names, entered: Entered) -> tuple[Experiment |
 
 def _check_names(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> dict[str, tuple[str, ...]]:
     """Note each name of an experiment's parts that nobody has, also of varied corpora; returns the names by kind."""
-    corpora: dict[Keys, tuple[str, ...]] = {("data", "corpus"): parts["data"].corpus} if "data" in parts else {}
+    corpora: dict[Keys, tuple[str, ...]] = {("data", "corpus"): parts["data"].corpus} if parts.get("data") else {}
     corpora |= {("vary", "data.corpus", i): corpus for i, corpus in enumerate(parts["vary"].get("data.corpus", ()))}
     for keys, corpus in corpora.items():
         _check_known(corpus, entered.datasets, "data set", keys, file)
@@ -195,8 +230,35 @@ def _check_names(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> 
         used[key] = parts.get(key, getattr(Experiment, key, ()))
         _check_known(used[key], getattr(entered, key), kind, (key,), file)
     data = [(entered.tasks.get(name) or {}).get("data") for name in used["tasks"]]
+    used["models"] += tuple(_check_checkpoints(parts, entered, file))
     used["datasets"] = (*itertools.chain(*corpora.values()), *(name for name in data if isinstance(name, str)))
     return used
+
+
+def _check_checkpoints(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> list[str]:
+    """Note each start of training and each tokenizer that is no row with a checkpoint; returns the rows' names."""
+    starts: dict[Keys, str] = {("train", "start"): getattr(parts.get("train"), "start", SCRATCH)}
+    starts |= {("per_model", model, "train", "start"): row.train.get("start", SCRATCH)
+               for model, row in parts.get("per_model", {}).items()}  # fmt: skip
+    tokenizers: dict[Keys, str] = {("data", "tokenizer"): getattr(parts.get("data"), "tokenizer", TOKENIZERS[0])}
+    rows = []
+    for axis, values, words in (("train.start", starts, (SCRATCH,)), ("data.tokenizer", tokenizers, TOKENIZERS)):
+        varied = {("vary", axis, i): name for i, name in enumerate(parts["vary"].get(axis, ()))}
+        for keys, name in ((keys, name) for keys, name in (values | varied).items() if name not in words):
+            rows.append(name)
+            if name in entered.models and name not in entered.published:
+                file.problem(keys, f"'{name}' is a shape without weights; name a row with a `checkpoint:`")
+            elif name not in entered.published:
+                file.problem(keys, f"'{name}' is no choice; {did_you_mean(name, [*words, *entered.published])}")
+    return rows
+
+
+def _note_missing(parts: Mapping[str, Any], entered: Entered, file: YamlFile) -> None:
+    """Note blocks that are missing though a model is pretrained."""
+    trained = [name for name in parts.get("models", ()) if entered.models.get(name) and name not in entered.published]
+    for key in ("data", "train") if trained else ():
+        if parts.get(key) is None and not any(keys[:1] == (key,) for keys in file.problem_keys):
+            file.problem((key,), f"is missing, and {trained[0]} is pretrained; write `{key}: <block>`")
 
 
 def _check_known(names: Sequence[str], known: Mapping[str, Any], kind: str, keys: Keys, file: YamlFile) -> None:

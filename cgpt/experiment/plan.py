@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cgpt.cost import memory
+from cgpt.data import checkpoint_files
 from cgpt.data.content import GPT2_DATASET
 from cgpt.errors import UserError
 from cgpt.experiment import shared_steps
+from cgpt.experiment.checkpoint_rows import published_names
 from cgpt.experiment.load import Workflow
 from cgpt.experiment.run import STAGES, Execution, Key, Plan, Run
-from cgpt.experiment.vary import Setting, make_settings
+from cgpt.experiment.vary import ScoredSetting, Setting, complete, make_scored_settings, make_settings
 from cgpt.files.layers import file_of
 from cgpt.hardware import Hardware, uneven
 from cgpt.recipe import flops
-from cgpt.spec import Data, Dataset, Experiment, Finetune, Model, Train
+from cgpt.spec import SCRATCH, TOKENIZERS, Data, Dataset, Experiment, Finetune, Model, Train
 from cgpt.tasks import groups as taskgroups
 from cgpt.tasks.lm_eval_tasks import is_classification
 
@@ -34,18 +36,18 @@ def make_plan(experiment: Experiment, workflow: Workflow) -> Plan:
     """The experiment's runs; raises UserError where its tasks cannot be run as it wants them."""
     leaves, groups = taskgroups.expand(experiment, workflow.tasks)
     tasks = [_prepare_task(leaf, experiment, workflow.datasets) for leaf in leaves]
-    settings = {name: list(make_settings(experiment, workflow.models[name])) for name in experiment.models}
     runs: dict[Key, Run] = {}
     for model_name, hardware_name in itertools.product(experiment.models, experiment.hardware):
-        for setting in settings[model_name]:
-            for run in _runs(setting, workflow.hardware[hardware_name], experiment, workflow, tasks):
-                runs.setdefault(run.key, run)
+        for run in _runs_of(workflow.models[model_name], workflow.hardware[hardware_name], experiment, workflow, tasks):
+            runs.setdefault(run.key, run)
     in_order = sorted(runs.values(), key=lambda run: STAGES.index(run.stage))
     if long := next((run.id for run in in_order if len(run.id.encode()) > LONGEST_ID), None):
         raise UserError(f"{file_of('experiments', experiment.name)}: the run '{long}' has a name too long for a "
                         "file; shorten the names of its model, data and tasks, or vary fewer keys")  # fmt: skip
     not_tuned = [task.name for task in tasks if task.finetune is not None] if experiment.finetune is None else []
-    return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), tuple(not_tuned))
+    rows = [workflow.published[name] for name in experiment.models if name in workflow.published]
+    return Plan(experiment.name, tuple(shared_steps.share(in_order)), tuple(groups), published_names(rows),
+                tuple(not_tuned))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class _UsedTask:
 
     name: str
     task: dict[str, Any]
-    scored: dict[str, Any]
+    scored: list[dict[str, Any]]  # once for each number of shots
     finetune: dict[str, Any] | None  # keys of its block of that name
     dataset: Dataset | None
 
@@ -76,32 +78,30 @@ def _prepare_task(leaf: taskgroups.Leaf, experiment: Experiment, datasets: Mappi
 
 
 @dataclass(frozen=True)
-class _Training:
-    """A setting on the profile that trains it, with what its runs cost: the same for every seed and task."""
+class _Scoring:
+    """A setting on the profile that scores and tunes its model, with what that costs, and the run whose tokenizer the
+    model reads: the same for every seed and task."""
 
-    setting: Setting
+    setting: ScoredSetting
     hardware: Hardware
-    tokenize: Run
-    pretraining: Execution
-    scoring: Execution
+    tokenizer: Run
+    execution: Execution
 
     def name(self, seed: int) -> list[str]:
         """The parts that the ids of its runs begin with."""
         hardware = [] if self.hardware.name == DEFAULT_HARDWARE else [self.hardware.name]
-        return [self.setting.model.name, _corpus_name(self.setting.data), *hardware, f"s{seed}"]
+        corpus = [_corpus_name(self.setting.data)] if isinstance(self.setting, Setting) else []
+        return [self.setting.model.name, *corpus, *hardware, f"s{seed}"]
 
 
-def _prepare_training(setting: Setting, hardware: Hardware, experiment: Experiment, tokenize: Run) -> _Training:
-    model, train = setting.model, setting.train
-    threads = experiment.threads_per_run or hardware.resources.threads
-    scoring = Execution(
-        hardware, model, threads, train.checkpoint_every_steps, flops.n_parameters(model),
-        flops.flops_per_token(model, "palm"), label=", ".join(setting.label("model", "data", "train")),
+def _prepare_scoring(setting: ScoredSetting, hardware: Hardware, experiment: Experiment, tokenizer: Run) -> _Scoring:
+    model, threads = setting.model, experiment.threads_per_run or hardware.resources.threads
+    every = setting.train.checkpoint_every_steps if isinstance(setting, Setting) else Train.checkpoint_every_steps
+    return _Scoring(setting, hardware, tokenizer, Execution(
+        hardware, model, threads, every, flops.n_parameters(model), flops.flops_per_token(model, "palm"),
+        label=", ".join(setting.label("model", "data", "train")),
         memory_bytes=memory.evaluation_bytes(model, threads, hardware.kernels, hardware.dtype, hardware.weights_dtype),
-    )  # fmt: skip
-    needed = memory.pretraining_bytes(model, train, threads, hardware.kernels, hardware.dtype)
-    pretraining = replace(scoring, memory_bytes=needed, **_count_work(model, train.tokens or 0))
-    return _Training(setting, hardware, tokenize, pretraining, scoring)
+    ))  # fmt: skip
 
 
 def _count_work(model: Model, tokens: int) -> dict[str, Any]:
@@ -110,64 +110,102 @@ def _count_work(model: Model, tokens: int) -> dict[str, Any]:
             "flops_6nd": flops.flops_per_token(model, "6nd") * tokens}  # fmt: skip
 
 
-def _runs(setting: Setting, hardware: Hardware, experiment: Experiment, workflow: Workflow,
-          tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
+def _runs_of(model: Model, hardware: Hardware, experiment: Experiment, workflow: Workflow,
+             tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
+    """The runs of one of an experiment's models on one of its profiles."""
+    if model.name in workflow.published:
+        for scored in make_scored_settings(experiment, model):
+            yield from _runs_of_published(scored, hardware, experiment, workflow, tasks)
+    else:
+        for setting in make_settings(experiment, model, workflow.models):
+            yield from _runs_of_trained(setting, hardware, experiment, workflow, tasks)
+
+
+def _runs_of_published(setting: ScoredSetting, hardware: Hardware, experiment: Experiment, workflow: Workflow,
+                       tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
+    """Import, then for each task evaluate, and for each seed fine-tune and evaluate again. A modeled profile meters
+    the fine-tunings; where another one trains, it does nothing else, and one that rounds weights only scores."""
+    imported = _import_run(setting.model.name, workflow)
+    elsewhere = experiment.weights_from and (hardware.timing == "modeled" or hardware.weights_dtype != "float32")
+    trainer = workflow.hardware[experiment.weights_from] if experiment.weights_from and elsewhere else hardware
+    scoring = _prepare_scoring(setting, trainer, experiment, imported)
+    runs = [(task, run) for seed in setting.seeds for task in tasks
+            for run in _task_runs(task, scoring, imported, seed, experiment.name)]  # fmt: skip
+    if not elsewhere:
+        yield from (imported, *(run for _, run in runs))
+    elif hardware.weights_dtype != "float32":
+        yield from (_rescored_run(run, task, hardware) for task, run in runs if run.stage == "evaluate")
+    if hardware.timing == "modeled":
+        yield from (_meter_run(hardware, run) for _, run in runs if run.stage == "finetune")
+
+
+def _runs_of_trained(setting: Setting, hardware: Hardware, experiment: Experiment, workflow: Workflow,
+                     tasks: Sequence[_UsedTask]) -> Iterator[Run]:  # fmt: skip
     """Fetch, tokenize, then for each seed pretrain, and for each task evaluate, fine-tune and evaluate again.
 
     A modeled profile meters what was pretrained; where another one trains, it does nothing else. One that rounds
     weights scores what another one trains.
     """
     tokenize = _tokenize_run(setting.data, workflow)
+    start = None if setting.train.start == SCRATCH else _import_run(setting.train.start, workflow)
     if experiment.weights_from and hardware.timing == "modeled":
-        training = _prepare_training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
-        yield from (_meter_run(hardware, _pretrain_run(training, seed)) for seed in setting.seeds)
+        training = _prepare_scoring(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
+        yield from (_meter_run(hardware, _pretrain_run(setting, training, seed, start)) for seed in setting.seeds)
         return
     if experiment.weights_from and hardware.weights_dtype != "float32":
-        training = _prepare_training(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
+        training = _prepare_scoring(setting, workflow.hardware[experiment.weights_from], experiment, tokenize)
         for seed, task in itertools.product(setting.seeds, tasks):
-            scored = _task_runs(task, training, _pretrain_run(training, seed), experiment.name)
+            pretrain = _pretrain_run(setting, training, seed, start)
+            scored = _task_runs(task, training, pretrain, seed, experiment.name)
             yield from (_rescored_run(run, task, hardware) for run in scored if run.stage == "evaluate")
         return
-    training = _prepare_training(setting, hardware, experiment, tokenize)
-    yield from (_fetch_run(workflow.datasets[name]) for _, name in tokenize.upstream())
+    training = _prepare_scoring(setting, hardware, experiment, tokenize)
+    yield from (_fetch_run(workflow.datasets[name]) for stage, name in tokenize.upstream() if stage == "fetch")
+    if setting.data.tokenizer not in TOKENIZERS:
+        yield _import_run(setting.data.tokenizer, workflow)
+    if start:
+        yield start
     yield tokenize
     for seed in setting.seeds:
-        pretrain = _pretrain_run(training, seed)
+        pretrain = _pretrain_run(setting, training, seed, start)
         yield pretrain
         if hardware.timing == "modeled":
             yield _meter_run(hardware, pretrain)
         for task in tasks:
-            yield from _task_runs(task, training, pretrain, experiment.name)
+            yield from _task_runs(task, training, pretrain, seed, experiment.name)
 
 
-def _task_runs(task: _UsedTask, training: _Training, pretrain: Run, experiment: str) -> Iterator[Run]:
-    """Evaluate what was pretrained; where the task is trained on, also fine-tune, evaluate that, and count words."""
+def _task_runs(task: _UsedTask, scoring: _Scoring, checkpoint: Run, seed: int, experiment: str) -> Iterator[Run]:
+    """Evaluate what was pretrained or imported, with each number of shots; where the task is trained on, also
+    fine-tune, evaluate that, and count words."""
     if task.dataset:
         yield _fetch_run(task.dataset)
-    yield _evaluate_run(training, pretrain, task, task.scored)
-    if task.finetune is None or training.setting.finetune is None:
+    yield from (_evaluate_run(scoring, checkpoint, task, scored) for scored in task.scored)
+    if task.finetune is None or scoring.setting.finetune is None:
         return
-    tuning = replace(training.setting.finetune, **task.finetune)
-    if problem := uneven(tuning.batch_size, training.hardware):
+    tuning = replace(scoring.setting.finetune, **task.finetune)
+    if problem := uneven(tuning.batch_size, scoring.hardware):
         of_task = "batch_size" in task.finetune
         where = file_of("tasks", task.name) if of_task else file_of("experiments", experiment)
         raise UserError(f"{where}: finetune.batch_size: {problem}")
     if is_classification(task.task):
         yield from (_baseline_run(task, n_labels) for n_labels in tuning.n_labels or (None,))
     for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
-        finetune = _finetune_run(training, task, tuning, start, n_labels, pretrain)
+        finetune = _finetune_run(scoring, task, tuning, start, n_labels, checkpoint, seed)
         yield finetune
-        yield _evaluate_run(training, finetune, task, _with_shots(task.scored, tuning.num_fewshot))
-
-
-def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
-    """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
-    n_shot = task.get("num_fewshot") or (None if task.get("stock") else 0)
-    return task if n_shot == num_fewshot else task | {"num_fewshot": num_fewshot}
+        yield _evaluate_run(scoring, finetune, task, taskgroups.with_shots(task.scored[0], tuning.num_fewshot))
 
 
 def _fetch_run(dataset: Dataset) -> Run:
     return Run("fetch", dataset.name, dataset_identity(dataset), {})
+
+
+def _import_run(name: str, workflow: Workflow) -> Run:
+    """The checkpoint of a row of models.yaml, by what it holds, wherever that lies."""
+    row, model = workflow.published[name], complete(workflow.models[name])
+    spec = {"model": asdict(model), "source": checkpoint_files.identity(row, workflow.root)}
+    execution = Execution(model=model, n_parameters=flops.n_parameters(model), memory_bytes=memory.import_bytes(model))
+    return _run("import", [name], spec, {}, execution)
 
 
 def _tokenize_run(data: Data, workflow: Workflow) -> Run:
@@ -180,72 +218,84 @@ def _tokenize_run(data: Data, workflow: Workflow) -> Run:
     }
     vocabulary = f"bpe{data.vocab_size}" if data.tokenizer == "bpe" else data.tokenizer
     needs = {"fetch": GPT2_DATASET} if data.tokenizer == "gpt2" else {}
-    if needs and GPT2_DATASET not in workflow.datasets:
+    if data.tokenizer not in TOKENIZERS:
+        needs = {"import": _import_run(data.tokenizer, workflow).id}
+    if data.tokenizer == "gpt2" and GPT2_DATASET not in workflow.datasets:
         raise UserError(f"workflows/data.yaml: datasets: has no '{GPT2_DATASET}', which tokenizer gpt2 needs; add it")
     return _run("tokenize", [_corpus_name(data), vocabulary], spec, needs)
 
 
-def _pretrain_run(training: _Training, seed: int) -> Run:
+def _pretrain_run(setting: Setting, training: _Scoring, seed: int, start: Run | None) -> Run:
     not_identity = ("tokens_per_parameter", "flops", *Train.EXECUTION)  # lengths that `steps` and `tokens` stand for
-    train = {key: value for key, value in vars(training.setting.train).items() if key not in not_identity}
-    spec = {"model": dict(vars(training.setting.model)), "train": train, "seed": seed,
-            "hardware": hardware_identity(training.hardware), "tokenize": training.tokenize.id}  # fmt: skip
-    return _run("pretrain", training.name(seed), spec, {"tokenize": training.tokenize.id}, training.pretraining)
+    train = {key: value for key, value in vars(setting.train).items() if key not in not_identity}
+    if start is None:
+        del train["start"]  # from scratch, as of old
+    spec = {"model": dict(vars(setting.model)), "train": train, "seed": seed,
+            "hardware": hardware_identity(training.hardware), "tokenize": training.tokenizer.id}  # fmt: skip
+    needed = memory.pretraining_bytes(setting.model, setting.train, training.execution.threads,
+                                      training.hardware.kernels, training.hardware.dtype)  # fmt: skip
+    work = _count_work(setting.model, setting.train.tokens or 0)
+    execution = replace(training.execution, memory_bytes=needed, **work)
+    name, needs = training.name(seed), {"tokenize": training.tokenizer.id}
+    if start:
+        name, needs = [*name, f"from_{setting.train.start}"], needs | {"import": start.id}
+    return _run("pretrain", name, spec, needs, execution)
 
 
-def _meter_run(hardware: Hardware, pretrain: Run) -> Run:
-    """The time of a pretraining run on a modeled profile: it depends on the constants of the cost model."""
-    trained = pretrain.execution
-    spec = {key: pretrain.spec[key] for key in ("model", "train", "seed")} | {
+def _meter_run(hardware: Hardware, trained: Run) -> Run:
+    """The time of a training that was run on a modeled profile: it depends on the constants of the cost model."""
+    keys = ("model", "train", "seed") if trained.stage == "pretrain" else ("model", "task", "start", "finetune", "seed")
+    spec = {key: trained.spec[key] for key in keys} | {
         "hardware": hardware_identity(hardware),
-        "weights_from": pretrain.spec["hardware"]["name"],
+        "weights_from": trained.spec["hardware"]["name"],
     }
-    execution = Execution(hardware, trained.model, n_parameters=trained.n_parameters, label=trained.label)
-    return _run("meter", [pretrain.id, hardware.name], spec, {"pretrain": pretrain.id}, execution)
+    cost = trained.execution
+    execution = Execution(hardware, cost.model, n_parameters=cost.n_parameters, label=cost.label)
+    return _run("meter", [trained.id, hardware.name], spec, {trained.stage: trained.id}, execution)
 
 
-def _finetune_run(training: _Training, task: _UsedTask, tuning: Finetune, start: str, n_labels: int | None,
-                  pretrain: Run) -> Run:  # fmt: skip
-    """From `pretrained` it needs that run's weights; from `scratch` only its tokenizer."""
+def _finetune_run(scoring: _Scoring, task: _UsedTask, tuning: Finetune, start: str, n_labels: int | None,
+                  checkpoint: Run, seed: int) -> Run:  # fmt: skip
+    """From `pretrained` it needs that checkpoint's weights; from `scratch` only its tokenizer."""
     keys = {key: value for key, value in vars(tuning).items() if key not in ("start", "n_labels", "num_fewshot")}
     spec = {
-        "model": pretrain.spec["model"],
+        "model": dict(vars(scoring.setting.model)),
         "task": task.task,
         "dataset": task.data_identity,
         "start": start,
         "finetune": keys,
         "n_labels": n_labels,
-        "seed": pretrain.spec["seed"],
-        "hardware": pretrain.spec["hardware"],
-        "tokenize": pretrain.spec["tokenize"],
+        "seed": seed,
+        "hardware": hardware_identity(scoring.hardware),
+        scoring.tokenizer.stage: scoring.tokenizer.id,
     }
     pretrained = start == "pretrained"
-    needs = pretrain.needs | ({"pretrain": pretrain.id} if pretrained else {}) | task.needs
-    model, cost = training.setting.model, training.scoring
+    needs = {scoring.tokenizer.stage: scoring.tokenizer.id} | ({checkpoint.stage: checkpoint.id} if pretrained else {})
+    model, cost = scoring.setting.model, scoring.execution
     most_tokens = (n_labels or 0) * tuning.epochs * model.seq_len  # full-length examples
     work = _count_work(model, most_tokens) if n_labels else {}
     blocks = ("model", "data", "train", "finetune") if pretrained else ("model", "data", "finetune")
-    hardware = training.hardware
+    hardware = scoring.hardware
     needed = memory.finetuning_bytes(model, tuning.batch_size, cost.threads, hardware.kernels, dtype=hardware.dtype)
-    execution = replace(cost, label=", ".join(training.setting.label(*blocks)), memory_bytes=needed, **work)
-    name = [*training.name(spec["seed"]), task.name, start, *_labels_name(n_labels)]
-    return _run("finetune", name, spec, needs, execution)
+    execution = replace(cost, label=", ".join(scoring.setting.label(*blocks)), memory_bytes=needed, **work)
+    name = [*scoring.name(seed), task.name, start, *_labels_name(n_labels)]
+    return _run("finetune", name, spec, needs | task.needs, execution)
 
 
 def _baseline_run(task: _UsedTask, n_labels: int | None) -> Run:
     """Bag of words on the labels that fine-tuning gets; it depends on no model."""
-    spec = {"task": task.scored, "dataset": task.data_identity, "n_labels": n_labels}
+    spec = {"task": task.scored[0], "dataset": task.data_identity, "n_labels": n_labels}
     return _run("baseline", [task.name, "bag_of_words", *_labels_name(n_labels)], spec, task.needs)
 
 
-def _evaluate_run(training: _Training, checkpoint: Run, task: _UsedTask, scored: dict[str, Any]) -> Run:
+def _evaluate_run(scoring: _Scoring, checkpoint: Run, task: _UsedTask, scored: dict[str, Any]) -> Run:
     spec = {
         "task": scored,
         "dataset": task.data_identity,
         "checkpoint_stage": checkpoint.stage,
-        "hardware": checkpoint.spec["hardware"],
+        "hardware": hardware_identity(scoring.hardware),
     }
-    execution = replace(training.scoring, label=checkpoint.execution.label)
+    execution = replace(scoring.execution, label=checkpoint.execution.label)
     return _run("evaluate", [checkpoint.id, task.name], spec, {checkpoint.stage: checkpoint.id} | task.needs, execution)
 
 

@@ -26,6 +26,15 @@ RUNTIME_MINUTES = 24 * 60  # after which a cluster may stop a job, where its pro
 SPARE_MEMORY = 1.5  # as a multiple of the plan's estimate
 
 
+def asked_for(arguments: Sequence[str], workflow: Workflow) -> list[str]:
+    """The experiments whose files the arguments of Snakemake's command ask for; all of the study's where they name no
+    file of results."""
+    folders = [match[1] for argument in arguments if (match := re.match(r"(?:.*/)?results/([^/]+)/", argument))]
+    if folders:
+        return [name for name in dict.fromkeys(folders) if name in workflow.experiments]
+    return [name for name in workflow.experiments if not workflow.is_shipped("experiments", name)]
+
+
 def refuse_broken(arguments: Sequence[str], workflow: Workflow, plans: Plans) -> None:
     """Raise UserError where an experiment whose files are asked for is wrong; name the other wrong entries, which are
     left out. `arguments` are those of Snakemake's command."""
@@ -94,7 +103,8 @@ def threads(run: Run) -> int:
 
 def mem_mb(run: Run) -> int:
     """Memory: the hardware profile's, else the plan's estimate and half as much again."""
-    return _hardware(run).resources.mem_mb or int(SPARE_MEMORY * (run.execution.memory_bytes or 0) / 1e6) or 1000
+    named = run.execution.hardware.resources.mem_mb if run.execution.hardware else None
+    return named or int(SPARE_MEMORY * (run.execution.memory_bytes or 0) / 1e6) or 1000
 
 
 def gpu(run: Run) -> int:
@@ -163,7 +173,8 @@ def sample_files(plan: Plan) -> list[str]:
 def table_files(experiment: Experiment, plan: Plan) -> list[str]:
     """The tables and figures of an experiment, its laws, and what its models write."""
     laws = ["fits.json", "fits.md"] if experiment.fit else []
-    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws, "continuations.json")]
+    written = ["continuations.json"] if plan.of("pretrain") else []
+    beside = [f"results/{experiment.name}/{name}" for name in (*TABLES, *laws, *written)]
     return [*beside, *_drawn(experiment, law_figures(experiment)), *figure_files(experiment, plan)]
 
 

@@ -1,5 +1,6 @@
 """A plan's runs: each one's identity, the runs that it needs, and how it is carried out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ LOGS, BENCHMARKS, LOCKS, STATES = (RUNS_FOLDER / name for name in ("logs", "benc
 EARLY = RUNS_FOLDER / "early"  # scores by the hash of the code that made them and by the run that will take them
 LAST_FILE = {  # of each stage: the file written last, so that a run which has it is finished
     "fetch": "data/{}/fetched.json",
+    "import": "import/{}/run.json",
     "tokenize": "tokens/{}/tokens.json",
     "pretrain": "pretrain/{}/run.json",
     "finetune": "finetune/{}/run.json",
@@ -79,6 +81,7 @@ class Plan:
     experiment: str
     runs: tuple[Run, ...]
     groups: tuple[TaskGroup, ...] = ()  # of its tasks, whose scores are computed of theirs
+    published_as: Mapping[str, str] = field(default_factory=dict)  # by model, its name in published.csv
     not_tuned: tuple[str, ...] = ()  # tasks with a `finetune:` block, where the experiment has none
 
     def of(self, stage: str) -> tuple[Run, ...]:

@@ -89,6 +89,7 @@ def as_text(experiment: Experiment, timed: TimedPlan, tasks: Sequence[TaskPrevie
         )
     lines += [*timed.sources, *(_forecasts(plan) if not total["minutes"] else [])]
     lines += _sharing(total)
+    lines += _starts(plan)
     lines += _modeled(experiment, plan)
     if plan.not_tuned:
         lines.append(f"not fine-tuned, as the experiment has no `finetune:` block: {', '.join(plan.not_tuned)}; write "
@@ -135,6 +136,16 @@ def _sharing(total: dict[str, Any]) -> list[str]:
         lines.append(f"not shared: {total['wsd_runs_apart']} runs of schedule wsd differ in their length alone, but "
                      "warm up over a fraction of it; with `warmup_tokens` longer ones go on from shorter")  # fmt: skip
     return lines
+
+
+def _starts(plan: Plan) -> list[str]:
+    """A line for each checkpoint that pretraining goes on from."""
+    starts: dict[str, set[str]] = {}
+    for run in plan.of("pretrain"):
+        if "start" in run.spec["train"]:
+            starts.setdefault(run.spec["train"]["start"], set()).add(run.spec["model"]["name"])
+    return [f"pretraining of {', '.join(sorted(models))} starts from the weights of {start}, with a fresh optimizer"
+            for start, models in starts.items()]  # fmt: skip
 
 
 def _modeled(experiment: Experiment, plan: Plan) -> list[str]:

@@ -12,7 +12,8 @@ STARTED_WITH = "CGPT_STARTED_WITH"
 """Set by a workflow for its jobs: the folder that keeps the files it started with."""
 KEPT = Path("results/runs/started")
 PATTERNS = (
-    "workflows/models.yaml", "workflows/data.yaml", "workflows/experiments/*.yaml", "workflows/experiments/*.yml",
+    "workflows/models.yaml", "workflows/pins.yaml", "workflows/data.yaml",
+    "workflows/experiments/*.yaml", "workflows/experiments/*.yml",
     "workflows/tasks/**/*yaml", "workflows/tasks/**/*yml", "workflows/tasks/**/*.py", "hardware_profiles/*.yaml",
     "hardware_profiles/*.yml",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.load import Workflow
-from cgpt.experiment.run import RUNS_FOLDER, Key, Run
+from cgpt.experiment.run import RUNS_FOLDER, Key, Run, last_file
 from cgpt.preview.kept_checks import remember
 from cgpt.preview.sources import file_names, find_files
 from cgpt.provenance import code_sha256, installed_version
@@ -57,12 +57,12 @@ class Reader:
 
     model: str
     seq_len: int
-    tokenize: str
+    tokenizing: Key
 
     @property
     def tokenizer(self) -> Path:
         """Where its tokenizer is, or will be."""
-        return RUNS_FOLDER / "tokens" / self.tokenize / "tokenizer.json"
+        return last_file(*self.tokenizing).with_name("tokenizer.json")
 
 
 @dataclass
@@ -76,7 +76,7 @@ class TaskUse:
     def readers(self) -> list[Reader]:
         """Every model, in one order."""
         trained = {reader for reader, _, _ in self.trained if reader}
-        return sorted(self.scored | trained, key=lambda reader: (reader.seq_len, reader.model, reader.tokenize))
+        return sorted(self.scored | trained, key=lambda reader: (reader.seq_len, reader.model, reader.tokenizing))
 
 
 def preview(runs: Iterable[Run], known: Mapping[Key, Run], workflow: Workflow) -> list[TaskPreview]:
@@ -114,7 +114,8 @@ def _uses(runs: Iterable[Run], known: Mapping[Key, Run]) -> list[TaskUse]:
 
 
 def _reader(run: Run) -> Reader:
-    return Reader(run.spec["model"]["name"], run.spec["model"]["seq_len"], run.spec["tokenize"])
+    stage = "tokenize" if "tokenize" in run.spec else "import"
+    return Reader(run.spec["model"]["name"], run.spec["model"]["seq_len"], (stage, run.spec.get(stage, run.id)))
 
 
 def _preview(use: TaskUse, workflow: Workflow, folder: Path) -> TaskPreview:

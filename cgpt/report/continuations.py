@@ -48,6 +48,9 @@ def continuations(experiment: Experiment, plan: Plan, results: Path, partial: bo
     a folder of its own where a record of the experiment is missing. Raises UserError where a record is missing, and
     for files that are not those of their records.
     """
+    if not plan.of("pretrain"):
+        raise UserError(f"{experiment.name}: no model of this experiment is pretrained, and there is no text whose "
+                        "beginnings could be continued; use `cgpt generate`")  # fmt: skip
     missing = [run for run in plan.runs if run.stage not in ("fetch", "tokenize") and not _path(run, results).is_file()]
     runs = plan.first_trained()
     if partial and missing:

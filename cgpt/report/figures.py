@@ -63,6 +63,8 @@ def plot(experiment: Experiment, plan: Plan, results: Path, partial: bool = Fals
 
 def loss_figure(runs: list[Row], curves: dict[str, list[dict[str, float | None]]]) -> Figure:
     """Loss against tokens: a thin line for training, a thick one with points for validation, one colour per model."""
+    if not runs:
+        return note("No model of this experiment is pretrained.")
     names = columns.column_names(runs)
     figure, (axes,) = new_figure()
     styles = styles_of(names)

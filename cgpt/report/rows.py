@@ -11,12 +11,13 @@ from cgpt.errors import UserError
 from cgpt.experiment.chain import Chain
 from cgpt.experiment.run import LAST_FILE
 from cgpt.files.csv_file import read_csv
-from cgpt.records import DIVERGED_FILE, Score, ScoresRecord, read_diverged, read_run, read_scores
+from cgpt.records import DIVERGED_FILE, Score, ScoresRecord, read_diverged, read_import, read_run, read_scores
 from cgpt.report.axes import as_value
 from cgpt.report.columns import BASELINE, Row
+from cgpt.report.printed import add_printed
 from cgpt.report.scales import scale_of
 from cgpt.scaling.points import RUN_COLUMNS
-from cgpt.spec import LENGTHS, Experiment
+from cgpt.spec import LENGTHS, SCRATCH, Experiment
 from cgpt.tasks import functions
 from cgpt.tasks.groups import group_rows
 
@@ -67,7 +68,9 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
             elif run.stage not in SCORED:
                 record = _read(run, results)
                 if run.stage == "meter":
-                    rows.metered.append(asdict(record) | common | {"pretrain_run": chain["pretrain"].id})
+                    trained = chain.get("pretrain") or chain["finetune"]
+                    task = run.spec.get("task", {}).get("task")
+                    rows.metered.append(asdict(record) | common | {"trained_run": trained.id, "task": task})
                 else:
                     runs[run.id] = dict.fromkeys(RUN_COLUMNS) | asdict(record) | common
             else:
@@ -81,6 +84,7 @@ def collect(experiment: Experiment, plan: Plan, results: Path, partial: bool = F
         raise UserError(*problems)
     rows.runs.extend(runs.values())
     rows.scores.extend(group_rows(plan.groups, rows.scores))
+    add_printed(rows.scores, plan.published_as)
     for kind in (rows.runs, rows.scores, rows.metered, rows.diverged):
         kind.sort(key=_size_order)
     return rows
@@ -97,7 +101,7 @@ def refuse_stale(experiment: Experiment, plan: Plan, results: Path) -> None:
         rows = []  # those that read it say why
     for row in rows:
         record = results / "runs" / str(row.get("stage")) / str(row.get("run")) / "run.json"
-        if record.is_file():
+        if record.is_file() and row.get("stage") != "import":
             made = read_run(record)
             if (row.get("date"), row.get("validation_loss")) != (made.date, str(made.validation_loss)):
                 remedy = _redo(experiment, results)
@@ -139,7 +143,8 @@ def _refuse_missing(experiment: Experiment, wanted: list[Run], missing: list[Run
 
 
 def _read(run: Run, results: Path) -> Any:
-    record = (read_scores if run.stage in SCORED else read_run)(_path(run, results))
+    read = read_scores if run.stage in SCORED else read_import if run.stage == "import" else read_run
+    record = read(_path(run, results))
     if record.run != run.id:
         where = f"runs/{run.stage}/{run.id}"
         raise UserError(f"{where}: run: is '{record.run}'; delete the folder, so that it is done again")
@@ -189,6 +194,8 @@ def _point(experiment: Experiment, chain: dict[str, Run]) -> dict[str, Any]:
 def _values(chain: dict[str, Run], block: str, key: str) -> list[Any]:
     """The values of a key in the specs of a chain of runs, upstream first."""
     blocks = [run.spec if (block, run.stage) == ("data", "tokenize") else run.spec.get(block) for run in chain.values()]
+    if (block, key) == ("train", "start"):  # which a spec leaves out where it is scratch
+        blocks = [{key: SCRATCH} | values for values in blocks if isinstance(values, dict)]
     return [values[key] for values in blocks if isinstance(values, dict) and key in values]
 
 
@@ -232,7 +239,9 @@ def _score_rows(record: ScoresRecord, chain: dict[str, Run], common: Row, runs: 
     aggregations = {entry["metric"]: entry.get("aggregation") for entry in spec["task"].get("metric_list") or ()
                     if isinstance(entry["metric"], str)}  # fmt: skip
     of_model = {key: trained.get(key) for key in ("model", "n_parameters", "data", "seed", "timing", "n_labels")}
-    stages = ("evaluate", "finetune", "pretrain")
+    if record.stage == "import":
+        of_model["timing"] = spec["hardware"]["timing"]
+    stages = ("evaluate", "finetune", "pretrain", "import")
     ids = {f"{stage}_run": chain[stage].id if stage in chain else None for stage in stages}
     shared = asdict(record) | common | of_model | ids | {"condition": _condition(record, trained)}
     return [

@@ -11,10 +11,11 @@ from cgpt.formats import score, short
 from cgpt.records import ANSWER_BITS
 from cgpt.report import flags
 from cgpt.report.axes import axes_of
-from cgpt.report.columns import COLUMN_KEYS, CONDITIONS, Row, column_key, column_names, grouped, is_baseline
+from cgpt.report.columns import COLUMN_KEYS, CONDITIONS, Row, column_key, column_names, grouped
 from cgpt.report.labels import LABELS
-from cgpt.report.machines.table import hardware_rows, hardware_table
+from cgpt.report.machines.table import finetuning_table, hardware_rows, hardware_table
 from cgpt.report.page import Cell, Page, Table, html, markdown
+from cgpt.report.printed import printed_table
 from cgpt.report.rows import Rows, collect, output_folder
 from cgpt.report.score_table import ANY_VALUE, AS_GOOD, loss_table, score_table
 from cgpt.scaling.machines import HARDWARE_COLUMNS
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 SCORE_COLUMNS = ("experiment", "model", "n_parameters", "data", "setting", "seed", "hardware", "timing",
                  "weights_dtype", "stage", "condition", "n_labels", "task", "task_version", "n_shot", "metric",
                  "filter", "primary", "value", "stderr", "higher_is_better", "chance", "n_samples", "documents",
-                 "n_prompts_cut", "evaluate_run", "finetune_run", "pretrain_run")  # fmt: skip
+                 "n_prompts_cut", "evaluate_run", "finetune_run", "pretrain_run", "published", "published_z",
+                 "reproduced")  # fmt: skip
 
 # The columns of the pretraining table after the model.
 _PRETRAINING = (
@@ -71,7 +73,9 @@ def make_page(experiment: Experiment, rows: Rows) -> Page:
     axis = next(iter(axes_of(experiment, rows.scores)), None)
     tables += [score_table("Scores", primary, experiment.tasks, axis)] if primary else []
     tables += [score_table(ANSWERS, bits, experiment.tasks, axis)] if bits else []
-    tables += [hardware_table(rows, experiment.tasks)] if rows.metered else []
+    tables += [table for table in [printed_table(primary)] if table]
+    tables += [hardware_table(rows, experiment.tasks)] if any(not row["task"] for row in rows.metered) else []
+    tables += [table for table in [finetuning_table(rows)] if table]
     tables += [pretraining_table(pretrained, flagged=not axes)] if pretrained else []
     return Page(experiment.name, experiment.question, _facts(rows, tables), tables)
 
@@ -118,7 +122,7 @@ def _facts(rows: Rows, tables: list[Table]) -> list[tuple[str, str]]:
     if any(" ± " in cell.text for cell in cells):
         facts.append(("mean ± sd", "mean and sample standard deviation over n training seeds, which is no interval of "
                       "the mean; one seed is given without sd"))  # fmt: skip
-    elif not all(map(is_baseline, rows.scores)):
+    elif any(row["seed"] is not None for row in (*rows.scores, *rows.runs)):
         facts.append(("one seed", "each result is of one training seed: how far seeds differ is not known"))
     if any("se " in cell.note for cell in cells):
         facts.append(("se", "standard error of the metric over the test documents (with several seeds, the mean of "

@@ -18,9 +18,9 @@ from cgpt.records import FinetuneRecord
 from cgpt.scaling.seeds import apart
 from cgpt.spec import PARAMETRIZATIONS, Model
 
-HASHES = ("inputs", "outputs")  # of a record's files, which no table shows
+IN_NO_TABLE = ("inputs", "outputs", "batches")  # fields of a record
 # Columns of runs.csv.
-RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in HASHES))
+RUN_COLUMNS = ("experiment", "setting", *(f.name for f in fields(FinetuneRecord) if f.name not in IN_NO_TABLE))
 
 # Settings along which a law runs, the parametrization, which makes series anyhow, and the learning rate, whose best
 # value stands for each size; runs that differ in another one, such as train.weight_decay, belong to different laws.

@@ -19,15 +19,13 @@ from cgpt.bounds import problems
 from cgpt.data.content import local_files, sha256_of
 from cgpt.data.download import download as get
 from cgpt.data.hub import load_split, mirror_path
+from cgpt.data.mirror import MIRROR, find_in_mirror
 from cgpt.errors import UserError
 from cgpt.files.layers import file_of
 from cgpt.files.whole import whole_file, write_whole, writing
 from cgpt.jobs import Job
 from cgpt.spec import MAX_BYTES, DataFile, Dataset, Hub
 
-MIRROR = "CGPT_DATA_MIRROR"
-"""A folder that holds the files of workflows/data.yaml by their `path`, and splits of the hub's data sets; they are
-taken from there, with the same checksums, before the web is asked."""
 BLOCK_BYTES = 1 << 20
 RECORD = "fetched.json"
 SPLIT_NAMES = re.compile(r"(?:(train)|(valid|validation|val|dev)|(test))(?![a-z])", re.IGNORECASE)
@@ -97,18 +95,12 @@ def _copy_local(dataset: Dataset, out: Path) -> list[dict[str, Any]]:
 
 def find_mirrored_file(file: DataFile) -> Path | None:
     """The mirror's copy of a file, packed or not; None where there is none, or no mirror."""
-    return _find_in_mirror(file.path, file.path.removesuffix(".gz"))
+    return find_in_mirror(file.path, file.path.removesuffix(".gz"))
 
 
 def find_mirrored_split(hub: Hub, split: str) -> Path | None:
     """The mirror's copy of a split's rows, packed or not; None where there is none, or no mirror."""
-    return _find_in_mirror(mirror_path(hub, split), f"{mirror_path(hub, split)}.gz")
-
-
-def _find_in_mirror(*names: str | Path) -> Path | None:
-    mirror = os.environ.get(MIRROR)
-    copies = [Path(mirror) / name for name in names] if mirror else []
-    return next((copy for copy in copies if copy.is_file()), None)
+    return find_in_mirror(mirror_path(hub, split), f"{mirror_path(hub, split)}.gz")
 
 
 def _split_of(name: str) -> str:

@@ -15,12 +15,13 @@ from cgpt import checkpoint as checkpoints
 from cgpt.data import content
 from cgpt.data.tokenizer import REMEDY, read_tokenizer
 from cgpt.errors import UserError
+from cgpt.files.whole import write_whole
 from cgpt.jobs import Job
 from cgpt.model.gpt import GPT, init_parameters
 from cgpt.model.loglikelihood import score
 from cgpt.model.padding import pad, padded_length
 from cgpt.recipe.schedule import Schedule
-from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, write_record
+from cgpt.records import DIVERGED_FILE, DivergedRecord, FinetuneRecord, read_import, write_record
 from cgpt.spec import Model
 from cgpt.tasks.examples import Example, read_examples, read_labelled_examples, validation_split_of
 from cgpt.training.progress import Progress
@@ -29,6 +30,7 @@ from cgpt.training.run_record import common_record, corpus_name, speed
 from cgpt.training.trainer import AdamW, Trainer
 
 MIN_LR_RATIO = 0.1
+ENDS_BESIDE = ("generation_config.json", "tokenizer_config.json")  # what ends a text, beside a tokenizer.json
 
 
 class Encoded(NamedTuple):
@@ -54,10 +56,10 @@ def finetune(job: Job) -> dict[str, Any]:
     """Train on the training split of the task; write a checkpoint folder with loss.csv and run.json, the record, which
     is returned.
 
-    Training starts from the model of the upstream stage `pretrain`, or from initial weights where the job has none; the
-    stage `tokenize` gives the tokenizer. The loss is that of the target's tokens alone. After each epoch the validation
-    split is scored; the best epoch's weights, by accuracy, then by loss, are kept, and training stops after `patience`
-    epochs that are no better. Raises UserError for data, labels or a checkpoint that are not the run's.
+    Training starts from the model of the upstream stage `pretrain` or `import`, or from initial weights; the stage
+    `tokenize`, or `import`, gives the tokenizer. The loss is that of the target's tokens alone. After each epoch the
+    validation split is scored; the best epoch's weights, by accuracy, then by loss, are kept, and training stops after
+    `patience` epochs that are no better. Raises UserError for data, labels or a checkpoint that are not the run's.
     """
     run = FinetuneRun(job)
     s, seed, seq_len, log, clock = job.spec["finetune"], job.spec["seed"], run.config.seq_len, run.log, run.clock
@@ -96,13 +98,15 @@ class FinetuneRun:
 
     def __init__(self, job: Job):
         self.job, self.config = job, Model(**job.spec["model"])
-        tokens, checkpoint = job.upstream["tokenize"], job.upstream.get("pretrain")
-        self.data, tokenizer = corpus_name(tokens), read_tokenizer(tokens, self.config.vocab_size)
-        self.inputs = {"tokenize/tokenizer.json": content.sha256_of(tokens / "tokenizer.json")}
+        stage = "import" if "import" in job.upstream else "tokenize"
+        self.tokens, start = job.upstream[stage], _start(job)
+        self.data = read_import(self.tokens / "run.json").data if stage == "import" else corpus_name(self.tokens)
+        tokenizer = read_tokenizer(self.tokens, self.config.vocab_size)
+        self.inputs = {f"{stage}/tokenizer.json": content.sha256_of(self.tokens / "tokenizer.json")}
         self.inputs |= content.of_task_data(job.spec["task"], job.data)
-        params = _pretrained(checkpoint, self.config, tokens) if checkpoint else \
+        params = _pretrained(job.upstream[start], self.config, self.tokens) if start else \
             init_parameters(self.config, job.spec["seed"])  # fmt: skip
-        self.inputs |= content.of_checkpoint(checkpoint, "pretrain") if checkpoint else {}
+        self.inputs |= content.of_checkpoint(job.upstream[start], start) if start else {}
         task, settings = job.spec["task"], job.spec["finetune"]
         validation_split = validation_split_of(task)
         splits = (
@@ -121,6 +125,13 @@ class FinetuneRun:
         (job.folder / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
         self.log, self.clock = LossLog(job.folder / "loss.csv"), Clock()
         self.log.start()
+
+
+def _start(job: Job) -> str | None:
+    """The stage whose checkpoint training starts from; None: from scratch."""
+    if "import" in job.upstream:  # for its tokenizer in any case
+        return "import" if job.spec["start"] == "pretrained" else None
+    return "pretrain" if "pretrain" in job.upstream else None
 
 
 def _pretrained(checkpoint: Path, config: Model, tokens: Path) -> Mapping[str, np.ndarray]:
@@ -167,7 +178,10 @@ def _refuse_divergence(run: FinetuneRun, epoch: int, nats: float) -> None:
 def _finish(run: FinetuneRun, best: Epoch) -> dict[str, Any]:
     """Write the best epoch's checkpoint and, last, run.json; return the record."""
     job, spec, folder = run.job, run.job.spec, run.job.folder
-    outputs = checkpoints.save(folder, run.config, best.params, job.upstream["tokenize"] / "tokenizer.json")
+    outputs = checkpoints.save(folder, run.config, best.params, run.tokens / "tokenizer.json")
+    for name in ENDS_BESIDE:  # of an imported checkpoint
+        if (run.tokens / name).is_file():
+            write_whole(folder / name, (run.tokens / name).read_bytes())
     record = FinetuneRecord(
         **common_record(job, "finetune", run.config, run.data, run.batches, run.n_tokens, run.clock),
         inputs=run.inputs,
@@ -181,6 +195,7 @@ def _finish(run: FinetuneRun, best: Epoch) -> dict[str, Any]:
         n_train_examples=len(run.train_set),
         best_epoch=best.number,
         validation_accuracy=best.accuracy,
+        batches=[[*shape, n_steps] for shape, n_steps in sorted(run.batches.items())],
     )
     write_record(folder / "run.json", record)
     return asdict(record)

@@ -4,14 +4,17 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cgpt import checkpoint, provenance
+from cgpt import checkpoint as checkpoints
+from cgpt import provenance
 from cgpt.data import content, shards
+from cgpt.data.tokenizer import give_the_same_tokens
 from cgpt.errors import UserError
 from cgpt.files.whole import write_whole
 from cgpt.jobs import Job, handling_signals
@@ -34,6 +37,8 @@ DIVERGED_NATS, DIVERGED_STEPS = 1.0, 10
 
 def pretrain(job: Job) -> dict[str, Any]:
     """Train the model of `job.spec` and write a checkpoint folder with loss.csv and run.json; return the record.
+
+    Training begins at initial weights, or at those of the upstream stage `import`.
 
     The state to resume from is kept in `state/<run>` beside the stages' folders, keyed by all that decides the run's
     bits. A run that `is_shared` also keeps its state at the end of the stable phase there; a longer one, which
@@ -87,7 +92,12 @@ class PretrainRun:
         self.validation_header = shards.read_header(tokens / "validation.bin")
         self.inputs, self.data = inputs_of(tokens), corpus_name(tokens)
         (job.folder / DIVERGED_FILE).unlink(missing_ok=True)  # of an earlier try
-        model = GPT.on(job.hardware, self.config, init_parameters(self.config, job.spec["seed"]), job.threads)
+        if start := job.upstream.get("import"):
+            params = start_parameters(start, self.config, tokens)
+            self.inputs |= content.of_checkpoint(start, "import")
+        else:
+            params = init_parameters(self.config, job.spec["seed"])
+        model = GPT.on(job.hardware, self.config, params, job.threads)
         t = self.settings
         self.trainer = Trainer(model, AdamW(t.beta1, t.beta2, t.epsilon, t.weight_decay, t.grad_clip))
         self.state = self._state(job.id, job.spec)
@@ -123,6 +133,17 @@ class PretrainRun:
     def saved(self) -> Saved:
         """All that a later process needs to go on from here."""
         return Saved(self.trainer.state(), self.log.text(), self.clock.state, self.metered)
+
+
+def start_parameters(checkpoint: Path, config: Model, tokens: Path) -> Mapping[str, np.ndarray]:
+    """The parameters of an imported checkpoint, of the shape `config`, whose tokenizer made the tokens. Raises
+    UserError."""
+    content.verified(checkpoint)
+    tokenizer, wanted = (folder / "tokenizer.json" for folder in (checkpoint, tokens))
+    if not give_the_same_tokens(tokenizer, wanted):
+        raise UserError(f"data.tokenizer: {wanted} does not give texts the tokens of {tokenizer}; write the name of "
+                        "the model that training starts from")  # fmt: skip
+    return checkpoints.read_params(checkpoint, config)
 
 
 def micro_batches(batch: np.ndarray, n_sequences: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -162,8 +183,8 @@ def _refuse_divergence(run: PretrainRun, step: int, loss: float, grad_norm: floa
 def _finish(run: PretrainRun) -> dict[str, Any]:
     """Write the checkpoint folder, run.json last, and drop the state; return the record."""
     job, config, folder = run.job, run.config, run.job.folder
-    params = checkpoint.weights_in(run.trainer.model)
-    outputs = checkpoint.save(folder, config, params, job.upstream["tokenize"] / "tokenizer.json")
+    params = checkpoints.weights_in(run.trainer.model)
+    outputs = checkpoints.save(folder, config, params, job.upstream["tokenize"] / "tokenizer.json")
     losses = run.log.text().encode()
     write_whole(folder / "loss.csv", losses)
     batches = {(run.settings.batch_size, config.seq_len): run.n_steps}

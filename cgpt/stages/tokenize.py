@@ -16,10 +16,11 @@ from tqdm import tqdm
 from cgpt.data import content
 from cgpt.data.content import GPT2_DATASET, GPT2_FILES, SPLITS
 from cgpt.data.documents import Met, Piece, check_separator, pieces, wrong_kind
-from cgpt.data.encode import encode
+from cgpt.data.encode import encode, is_like_gpt2
 from cgpt.data.end_tokens import END_OF_TEXT
 from cgpt.data.shards import ShardWriter
-from cgpt.data.tokenizer import _byte_level, byte_level_bpe
+from cgpt.data.special_tokens import end_tokens
+from cgpt.data.tokenizer import _byte_level, byte_level_bpe, read_tokenizer
 from cgpt.errors import UserError
 from cgpt.files.layers import file_of
 from cgpt.files.whole import write_whole
@@ -32,18 +33,22 @@ LARGEST_VOCABULARY = 1 << 20  # the trainer takes memory for as many before it b
 def tokenize(job: Job) -> dict[str, Any]:
     """Write tokenizer.json, train.bin, validation.bin and, last, tokens.json; return the last.
 
-    The spec has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe or
-    gpt2), vocab_size (bpe only) and validation_fraction. Documents keep their order, each is followed by one
-    end-of-text token, and that token's spelling in a document is plain text. Runs on all cores (or RAYON_NUM_THREADS).
-    Raises UserError for an unfetched, empty or binary corpus and for a vocabulary that is not for it.
+    The spec has corpus (names of data sets), datasets (name -> its entry as plan.py gives it), tokenizer (bpe, gpt2,
+    or a checkpoint whose import is upstream), vocab_size (bpe only) and validation_fraction. Documents keep their
+    order, each is followed by one end-of-text token, and its spelling in a document is plain text. Runs on all cores
+    (or RAYON_NUM_THREADS). Raises UserError for an unfetched, empty or binary corpus and for a vocabulary that is not
+    for it.
     """
     spec, data_root, out = job.spec, job.data, job.folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    tokenizer = _gpt2(data_root / GPT2_DATASET) if spec["tokenizer"] == "gpt2" else _train_bpe(spec, data_root)
+    tokenizer, end_of_text = _tokenizer(job)
     written = tokenizer.to_str(pretty=True).encode()
     digest, size = hashlib.sha256(written).hexdigest(), tokenizer.get_vocab_size()
-    end_of_text = tokenizer.get_vocab()[END_OF_TEXT]
     inputs = content.of_corpora(spec, data_root)
+    if whose := job.upstream.get("import"):
+        written = (whose / "tokenizer.json").read_bytes()  # so that it is the checkpoint's byte by byte
+        digest = hashlib.sha256(written).hexdigest()
+        inputs["import/tokenizer.json"] = digest
     write_whole(out / "tokenizer.json", written)
     train, validation = (ShardWriter(out / f"{split}.bin", size, digest) for split in SPLITS)
     met = Met()
@@ -78,6 +83,26 @@ def _warn(met: Met) -> None:
             f"if it tells them apart, write `documents: {END_OF_TEXT}` in its entry of data.yaml",
             file=sys.stderr,
         )
+
+
+def _tokenizer(job: Job) -> tuple[Tokenizer, int]:
+    """The tokenizer that the spec names, and its token that ends a document. Raises UserError."""
+    if whose := job.upstream.get("import"):
+        return _of_checkpoint(whose, job.spec["tokenizer"])
+    gpt2 = job.spec["tokenizer"] == "gpt2"
+    tokenizer = _gpt2(job.data / GPT2_DATASET) if gpt2 else _train_bpe(job.spec, job.data)
+    return tokenizer, tokenizer.get_vocab()[END_OF_TEXT]
+
+
+def _of_checkpoint(folder: Path, name: str) -> tuple[Tokenizer, int]:
+    tokenizer = read_tokenizer(folder)
+    end = end_tokens(folder, tokenizer, None).end
+    if end is None:
+        raise UserError(f"data.tokenizer: that of '{name}' has no token that ends a text; take another checkpoint's")
+    if not is_like_gpt2(tokenizer):
+        raise UserError(f"data.tokenizer: that of '{name}' is no byte-level BPE that cuts texts as GPT-2's does; take "
+                        "a checkpoint with such a one")  # fmt: skip
+    return tokenizer, end
 
 
 def _gpt2(folder: Path) -> Tokenizer:

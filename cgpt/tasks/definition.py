@@ -8,7 +8,7 @@ from cgpt.bounds import Documents
 from cgpt.errors import UserError, did_you_mean
 from cgpt.files.layers import ENDINGS, FOLDERS, Layer
 from cgpt.files.yaml_file import Keys, YamlFile, as_list
-from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_DATASET, HUB_SPLIT
+from cgpt.spec import HUB_COMMIT, HUB_CONFIG, HUB_NAME, HUB_SPLIT
 from cgpt.tasks import decoding, functions, scoring
 from cgpt.tasks.keys import GROUP_KEYS
 
@@ -212,7 +212,7 @@ def hub_task(task: Mapping[str, Any], file: YamlFile) -> None:
         file.problem(("dataset_kwargs", "revision"), "is missing or no commit, which pins a data set of the hub; write "
                      "40 hexadecimal digits")  # fmt: skip
     splits = ("training_split", "validation_split", "test_split", "fewshot_split")
-    patterns = {"dataset_path": HUB_DATASET, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
+    patterns = {"dataset_path": HUB_NAME, "dataset_name": HUB_CONFIG} | dict.fromkeys(splits, HUB_SPLIT)
     for key, pattern in patterns.items():
         name = task.get(key)
         if name is not None and (not isinstance(name, str) or pattern.wrong(name) or "/.." in name):

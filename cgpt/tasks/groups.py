@@ -70,12 +70,18 @@ def expand(experiment: Experiment, tasks: Mapping[str, dict[str, Any]]) -> tuple
     return list(leaves.values()), [group for group in groups.values() if group.metrics]
 
 
-def scored(task: dict[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """The task as the experiment scores it: its `num_fewshot` and `limit` win. A text that is scored whole has no
-    shots."""
+def scored(task: dict[str, Any], experiment: Experiment) -> list[dict[str, Any]]:
+    """The task as the experiment scores it, once for each number of shots: its `num_fewshot` and `limit` win. A text
+    that is scored whole has no shots."""
     has_shots = task.get("output_type") != "loglikelihood_rolling"
-    asked = {"limit": experiment.limit, "num_fewshot": experiment.num_fewshot if has_shots else None}
-    return with_keys(task, {key: value for key, value in asked.items() if value is not None})
+    limited = task if experiment.limit is None else with_keys(task, {"limit": experiment.limit})
+    return [with_shots(limited, n) for n in experiment.num_fewshot if has_shots] or [limited]
+
+
+def with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
+    """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
+    n_shot = task.get("num_fewshot") or (None if task.get("stock") else 0)
+    return task if n_shot == num_fewshot else task | {"num_fewshot": num_fewshot}
 
 
 def with_keys(task: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
@@ -188,13 +194,22 @@ def group_rows(groups: Sequence[TaskGroup], rows: Iterable[Row]) -> list[Row]:
 
 
 def _by_model(group: TaskGroup, rows: list[Row]) -> Iterable[list[Row]]:
-    """The rows of the group's members for each model and condition that has all of them."""
+    """The rows of the group's members for each model and condition that has all of them; where a member is scored with
+    several numbers of shots, for each number."""
+    members = [row for row in rows if row["task"] in group.members and row["condition"] != "bag of words"]
+    shots: dict[tuple, set[int]] = {}
+    for row in members:
+        shots.setdefault((row["task"], *_of_model(row)), set()).add(row["n_shot"])
+    several = any(len(numbers) > 1 for numbers in shots.values())
     models: dict[tuple, list[Row]] = {}
-    for row in rows:
-        if row["task"] in group.members and row["condition"] != "bag of words":
-            condition = None if row["condition"] in LABELS_APART else row["condition"]
-            models.setdefault((*(row[key] for key in SAME), condition), []).append(row)
+    for row in members:
+        models.setdefault((*_of_model(row), row["n_shot"] if several else None), []).append(row)
     return [alike for alike in models.values() if {row["task"] for row in alike} == set(group.members)]
+
+
+def _of_model(row: Row) -> tuple:
+    """The values of a row that two scores of one model in one condition share."""
+    return (*(row[key] for key in SAME), None if row["condition"] in LABELS_APART else row["condition"])
 
 
 def _aggregated(group: TaskGroup, rows: list[Row]) -> Iterable[Row]:

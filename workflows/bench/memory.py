@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from cgpt.checkpoint import config as hf_config
 from cgpt.experiment import load
 from cgpt.host import granted_cores
+from cgpt.model import config as hf_config
 from cgpt.model.gpt import parameter_shapes
 from cgpt.recipe import flops
 from cgpt.spec import Model

@@ -7,7 +7,7 @@ from pathlib import Path
 from cgpt import jobs
 from cgpt.provenance import code_sha256
 from cgpt.errors import UserError
-from cgpt.experiment import load, rule_values
+from cgpt.experiment import checkpoint_rows, load, rule_values
 from cgpt.experiment.plans import make_plans
 from cgpt.experiment.progress_line import ProgressLine
 from cgpt.experiment.rule_values import HARDWARE_FIGURES, FIGURES, any_of
@@ -29,6 +29,8 @@ try:
     DECLARING = declarations.folder_of(Path.cwd())
     DECLARED = declarations.contents(DECLARING)
     WORKFLOW = load.read_workflow(Path.cwd(), DECLARING)
+    if checkpoint_rows.fetch_configs(WORKFLOW, rule_values.asked_for(sys.argv[1:], WORKFLOW), Path.cwd()):
+        WORKFLOW = load.read_workflow(Path.cwd(), DECLARING)
     PLANS = make_plans(WORKFLOW)
     rule_values.refuse_broken(sys.argv[1:], WORKFLOW, PLANS)
 except UserError as error:

@@ -24,10 +24,10 @@ EXTRAPOLATED = "No rate of that hardware is public for a model so narrow or wide
 def cheapest_machines(rows: Rows) -> Conclusion | None:
     """The machine that takes least of each cost for the largest model, and for how many models it does; None where
     nothing was modeled."""
-    if not rows.metered:
+    machines = hardware_rows(rows)
+    if not rows.metered or not machines:
         return None
     of_models: dict[tuple, list[Row]] = {}
-    machines = hardware_rows(rows)
     for row in machines:
         if row["in_memory"] is not False:
             of_models.setdefault(column_key(anywhere(row)), []).append(row)

@@ -68,7 +68,9 @@ def _modeled(rows: Rows, profiles: Mapping[str, "Hardware"]) -> Table:
         notes = [f"{row['systems']} systems"] if row["systems"] > 1 else []
         notes += ["does not fit in memory"] if row["in_memory"] is False else []
         notes += ["extrapolated"] if row["extrapolated"] else []
-        body.append([names[column_key(anywhere(row))], Cell(row["hardware"], ", ".join(notes)), str(row["seed"]),
+        tuned = f"fine-tuned on {row['task']}" if row["task"] else ""
+        body.append([Cell(names[column_key(anywhere(row))], tuned), Cell(row["hardware"], ", ".join(notes)),
+                     str(row["seed"]),
                      _known(row["seconds"], _time, "the cost model gives none"),
                      _known(row["energy_j"], _energy, "the profile has no power_w"),
                      _known(row["price_usd"], dollars, NO_PRICE)])  # fmt: skip
@@ -78,7 +80,7 @@ def _modeled(rows: Rows, profiles: Mapping[str, "Hardware"]) -> Table:
             joules = seconds * power * profiles[hardware].systems
             body.append(["all runs", hardware, "", Cell("", "measured, above"),
                          Cell(f"~{_energy(joules)}", "nameplate power times measured time"), ""])  # fmt: skip
-    header: list[str | Cell] = ["model", "hardware", "seed", Cell("time", "to pretrain"), "energy", "money"]
+    header: list[str | Cell] = ["model", "hardware", "seed", Cell("time", "to train"), "energy", "money"]
     return Table("Modeled", *_cells(header, body), in_groups=True)
 
 

@@ -77,7 +77,7 @@ def made_with(rows: Rows) -> list[tuple[str, str]]:
         "day": [days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"] if days else [],
         "commit": sorted({row["commit"] or "not recorded" for row in runs}),
         "machine": sorted({row["host_cpu"] for row in runs if row["host_cpu"]}),
-        "threads of a run": sorted({str(row["threads"]) for row in runs}),
+        "threads of a run": sorted({str(row["threads"]) for row in runs if row["threads"]}),
         "compiler": sorted({row["compiler"] for row in runs if row["compiler"]}),
         "versions": list(versions | lm_eval),
     }

@@ -23,7 +23,7 @@ from cgpt.report.figure import (
 from cgpt.report.labels import LABELS, STEP_COST_LABELS
 from cgpt.report.machines.roofline import make_roofline, roofline_figure
 from cgpt.report.machines.table import anywhere, hardware_rows
-from cgpt.report.rows import collect, output_folder
+from cgpt.report.rows import Rows, collect, output_folder
 from cgpt.spec import Experiment
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ def plot_hardware(experiment: Experiment, plan: Plan, results: Path, partial: bo
     if not rows.metered:
         raise UserError(f"{experiment.name}: no record of a modeled machine is there; run the stage `meter` first")
     machines, runs = hardware_rows(rows), results / "runs"
-    curves = {name: read_loss(runs / "pretrain" / name / "loss.csv") for name in {r["pretrain_run"] for r in machines}}
+    curves = {name: read_loss(runs / "pretrain" / name / "loss.csv") for name in {r["trained_run"] for r in machines}}
+    machines += _finetunings(rows)
     specs = {run.id: run.spec for run in plan.of("meter")}
     largest = {row["hardware"]: row for row in rows.metered}  # the last of each, as models go from small to large
     rooflines = [make_roofline(row, specs[row["run"]], read_kernels(runs / "meter" / row["run"] / "kernels.csv"))
                  for row in largest.values()]  # fmt: skip
     figures: dict[str, Callable[[], Figure]] = {
-        "time_to_loss": lambda: time_to_loss_figure(machines, curves),
+        "time_to_loss": lambda: time_to_loss_figure([row for row in machines if row["trained_run"] in curves], curves),
         "step_time": lambda: step_time_figure(machines),
         "roofline": lambda: roofline_figure(rooflines),
     }
@@ -64,12 +65,14 @@ def time_to_loss_figure(rows: list[Row], curves: dict[str, Curve]) -> Figure:
 
     What a job takes before and after its steps, whatever the number of them, stands in the legend.
     """
+    if not rows:
+        return note("No model of this experiment is pretrained.")
     names = column_names(map(anywhere, rows))
     looks = machine_styles({row["hardware"]: row["timing"] for row in rows}, dash=3)
     figure, panels = new_figure(len(names), 2, width=max(6.5, 3.0 * len(names)), height=7.0)
     for (key, name), above, below in zip(names.items(), panels, panels[len(names) :]):
         for row in (row for row in rows if column_key(anywhere(row)) == key):
-            curve, look = curves[row["pretrain_run"]], looks[row["hardware"]]
+            curve, look = curves[row["trained_run"]], looks[row["hardware"]]
             _loss_line(above, curve, 1 / row["tokens_per_s"] if row["tokens_per_s"] else None, look)
             _loss_line(below, curve, row["energy_j_per_token"], look)
         above.set_title(name, fontweight="bold")
@@ -127,6 +130,12 @@ def step_time_figure(rows: list[Row]) -> Figure:
     handles = [Patch(label=part.replace("_", " "), **look) for part, look in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     return figure
+
+
+def _finetunings(rows: Rows) -> list[Row]:
+    """The metered steps of imported models' fine-tunings, of one for each model and machine."""
+    tunings = {(row["model"], row["hardware"]): row for row in rows.metered if row["task"]}
+    return list(tunings.values())
 
 
 def _part_looks(steps: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

@@ -19,20 +19,20 @@ _COSTS: tuple[tuple[str, str, str, float], ...] = (
 
 
 def hardware_rows(rows: Rows) -> list[Row]:
-    """HARDWARE_COLUMNS, and `pretrain_run` for the scores: each pretrained model on the machine that trained it and on
+    """HARDWARE_COLUMNS, and `trained_run` for the scores: each pretrained model on the machine that trained it and on
     every modeled one, models from small to large, the machine that trained first. What trained on a modeled machine has
     one row, from the cost model."""
     of_machines: list[Row] = []
     for run in (row for row in rows.runs if row["stage"] == "pretrain"):
         of_machines += [_measured(run)] if run["timing"] == "measured" else []
-        of_machines += [{key: metered[key] for key in (*HARDWARE_COLUMNS, "pretrain_run")}
-                        for metered in rows.metered if metered["pretrain_run"] == run["run"]]  # fmt: skip
+        of_machines += [{key: metered[key] for key in (*HARDWARE_COLUMNS, "trained_run")}
+                        for metered in rows.metered if metered["trained_run"] == run["run"]]  # fmt: skip
     return of_machines
 
 
 def _measured(run: Row) -> Row:
-    """A pretraining run's row: a step's seconds are its tokens over its speed; of energy nothing was measured."""
-    row = {key: run.get(key) for key in HARDWARE_COLUMNS} | {"pretrain_run": run["run"], "systems": 1}
+    """A training run's row: a step's seconds are its tokens over its speed; of energy nothing was measured."""
+    row = {key: run.get(key) for key in HARDWARE_COLUMNS} | {"trained_run": run["run"], "systems": 1}
     if run["tokens_per_s"]:
         row["step_s"] = run["tokens"] / run["steps"] / run["tokens_per_s"]
     return row
@@ -53,11 +53,37 @@ def hardware_table(rows: Rows, tasks: tuple[str, ...]) -> Table:
         timing = Cell(row["timing"], f"weights of {row['weights_from']}" if elsewhere else "")
         body.append([
             names[column_key(anywhere(row))], _machine(row), timing, str(row["seed"]),
-            "" if loss is None else f"{loss:.3f}", *(by_run.get(row["pretrain_run"], "") for _, _, by_run in scores),
+            "" if loss is None else f"{loss:.3f}", *(by_run.get(row["trained_run"], "") for _, _, by_run in scores),
             *(amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS),
             (row["bound_by"] or "").replace("_", " "),
         ])  # fmt: skip
     return table_of("Machines", header, body, in_groups=True)
+
+
+def finetuning_table(rows: Rows) -> Table | None:
+    """One row per fine-tuning of an imported model and machine: what a step and the whole take; None where nothing was
+    metered."""
+    metered: dict[str, list[Row]] = {}
+    for row in (row for row in rows.metered if row["task"]):
+        metered.setdefault(row["trained_run"], []).append(row)
+    tuned = [row for row in rows.runs if row["run"] in metered]
+    names = column_names(map(anywhere, tuned))
+    header: list[str | Cell] = ["model", "task", "hardware", "seconds", "seed"]
+    header += [*(Cell(label, unit) for _, label, unit, _ in _COSTS), "bound by"]
+    body = []
+    for run in tuned:
+        of_machines = [_measured(run)] if run["timing"] == "measured" else []
+        start = {"pretrained": "fine-tuned", "scratch": "from scratch"}[run["start"]]
+        labels = f", {run['n_labels']} labels" if run["n_labels"] else ""
+        for row in [*of_machines, *metered[run["run"]]]:
+            weights = f"weights of {row['weights_from']}" if row["weights_from"] not in (None, row["hardware"]) else ""
+            body.append([
+                names[column_key(anywhere(run))], Cell(run["task"], start + labels), _machine(row),
+                Cell(row["timing"], weights), str(row["seed"]),
+                *(amount_cell(row[key], factor, row["timing"] == "modeled") for key, _, _, factor in _COSTS),
+                (row["bound_by"] or "").replace("_", " "),
+            ])  # fmt: skip
+    return table_of("Machines, fine-tuning", header, body, in_groups=True) if body else None
 
 
 def anywhere(row: Row) -> Row:
