@@ -37,10 +37,8 @@ CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", 
 JOB, REPORT = "job", "experiment, plan, results, partial"
 STAGES = {  # function: its parameters, and what it writes
     "fetch": (JOB, 'job.folder, "fetched.json"'),
-    "import_checkpoint": (JOB, f"job.folder, {CHECKPOINT}"),
     "tokenize": (JOB, 'job.folder, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
-    "pretrain": (JOB, f"job.folder, {CHECKPOINT}"),
-    "finetune": (JOB, f"job.folder, {CHECKPOINT}"),
+    **dict.fromkeys(("import_checkpoint", "pretrain", "finetune"), (JOB, f"job.folder, {CHECKPOINT}")),
     "baseline": (JOB, 'job.folder, "scores.json", "samples.jsonl"'),
     "evaluate": (JOB, 'job.folder, "scores.json", "samples.jsonl"'),
     "tabulate": (REPORT, 'results / experiment.name, "scores.csv", "runs.csv", "hardware.csv", "table.md", '
