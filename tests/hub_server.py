@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TOKEN = "hf_secret"
-MODEL = r"(?P<model>\w+/[^/]+)"
+MODEL = r"(?P<model>[^/]+/[^/]+)"
 PATHS = rf"/api/models/{MODEL}/revision/(?P<at>.+)", rf"/{MODEL}/resolve/(?P<at>\w+)/(?P<file>.+)"
 LARGE = (".safetensors", ".bin")  # stored apart
 

@@ -26,8 +26,8 @@ def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
     verb = add_verb("import-hf", import_hf, "make a checkpoint of a published model", group="models",
                     example="gpt2 --out checkpoints/gpt2")  # fmt: skip
-    verb.add_argument("source", help="a folder as transformers has it, with config.json, weights and tokenizer of a "
-                                     "GPT-2-type model; or a row of models.yaml with a `checkpoint:`, which is fetched")  # fmt: skip
+    verb.add_argument("source", help="a folder as transformers has it, or a row of models.yaml with a `checkpoint:`, "
+                                     "which is fetched")  # fmt: skip
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
     verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it", group="models",
                     example="results/runs/pretrain/RUN --out my-model")  # fmt: skip
