@@ -121,19 +121,25 @@ def granted_cores() -> int:
 
 def _quotas() -> list[float]:
     """Limits, in cores, that this process's control group and those around it set."""
+    limits = [_quota(*_words(folder / "cpu.max")) for folder in _group_folders("")]
+    for folder in _group_folders("cpu"):
+        limits.append(_quota(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
+    return [limit for limit in limits if limit is not None]
+
+
+def _group_folders(controller: str) -> list[Path]:
+    """Folders of this process's control group and of those around it: of a controller of version 1, or of version 2,
+    whose controllers have no name here."""
     try:
         entries = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    limits = []
-    for entry in entries:
-        _, controllers, group = entry.split(":", 2)
-        if controllers == "":
-            limits += [_quota(*_words(folder / "cpu.max")) for folder in _folders(CGROUPS, group)]
-        elif "cpu" in controllers.split(","):
-            for folder in _folders(CGROUPS / "cpu", group):
-                limits.append(_quota(*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")))
-    return [limit for limit in limits if limit is not None]
+    return [
+        folder
+        for _, controllers, group in (entry.split(":", 2) for entry in entries)
+        if controller in controllers.split(",")
+        for folder in _folders(CGROUPS / controller, group)
+    ]
 
 
 def _folders(root: Path, group: str) -> list[Path]:
@@ -168,11 +174,16 @@ def check_threads(threads: int) -> int:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory; None where it does not say."""
+    """Memory that this process may use: the machine's, at most what its control groups allow; None where the system
+    does not say."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+    files = [folder / "memory.max" for folder in _group_folders("")]
+    files += [folder / "memory.limit_in_bytes" for folder in _group_folders("memory")]
+    limits = [int(word) for path in files for word in _words(path) if word.isdecimal()]  # `max`: no limit
+    return min([machine_bytes, *limits])
 
 
 def peak_memory_bytes() -> int:

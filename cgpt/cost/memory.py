@@ -11,7 +11,8 @@ from cgpt.spec import Model, Train
 FLOAT_BYTES = 4
 # Python, tinygrad and OpenBLAS, and building the graph of a step; from finetune on also lm-evaluation-harness. How much
 # of the libraries' files is resident is up to the system: 119 to 129 MB were seen for pretrain.
-PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6, "import": 100 * 10**6}
+PROCESS_BYTES = {"pretrain": 128 * 10**6, "finetune": 290 * 10**6, "evaluate": 265 * 10**6, "import": 100 * 10**6,
+                 "generate": 135 * 10**6}  # fmt: skip
 COMPILING_BYTES = 45 * 10**6  # what tinygrad's own kernels take more to build
 HEAD_ROWS, QUERY_BLOCK = 256, 64  # of native/c/common.h: rows whose logits, and queries whose scores, exist at once
 SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
@@ -44,6 +45,14 @@ def evaluation_bytes(model: Model, threads: int = 1, kernels: str = "native") ->
     """Peak of an evaluation, whose weights exist twice while they are read, without the task's documents."""
     scoring = _scoring(model, _scored_at_once(model), kernels)
     return _bytes("evaluate", 2 * flops.n_parameters(model) + scoring, kernels)
+
+
+def generation_bytes(model: Model, n_sequences: int, n_tokens: int, kernels: str = "native") -> int:
+    """Peak of generating sequences of so many tokens, prompts included: weights exist twice while they are read, and
+    then once beside the keys and values of all tokens."""
+    n_parameters = flops.n_parameters(model)
+    cached = n_sequences * n_tokens * 2 * model.n_layer * model.d_model
+    return _bytes("generate", n_parameters + max(n_parameters, cached), kernels)
 
 
 def import_bytes(model: Model) -> int:

@@ -81,7 +81,7 @@ def _size(path: Path) -> int:
 
 
 def _bearer(token: str | None) -> Callable[[Any], Any] | None:
-    """What shows the token with a request. As a header alone ~/.netrc would win over it."""
+    """A function that shows the token with a request. As a header alone ~/.netrc would win over it."""
 
     def show(request: Any) -> Any:
         request.headers["Authorization"] = f"Bearer {token}"

@@ -163,7 +163,7 @@ def _token() -> str | None:
 
 
 def _refusal(response: requests.Response, token: str | None) -> tuple[str, str]:
-    """What is wrong, and what to do, in the words of a person."""
+    """The words of a person for what is wrong, and for what to do."""
     code, status = response.headers.get("X-Error-Code", ""), response.status_code
     if code in REFUSALS:
         return REFUSALS[code]
