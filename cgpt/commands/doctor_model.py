@@ -22,8 +22,10 @@ VOCABULARY = Data(corpus=()).vocab_size  # of a row that leaves it to the tokeni
 
 
 def examine_model(name: str) -> tuple[dict[str, Any], str]:
-    """The uses of a row of models.yaml and what they take here, as a mapping and as lines. A published row's config.json is
-    fetched where it is not here. Raises UserError."""
+    """The uses of a row of models.yaml and what they take here, as a mapping and as lines. Raises UserError.
+
+    A published row's config.json is fetched where it is not here.
+    """
     workflow, model = _read(name)
     row, hardware = workflow.published.get(name), workflow.hardware[PROFILE]
     others = [_with_vocabulary(other) for other_name, other in workflow.models.items()
