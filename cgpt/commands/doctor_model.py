@@ -58,14 +58,13 @@ def _with_vocabulary(model: Model) -> Model:
 
 
 def _rates(hardware: Hardware, per_token: float) -> tuple[Rates, str]:
-    """This machine's rates, and where that of training comes from: kept, or measured now and kept."""
+    """This machine's rates, and where that of training comes from. A second's rate is not kept: plans want a better."""
     threads = hardware.resources.threads
     backend.open_devices(hardware)
     training, source = rates.flops_per_s(rates.read().rates, hardware, threads, per_token), "kept by `cgpt measure`"
     if training is None:
         rate, _ = measure.training_rate(*measure.SIZES[1], hardware, threads, MEASURED_S)
-        rates.keep(rates.Measured((rate,)))
-        training, source = rate.flops_per_s, "measured now, and kept"
+        training, source = rate.flops_per_s, "measured now for a second; `cgpt measure` measures longer and keeps it"
     return Rates(training, measure.reading_rate(hardware, threads)), source
 
 
