@@ -104,6 +104,15 @@ def test_the_token_wins_over_a_password_that_netrc_has_for_the_hub(server, monke
     assert {each.authorization for each in server.of("hub")} == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.parametrize("token", ["hf_a\nX-Other: 1", "hf_ä", "hf a"])
+def test_what_is_no_token_is_one_line_that_does_not_show_it(server, monkeypatch, token):
+    monkeypatch.setenv(hub.TOKEN, token)
+    with pytest.raises(UserError) as caught:
+        fetch()
+    assert str(caught.value) == "environment: HF_TOKEN: holds a character that no token has; copy the token alone"
+    assert not server.asked
+
+
 def test_the_token_of_a_login_is_used_where_none_is_set(tmp_path):
     (tmp_path / "token").write_text("hf_of_a_login\n")
     for variables, token in (({}, "hf_of_a_login"), ({"HF_TOKEN": "hf_set"}, "hf_set")):
@@ -168,11 +177,14 @@ def test_an_answer_of_trouble_loses_nothing_that_is_here(server, theirs, monkeyp
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "7"}, {"RateLimit": '"resolvers";r=0;t=7'}], ids=str)
-def test_a_server_that_asks_for_patience_gets_it_and_for_too_much_one_line(server, theirs, monkeypatch, headers):
+def test_a_server_that_asks_for_patience_gets_it_and_for_too_much_one_line(
+    server, theirs, monkeypatch, capsys, headers
+):
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
     server.troubles = [(429, headers), (429, headers)]
     assert same(fetch(), theirs) and waits == [7.0, 7.0]
+    assert capsys.readouterr().err.count("is refused (429 Too Many Requests); the next try is in 7 s\n") == 2
     monkeypatch.setattr(download, "LONGEST_WAIT_S", 6.0)
     monkeypatch.setenv("CGPT_CACHE", str(theirs.parent / "another"))
     server.troubles = [(429, headers)]

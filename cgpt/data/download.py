@@ -1,6 +1,7 @@
 """One file from the web, within bounds of size and patience."""
 
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,8 @@ def download(
             if wait_s > LONGEST_WAIT_S:
                 later = f"run it again in {wait_s:.0f} s"
                 raise UserError(f"{where}: {url} {problem}; {later}, or {remedy}") from None
+            if wait_s >= 1 and tries + 1 < TRIES:
+                print(f"{where}: {url} {problem}; the next try is in {wait_s:.0f} s", file=sys.stderr)
         except _Unfit as error:
             raise UserError(f"{where}: {url} {error}; {remedy}") from None
         except requests.RequestException as error:

@@ -2,8 +2,8 @@
 
 A model's files are two addresses: /api/models/<model>/revision/<revision> lists them with sizes and hashes,
 /<model>/resolve/<commit>/<file> leads to one. `huggingface_hub` reads them too, but drops what it has of a file when it
-is stopped, compares no hash, knows no bound of size or patience, and shows a token to any address of HF_ENDPOINT
-(2.4.0). Of it comes the token, which it keeps and renews.
+is stopped, hashes none that comes by HTTP, knows no bound of size or patience, and shows a token to any address of
+HF_ENDPOINT (2.4.0). Of it comes the token, which it keeps and renews.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ def _get(hub: str, revision: str, path: str, target: Path, max_bytes: int, where
 def _token() -> str | None:
     """The token that is in the environment, or that the hub's own client keeps. Raises UserError."""
     if token := os.environ.get(TOKEN, "").strip():
+        if not (token.isascii() and token.isprintable() and " " not in token):
+            raise UserError(f"environment: {TOKEN}: holds a character that no token has; copy the token alone")
         return token
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import get_token
