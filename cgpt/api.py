@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 TABLES = ("scores", "runs", "hardware")
 # Types of columns beside those of the records' fields; what neither knows is text.
-MORE_TYPES: dict[str, Any] = {"primary": bool, "date": datetime}
+MORE_TYPES: dict[str, Any] = {
+    "primary": bool, "date": datetime, "published": float, "published_z": float, "reproduced": bool
+}  # fmt: skip
 NEVER_UNKNOWN = "setting"  # empty where nothing varies
 # By the type of a column: the data frame's, and how a cell is read.
 READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {

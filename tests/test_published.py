@@ -13,6 +13,7 @@ from project import edit
 from published_fixture import CONFIG, write_hf, write_study, write_texts
 from safetensors.numpy import load_file
 
+import cgpt
 from cgpt.__main__ import main
 from cgpt.errors import UserError
 from cgpt.experiment import checkpoint_rows, load, plan
@@ -171,6 +172,8 @@ def test_own_and_published_models_stand_in_one_table_with_shots_fine_tuning_and_
     z = (float(beside["value"]) - 0.5) / float(beside["stderr"])
     assert beside["condition"] == "zero-shot" and float(beside["published_z"]) == pytest.approx(z)
     assert beside["reproduced"] == str(abs(z) <= 2).lower()
+    frame = cgpt.results("both").scores
+    assert frame.published.dtype == "float64" and frame.reproduced.dtype == "boolean" and frame.reproduced.count() == 1
     table = (root / "results/both/table.md").read_text()
     assert "## Beside what was published" in table and "printed in a paper." in table
     _, _, tuning = table.partition("## Machines, fine-tuning")
@@ -178,6 +181,20 @@ def test_own_and_published_models_stand_in_one_table_with_shots_fine_tuning_and_
     (root / "published.csv").write_text(line.format("0.0"))
     assert main(["tabulate", "both"]) == 0
     assert [row["reproduced"] for row in read_csv(root / "results/both/scores.csv") if row["published"]] == ["false"]
+
+
+def test_a_modeled_machine_alone_scores_tunes_and_meters_a_published_model_from_scratch_too(root):
+    edit(root, ALONE, "num_fewshot: [0, 2]", "hardware: [cs3]\nfinetune: {}\nvary: {finetune.lr: [0.001, 0.01]}")
+    run_all("alone")
+    for verb in ("plot", "plot-hardware", "plot-vary", "tabulate"):
+        assert main([verb, "alone"]) == 0, verb
+    rows = [row for row in read_csv(root / "results/alone/scores.csv") if row["primary"] == "true"]
+    kinds = [(row["condition"], row["setting"]) for row in rows if row["model"] == "theirs"]
+    settings = [f"finetune.lr={rate}" for rate in ("0.001", "0.01")]
+    tuned = [(condition, setting) for condition in ("fine-tuned", "from scratch") for setting in settings]
+    assert sorted(kinds) == sorted([*tuned, ("zero-shot", "")])
+    metered = [read_run(last_file(*run.key)) for run in planned("alone").of("meter")]
+    assert len(metered) == 4 and all(record.seconds > 0 and record.timing == "modeled" for record in metered)
 
 
 def test_experiments_of_published_models_alone_have_tables_figures_and_a_report(root):

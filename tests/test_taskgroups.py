@@ -21,7 +21,7 @@ NAMES = ["mmlu", "ai2_arc", "mmlu_stem", "blimp", "glue", "arithmetic", "pythia"
 
 
 def expand(files: dict[str, dict], *names: str, **keys) -> tuple[dict[str, dict], dict[str, taskgroups.TaskGroup]]:
-    experiment = Experiment("mine", "?", Data(("world",)), ("gpt",), Train(0.1, 1, steps=1), tasks=names, **keys)
+    experiment = Experiment("mine", "?", ("gpt",), Data(("world",)), Train(0.1, 1, steps=1), tasks=names, **keys)
     leaves, groups = taskgroups.expand(experiment, files)
     return {leaf.name: leaf.task for leaf in leaves}, {group.name: group for group in groups}
 
@@ -116,10 +116,14 @@ def test_a_name_that_nobody_knows_is_named_when_the_experiment_is_planned(files,
 
 
 def test_num_fewshot_and_limit_of_an_experiment_win_over_those_of_its_tasks():
-    experiment = Experiment("mine", "?", Data(("world",)), ("gpt",), Train(0.1, 1, steps=1), num_fewshot=3, limit=0.5)
+    experiment = Experiment("mine", "?", ("gpt",), num_fewshot=(3, 0), limit=0.5)
     task = {"task": "t", "sample": 10, "num_fewshot": 0}
-    assert taskgroups.scored(task, experiment) == {"task": "t", "limit": 0.5, "num_fewshot": 3}
-    assert select_documents(taskgroups.scored(task, experiment), 5) == [0, 1, 2]
+    three, none = taskgroups.scored(task, experiment)
+    assert three == none | {"num_fewshot": 3} == {"task": "t", "limit": 0.5, "num_fewshot": 3}
+    assert select_documents(three, 5) == [0, 1, 2]
+    assert taskgroups.scored(task | {"output_type": "loglikelihood_rolling"}, experiment) == [
+        none | {"output_type": "loglikelihood_rolling"}
+    ]
 
 
 def score_row(task: str, n: int, value: float, stderr: float | None, **changes) -> dict:
@@ -168,6 +172,15 @@ def test_a_group_has_a_score_for_each_model_and_condition_that_has_all_of_its_me
     assert [(row["model"], row["condition"], row["n_shot"]) for row in result] == [
         ("x", "zero-shot", 0), ("y", "few-shot", 5)]  # fmt: skip
     assert result[1]["stderr"] is None
+
+
+def test_a_group_whose_members_are_scored_with_several_numbers_of_shots_has_a_score_for_each():
+    numbers = ((0, "zero-shot"), (2, "few-shot"), (5, "few-shot"))
+    rows = [score_row(*member, n_shot=n, condition=condition) for member in MEMBERS for n, condition in numbers]
+    group = taskgroups.TaskGroup("g", None, ("a", "b", "c"), ({"metric": "acc"},))
+    result = taskgroups.group_rows([group], rows)
+    assert [(row["condition"], row["n_shot"]) for row in result] == [("zero-shot", 0), ("few-shot", 2), ("few-shot", 5)]
+    assert len({row["value"] for row in result}) == 1
 
 
 def test_tasks_of_a_group_are_planned_as_runs_of_their_own_and_experiments_without_one_read_no_index(root, monkeypatch):  # noqa: F811

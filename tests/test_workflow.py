@@ -36,6 +36,7 @@ CHECKPOINT = '"run.json", "model.safetensors", "config.json", "tokenizer.json", 
 JOB, REPORT = "job", "experiment, plan, results, partial"
 STAGES = {  # function: its parameters, and what it writes
     "fetch": (JOB, 'job.folder, "fetched.json"'),
+    "import_checkpoint": (JOB, f"job.folder, {CHECKPOINT}"),
     "tokenize": (JOB, 'job.folder, "tokens.json", "tokenizer.json", "train.bin", "validation.bin"'),
     "pretrain": (JOB, f"job.folder, {CHECKPOINT}"),
     "finetune": (JOB, f"job.folder, {CHECKPOINT}"),
@@ -181,6 +182,22 @@ def test_a_comment_in_yaml_or_python_and_a_docstring_rerun_nothing(root):
 def test_an_experiment_that_asks_for_scaling_laws_gets_them_and_nothing_runs_again(root):
     (root / QUICKSTART).write_text((root / QUICKSTART).read_text() + "fit: [compute]\n")
     assert would_run(root) == {"fit": 1, "report": 1}
+
+
+def test_a_published_model_is_imported_once_and_nothing_of_the_others_runs_again(root):
+    edit(root, "workflows/models.yaml", "models:\n", "models:\n  theirs: {checkpoint: {path: hf}}\n")
+    (root / "hf").mkdir()
+    (root / "hf/config.json").write_text('{"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16}')
+    edit(root, QUICKSTART, "models: [small]", "models: [small, theirs]\nnum_fewshot: [0, 1]")
+    alone = (root / QUICKSTART).with_name("alone.yaml")
+    alone.write_text("question: What of theirs alone?\nmodels: [theirs]\ntasks: [topic]\nthreads_per_run: 1\n")
+    # Evaluations: small with a shot, theirs with none and one, and its two fine-tunings.
+    assert would_run(root, "results/quickstart/report.html") == {
+        "import": 1, "finetune": 2, "evaluate": 5, "tabulate": 1, "plot": 1, "report": 1}  # fmt: skip
+    made = snakemake(root, "--cores", "2", "results/alone/table.md", "results/quickstart/table.md")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert (root / "results/alone/table.md").is_file() and not would_run(root, "results/alone/table.md")
+    assert len(list((root / "results/runs/import").iterdir())) == 1
 
 
 def test_execution_settings_rerun_nothing(root):

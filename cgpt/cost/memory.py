@@ -19,7 +19,7 @@ SCORED_TOKENS = 4096  # of one forward pass of cgpt.model.loglikelihood
 STATE = 3  # floats of a parameter while it is trained: weight and two Adam moments
 INITIAL = 0.5  # floats of a parameter that the allocator keeps of its initial values
 SAVING, WRITING = 8, 2  # floats of a parameter in the copies that a state to resume from, and a checkpoint, make
-CONVERTING = 4  # the same while a checkpoint is imported: the file, its tensors, and the bytes that are written
+CONVERTING = 3  # the same while a checkpoint is imported: the file, its tensors, and the bytes that are written
 COMPARING = 3  # of the best epoch's weights, this one's, and those being written
 
 

@@ -32,14 +32,15 @@ WEIGHTS = tuple(map(re.compile, (
 )))  # fmt: skip
 
 
-def find_config(row: PublishedModel, root: Path) -> Path:
-    """The row's config.json, which is here. Raises UserError where it is not."""
+def find_config(row: PublishedModel, root: Path, where: str) -> Path:
+    """The row's config.json, which is here. Raises UserError, which begins with `where`, the row's `checkpoint:`, where
+    it is not."""
     for folder in _folders(row, root):
         if (folder / CONFIG).is_file():
             return folder / CONFIG
     if row.checkpoint.path is not None:
-        raise UserError(f"{_named(row)}.path: {row.checkpoint.path} has no {CONFIG}; write the folder of a checkpoint")
-    raise UserError(f"{_named(row)}: its {CONFIG} is not here yet; connect to the network and run `cgpt plan` of an "
+        raise UserError(f"{where}.path: {row.checkpoint.path} has no {CONFIG}; write the folder of a checkpoint")
+    raise UserError(f"{where}: its {CONFIG} is not here yet; connect to the network and run `cgpt plan` of an "
                     f"experiment that names '{row.name}', or {_at_mirror(row)}")  # fmt: skip
 
 

@@ -57,13 +57,14 @@ def pinned(row: PublishedModel, pins: Mapping[str, str]) -> PublishedModel:
     return replace(row, checkpoint=replace(where, revision=pins[where.hub]))
 
 
-def model_of(row: PublishedModel, root: Path) -> Model:
-    """The model that the checkpoint's config.json describes. Raises UserError where that is not here, where it is not
-    known which commit is meant, and for a model that is not this GPT."""
+def model_of(row: PublishedModel, root: Path, file: str) -> Model:
+    """The model that the checkpoint's config.json describes. Raises UserError, which names the row's `file`, where that
+    is not here, where it is not known which commit is meant, and for a model that is not this GPT."""
+    where = f"{file}: models.{row.name}.{KEY}"
     if row.checkpoint.hub is not None and row.checkpoint.revision is None:
-        raise UserError(f"workflows/models.yaml: models.{row.name}.{KEY}.revision: is not known yet; run `cgpt pin "
-                        f"{row.name}`, which writes it into {PINS}, or write `revision: <commit>`")  # fmt: skip
-    path = checkpoint_files.find_config(row, root)
+        raise UserError(f"{where}.revision: is not known yet; run `cgpt pin {row.name}`, which writes it into {PINS}, "
+                        "or write `revision: <commit>`")  # fmt: skip
+    path = checkpoint_files.find_config(row, root, where)
     return replace(from_json(read_object(path), row.name, str(path)), name=row.name)
 
 

@@ -114,7 +114,7 @@ def _models(
             models[name] = None if rows[name].problems else _model(name, rows)
             continue
         try:
-            models[name] = checkpoint_rows.model_of(published[name], root)
+            models[name] = checkpoint_rows.model_of(published[name], root, rows[name].file.path)
         except UserError as error:
             models[name], absent[name] = None, error.problems
     return models, absent
@@ -257,7 +257,7 @@ def _note_missing(parts: Mapping[str, Any], entered: Entered, file: YamlFile) ->
     """Note blocks that are missing though a model is pretrained."""
     trained = [name for name in parts.get("models", ()) if entered.models.get(name) and name not in entered.published]
     for key in ("data", "train") if trained else ():
-        if key not in parts and not any(keys[:1] == (key,) for keys in file.problem_keys):
+        if parts.get(key) is None and not any(keys[:1] == (key,) for keys in file.problem_keys):
             file.problem((key,), f"is missing, and {trained[0]} is pretrained; write `{key}: <block>`")
 
 

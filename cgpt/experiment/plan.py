@@ -183,13 +183,7 @@ def _task_runs(task: _UsedTask, scoring: _Scoring, checkpoint: Run, seed: int, e
     for start, n_labels in itertools.product(tuning.start, tuning.n_labels or (None,)):
         finetune = _finetune_run(scoring, task, tuning, start, n_labels, checkpoint, seed)
         yield finetune
-        yield _evaluate_run(scoring, finetune, task, _with_shots(task.scored[0], tuning.num_fewshot))
-
-
-def _with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
-    """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
-    n_shot = task.get("num_fewshot") or (None if task.get("stock") else 0)
-    return task if n_shot == num_fewshot else task | {"num_fewshot": num_fewshot}
+        yield _evaluate_run(scoring, finetune, task, taskgroups.with_shots(task.scored[0], tuning.num_fewshot))
 
 
 def _fetch_run(dataset: Dataset) -> Run:

@@ -74,9 +74,14 @@ def scored(task: dict[str, Any], experiment: Experiment) -> list[dict[str, Any]]
     """The task as the experiment scores it, once for each number of shots: its `num_fewshot` and `limit` win. A text
     that is scored whole has no shots."""
     has_shots = task.get("output_type") != "loglikelihood_rolling"
-    limit = {} if experiment.limit is None else {"limit": experiment.limit}
-    numbers = [{"num_fewshot": n} for n in experiment.num_fewshot] if has_shots else []
-    return [with_keys(task, limit | shots) for shots in numbers or [{}]]
+    limited = task if experiment.limit is None else with_keys(task, {"limit": experiment.limit})
+    return [with_shots(limited, n) for n in experiment.num_fewshot if has_shots] or [limited]
+
+
+def with_shots(task: dict[str, Any], num_fewshot: int) -> dict[str, Any]:
+    """The task with this many shots, as it is where it says so itself; a task that lm-eval brings may say another."""
+    n_shot = task.get("num_fewshot") or (None if task.get("stock") else 0)
+    return task if n_shot == num_fewshot else task | {"num_fewshot": num_fewshot}
 
 
 def with_keys(task: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def _by_model(group: TaskGroup, rows: list[Row]) -> Iterable[list[Row]]:
 
 
 def _of_model(row: Row) -> tuple:
-    """What two scores of one model in one condition have in common."""
+    """The values of a row that two scores of one model in one condition share."""
     return (*(row[key] for key in SAME), None if row["condition"] in LABELS_APART else row["condition"])
 
 

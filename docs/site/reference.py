@@ -108,6 +108,7 @@ TABLES = (
 RECORDS = {
     "run.json": (records.FinetuneRecord, "of a pretrained or fine-tuned model"),
     "run.json of a modeled machine": (records.MeterRecord, "what the same training would take there"),
+    "run.json of an import": (records.ImportRecord, "of a published model, whose training nobody here knows"),
     "scores.json": (records.ScoresRecord, "of an evaluation; `scores` holds the keys below"),
     "each of its scores": (records.Score, "one metric"),
     "diverged.json": (records.DivergedRecord, "of a training that stopped; it has no run.json"),
@@ -119,7 +120,9 @@ def pages() -> dict[str, str]:
     return {
         "experiments.md": experiments_page(),
         "models.md": _page("Models", "Rows of workflows/models.yaml, each below its name under `models:`.", "models",
-                           [("", "", keys_table(spec.Model))]),
+                           [("", "", keys_table(spec.Model)),
+                            ("Of published weights", "Instead of a shape.", keys_table(spec.PublishedModel)),
+                            _block("checkpoint", spec.Checkpoint), _block("files", spec.CheckpointFile)]),
         "data.md": _page("Data sets", "Entries of workflows/data.yaml, each below its name under `datasets:`.", "data",
                          [("", "", keys_table(spec.Dataset)), _block("files", spec.DataFile), _block("hub", spec.Hub)]),
         "tasks.md": tasks_page(),
