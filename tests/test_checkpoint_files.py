@@ -1,15 +1,12 @@
-"""Files of published checkpoints from the web, the hub and the mirror: resumed, verified, or one clear line."""
+"""Files of published checkpoints from the web and the mirror: resumed, verified, or one clear line."""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,78 +20,26 @@ from cgpt.errors import UserError
 from cgpt.spec import Checkpoint, CheckpointFile, PublishedModel
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-FETCH = """
-import json, sys
-from pathlib import Path
-from cgpt.data import checkpoint_files
-from cgpt.errors import UserError
-from cgpt.spec import Checkpoint, PublishedModel
-row = PublishedModel("theirs", Checkpoint(hub="some/model", revision=sys.argv[1]))
-try:
-    checkpoint_files.fetch_config(row, Path())
-    print("config", checkpoint_files.find_config(row, Path(), ""))
-    print("folder", checkpoint_files.fetch_checkpoint(row, Path()))
-except UserError as error:
-    print(error)
-"""
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder at /files, with ranges; the first answer of a whole model.safetensors breaks off in its middle.
-    Below / it is a hub that holds the same as some/model, and below /gated one that asks for a permission."""
+    """Serves a folder at /files, with ranges; the first answer of a whole model.safetensors breaks off half-way."""
 
     folder: ClassVar[Path]
-    asked: ClassVar[list[tuple[str, str | None, str | None]]] = []
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
+    asked: ClassVar[list[tuple[str, str | None]]] = []
 
     def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers["Range"], self.headers["Authorization"]))
-        path = self.path.partition("?")[0]
-        if "gated" in path:
-            return self._refuse(403, "GatedRepo")
-        if COMMIT not in path and "/files/" not in path:
-            return self._refuse(404, "RevisionNotFound")
-        if path.startswith("/api/models/some/model"):
-            return self._list()
-        self._send(path.rpartition("/")[2])
-
-    def _send(self, name: str) -> None:
+        self.asked.append((self.path, self.headers["Range"]))
+        name = self.path.partition("?")[0].rpartition("/")[2]
         content = (self.folder / name).read_bytes()
         begin = int(match[1]) if (match := re.match(r"bytes=(\d+)-", self.headers["Range"] or "")) else 0
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(len(content) - begin))
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Accept-Ranges", "bytes")
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         broken = name == "model.safetensors" and not begin
-        if self.command == "GET":
-            self.wfile.write(content[begin : len(content) // 2] if broken else content[begin:])
-
-    def _list(self) -> None:
-        files = []
-        for path in sorted(self.folder.iterdir()):
-            content = path.read_bytes()
-            blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-            lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-            stored = {"lfs": lfs} if path.suffix == ".safetensors" else {}
-            files.append({"rfilename": path.name, "size": len(content), "blobId": blob} | stored)
-        body = json.dumps({"id": "some/model", "sha": COMMIT, "siblings": files}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _refuse(self, code: int, word: str) -> None:
-        self.send_response(code)
-        self.send_header("X-Error-Code", word)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self.wfile.write(content[begin : len(content) // 2] if broken else content[begin:])
 
     def log_message(self, format: str, *values: object) -> None:
         pass
@@ -127,15 +72,6 @@ def listed(theirs: Path, address: str, **other: str) -> PublishedModel:
     return PublishedModel("theirs", Checkpoint(files=files_))
 
 
-def call(server: str, commit: str = COMMIT, **variables: str) -> str:
-    """Standard output of a process whose hub is the server."""
-    environment = os.environ | {"HF_ENDPOINT": server, "HF_HUB_DISABLE_XET": "1"} | variables
-    environment.pop("HF_HUB_OFFLINE", None)
-    done = subprocess.run([sys.executable, "-c", FETCH, commit], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def same(folder: Path, theirs: Path) -> bool:
     names = checkpoint_files.needed(path.name for path in theirs.iterdir())
     return all((folder / name).read_bytes() == (theirs / name).read_bytes() for name in names)
@@ -144,10 +80,10 @@ def same(folder: Path, theirs: Path) -> bool:
 def test_the_plan_asks_the_web_for_config_json_alone_and_a_cut_file_goes_on_where_it_broke(theirs, server):
     row = listed(theirs, server)
     checkpoint_files.fetch_config(row, Path())
-    assert [path.partition("?")[0] for path, _, _ in Server.asked] == ["/files/config.json"]
+    assert [path.partition("?")[0] for path, _ in Server.asked] == ["/files/config.json"]
     folder = checkpoint_files.fetch_checkpoint(row, Path())
     half = (theirs / "model.safetensors").stat().st_size // 2
-    ranges = [each for path, each, _ in Server.asked if "safetensors" in path]
+    ranges = [each for path, each in Server.asked if "safetensors" in path]
     assert ranges == [None, f"bytes={half}-"] and same(folder, theirs)
     Server.asked.clear()
     checkpoint_files.fetch_checkpoint(row, Path())
@@ -171,27 +107,6 @@ def test_the_mirror_serves_a_checkpoint_without_a_network_with_the_same_checksum
     (tmp_path / "mirror/theirs/model.safetensors").write_bytes(b"another")
     with pytest.raises(UserError, match="model.safetensors: its hash is"):
         checkpoint_files.fetch_checkpoint(listed(theirs, "http://127.0.0.1:1"), Path())
-
-
-def test_the_hub_is_asked_for_the_commit_and_every_file_has_the_hash_that_it_lists(theirs, server):
-    printed = call(server, HF_TOKEN="hf_secret")
-    folder = Path(printed.split()[-1])
-    assert printed.startswith("config ") and folder.name == COMMIT and same(folder, theirs)
-    asked = {path.partition("?")[0].rpartition("/")[2] for path, _, _ in Server.asked if "/resolve/" in path}
-    assert asked == set(checkpoint_files.needed(path.name for path in theirs.iterdir()))
-    assert all(COMMIT in path for path, _, _ in Server.asked)
-    assert [each for _, each, _ in Server.asked if each]  # model.safetensors went on where it broke
-    assert {token for _, _, token in Server.asked} == {"Bearer hf_secret"}
-    Server.asked.clear()
-    assert call(server) == printed and not Server.asked
-
-
-def test_what_the_hub_has_not_or_gives_nobody_is_one_line_with_the_remedy(server):
-    cases = ((server, "f" * 40, "it has no such commit"), (f"{server}/gated", COMMIT, "accept the terms on its page"))
-    for address, commit, reason in cases:
-        line = call(address, commit)
-        assert line.count("\n") == 1 and f"some/model at {commit[:12]} cannot be had (" in line and reason in line
-        assert "or put its files into some/model/" in line
 
 
 def test_of_several_forms_of_weights_the_one_is_taken_that_transformers_takes():

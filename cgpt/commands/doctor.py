@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cgpt import host
+from cgpt.commands.doctor_model import examine_model
 from cgpt.errors import UserError
 from cgpt.experiment import load
 from cgpt.files.cache import cache_folder
@@ -29,11 +30,17 @@ T = TypeVar("T")
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verb to a command line."""
-    add_verb("doctor", doctor, "check this machine and what each hardware profile needs", group="start")
+    verb = add_verb("doctor", doctor, "check this machine and what each hardware profile needs", group="start",
+                    example="--model gpt2")  # fmt: skip
+    verb.add_argument("--model", metavar="ROW", help="a row of models.yaml: whether the memory here is enough for it, "
+                                                     "and how long a document takes")  # fmt: skip
 
 
 def doctor(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The machine's facts as a mapping and as lines. Raises UserError, and prints them, where there are problems."""
+    """Facts of the machine, or of a model on it, as a mapping and as lines. Raises UserError, and prints them, where
+    there are problems."""
+    if arguments.model:
+        return examine_model(arguments.model)
     facts = examine()
     if facts["problems"]:
         print(json.dumps(facts) if arguments.json else as_text(facts))

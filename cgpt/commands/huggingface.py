@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgpt.data.checkpoint_files import resolve_commit
+from cgpt.data.checkpoint_files import fetch_checkpoint, resolve_commit
 from cgpt.data.content import verified
 from cgpt.data.special_tokens import end_tokens
 from cgpt.data.tokenizer import read_tokenizer
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 def add_verbs(add_verb: Any) -> None:
     """Add the verbs to a command line."""
-    verb = add_verb("import-hf", import_hf, "make a checkpoint of a folder of transformers", group="models",
-                    example="gpt2-folder --out checkpoints/gpt2")  # fmt: skip
-    verb.add_argument("folder", type=Path, help="config.json, weights and tokenizer of a GPT-2-type model")
+    verb = add_verb("import-hf", import_hf, "make a checkpoint of a published model", group="models",
+                    example="gpt2 --out checkpoints/gpt2")  # fmt: skip
+    verb.add_argument("source", help="a folder as transformers has it, or a row of models.yaml with a `checkpoint:`, "
+                                     "which is fetched")  # fmt: skip
     verb.add_argument("--out", type=Path, required=True, metavar="CHECKPOINT", help="a new folder")
     verb = add_verb("export-hf", export_hf, "write a checkpoint so that transformers opens it", group="models",
                     example="results/runs/pretrain/RUN --out my-model")  # fmt: skip
@@ -57,18 +58,33 @@ def pin(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Write a folder of Hugging Face transformers as a checkpoint. Raises UserError."""
+    """Write a folder of Hugging Face transformers, or of a row's checkpoint, as one of ours. Raises UserError."""
     from cgpt import checkpoint
     from cgpt.checkpoint import transformers_folder as hf_folder
 
-    config, params, tokenizer = hf_folder.read(arguments.folder)
+    folder = _source(arguments.source)
+    config, params, tokenizer = hf_folder.read(folder)
     with whole_folder(arguments.out) as part:
-        ends = end_tokens(arguments.folder, tokenizer, config.vocab_size)
+        ends = end_tokens(folder, tokenizer, config.vocab_size)
         hf_folder.write_tokenizer(part, tokenizer, ends, config.seq_len)
         checkpoint.save(part, config, params, part / "tokenizer.json")
     n = flops.n_parameters(config)
     answer = {"checkpoint": str(arguments.out), "model": config.name, "n_parameters": n}
     return answer, f"{arguments.out}: {config.name}, {n:,} parameters"
+
+
+def _source(source: str) -> Path:
+    """A folder that is there, or that of the checkpoint which a row names, fetched where it is not here."""
+    if Path(source).is_dir():
+        return Path(source)
+    workflow = load.read_workflow(Path.cwd())
+    row = workflow.published.get(source)
+    if row is None:
+        raise UserError(f"import-hf: there is no folder '{source}', and no row of models.yaml of that name with a "
+                        f"`checkpoint:`; {did_you_mean(source, workflow.published)}")  # fmt: skip
+    if row.checkpoint.hub is not None and row.checkpoint.revision is None:
+        raise UserError(*workflow.models.problems(source))
+    return fetch_checkpoint(row, workflow.root)
 
 
 def export_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

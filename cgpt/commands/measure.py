@@ -19,6 +19,8 @@ SIZES = (
     (Model("middle", n_layer=4, d_model=256, n_head=4, seq_len=256, vocab_size=8192), 8),
 )
 LEAST_STEPS = 3
+# Generates texts to measure how fast weights are read: 140 MB, more than a processor keeps near itself.
+READING, READ_TOKENS = Model("reading", n_layer=4, d_model=768, n_head=12, seq_len=128, vocab_size=8192), 16
 
 
 def add_verbs(add_verb: Any) -> None:
@@ -44,7 +46,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         raise UserError(f"--seconds: must be greater than 0 and below 100,000, not {arguments.seconds}; write e.g. 2")
     backend.open_devices(hardware)
     threads = arguments.threads or hardware.resources.threads
-    measured = [_rate(config, batch_size, hardware, threads, arguments.seconds) for config, batch_size in SIZES]
+    measured = [training_rate(config, batch_size, hardware, threads, arguments.seconds) for config, batch_size in SIZES]
     starts = _start_s([first_step_s for _, first_step_s in measured])
     usual = threads <= granted_cores()  # more threads than cores start late, and a start is kept for any number
     kept = rates.keep(rates.Measured(tuple(one for one, _ in measured), starts if usual else {}))
@@ -60,8 +62,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     return result, "\n".join([f"{cpu_model()}, {hardware.name}, {n_threads}", *lines, f"kept in {kept}"])
 
 
-def _rate(config: Model, batch_size: int, hardware: Hardware, threads: int, seconds: float
-          ) -> tuple[rates.Rate, float | None]:  # fmt: skip
+def training_rate(config: Model, batch_size: int, hardware: Hardware, threads: int, seconds: float
+                  ) -> tuple[rates.Rate, float | None]:  # fmt: skip
     """Of steps without what the first ones take to compile and capture; and how old the process was after the first."""
     from cgpt.bench.benchmarks import Pretraining, Setup
     from cgpt.bench.measure import WARMUP_STEPS
@@ -74,6 +76,17 @@ def _rate(config: Model, batch_size: int, hardware: Hardware, threads: int, seco
     per_token = flops.flops_per_token(config, "palm")
     return rates.Rate(hardware.device, hardware.kernels, hardware.dtype, threads, per_token,
                       per_token * steps.tokens_per_step / steps.step_s), steps.first_step_s  # fmt: skip
+
+
+def reading_rate(hardware: Hardware, threads: int) -> float:
+    """Bytes of weights that this machine reads a second while it generates one text, which reads all for each token."""
+    from cgpt.bench.benchmarks import Generation, Setup
+    from cgpt.bench.measure import WARMUP_STEPS
+    from cgpt.recipe import flops
+
+    steps = Generation(Setup(READING, hardware, threads), batch_size=1, max_new_tokens=READ_TOKENS).steps
+    steps.run(WARMUP_STEPS + LEAST_STEPS)
+    return 4 * flops.n_parameters(READING) * READ_TOKENS / steps.step_s
 
 
 def _start_s(ages: list[float | None]) -> dict[str, float]:

@@ -60,6 +60,13 @@ def loading_bytes(model: Model) -> int:
     return _bytes("generate", flops.n_parameters(model), "native")
 
 
+def generation_bytes(model: Model, n_sequences: int, n_tokens: int, kernels: str = "native") -> int:
+    """Peak of generating sequences of so many tokens, prompts included: the weights, and the keys and values of all
+    tokens."""
+    cached = n_sequences * n_tokens * 2 * model.n_layer * model.d_model
+    return _bytes("generate", flops.n_parameters(model) + cached, kernels)
+
+
 def import_bytes(model: Model) -> int:
     """Peak of an import, which reads, casts and writes one tensor after the other: at most three of the largest."""
     largest = max(flops.vocabulary(model) * model.d_model, model.d_model * flops.ffn_width(model))

@@ -6,19 +6,19 @@ folder, or in the mirror: below `<owner>/<name>/<commit>/` and below `<the row's
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cgpt.data.hub import ENDPOINT, Listing, fetch_file, list_model
 from cgpt.data.mirror import MIRROR, find_in_mirror
-from cgpt.errors import UserError, first_line
+from cgpt.errors import UserError
 from cgpt.files.cache import cache_folder
 from cgpt.files.digest import sha256_kept, sha256_of
 from cgpt.files.json_object import read_object
 from cgpt.files.layers import file_of
-from cgpt.files.whole import lock, writing
+from cgpt.files.whole import lock, write_whole, writing
 from cgpt.spec import MAX_BYTES, Checkpoint, PublishedModel
 
 CONFIG, LISTING = "config.json", "listing.json"
@@ -30,7 +30,6 @@ WEIGHTS = tuple(map(re.compile, (
     r"model\.safetensors", r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?",
     r"pytorch_model\.bin", r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?",
 )))  # fmt: skip
-Listing = Mapping[str, Mapping[str, Any]]  # `bytes`, and `sha256` or `git_sha1`, of each file by its name
 
 
 def find_config(row: PublishedModel, root: Path, where: str) -> Path:
@@ -60,7 +59,8 @@ def fetch_checkpoint(row: PublishedModel, root: Path) -> Path:
         return root / Path(where.path).expanduser()
     if mirrored:
         for file in where.files:
-            _verify(mirrored.with_name(_name(file.url)), {"sha256": file.sha256}, row, keep=True)
+            name = _name(file.url)
+            _verify(mirrored.with_name(name), name, {"sha256": file.sha256}, row, keep=True)
         return mirrored.parent
     return _fetch(row, lambda name: True)
 
@@ -96,7 +96,7 @@ def source_of(checkpoint: Checkpoint) -> str:
 
 def resolve_commit(hub: str, revision: str, where: str) -> str:
     """The commit that a branch or a tag of a model on the hub is now. Raises UserError, which begins with `where`."""
-    return str(_ask_hub(hub, revision, where, "connect to the network, or write the commit as `revision:`").sha)
+    return list_model(hub, revision, where, "write the commit as `revision:`")[0]
 
 
 def _folders(row: PublishedModel, root: Path) -> list[Path]:
@@ -140,7 +140,6 @@ def _fetch(row: PublishedModel, wanted: Any) -> Path:
         for name in names:
             if not (folder / name).is_file():
                 _get(row, name, listing[name], folder)
-                _verify(folder / name, listing[name], row)
     return folder
 
 
@@ -148,74 +147,39 @@ def _list_hub(row: PublishedModel, folder: Path) -> Listing:
     """The files of a commit on the hub with their sizes and hashes, which are kept beside them."""
     if (folder / LISTING).is_file():
         return read_object(folder / LISTING)
-    answer = _ask_hub(str(row.checkpoint.hub), str(row.checkpoint.revision), f"{_named(row)}.hub",
-                      f"connect to the network, or {_at_mirror(row)}")  # fmt: skip
-    listing = {
-        file.rfilename: {"bytes": file.size} | ({"sha256": file.lfs.sha256} if file.lfs else {"git_sha1": file.blob_id})
-        for file in answer.siblings or ()
-    }  # fmt: skip
-    (folder / LISTING).write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
+    hub, revision = str(row.checkpoint.hub), str(row.checkpoint.revision)
+    commit, listing = list_model(hub, revision, f"{_named(row)}.hub", _at_mirror(row))
+    if commit != revision:
+        raise UserError(f"{_named(row)}.hub: {hub} at {revision} is another commit there, {commit}; see to {ENDPOINT}, "
+                        f"or {_at_mirror(row)}")  # fmt: skip
+    write_whole(folder / LISTING, (json.dumps(listing, indent=1) + "\n").encode())
     return listing
 
 
-def _ask_hub(hub: str, revision: str, where: str, remedy: str) -> Any:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi
-
-    try:
-        return HfApi().model_info(hub, revision=revision, files_metadata=True)
-    except Exception as error:  # not there, not reached, not allowed: each in a form of some library's own
-        raise UserError(f"{where}: {hub} at {revision[:12]} cannot be had ({_reason(error)}); {remedy}") from None
-
-
-def _reason(error: Exception) -> str:
-    """Why the hub gave no answer, in the words of a person where it is one of the usual reasons."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "its owner gives it to those who accept the terms on its page, with a token of theirs in HF_TOKEN"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "it has no such commit"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is no such model, or it is private and needs a token in HF_TOKEN"
-    return first_line(error)
-
-
 def _get(row: PublishedModel, name: str, listed: Mapping[str, Any], folder: Path) -> None:
-    """Fetch one file, going on after what is there of it."""
+    """Fetch one file, going on after what is there of it; under its name it is whole and verified."""
     from cgpt.data.download import download
 
-    where, part = f"{_named(row)}: {name}", folder / f"{name}.part"
-    remedy = f"connect to the network, or {_at_mirror(row)}"
-    token, url = None, listed.get("url")
-    if url is None:
-        from huggingface_hub import get_token, hf_hub_url
-
-        token, url = get_token(), hf_hub_url(str(row.checkpoint.hub), name, revision=row.checkpoint.revision)
-        if name == CONFIG:
-            _refuse_gated(url, where, remedy)
-    download(url, part, LARGEST_CONFIG if name == CONFIG else MAX_BYTES, where, remedy, go_on=True, token=token)
+    checkpoint, where, part = row.checkpoint, f"{_named(row)}: {name}", folder / f"{name}.part"
+    most = LARGEST_CONFIG if name == CONFIG else MAX_BYTES
+    if checkpoint.hub is None:
+        remedy = f"connect to the network, or {_at_mirror(row)}"
+        download(listed["url"], part, most, where, remedy, go_on=True)
+    else:
+        most = min(most, listed["bytes"])
+        fetch_file(checkpoint.hub, str(checkpoint.revision), name, part, most, where, _at_mirror(row))
+    _verify(part, name, listed, row)
     part.rename(folder / name)
 
 
-def _refuse_gated(url: str, where: str, remedy: str) -> None:
-    """Raise UserError where the hub lists a file and does not give it."""
-    from huggingface_hub import get_hf_file_metadata
-
-    try:
-        get_hf_file_metadata(url)
-    except Exception as error:  # as of `_ask_hub`
-        raise UserError(f"{where}: cannot be had ({_reason(error)}); {remedy}") from None
-
-
-def _verify(path: Path, listed: Mapping[str, Any], row: PublishedModel, keep: bool = False) -> None:
-    """Raise UserError where a file is not what was listed; it is removed then, unless it is to be kept."""
+def _verify(path: Path, name: str, listed: Mapping[str, Any], row: PublishedModel, keep: bool = False) -> None:
+    """Raise UserError where the file `name`, at `path`, is not what was listed; it is removed, unless kept."""
     wanted = listed.get("sha256") or listed.get("git_sha1")
     actual = sha256_of(path) if "sha256" in listed else _git_sha1(path)
     if actual != wanted:
         if not keep:
             path.unlink()
-        raise UserError(f"{_named(row)}: {path.name}: its hash is {actual}, not {wanted}; get the file again, or "
+        raise UserError(f"{_named(row)}: {name}: its hash is {actual}, not {wanted}; get the file again, or "
                         "correct what the row says of it")  # fmt: skip
 
 

@@ -225,7 +225,7 @@ def results_page() -> str:
 def environment_page() -> str:
     """Every environment variable."""
     rows = [(f"`{name}`", sentence) for name, sentence in sorted(constant_sentences().items())
-            if name.startswith("CGPT_")]  # fmt: skip
+            if name.startswith(("CGPT_", "HF_"))]  # fmt: skip
     return _page("Environment variables", "Empty ones count as not set.", None,
                  [("", "", _table(("variable", "meaning"), rows))])  # fmt: skip
 
