@@ -206,8 +206,7 @@ def test_avx512s_instructions_are_taken_on_amds_processors_alone(monkeypatch):
             asked.append(worth)
             return worth
 
-    monkeypatch.setattr(bfloat16, "build_library", lambda: "")
-    monkeypatch.setattr(bfloat16.ctypes, "CDLL", lambda path: Library())
+    monkeypatch.setattr(bfloat16, "library", Library)
     for vendor, wanted in (("AuthenticAMD", "AVX512-BF16"), ("GenuineIntel", None)):
         monkeypatch.setattr(bfloat16.host, "cpu_info", lambda vendor=vendor: {"vendor_id": vendor})
         assert bfloat16.instructions.__wrapped__() == wanted

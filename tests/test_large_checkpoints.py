@@ -42,14 +42,17 @@ TOKENS = np.array([[1, 7, 7, 3, 12], [4, 0, 9, 9, 1]], np.int32)
 # bytes of files. The same is done with a small checkpoint first, so that libraries and compiled code are there.
 GROWTH = """
 import re, sys
+from dataclasses import replace
 import numpy as np
 from cgpt import checkpoint
+from cgpt.kernels.backend import CPU
 from cgpt.model.loglikelihood import score
 def kilobytes(*names):
     status = open("/proc/self/status").read()
     return sum(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) for name in names)
+profile = replace(CPU, weights_dtype=sys.argv[3])
 def use(folder):
-    model, _ = checkpoint.load(folder, threads=2)
+    model, _ = checkpoint.load(folder, profile, threads=2)
     score(model, [np.arange(1, 20, dtype=np.int32)] * 2, [1, 2])
     return model
 use(sys.argv[1])
@@ -97,10 +100,17 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
 
 def test_weights_are_the_pages_of_their_file_and_are_held_nowhere_else(folders):
     n_bytes = 4 * flops.n_parameters(LARGE)
-    anonymous, of_files, peak = last_numbers(GROWTH, *folders)
+    anonymous, of_files, peak = last_numbers(GROWTH, *folders, "float32")
     assert anonymous < 0.1 * n_bytes
     assert 0.9 * n_bytes < of_files < 1.1 * n_bytes
     assert peak < n_bytes + 300e6
+
+
+def test_weights_that_are_rounded_give_the_pages_of_their_file_back(folders):
+    n_bytes = 4 * flops.n_parameters(LARGE)
+    anonymous, of_files, _ = last_numbers(GROWTH, *folders, "int8")
+    assert 0.24 * n_bytes < anonymous < 0.4 * n_bytes
+    assert of_files < 0.1 * n_bytes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

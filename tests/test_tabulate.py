@@ -125,6 +125,8 @@ def test_measured_and_modeled_runs_never_share_a_cell_and_modeled_ones_print_wit
     experiment, plan = made.make_results(tmp_path)
     for path in tmp_path.glob("runs/*/gpt-1m.world.s1*/run.json"):
         change(path, hardware="cs2", timing="modeled", energy_j=1500.0)
+    for path in tmp_path.glob("runs/evaluate/gpt-1m.world.s1*/scores.json"):
+        change(path, hardware="cs2")
     tabulate(experiment, plan, tmp_path)
     scores, _, runs = markdown_tables(tmp_path / "made-up" / "table.md")
     assert list(scores[1])[-2:] == [

@@ -48,11 +48,11 @@ def finetuning_bytes(model: Model, batch_size: int, threads: int = 1, kernels: s
 def evaluation_bytes(
     model: Model, threads: int = 1, kernels: str = "native", dtype: str = "float32", weights_dtype: str = "float32"
 ) -> int:
-    """Peak of an evaluation, without the task's documents: the weights are the pages of their file, beside which those
-    are that are rounded."""
+    """Peak of an evaluation, without the task's documents: weights are the pages of their file, which those that are
+    rounded give back."""
     scoring = _scoring(model, _scored_at_once(model), kernels) + _packed(model, SCORED_TOKENS, kernels, dtype)
-    rounded = WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES * flops.n_multiplied(model) if weights_dtype != "float32" else 0
-    return _bytes("evaluate", flops.n_parameters(model) + rounded + scoring, kernels)
+    rounded_away = flops.n_multiplied(model) * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
+    return _bytes("evaluate", flops.n_parameters(model) - rounded_away + scoring, kernels)
 
 
 def loading_bytes(model: Model) -> int:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgpt.files.mapped import release
+
 if TYPE_CHECKING:
     from tinygrad import Tensor
 
@@ -41,11 +43,15 @@ class Rounded:
 
 
 def rounded(matrix: np.ndarray, dtype: str, transposed: bool, device: Placement) -> Rounded:
-    """A float32 parameter in fewer bits; an output's largest weight becomes 127 or -127 where that is int8."""
+    """A float32 parameter in fewer bits; an output's largest weight becomes 127 or -127 where that is int8.
+
+    Pages of a file in which the parameter is mapped are given back.
+    """
     from cgpt.kernels.tensors import realized
 
     by_output = matrix.T if transposed else matrix
     values, scales = round_int8(by_output) if dtype == "int8" else round_bfloat16(by_output)
+    release(matrix)
     return Rounded(realized(values, device), realized(scales, device), dtype, matrix.shape, transposed)
 
 

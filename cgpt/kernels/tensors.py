@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,7 +12,7 @@ from tinygrad.dtype import _from_np_dtype, _to_np_dtype
 from tinygrad.engine.realize import capturing
 from tinygrad.runtime.ops_cpu import CPUAllocator
 
-from cgpt.files.mapped import ALIGNMENT, PrivateMapping
+from cgpt.files.mapped import ALIGNMENT, mapping_of
 from cgpt.kernels.native.arena import LARGE_PAGE, aligned
 
 Placement = str | tuple[str, ...] | None  # one device, several that hold the same, or tinygrad's default
@@ -64,11 +63,8 @@ def held(array: np.ndarray, device: Placement) -> Tensor:
 
 def _is_mapped(array: np.ndarray) -> bool:
     """Whether an array lies aligned and without gaps in the pages of a private mapping."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    in_file = isinstance(base, memoryview) and isinstance(base.obj, PrivateMapping)
-    return in_file and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
+    aligned_whole = array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
+    return aligned_whole and mapping_of(array) is not None
 
 
 def at_hand(values: Tensor | np.ndarray) -> np.ndarray | None:

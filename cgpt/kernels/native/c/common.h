@@ -145,7 +145,7 @@ int take_out_of_memory(void) {
 
 // One growing scratch area per use; kernels run one at a time. NULL where there is no such memory.
 static float *scratch(int slot, int64_t n_floats) {
-  enum { N_SLOTS = 5 };
+  enum { N_SLOTS = 6 };
   static float *area[N_SLOTS];
   static int64_t size[N_SLOTS];
   const int64_t most = (int64_t)1 << 44;

@@ -166,7 +166,7 @@ static void packed_gemm(const Gemm *g) {
   int64_t all_rows = g->m * g->n_groups, most_rows = min64(all_rows, PART_ROWS), most_cols = min64(g->n, PART_COLS);
   int64_t a_size = div_up(most_rows, PANEL_ROWS) * panel_size(PANEL_ROWS, step);
   int64_t b_size = div_up(most_cols, PANEL_COLS) * panel_size(PANEL_COLS, step);
-  float *packed = scratch(3, a_size + SPILL + b_size);
+  float *packed = scratch(5, a_size + SPILL + b_size);
   if (!packed) return;
   Part p = {.g = g, .a = packed, .b = packed + div_up(a_size, SPILL) * SPILL};
   for (p.k = 0; p.k < g->k; p.k += step)
