@@ -94,7 +94,7 @@ def test_every_problem_of_an_experiment_is_a_line_of_the_error(tmp_path, monkeyp
 
 def test_data_frames_hold_every_cell_of_the_tables_with_its_type(finished):
     frames = cgpt.results("quickstart")
-    assert repr(frames).startswith("Results(scores: 56 rows x 30 columns; runs: 21 rows x 38 columns; hardware: 3 rows")
+    assert repr(frames).startswith("Results(scores: 56 rows x 31 columns; runs: 21 rows x 38 columns; hardware: 3 rows")
     for name, frame in frames._asdict().items():
         rows = read_rows(REFERENCE / f"{name}.csv")
         assert list(frame.columns) == list(rows[0]) and len(frame) == len(rows)

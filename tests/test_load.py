@@ -205,7 +205,8 @@ BAD = [
     (QUICKSTART, "threads_per_run: 1", "threads_per_run: 5000",
      ["7: threads_per_run: must be at most 1,024, not 5000; write a smaller number"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nweights_from: cpu",
-     ["7: weights_from: says who trains for modeled profiles, and `hardware` names none; leave it out"]),
+     ["7: weights_from: says who trains for profiles that are modeled or round weights, and `hardware` names none; "
+      "leave it out"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {data.corpus: [[wrold]]}",
      ["7: vary.data.corpus.0.0: there is no data set 'wrold'; did you mean 'world'?"]),
     (QUICKSTART, "tasks: [topic]", "tasks: [topic]\nvary: {train.lr: [0.1, 1.0e-1]}",

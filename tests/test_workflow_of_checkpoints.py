@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from project import edit
-from test_workflow import QUICKSTART, root, snakemake, would_run
+from test_workflow import QUICKSTART, finished, root, snakemake, would_run
 
-__all__ = ["root"]  # the fixture
+__all__ = ["finished", "root"]  # the fixtures
 
 
 def test_a_published_model_is_imported_once_and_nothing_of_the_others_runs_again(root):

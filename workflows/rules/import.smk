@@ -6,8 +6,6 @@ rule import:
         "results/runs/logs/import/{run}.log",
     benchmark:
         "results/runs/benchmarks/import/{run}.tsv"
-    wildcard_constraints:
-        run=ids("import"),
     threads: 1
     resources:
         mem_mb=mem_mb("import"),
