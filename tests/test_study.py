@@ -50,7 +50,8 @@ def test_a_study_needs_no_file_and_has_all_that_comes_with_cgpt(study):
     workflow, checkout = load.read_workflow(study), load.load_workflow(ROOT)
     for kind in ("models", "datasets", "tasks", "hardware", "experiments"):
         assert dict(getattr(workflow, kind)) == dict(getattr(checkout, kind))
-        assert workflow.shipped[kind] == set(getattr(checkout, kind))
+        of_published = set(checkout.published) if kind == "models" else set()  # whose shapes are not known yet
+        assert workflow.shipped[kind] == set(getattr(checkout, kind)) | of_published
     assert ids(workflow, "quickstart") == ids(checkout, "quickstart")
 
 
