@@ -72,7 +72,7 @@ class PretrainRecord:
     threads: int
     """Threads that it computed on."""
     compiler: str | None
-    """The compiler of the kernels, and OpenBLAS's kernels in use."""
+    """The compiler of the kernels, and what computes matrix products."""
     versions: dict
     """Versions of Python and of the libraries that results depend on."""
     code_sha256: str

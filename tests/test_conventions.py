@@ -148,7 +148,9 @@ def drawn_package() -> list[dict[str, str]]:
             continue
         name, _, about = line.strip().partition(" ")
         folders = folders[: (len(line) - len(line.lstrip())) // 2 - 1]
-        floors[-1]["".join([*folders, name])] = about.strip()
+        path = "".join([*folders, name])
+        assert path not in floors[-1], f"{path} stands twice"
+        floors[-1][path] = about.strip()
         folders += [name] if name.endswith("/") else []
     return floors
 

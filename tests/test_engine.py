@@ -1,12 +1,16 @@
 """The engines of matrix products: both compute the same, the faster one is taken, and a run's record names it."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tinygrad import Tensor
 
 from cgpt.errors import UserError
+from cgpt.experiment import rule_values
+from cgpt.experiment.run import Execution, Run
 from cgpt.kernels import backend
 from cgpt.kernels.native import call, engine
 
@@ -108,3 +112,34 @@ def test_a_run_s_record_names_our_own_engine_so_that_a_resume_refuses_another(mo
         monkeypatch.setenv(engine.ENGINE, name)
         named[name] = backend.describe_kernels(backend.CPU)
     assert named["packed"] == named["openblas"] + ", packed products"
+
+
+def test_a_speed_that_is_kept_is_read_without_the_lock_which_may_be_another_users(monkeypatch, unmeasured):
+    monkeypatch.setattr(engine, "build_library", lambda: Path("kernels.so"))
+    monkeypatch.setattr(engine, "_measure", lambda: 1.5)
+    assert engine.speed_up() == 1.5
+    engine.speed_up.cache_clear()
+    monkeypatch.setattr(engine, "lock", None)
+    assert engine.speed_up() == 1.5
+
+
+def test_the_layer_that_is_measured_has_the_sizes_that_its_kernels_read():
+    text = (Path(engine.__file__).parent / "c/layers.c").read_text()
+    [sizes] = re.findall(r"typedef struct { int64_t (.*); } LinearDims;", text)
+    assert list(engine.LAYER) == sizes.split(", ")
+
+
+def test_a_clock_that_is_too_coarse_to_tell_leaves_openblas(monkeypatch):
+    monkeypatch.setattr(engine.time, "thread_time", lambda: 0.0)
+    try:
+        assert engine._measure() < engine.MARGIN
+    finally:
+        call.library().set_engine(engine.ENGINES.index(engine.engine()))
+
+
+def test_a_workflow_refuses_an_engine_that_does_not_exist_before_its_first_job(monkeypatch):
+    run = Run("pretrain", "a", {}, {}, Execution(backend.CPU))
+    rule_values.refuse_no_compiler([run])
+    monkeypatch.setenv(engine.ENGINE, "mkl")
+    with pytest.raises(UserError, match="^environment: CGPT_BLAS: there is no 'mkl'"):
+        rule_values.refuse_no_compiler([run])

@@ -21,6 +21,7 @@ from cgpt.__main__ import main
 from cgpt.commands.generate import Stream, encode
 from cgpt.inference.generate import Generator
 from cgpt.inference.stop_strings import StopStrings
+from cgpt.kernels.native import bfloat16
 from cgpt.spec import Model
 
 TOKENIZER = bigram.make_tokenizer()
@@ -236,3 +237,10 @@ def test_a_character_without_a_token_is_refused():
         with pytest.raises(UserError) as caught:
             encode("the 中文", tokenizer)
         assert str(caught.value) == "prompt: '中文' is unknown to the tokenizer; leave it out"
+
+
+def test_a_profile_that_cannot_compute_here_is_refused_before_the_checkpoint_is_read(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bfloat16, "instructions", lambda: None)
+    _, err = run(tmp_path / "nowhere", capsys, "--prompt", PROMPT, "--hardware", "cpu-bf16", code=1)
+    assert err.startswith("hardware_profiles/cpu-bf16.yaml: dtype: bfloat16 is slower here than float32, as ")
+    assert len(err.splitlines()) == 1

@@ -130,6 +130,15 @@ def test_doctor_names_levels_compiler_openblas_and_cores(monkeypatch):
     assert any(line.startswith(problem) for line in doctor.examine()["problems"])
 
 
+def test_doctor_ends_in_lines_where_an_engine_is_named_and_nothing_can_be_compiled(monkeypatch):
+    def refuse() -> float:
+        raise UserError("hardware profile: kernels: no C compiler was found")
+
+    monkeypatch.setattr(doctor, "speed_up", refuse)
+    monkeypatch.setenv("CGPT_BLAS", "openblas")
+    assert "products   none" in doctor.as_text(doctor.examine()).splitlines()
+
+
 @pytest.mark.parametrize("threads", ["-1", "0", "1000000000"])
 @pytest.mark.parametrize("verb", [
     ["generate", "--checkpoint", "nowhere", "--prompt", "a"], ["coordinate-check"], ["bench", "pretrain"],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from tinygrad import Tensor
+from tokenizers import Tokenizer
 
 from cgpt import checkpoint
 from cgpt.cost import memory
@@ -127,3 +128,30 @@ def test_a_checkpoint_that_is_loaded_with_a_profile_has_its_weights_dtype(tmp_pa
     checkpoint.save(tmp_path / "model", tiny.CONFIG, tiny.rough_parameters(), tmp_path / "words.json")
     model, _ = checkpoint.load(tmp_path / "model", replace(tiny.CPU, weights_dtype="int8"), tiny.THREADS)
     assert isinstance(model.head_weight, Rounded) and model.head_weight.dtype == "int8"
+
+
+def test_opening_a_checkpoint_with_smaller_weights_asks_for_less_memory():
+    needed = [memory.loading_bytes(tiny.CONFIG, dtype) for dtype in ("float32", "bfloat16", "int8")]
+    n = flops.n_multiplied(tiny.CONFIG)
+    assert [needed[0] - each for each in needed] == [0, 2 * n, 3 * n]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_weight_that_is_not_finite_is_refused_and_not_rounded_to_a_number(dtype, bad):
+    matrix = normal(4, 5)
+    matrix[2, 3] = bad
+    with pytest.raises(
+        UserError, match=f"^weights_dtype: a weight .* is not finite and cannot be rounded to {dtype}; "
+    ):
+        rounded(matrix, dtype, True, "CPU")
+
+
+@pytest.mark.parametrize("config", [tiny.CONFIG, UNTIED])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_rounded_model_is_exported_with_the_weights_that_it_computes_with(tmp_path, dtype, config):
+    tiny.write_tokenizer(tmp_path / "words.json")
+    model = rounded_model(dtype, config)
+    checkpoint.export_hf(model, Tokenizer.from_file(str(tmp_path / "words.json")), tmp_path / "exported")
+    again, _ = checkpoint.import_hf(tmp_path / "exported", tiny.CPU, tiny.THREADS)
+    np.testing.assert_equal(again.numpy(), model.numpy())

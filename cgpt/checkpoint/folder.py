@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,11 +54,13 @@ def save(folder: Path, config: Model, params: Mapping[str, np.ndarray], tokenize
 
 
 def weights_in(model: GPT) -> Weights:
-    """A model's parameters, each copied from its device when it is asked for."""
+    """The parameters that a model computes with, each copied from its device when it is asked for."""
     from cgpt.kernels.tensors import read
 
-    return Weights({name: Stored(tuple(value.shape), "float32", partial(read, value))
-                    for name, value in model.params.items()})  # fmt: skip
+    copy: dict[str, Callable[[], np.ndarray]] = {name: partial(read, value) for name, value in model.params.items()}
+    copy |= {name: value.numpy for name, value in model.rounded.items()}
+    shapes = parameter_shapes(model.config)
+    return Weights({name: Stored(shape, "float32", copy[name]) for name, shape in shapes.items()})
 
 
 def read_config(folder: Path) -> Model:
@@ -102,7 +104,8 @@ def load(
         verified(folder)
     config = read_config(folder)
     if hardware.runs_on_host:
-        check_memory(memory.loading_bytes(config), str(folder), "take a smaller model, or a machine with more")
+        needed = memory.loading_bytes(config, hardware.weights_dtype)
+        check_memory(needed, str(folder), "take a smaller model, or a machine with more")
     params, tokenizer = read_params(folder, config), read_tokenizer(folder, config.vocab_size)
     ends = end_tokens(folder, tokenizer, config.vocab_size)
     return GPT.on(hardware, replace(config, d_ffn=flops.ffn_width(config)), params, threads, ends), tokenizer

@@ -148,7 +148,7 @@ def _can_run(hardware: dict[str, Any]) -> str:
 
 
 def _products(machine: dict[str, Any]) -> str:
-    if not machine["products"]:
+    if not machine["products"] or not machine["packed_speed_up"]:  # where an engine is named and cannot be built
         return "none"
     return f"{machine['products']}; one thread of packed is {machine['packed_speed_up']:.2f} times as fast as OpenBLAS"
 

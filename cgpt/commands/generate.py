@@ -17,6 +17,7 @@ from cgpt.experiment import load as load_files
 from cgpt.files.encoding import REPLACEMENT, check_argument, read_text
 from cgpt.hardware import Hardware
 from cgpt.inference.stop_strings import StopStrings, text_after
+from cgpt.kernels import backend
 from cgpt.recipe.generation_config import GenerationConfig
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")  # a token of SentencePiece
@@ -66,6 +67,7 @@ def generate(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     from cgpt.inference.generate import Generator, check_prompts  # loads kernels, for which no wrong argument waits
 
     hardware = _profile(arguments.hardware)
+    backend.open_devices(hardware)
     model, tokenizer = load(arguments.checkpoint, hardware, arguments.threads, not arguments.no_verify)
     prompts, context = [encode(text, tokenizer) for text in texts], model.config.seq_len
     check_prompts(prompts, model.config)

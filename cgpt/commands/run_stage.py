@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -69,15 +69,14 @@ def prepared(arguments: argparse.Namespace) -> Iterator[tuple[Callable[[Job], di
         backend.open_devices(hardware)
     with lock(LOCKS / name / run.id):
         _refuse_upstream(run, plans.runs)
-        job, scoring = _job(run, plans, workflow), plans.scoring(run)
+        job, scoring = _job(run, plans, workflow), plans.scoring(run) if name == "finetune" else []
         _forget_early_scores([run, *scoring])
+        scoring_jobs = _scoring_jobs(scoring, plans, workflow)
         function = STAGES[name].function or name
         yield getattr(import_module(f"cgpt.stages.{function}"), function), job
         if name == "fetch":
             _warn_of_tasks(run.id, plans.runs, workflow)
-        if name == "finetune":
-            for each in scoring:
-                _score_early(_job(each, plans, workflow))
+        _score_early(scoring_jobs)
 
 
 def _job(run: Run, plans: Plans, workflow: Workflow) -> Job:
@@ -155,17 +154,28 @@ def _forget_early_scores(runs: Iterable[Run]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _score_early(job: Job) -> None:
-    """Do a run's scoring in the process that has just trained its model, which spares it a start; rule evaluate takes
-    it from EARLY. What stops it is no loss of the training, and the run's own job says it when it tries again."""
-    from cgpt.stages.evaluate import evaluate
+def _scoring_jobs(scoring: Sequence[Run], plans: Plans, workflow: Workflow) -> list[Job]:
+    """The jobs of scoring a model before its process ends, in EARLY. The code is what this process began with: one that
+    is changed while it trains does not take its scores for its own."""
+    if not scoring:
+        return []
+    folder = EARLY / code_sha256("stages.evaluate")
+    return [replace(_job(run, plans, workflow), folder=folder / run.id) for run in scoring]
 
-    try:
-        evaluate(replace(job, folder=EARLY / code_sha256("stages.evaluate") / job.id))
-    except KeyboardInterrupt:
-        print("finetune: is finished; its scoring was stopped, and is left to `cgpt evaluate`", file=sys.stderr)
-    except Exception as error:
-        print(
-            f"finetune: is finished; its scoring stopped ({first_line(error)}), and is left to `cgpt evaluate`",
-            file=sys.stderr,
-        )
+
+def _score_early(scoring_jobs: Iterable[Job]) -> None:
+    """Score in the process that has just trained the model, which spares a start each; rule evaluate takes the scores.
+    What stops one is no loss of the training, and its run's own job says it when it tries again; a signal stops all."""
+    for job in scoring_jobs:
+        from cgpt.stages.evaluate import evaluate
+
+        try:
+            evaluate(job)
+        except KeyboardInterrupt:
+            print("finetune: is finished; its scoring was stopped, and is left to `cgpt evaluate`", file=sys.stderr)
+            return
+        except Exception as error:
+            print(
+                f"finetune: is finished; its scoring stopped ({first_line(error)}), and is left to `cgpt evaluate`",
+                file=sys.stderr,
+            )

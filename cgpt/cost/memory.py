@@ -51,13 +51,12 @@ def evaluation_bytes(
     """Peak of an evaluation, without the task's documents: weights are the pages of their file, which those that are
     rounded give back."""
     scoring = _scoring(model, _scored_at_once(model), kernels) + _packed(model, SCORED_TOKENS, kernels, dtype)
-    rounded_away = flops.n_multiplied(model) * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
-    return _bytes("evaluate", flops.n_parameters(model) - rounded_away + scoring, kernels)
+    return _bytes("evaluate", _weights(model, weights_dtype) + scoring, kernels)
 
 
-def loading_bytes(model: Model) -> int:
+def loading_bytes(model: Model, weights_dtype: str = "float32") -> int:
     """Peak of a process that has opened a checkpoint and read all of its weights once."""
-    return _bytes("generate", flops.n_parameters(model), "native")
+    return _bytes("generate", _weights(model, weights_dtype), "native")
 
 
 def generation_bytes(model: Model, n_sequences: int, n_tokens: int, kernels: str = "native") -> int:
@@ -71,6 +70,12 @@ def import_bytes(model: Model) -> int:
     """Peak of an import, which reads, casts and writes one tensor after the other: at most three of the largest."""
     largest = max(flops.vocabulary(model) * model.d_model, model.d_model * flops.ffn_width(model))
     return _bytes("import", 3 * largest, "native")
+
+
+def _weights(model: Model, weights_dtype: str) -> float:
+    """Floats of the weights of a model that is not trained."""
+    rounded_away = flops.n_multiplied(model) * (1 - WEIGHT_BYTES[weights_dtype] / FLOAT_BYTES)
+    return flops.n_parameters(model) - rounded_away
 
 
 def _bytes(stage: str, floats: float, kernels: str) -> int:

@@ -15,6 +15,7 @@ from cgpt.files.layers import is_checkout, layers_of
 from cgpt.hardware import Hardware
 from cgpt.host import level
 from cgpt.kernels.compiler import find_compiler
+from cgpt.kernels.native.engine import named_engine
 from cgpt.provenance import code_sha256
 from cgpt.spec import Dataset, Experiment
 
@@ -56,10 +57,11 @@ def find_plan(experiment: str, workflow: Workflow, plans: Plans) -> Plan:
 
 
 def refuse_no_compiler(runs: Iterable[Run]) -> None:
-    """Raise UserError where runs on the processor would find no compiler, or none of their instructions."""
+    """Raise UserError where runs on the processor would find no compiler, level or engine of products."""
     if any(run.execution.hardware and run.execution.hardware.runs_on_host for run in runs):
         find_compiler()
         level()
+        named_engine()
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cgpt.errors import UserError
 from cgpt.files.mapped import release
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ class Rounded:
 def rounded(matrix: np.ndarray, dtype: str, transposed: bool, device: Placement) -> Rounded:
     """A float32 parameter in fewer bits; an output's largest weight becomes 127 or -127 where that is int8.
 
-    Pages of a file in which the parameter is mapped are given back.
+    Pages of a file in which the parameter is mapped are given back. Raises UserError where a weight is not finite.
     """
     from cgpt.kernels.tensors import realized
 
+    if not np.isfinite([matrix.min(), matrix.max()]).all():  # of which int8 would make any number
+        raise UserError(f"weights_dtype: a weight of the model is not finite and cannot be rounded to {dtype}; take "
+                        "another checkpoint, or a profile with float32")  # fmt: skip
     by_output = matrix.T if transposed else matrix
     values, scales = round_int8(by_output) if dtype == "int8" else round_bfloat16(by_output)
     release(matrix)

@@ -25,7 +25,8 @@ ENGINE = "CGPT_BLAS"
 ENGINES = ("openblas", "packed")  # in the order that common.h numbers them in
 MARGIN = 1.05  # least speed-up for which OpenBLAS is left
 ROUNDS = 5
-ROWS, N_IN, N_OUT = 1024, 512, 512  # of the layer that is measured, forward and backward
+LAYER = {"rows": 1024, "n_in": 512, "n_out": 512, "group_rows": 1024, "activation": 0, "bfloat16": 0}
+"""The layer that is measured, forward and backward: LinearDims of native/c/layers.c."""
 
 
 @cache
@@ -45,10 +46,13 @@ def start_threads(threads: int) -> int:
 
 def engine() -> str:
     """The engine in use: the one named, else the one that was measured to be faster. Raises UserError."""
-    named = os.environ.get(ENGINE)
-    if not named:
-        return "packed" if speed_up() >= MARGIN else "openblas"
-    if named not in ENGINES:
+    return named_engine() or ("packed" if speed_up() >= MARGIN else "openblas")
+
+
+def named_engine() -> str | None:
+    """The engine that CGPT_BLAS names; None where it names none. Raises UserError where there is no such engine."""
+    named = os.environ.get(ENGINE) or None
+    if named and named not in ENGINES:
         raise UserError(f"environment: {ENGINE}: there is no '{named}'; write one of {', '.join(ENGINES)}")
     return named
 
@@ -58,6 +62,8 @@ def speed_up() -> float:
     """How many times as fast as OpenBLAS our own engine is here, as kept, else measured now."""
     parts = (build_library().name, blas_core(), version("scipy-openblas32"))
     path = cache_folder() / f"engine-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
+    if (kept := _read(path)) is not None:
+        return kept
     with lock(path.with_suffix(".lock"), wait=True):  # one process measures, and all take what it measured
         kept = _read(path)
         if kept is None:
@@ -88,17 +94,18 @@ def _measure() -> float:
             run()
             taken.append(time.thread_time() - start)
     of_openblas, of_packed = (min(taken[1:]) for taken in seconds.values())  # the first round finds memory
-    return of_openblas / of_packed
+    return of_openblas / of_packed if of_packed else 1.0  # a clock that is too coarse to tell
 
 
 def _layer() -> Callable[[], None]:
     """A function that computes a linear layer, its input's and its weights' gradients."""
     import numpy as np
 
-    shapes = {"y": (ROWS, N_OUT), "x": (ROWS, N_IN), "w": (N_IN, N_OUT), "b": (N_OUT,),
-              "dx": (ROWS, N_IN), "dw": (N_IN, N_OUT), "db": (N_OUT,)}  # fmt: skip
+    rows, n_in, n_out = LAYER["rows"], LAYER["n_in"], LAYER["n_out"]
+    shapes = {"y": (rows, n_out), "x": (rows, n_in), "w": (n_in, n_out), "b": (n_out,),
+              "dx": (rows, n_in), "dw": (n_in, n_out), "db": (n_out,)}  # fmt: skip
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    dims = (ctypes.c_int64 * 5)(ROWS, N_IN, N_OUT, ROWS, 0)
+    dims = (ctypes.c_int64 * len(LAYER))(*LAYER.values())
     calls: list[tuple[Any, Any]] = []
     held: list[Any] = [arrays, dims]
     for kernel, names in (("linear", ("y", "x", "w", "b")), ("linear_bwd", ("dx", "dw", "db", "y", "x", "w"))):

@@ -12,7 +12,7 @@
 //
 // With instructions for them, an operand is packed into tiles, in parallel, and then all threads multiply blocks of
 // tiles. Each number of c is a sum over k in one order, whatever the other rows are, so groups need not be kept apart.
-// Without, operands are rounded and OpenBLAS multiplies them.
+// Without, operands are rounded and multiplied as in float32.
 
 enum { TILE_SIDE = 16, TILE_DEPTH = 32, TILE_NUMBERS = TILE_SIDE * TILE_DEPTH, PANEL = 2 * TILE_SIDE };
 

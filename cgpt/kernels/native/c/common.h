@@ -1,5 +1,5 @@
 #pragma once
-// The CPU kernels of a GPT, float32, row-major, named as in native/ops.py. OpenBLAS does the matrix products.
+// The CPU kernels of a GPT, float32, row-major, named as in native/ops.py. Matrix products are OpenBLAS's or packed.c's.
 //
 // Every kernel is `name(const void *call)`. It sees the call as a struct of its own that names, behind three pointers,
 // its tensors (`bufs`, outputs first), its sizes (`dims`, all int64) and its constants (`consts`, all float).
