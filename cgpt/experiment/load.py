@@ -95,7 +95,7 @@ def _published(name: str, rows: Names, pins: Mapping[str, str], root: Path) -> P
     written, whole = rows[name], rows.whole(name, bases.extended)
     if not isinstance(whole, dict) or checkpoint_rows.KEY not in whole:
         return None
-    checkpoint_rows.note_shape(whole, written.keys, written.file)
+    checkpoint_rows.note_shape(whole, written.value, written.keys, written.file)
     shapeless = {key: value for key, value in whole.items() if key not in checkpoint_rows.SHAPE}
     row = fill(PublishedModel, shapeless, written.keys, written.file, name=name)
     if row:
