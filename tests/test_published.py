@@ -158,6 +158,19 @@ def test_a_command_that_names_a_wrong_row_says_what_is_wrong_with_it(root, verb,
     assert "models.theirs.checkpoint.folder: unknown key" in line and line.count("\n") == 1
 
 
+def test_a_published_model_is_imported_and_writes_in_a_folder_that_is_no_study(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CGPT_DATA_MIRROR", str(root / "mirror"))
+    shutil.copytree(root / "hf", root / "mirror/openai-community/gpt2" / COMMIT)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main(["import-hf", "gpt2", "--out", "checkpoints/gpt2"]) == 0
+    assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--max-length", "9"]) == 0
+    assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--hardware", "cpu-int8"]) == 0
+    capsys.readouterr()
+    assert main(["import-hf", "gtp2", "--out", "new"]) == 1
+    assert "there is no folder 'gtp2', and no row" in capsys.readouterr().err
+
+
 def test_a_pin_can_be_made_again_where_the_last_line_of_the_pins_was_deleted(root, monkeypatch):
     edit(root, MODELS, "{checkpoint: {path: hf}}", "{checkpoint: {hub: some/model}}")
     monkeypatch.setattr("cgpt.commands.huggingface.resolve_commit", lambda hub, revision, where: COMMIT)

@@ -74,10 +74,11 @@ def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _source(source: str) -> Path:
-    """A folder that is there, or that of the checkpoint which a row names, fetched where it is not here."""
+    """A folder that is there, or that of the checkpoint which a row names, fetched where it is not here. Outside a
+    study the rows are cgpt's."""
     if Path(source).is_dir():
         return Path(source)
-    workflow = load.read_workflow(Path.cwd())
+    workflow = load.read_anywhere()
     row = _row(source, workflow)
     if row is None:
         raise UserError(f"import-hf: there is no folder '{source}', and no row of models.yaml of that name with a "

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from cgpt import SHIPPED
 from cgpt.bounds import Distinct, NotEmpty, field_types
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
@@ -45,6 +46,11 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
     `root`. Raises UserError where models.yaml or data.yaml has no entries to read.
     """
     return _read(root, layers_of(root, declarations))
+
+
+def read_anywhere() -> Workflow:
+    """The study in the working directory, as `read_workflow` reads it; where there is none, what comes with cgpt."""
+    return read_workflow(Path.cwd() if Path("workflows").is_dir() else SHIPPED)
 
 
 def _read(root: Path, layer: Layer) -> Workflow:
