@@ -109,6 +109,14 @@ def test_the_mirror_serves_a_checkpoint_without_a_network_with_the_same_checksum
         checkpoint_files.fetch_checkpoint(listed(theirs, "http://127.0.0.1:1"), Path())
 
 
+def test_a_file_that_the_mirror_lacks_is_named_with_where_to_put_it(theirs, tmp_path, monkeypatch):
+    monkeypatch.setenv("CGPT_DATA_MIRROR", str(tmp_path / "mirror"))
+    shutil.copytree(theirs, tmp_path / "mirror/theirs")
+    (tmp_path / "mirror/theirs/model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"theirs/model.safetensors: is not there, .*; put its files into theirs below"):
+        checkpoint_files.fetch_checkpoint(listed(theirs, "http://127.0.0.1:1"), Path())
+
+
 def test_of_several_forms_of_weights_the_one_is_taken_that_transformers_takes():
     beside = ["config.json", "merges.txt", "vocab.json"]
     shards = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"]

@@ -262,6 +262,13 @@ def test_modeled_machines_are_ranked_with_a_tilde_and_without_an_interval(tmp_pa
     assert "no interval" in first.basis[0]
 
 
+def test_one_model_on_several_machines_is_called_one(tmp_path) -> None:
+    experiment, plan = made.make_results(tmp_path, seeds=(0,))
+    plan = made.add_metered(tmp_path, replace(plan, runs=plan.of("pretrain")[:1]), "fast", seconds=2.5)
+    (first, *_) = conclusions(tmp_path, experiment, plan)
+    assert "fast is the fastest for the one model (" in first.sentence
+
+
 def test_machines_and_fine_tuning_in_one_experiment_are_answered_together(tmp_path) -> None:
     experiment, plan = made.make_results(tmp_path, seeds=(0,))
     (fine_tuned, *_) = conclusions(tmp_path, experiment, plan)

@@ -221,6 +221,8 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path):
     [
         ({"model_type": "llama"}, "model_type: 'llama' is not implemented; take a checkpoint of gpt2, or of btlm with "
                                   "learned positions"),
+        ({"model_type": "gpt_neo", "n_head": 5, "attention_types": [[["global"], 2]]},
+         "model_type: 'gpt_neo' is not implemented; take a checkpoint of gpt2, or of btlm with learned positions"),
         ({"activation_function": "swiglu"}, "activation_function: 'swiglu' is not implemented; take a checkpoint with "
                                             "one of gelu, gelu_new, gelu_pytorch_tanh, relu"),
         ({"add_cross_attention": True}, "add_cross_attention: is True, only False is implemented; take a checkpoint "

@@ -86,6 +86,7 @@ def test_what_its_files_hold_is_a_folders_identity_and_not_where_it_lies(root):
         ("{checkpoint: {hub: a/b}}", "revision: is not known yet; run `cgpt pin theirs`, which writes it into "
          "workflows/pins.yaml, or write `revision: <commit>`"),
         (f"{{checkpoint: {{hub: a/b, revision: {COMMIT}}}}}", "config.json is not here yet; connect to the network"),
+        ("{base: small, checkpoint: {path: hf}}", "base: has a shape (`n_layer`), and config.json of the `checkpoint`"),
         ("{checkpoint: {path: hf}, published_as: Cerebras-GPT-112M}", "published_as: "
          "results/reference/published.csv has no 'Cerebras-GPT-112M'; did you mean 'Cerebras-GPT-111M'?"),
     ],
@@ -116,6 +117,8 @@ def test_a_row_that_cannot_be_used_is_one_line_with_the_remedy_to_who_asks_for_i
         (BOTH, "vocab_size: 300}", "tokenizer: gtp2}", "data.tokenizer: 'gtp2' is no choice; did you mean 'gpt2'?"),
         (BOTH, "vocab_size: 300}", "vocab_size: 400, tokenizer: theirs}", "vocab_size: is that of theirs's tokenizer"),
         (ALONE, "num_fewshot: [0, 2]", "num_fewshot: [0, 0]", "num_fewshot: names 0 twice; remove one of the two"),
+        (ALONE, "num_fewshot: [0, 2]", "num_fewshot: []", "num_fewshot: is empty; write a number, several, or leave"),
+        (ALONE, "tasks:", "per_model: {theirs: {seeds: [1]}}\ntasks:", "per_model.theirs.seeds: 'theirs' has a"),
         (ALONE, "num_fewshot: [0, 2]", "num_fewshot: -1", "num_fewshot: must be at least 0, not -1"),
     ],
 )  # fmt: skip
@@ -145,6 +148,35 @@ def test_a_commit_that_is_pinned_stands_for_the_one_a_row_leaves_out(root, monke
     )
     edit(root, checkpoint_rows.PINS, COMMIT, "main")
     assert main(["plan", "alone"]) == 1 and "delete the line and run `cgpt pin` again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["pin", "theirs"], ["import-hf", "theirs", "--out", "new"]])
+def test_a_command_that_names_a_wrong_row_says_what_is_wrong_with_it(root, verb, capsys):
+    edit(root, MODELS, "{checkpoint: {path: hf}}", "{checkpoint: {folder: hf}}")
+    assert main(verb) == 1
+    line = capsys.readouterr().err
+    assert "models.theirs.checkpoint.folder: unknown key" in line and line.count("\n") == 1
+
+
+def test_a_published_model_is_imported_and_writes_in_a_folder_that_is_no_study(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CGPT_DATA_MIRROR", str(root / "mirror"))
+    shutil.copytree(root / "hf", root / "mirror/openai-community/gpt2" / COMMIT)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main(["import-hf", "gpt2", "--out", "checkpoints/gpt2"]) == 0
+    assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--max-length", "9"]) == 0
+    assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--hardware", "cpu-int8"]) == 0
+    capsys.readouterr()
+    assert main(["import-hf", "gtp2", "--out", "new"]) == 1
+    assert "there is no folder 'gtp2', and no row" in capsys.readouterr().err
+
+
+def test_a_pin_can_be_made_again_where_the_last_line_of_the_pins_was_deleted(root, monkeypatch):
+    edit(root, MODELS, "{checkpoint: {path: hf}}", "{checkpoint: {hub: some/model}}")
+    monkeypatch.setattr("cgpt.commands.huggingface.resolve_commit", lambda hub, revision, where: COMMIT)
+    for rest in ("", checkpoint_rows.ABOUT_PINS):
+        (root / checkpoint_rows.PINS).write_text(rest)
+        assert main(["pin", "theirs"]) == 0 and checkpoint_rows.pins_of(root) == {"some/model": COMMIT}
 
 
 def test_one_number_of_shots_is_a_list_of_one_and_makes_the_runs_that_it_made(root):
@@ -202,7 +234,10 @@ def test_experiments_of_published_models_alone_have_tables_figures_and_a_report(
     for verb in ("plot", "tabulate", "report"):
         assert main([verb, "alone"]) == 0, verb
     assert "theirs" in (root / "results/alone/report.html").read_text()
-    assert "one seed" not in (root / "results/alone/table.md").read_text()
+    table = (root / "results/alone/table.md").read_text()
+    assert "one seed" not in table and "**2-shot**: scored with as many examples" in table
+    page = (root / "results/alone/report.html").read_text()
+    assert "One seed" not in page and "seed None" not in page
     (imported,) = planned("alone").of("import")
     record = read_import(last_file(*imported.key))
     assert record.data == "hf" and set(record.inputs) >= {"checkpoint/config.json", "checkpoint/model.safetensors"}

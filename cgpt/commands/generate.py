@@ -118,7 +118,7 @@ def _config(arguments: argparse.Namespace) -> GenerationConfig:
 
 
 def _profile(name: str) -> Hardware:
-    profiles = load_files.read_workflow(Path.cwd()).hardware
+    profiles = load_files.read_anywhere().hardware
     if name not in profiles:
         raise UserError(f"hardware_profiles: there is no hardware profile '{name}'; {did_you_mean(name, profiles)}")
     return profiles[name]

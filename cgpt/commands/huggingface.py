@@ -16,7 +16,7 @@ from cgpt.files.layers import file_of
 from cgpt.files.whole import whole_folder
 from cgpt.recipe import flops
 from cgpt.records import PretrainRecord, read_run, read_scores
-from cgpt.spec import Dataset
+from cgpt.spec import Dataset, PublishedModel
 
 if TYPE_CHECKING:
     from cgpt.checkpoint.model_card import Facts
@@ -44,7 +44,7 @@ def add_verbs(add_verb: Any) -> None:
 def pin(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The hub's name of a row's model and its commit, which is written. Raises UserError."""
     workflow, name = load.read_workflow(Path.cwd()), arguments.row
-    row = workflow.published.get(name)
+    row = _row(name, workflow)
     if row is None or row.checkpoint.hub is None:
         names = [each for each, known in workflow.published.items() if known.checkpoint.hub]
         raise UserError(f"pin: '{name}' is no row of models.yaml with a model of the hub; {did_you_mean(name, names)}")
@@ -74,17 +74,25 @@ def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _source(source: str) -> Path:
-    """A folder that is there, or that of the checkpoint which a row names, fetched where it is not here."""
+    """A folder that is there, or that of the checkpoint which a row names, fetched where it is not here. Outside a
+    study the rows are cgpt's."""
     if Path(source).is_dir():
         return Path(source)
-    workflow = load.read_workflow(Path.cwd())
-    row = workflow.published.get(source)
+    workflow = load.read_anywhere()
+    row = _row(source, workflow)
     if row is None:
         raise UserError(f"import-hf: there is no folder '{source}', and no row of models.yaml of that name with a "
                         f"`checkpoint:`; {did_you_mean(source, workflow.published)}")  # fmt: skip
     if row.checkpoint.hub is not None and row.checkpoint.revision is None:
         raise UserError(*workflow.models.problems(source))
     return fetch_checkpoint(row, workflow.root)
+
+
+def _row(name: str, workflow: load.Workflow) -> PublishedModel | None:
+    """The row of that name that names a checkpoint; None where there is none. Raises UserError for a wrong one."""
+    if name in workflow.models.broken:
+        raise UserError(*workflow.models.broken[name])
+    return workflow.published.get(name)
 
 
 def export_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

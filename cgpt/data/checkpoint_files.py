@@ -60,6 +60,8 @@ def fetch_checkpoint(row: PublishedModel, root: Path) -> Path:
     if mirrored:
         for file in where.files:
             name = _name(file.url)
+            if not mirrored.with_name(name).is_file():
+                raise UserError(f"{mirrored.with_name(name)}: is not there, though {CONFIG} is; {_at_mirror(row)}")
             _verify(mirrored.with_name(name), name, {"sha256": file.sha256}, row, keep=True)
         return mirrored.parent
     return _fetch(row, lambda name: True)

@@ -9,9 +9,11 @@ import yaml
 from cgpt.data import checkpoint_files
 from cgpt.errors import UserError, did_you_mean
 from cgpt.experiment.entries import Workflow
+from cgpt.experiment.written import BASE
 from cgpt.files.csv_file import read_csv
 from cgpt.files.json_object import read_object
 from cgpt.files.layers import Layer, file_of, shipped_file
+from cgpt.files.user_files import read_text
 from cgpt.files.whole import write_whole
 from cgpt.files.yaml_file import Keys, YamlFile
 from cgpt.model.config import from_json
@@ -25,10 +27,15 @@ ORIGINS = ("hub", "files", "path")
 SHAPE = {f.name for f in fields(Model)} - {"name"}
 
 
-def note_shape(row: Mapping[str, object], keys: Keys, file: YamlFile) -> None:
-    """Note keys of a shape beside a checkpoint, whose config.json says what they are."""
-    for key in (key for key in row if key in SHAPE):
+def note_shape(row: Mapping[str, object], written: Mapping[str, object], keys: Keys, file: YamlFile) -> None:
+    """Note keys of a shape beside a checkpoint, whose config.json says what they are: those that are `written`, and
+    those that the whole row has from its base."""
+    shape = [key for key in row if key in SHAPE]
+    for key in (key for key in shape if key in written):
         file.problem((*keys, key), f"stands beside `{KEY}`, whose config.json says it; leave it out")
+    if of_base := [key for key in shape if key not in written]:
+        file.problem((*keys, BASE), f"has a shape (`{of_base[0]}`), and config.json of the `{KEY}` says it; leave it "
+                     "out")  # fmt: skip
 
 
 def check(row: PublishedModel, root: Path, keys: Keys, file: YamlFile) -> None:
@@ -95,9 +102,10 @@ def published_names(rows: Iterable[PublishedModel]) -> dict[str, str]:
 
 def read_pins(layer: Layer) -> dict[str, str]:
     """The commits of the study's pins.yaml, by name of the hub. Raises UserError where it is none."""
-    if not (layer.root / PINS).is_file():
+    path = layer.root / PINS
+    if not path.is_file() or _is_blank(path):
         return {}
-    file = layer.read(layer.root / PINS)
+    file = layer.read(path)
     for name, commit in file.value.items():
         if problem := HUB_NAME.wrong(str(name)):
             file.problem((name,), problem)
@@ -106,6 +114,14 @@ def read_pins(layer: Layer) -> dict[str, str]:
     if file.problems:
         raise UserError(*file.problems)
     return dict(file.value)
+
+
+def _is_blank(path: Path) -> bool:
+    """Whether a file holds comments at most, as one whose last pin was deleted."""
+    try:
+        return not any(line.partition("#")[0].strip() for line in read_text(path).splitlines())
+    except (OSError, ValueError):  # of which the reader of YAML says what is wrong
+        return False
 
 
 def pins_of(root: Path) -> dict[str, str]:

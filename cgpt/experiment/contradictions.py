@@ -233,6 +233,9 @@ def _note_published(
             file.problem(
                 ("per_model", name, "train"), f"'{name}' has a `checkpoint:` and is not pretrained; leave it out"
             )
+        if experiment.finetune is None and experiment.per_model.get(name, PerModel()).seeds:
+            file.problem(("per_model", name, "seeds"), f"'{name}' has a `checkpoint:` and is not trained; leave it "
+                         "out, or write `finetune:`")  # fmt: skip
     for axis in (axis for axis in experiment.vary if published and axis.startswith("model.")):
         file.problem(
             ("vary", axis), f"'{published[0]}' has the shape of its `checkpoint:`; remove the axis or the model"

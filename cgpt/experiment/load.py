@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from cgpt import SHIPPED
 from cgpt.bounds import Distinct, NotEmpty, field_types
 from cgpt.data import task_rows
 from cgpt.errors import UserError, did_you_mean
@@ -45,6 +46,11 @@ def read_workflow(root: Path, declarations: Path | None = None) -> Workflow:
     `root`. Raises UserError where models.yaml or data.yaml has no entries to read.
     """
     return _read(root, layers_of(root, declarations))
+
+
+def read_anywhere() -> Workflow:
+    """The study in the working directory, as `read_workflow` reads it; where there is none, what comes with cgpt."""
+    return read_workflow(Path.cwd() if Path("workflows").is_dir() else SHIPPED)
 
 
 def _read(root: Path, layer: Layer) -> Workflow:
@@ -95,7 +101,7 @@ def _published(name: str, rows: Names, pins: Mapping[str, str], root: Path) -> P
     written, whole = rows[name], rows.whole(name, bases.extended)
     if not isinstance(whole, dict) or checkpoint_rows.KEY not in whole:
         return None
-    checkpoint_rows.note_shape(whole, written.keys, written.file)
+    checkpoint_rows.note_shape(whole, written.value, written.keys, written.file)
     shapeless = {key: value for key, value in whole.items() if key not in checkpoint_rows.SHAPE}
     row = fill(PublishedModel, shapeless, written.keys, written.file, name=name)
     if row:

@@ -103,7 +103,7 @@ def from_json(raw: dict[str, Any], name: str, where: str) -> Model:
     Raises UserError for what is wrong in it, and by name for each option that this GPT does not have.
     """
     given = DEFAULTS | MUP_DEFAULTS | {ALIASES.get(key, key): value for key, value in raw.items()}
-    if problems := [*_wrong(given), *_unknown(given)]:
+    if problems := [*_of_another_kind(given)] or [*_wrong(given), *_unknown(given)]:
         raise UserError(*(f"{where}: {problem}" for problem in problems))
     given["activation_function"] = ACTIVATIONS[given["activation_function"]]
     row = {ours: given[theirs] for ours, theirs in NAMES.items()}
@@ -127,13 +127,16 @@ def _wrong(given: dict[str, Any]) -> Iterator[str]:
                "has it")  # fmt: skip
 
 
-def _unknown(given: dict[str, Any]) -> Iterator[str]:
-    """Options that would be ignored: those that are known to change the model, and those that nobody here knows."""
+def _of_another_kind(given: dict[str, Any]) -> Iterator[str]:
+    """The problem of a model that is no GPT-2, whose other keys mean other things."""
     kind = given.get("model_type", "gpt2")
     if kind not in ("gpt2", "btlm"):
         yield (f"model_type: {_shown(kind)} is not implemented; take a checkpoint of gpt2, or of btlm with learned "
                "positions")  # fmt: skip
-        return
+
+
+def _unknown(given: dict[str, Any]) -> Iterator[str]:
+    """Options that would be ignored: those that are known to change the model, and those that nobody here knows."""
     for key, value in ONLY.items():
         if key in given and given[key] != value:
             yield f"{key}: is {_shown(given[key])}, only {value!r} is implemented; take a checkpoint without it"

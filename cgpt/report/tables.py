@@ -160,8 +160,9 @@ def _meanings(rows: Rows) -> list[tuple[str, str]]:
         facts.append((ANSWERS.lower(), "-log2 of the probability that the model gives it, over its UTF-8 bytes"))
     if any(row["n_prompts_cut"] for row in rows.scores):
         facts.append(("prompts cut", "were longer than the model, which did not see their first tokens"))
-    if any(row["n_shot"] for row in rows.scores):
-        facts.append(("3-shot", "scored with as many examples of the task before each question; else with none"))
+    if shots := sorted({row["n_shot"] for row in rows.scores if row["n_shot"]}):
+        words = ", ".join(f"{n}-shot" for n in shots)
+        facts.append((words, "scored with as many examples of the task before each question; else with none"))
     if any(row["timing"] == "modeled" for row in (*rows.runs, *rows.metered)):
         facts.append(("~", "computed by a model of the hardware, not measured"))
     if any(row["weights_from"] != row["hardware"] for row in rows.metered):

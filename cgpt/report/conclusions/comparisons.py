@@ -243,7 +243,9 @@ def _basis(comparisons: Sequence[Comparison]) -> list[str]:
         sentences.append(f"For {count} the score is no mean over known documents of both: the error is "
                          "the root of the sum of the two squared standard errors.")  # fmt: skip
     seeds = [len(side) for each in comparisons for side in (each.difference.first, each.difference.second)]
-    if max(seeds) == 1:
+    if all(each.row["seed"] is None for each in comparisons):
+        pass  # nothing was trained here
+    elif max(seeds) == 1:
         sentences.append(
             "One seed, so the error is of the test set alone: how far another seed would lie is not known."
         )

@@ -62,7 +62,9 @@ def _least(cost: tuple[str, Callable[[float], str], str], of_models: Mapping[tup
     others = [each for each in of_models[model] if each[key] is not None and each["hardware"] != row["hardware"]]
     other = min(others, key=lambda each: (each["timing"] != "measured", each[key]))
     alike = sum(each["hardware"] == row["hardware"] for each in best.values())
-    counted = f"for all {len(best)} models" if alike == len(best) else f"for {alike} of {plural(len(best), 'model')}"
+    counted = f"for {alike} of {plural(len(best), 'model')}"
+    if alike == len(best):
+        counted = "for the one model" if alike == 1 else f"for all {alike} models"
     shown, against = (("~" if each["timing"] == "modeled" else "") + written(each[key]) for each in (row, other))
     text = f"{row['hardware']} {does} {counted} ({names[model]}: {shown}, against {against} on {other['hardware']})"
     return [row, other], text

@@ -76,7 +76,8 @@ def view_tasks(scores: Sequence[Row], order: Sequence[str], groups: Collection[s
         row = _best([row for row in of_models if row["task"] == task])
         path = samples_path(results, "evaluate", row["run"])
         if path.is_file():
-            model = f"{names[column_key(row)]}, {series(row)}, seed {row['seed']}"
+            seed = "" if row["seed"] is None else f", seed {row['seed']}"
+            model = f"{names[column_key(row)]}, {series(row)}{seed}"
             result = f"{metric_text(row)}: {score(row['value'])}{row['scale'].unit}"
             views.append(
                 _view(task, model, result, [s for s in read_samples(path) if s.get("filter") == row["filter"]])
