@@ -164,6 +164,7 @@ def test_a_published_model_is_imported_and_writes_in_a_folder_that_is_no_study(r
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert main(["import-hf", "gpt2", "--out", "checkpoints/gpt2"]) == 0
+    assert capsys.readouterr().out.startswith("checkpoints/gpt2: gpt2, ")
     assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--max-length", "9"]) == 0
     assert main(["generate", "--checkpoint", "checkpoints/gpt2", "--prompt", "sea", "--hardware", "cpu-int8"]) == 0
     capsys.readouterr()

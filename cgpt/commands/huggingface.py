@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,8 @@ def import_hf(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
     folder = _source(arguments.source)
     config, params, tokenizer = hf_folder.read(folder)
+    if not Path(arguments.source).is_dir():
+        config = replace(config, name=arguments.source)  # a row's files may lie in a folder called by a commit
     with whole_folder(arguments.out) as part:
         ends = end_tokens(folder, tokenizer, config.vocab_size)
         hf_folder.write_tokenizer(part, tokenizer, ends, config.seq_len)
