@@ -6,11 +6,11 @@ FOR_TESTS := .venv/.installed-dev
 IN_VENV := . .venv/bin/activate &&
 # With uv where there is one that finds the packages, else with pip; both show how far they are. Modules are compiled
 # when they are first imported, which most never are; where Python is told to keep nothing, which would have it do so
-# each time, all but the packages' own tests are compiled now.
+# each time, all but the packages' own tests are compiled now, and what is written for a later Python stays as it is.
 UV := $(shell uv --version 2>/dev/null)
 WITH_UV := uv pip install --python .venv/bin/python
 WITH_PIP := .venv/bin/pip install --no-compile
-COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),.venv/bin/python -m compileall -q -j 0 -x /tests/ .venv/lib,true)
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),{ .venv/bin/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true; },true)
 install = { $(if $(UV),$(WITH_UV) $(1) ||) $(WITH_PIP) $(1); } && $(COMPILE)
 
 .PHONY: setup reproduce test bench lint docs
